@@ -1,0 +1,62 @@
+"""How a parent starts the child processes of this package: command line, environment, socket.
+
+Standard library only; works with `subprocess.Popen` and `asyncio.create_subprocess_exec` alike:
+
+    ours, theirs = socket.socketpair()
+    process = await asyncio.create_subprocess_exec(
+        *training_command(job, theirs.fileno()), env=child_environment(threads=1),
+        pass_fds=(theirs.fileno(),), stdin=DEVNULL, start_new_session=True)
+    theirs.close()
+    reader, writer = await asyncio.open_connection(sock=ours)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES")
+
+
+def training_command(job: Path, message_fd: int) -> list[str]:
+    """Trains the job in folder `job` (spec.json, model/, dataset/, out/), speaking on `message_fd`.
+
+    The child sends `TrainingUp` and takes `TrainingDown`; SIGTERM means Stop(drain). It exits 0 after
+    Completed or Stopped, 1 after Failed, 3 when the socket's other end is gone.
+    """
+    return [sys.executable, "-m", "trainer_svc.qlora.child", "--job", str(job), "--message-fd", str(message_fd)]
+
+
+def inference_command(model: Path, message_fd: int, *, bits: int = 4, max_adapters: int = 4) -> list[str]:
+    """Holds the base model in folder `model` and answers `Generate` requests on `message_fd`."""
+    options = ["--bits", str(bits), "--max-adapters", str(max_adapters)]
+    command = [sys.executable, "-m", "trainer_svc.qlora.inference_child"]
+    return [*command, "--model", str(model), "--message-fd", str(message_fd), *options]
+
+
+def probe_command() -> list[str]:
+    """Prints one JSON object about what this machine can do; see `trainer_svc.qlora.probe`."""
+    return [sys.executable, "-m", "trainer_svc.qlora.probe"]
+
+
+def child_environment(threads: int = 0, *, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a child: no credentials of the parent, no hub, `threads` for OpenMP (0: its choice)."""
+    base = os.environ if base is None else base
+    kept = {key: base[key] for key in _KEPT if key in base}
+    if threads:
+        kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return kept | QUIET_OFFLINE
+
+
+QUIET_OFFLINE: dict[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "BITSANDBYTES_NOWELCOME": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Set in every process of this package before transformers is imported."""
