@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Regenerates gen/ from proto/: messages, type stubs and TypeScript through buf, gRPC stubs through grpcio-tools.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -d tools/ts/node_modules ] || npm --prefix tools/ts ci --no-audit --no-fund --silent
+buf generate
+mapfile -t services < <(find proto -name '*_service.proto' | sort)
+python -m grpc_tools.protoc -Iproto -Ithird_party/googleapis -Ithird_party/protovalidate \
+  --grpc_python_out=gen/python "${services[@]}"
