@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 image=tools/released_contracts.binpb.gz
 if [ "${1:-}" = --release ]; then
-  buf build proto --exclude-source-info --exclude-imports -o "$image"
+  buf build proto --exclude-source-info -o "$image"
   exit 0
 fi
-buf breaking proto --against "$image" --exclude-imports
+buf breaking proto --against "$image"
