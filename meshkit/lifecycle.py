@@ -1,0 +1,207 @@
+"""The life of a service process: open in order, serve, and stop in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+from grpc_health.v1 import health_pb2
+from prometheus_client import CollectorRegistry
+
+from meshkit.background import Background
+from meshkit.rpc.failure import ErrorTable
+from meshkit.rpc.interceptors.authentication import Verifier
+from meshkit.rpc.registration import ServicerRegistration
+from meshkit.rpc.server import BoundServer, build_server
+from meshkit.settings import ServiceSettings
+from meshkit.telemetry.logging import configure_logging
+from meshkit.telemetry.metrics import new_registry, start_metrics_server
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 5.0
+"""How long pools and connections may take to close once the server has stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a bootstrap function builds its service with."""
+
+    stack: AsyncExitStack
+    """Closes in reverse what bootstrap opened, after the server and the background tasks have stopped."""
+    background: Background
+    metrics: CollectorRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a bootstrap function returns."""
+
+    registrations: Sequence[ServicerRegistration]
+    error_table: ErrorTable
+    verifier: Verifier
+    long_rpcs: frozenset[str] = field(default_factory=frozenset)
+    """Full paths of the streams that may live longer than `stream_deadline_seconds`."""
+
+
+Bootstrap = Callable[[Runtime], Awaitable[Service]]
+
+
+def main(name: str, settings: ServiceSettings, bootstrap: Bootstrap) -> None:
+    """Runs the service until SIGTERM or SIGINT and exits the process: 0 after an orderly stop, else 1."""
+    raise SystemExit(asyncio.run(run_service(name, settings, bootstrap)))
+
+
+async def run_service(name: str, settings: ServiceSettings, bootstrap: Bootstrap) -> int:
+    """Runs one service to its end and returns the exit code.
+
+    Logs one `service.ready` with the bound addresses once everything is open and health says SERVING.
+    """
+    configure_logging(name, settings.log_format, settings.log_level)
+    logger = structlog.get_logger()
+    with _stop_signals() as stop:
+        try:
+            async with AsyncExitStack() as stack:
+                return await _run(settings, bootstrap, stack, stop)
+        except Exception:
+            logger.exception("service.failed")
+            return 1
+        finally:
+            logger.info("service.stopped")
+
+
+async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExitStack, stop: asyncio.Event) -> int:
+    background = Background()
+    runtime = Runtime(stack=stack, background=background, metrics=new_registry())
+    metrics_server = start_metrics_server(settings.metrics_port, runtime.metrics, settings.host)
+    stack.callback(metrics_server.close)
+    # Entered first, left last: the timer also watches over the closing of what bootstrap opens.
+    hard_limit = stack.enter_context(_hard_limit())
+    try:
+        service = await _first(_bootstrapped(bootstrap, runtime, settings.startup_timeout_seconds), stop)
+        if service is None:
+            return 0
+        bound = build_server(
+            settings,
+            service.registrations,
+            error_table=service.error_table,
+            verifier=service.verifier,
+            long_rpcs=service.long_rpcs,
+            metrics=runtime.metrics,
+        )
+        async with _serving(bound, settings, background, hard_limit):
+            structlog.get_logger().info(
+                "service.ready",
+                address=f"{settings.host}:{bound.port}",
+                metrics_port=metrics_server.port,
+                services=bound.service_names,
+                pid=os.getpid(),
+            )
+            await _first(background.wait_for_death(), stop)
+    finally:
+        await background.stop()
+    return 1 if background.failed_task else 0
+
+
+async def _bootstrapped(bootstrap: Bootstrap, runtime: Runtime, seconds: float) -> Service:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await bootstrap(runtime)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"the service was not ready within {seconds:.0f} s: is a server it needs unreachable?") from error
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    bound: BoundServer, settings: ServiceSettings, background: Background, hard_limit: Callable[[float], None]
+) -> AsyncIterator[None]:
+    """Serves inside the block; leaving it is the first half of the stop: health, intake, server."""
+    await set_health(bound, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await bound.server.start()
+    await set_health(bound, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield
+    finally:
+        grace = settings.shutdown_grace_seconds
+        structlog.get_logger().info("service.stopping", grace_seconds=grace)
+        hard_limit(grace + 2 * _CLOSE_SECONDS)
+        await bound.health.enter_graceful_shutdown()
+        await background.stop_intake()
+        await bound.server.stop(grace)
+
+
+async def set_health(bound: BoundServer, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    """Sets the health of the server as a whole and of each of its services."""
+    for name in ("", *bound.service_names):
+        await bound.health.set(name, status)
+
+
+async def _first(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Waits for the work or the stop signal, whichever comes first; None means that the signal was."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        return None
+    finally:
+        for unfinished in (task, stopped):
+            unfinished.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """Gives an event that SIGTERM and SIGINT set; the second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            structlog.get_logger().warning("service.killed", signal=number.name)
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _hard_limit() -> Iterator[Callable[[float], None]]:
+    """Gives a function that starts the last timer: when it rings, the process ends, whatever hangs."""
+    timers: list[threading.Timer] = []
+
+    def start(seconds: float) -> None:
+        # A thread, not the event loop: what hangs may be the loop itself.
+        timer = threading.Timer(seconds, _give_up, [seconds])
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+
+    try:
+        yield start
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def _give_up(seconds: float) -> None:
+    structlog.get_logger().error("service.stop_timed_out", seconds=seconds)
+    os._exit(1)

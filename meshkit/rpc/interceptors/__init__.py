@@ -1,0 +1,1 @@
+"""The steps that every rpc passes, whatever its kind, in one order."""

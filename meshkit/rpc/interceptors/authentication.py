@@ -1,0 +1,100 @@
+"""Fifth step: who calls, and may they. What no contract opens is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from meshkit.auth.principal import ANONYMOUS, Caller, Principal, set_current_principal
+from meshkit.auth.tokens import TokenRejected
+from meshkit.rpc.failure import Failure
+from meshkit.rpc.interceptors.step import StepInterceptor
+
+_ONLY_ANYONE = frozenset({Caller.ANYONE})
+
+
+class Verifier(Protocol):
+    """Turns a bearer credential into a principal, or raises TokenRejected."""
+
+    async def verify(self, token: str) -> Principal: ...
+
+
+class AuthenticationInterceptor(StepInterceptor):
+    """Verifies `authorization: Bearer …` and holds the principal against the rpc's `callers`."""
+
+    def __init__(self, verifier: Verifier, policy: Mapping[str, frozenset[Caller]]) -> None:
+        self._verifier = verifier
+        self._policy = policy
+
+    async def before(self, request: Any, context: grpc.aio.ServicerContext, method_name: str) -> Any:
+        callers = self._policy.get(method_name)
+        if callers is None:
+            raise _unknown_rpc(method_name)
+        principal = await self._principal(context, callers)
+        if not principal.is_admitted_by(callers):
+            raise _missing_token() if principal.kind is Caller.ANYONE else _not_admitted(callers)
+        set_current_principal(principal)
+        if principal.subject:
+            structlog.contextvars.bind_contextvars(caller=principal.subject)
+        return request
+
+    async def _principal(self, context: grpc.aio.ServicerContext, callers: frozenset[Caller]) -> Principal:
+        values = [str(v) for k, v in context.invocation_metadata() or () if k == "authorization"]
+        if not values or callers == _ONLY_ANYONE:
+            return ANONYMOUS
+        try:
+            return await self._verifier.verify(_bearer_token(values))
+        except TokenRejected as error:
+            # Where nobody has to sign in, an old token is as good as none: signing in again must not need its removal.
+            if Caller.ANYONE in callers:
+                return ANONYMOUS
+            structlog.get_logger().info("auth.token_rejected", cause=str(error))
+            raise _invalid_token() from error
+
+
+def _bearer_token(values: list[str]) -> str:
+    scheme, _, token = values[0].partition(" ")
+    if len(values) > 1:
+        raise TokenRejected("more than one authorization header")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise TokenRejected("not a bearer token")
+    return token.strip()
+
+
+def _missing_token() -> Failure:
+    return Failure(
+        code=grpc.StatusCode.UNAUTHENTICATED,
+        reason="TOKEN_MISSING",
+        message="this call needs a credential: sign in and send `authorization: Bearer <access token>`",
+    )
+
+
+def _invalid_token() -> Failure:
+    return Failure(
+        code=grpc.StatusCode.UNAUTHENTICATED,
+        reason="TOKEN_INVALID",
+        message="the credential is not valid here or has expired; refresh the session or sign in again",
+    )
+
+
+def _not_admitted(callers: frozenset[Caller]) -> Failure:
+    needed = ", ".join(sorted(caller.name.lower() for caller in callers))
+    return Failure(
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        reason="ROLE_REQUIRED",
+        message=f"this call is open to: {needed}; sign in as one of these",
+        metadata={"required": needed},
+    )
+
+
+def _unknown_rpc(method_name: str) -> Failure:
+    name = method_name[:200]
+    return Failure(
+        code=grpc.StatusCode.UNIMPLEMENTED,
+        reason="RPC_UNKNOWN",
+        message=f"this server has no rpc {name}; compare the client's contracts with the server's version",
+        metadata={"rpc": name},
+    )

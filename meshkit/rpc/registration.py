@@ -1,0 +1,42 @@
+"""Servicers on their way into a server, and what can be known of them before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+
+
+@dataclass(frozen=True, slots=True)
+class ServicerRegistration:
+    """A servicer and the generated function that adds it: `ServicerRegistration(add_XServicer_to_server, servicer)`."""
+
+    add: Callable[[Any, Any], None]
+    servicer: object
+
+
+def service_names(registrations: Iterable[ServicerRegistration]) -> list[str]:
+    """Returns the full names of the services, as the generated functions register them."""
+    recorder = _Recorder()
+    for registration in registrations:
+        registration.add(registration.servicer, cast(grpc.aio.Server, recorder))
+    return recorder.names
+
+
+class _Recorder:
+    """Stands in for the server while a generated `add_…_to_server` tells which service it would register."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        for handler in handlers:
+            name = handler.service_name() if isinstance(handler, grpc.ServiceRpcHandler) else None
+            if name is None:
+                raise TypeError(f"{type(handler).__name__} does not name its service, so nobody can say who may call it")
+            self.names.append(name)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: object) -> None:
+        """Generated code calls this too, for the same service; the name is known already."""

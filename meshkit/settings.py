@@ -1,0 +1,48 @@
+"""The settings that every service has; each service subclasses them with its own environment prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LogFormat = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class ServiceSettings(BaseSettings):
+    """Frozen settings of one service, read from the environment once, in `__main__`.
+
+    A service writes `class AuthSettings(ServiceSettings, env_prefix="AUTH_")` and adds its fields; secrets are `SecretStr`.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of the gRPC server; 0 takes a free one, which `service.ready` names."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus endpoint; 0 takes a free one."""
+    log_format: LogFormat = "json"
+    log_level: LogLevel = "info"
+    reflection: bool = False
+    """Serve gRPC reflection: on for one machine, off in production."""
+    shutdown_grace_seconds: float = Field(default=20, ge=0, le=300)
+    """How long running rpcs may go on after SIGTERM."""
+    startup_timeout_seconds: float = Field(default=60, gt=0)
+    """How long the service may take until it is ready; after that it exits with an error."""
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_concurrent_rpcs: int = Field(default=512, ge=1)
+    max_connection_age_seconds: float = Field(default=0, ge=0)
+    """Connections are asked to reconnect after this time, so that load spreads over new replicas; 0 means never."""
+    unary_deadline_seconds: float = Field(default=30, gt=0)
+    """Longest time a unary rpc may take, whatever the client asked for."""
+    stream_deadline_seconds: float = Field(default=600, gt=0)
+    """Longest time a stream may take that its service did not list in `long_rpcs`."""
+    tls_certificate: Path | None = None
+    """PEM chain of the server; with `tls_key`, the port speaks TLS."""
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """PEM of the authority that client certificates must come from; set, it makes TLS mutual."""
