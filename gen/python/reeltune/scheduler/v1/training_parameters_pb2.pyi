@@ -78,7 +78,7 @@ class _ComputeType:
 class _ComputeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ComputeType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     COMPUTE_TYPE_UNSPECIFIED: _ComputeType.ValueType  # 0
-    """Chooses by device: bf16 on GPUs that have it, else fp16 on GPUs; fp32 on CPUs."""
+    """Chooses by device: bf16 on GPUs that have it, fp32 elsewhere."""
     COMPUTE_TYPE_BF16: _ComputeType.ValueType  # 1
     """bfloat16."""
     COMPUTE_TYPE_FP16: _ComputeType.ValueType  # 2
@@ -90,7 +90,7 @@ class ComputeType(_ComputeType, metaclass=_ComputeTypeEnumTypeWrapper):
     """Names the floating-point type that matrix products are computed in."""
 
 COMPUTE_TYPE_UNSPECIFIED: ComputeType.ValueType  # 0
-"""Chooses by device: bf16 on GPUs that have it, else fp16 on GPUs; fp32 on CPUs."""
+"""Chooses by device: bf16 on GPUs that have it, fp32 elsewhere."""
 COMPUTE_TYPE_BF16: ComputeType.ValueType  # 1
 """bfloat16."""
 COMPUTE_TYPE_FP16: ComputeType.ValueType  # 2
@@ -232,7 +232,7 @@ class LoraParameters(_message.Message):
     alpha: _builtins.float
     """Numerator of the scale: above 0, at most 4,096. Default 32."""
     dropout: _builtins.float
-    """Probability of dropping an input of A while training: 0 to below 1. Default 0.05."""
+    """Probability of dropping an input of A while training: 0 to 0.95. Default 0.05."""
     use_rslora: _builtins.bool
     """Scales by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732). Default false."""
     @_builtins.property
@@ -322,7 +322,7 @@ class SamplingParameters(_message.Message):
     FPS_FIELD_NUMBER: _builtins.int
     MAX_PIXELS_FIELD_NUMBER: _builtins.int
     max_frames: _builtins.int
-    """Most frames taken from a clip: 1 to 4,096, and no more than the model takes. Default 8."""
+    """Most frames taken from a clip: 1 to 768, and no more than the model takes. Default 8."""
     fps: _builtins.float
     """Frames a second, up to `max_frames`: 0 to 240; 0 spreads `max_frames` evenly over the clip. Default 0."""
     max_pixels: _builtins.int
@@ -377,8 +377,8 @@ class OptimizationParameters(_message.Message):
     """Samples in one forward pass: 1 to 1,024. Default 4."""
     gradient_accumulation_steps: _builtins.int
     """Forward passes whose gradients make one optimizer step: 1 to 1,024. Default 1."""
-    epochs: _builtins.float
-    """Passes over the training rows: above 0, at most 1,000. Default 3. Not together with `max_steps`."""
+    epochs: _builtins.int
+    """Passes over the training rows: 1 to 1,000. Default 3. Not together with `max_steps`."""
     max_steps: _builtins.int
     """Optimizer steps to take instead of whole epochs: 0 to 10,000,000; 0 to count by `epochs`. Default 0."""
     warmup_ratio: _builtins.float
@@ -401,7 +401,7 @@ class OptimizationParameters(_message.Message):
         learning_rate: _builtins.float | None = ...,
         batch_size: _builtins.int | None = ...,
         gradient_accumulation_steps: _builtins.int | None = ...,
-        epochs: _builtins.float | None = ...,
+        epochs: _builtins.int | None = ...,
         max_steps: _builtins.int | None = ...,
         warmup_ratio: _builtins.float | None = ...,
         schedule: Global___LearningRateSchedule.ValueType = ...,
