@@ -1,0 +1,1 @@
+"""Users, passwords, sessions and keys: rules without I/O."""

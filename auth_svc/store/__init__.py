@@ -1,0 +1,1 @@
+"""Where users, sessions, login failures and keys are kept; the only place with SQL."""
