@@ -23,7 +23,9 @@ class Background:
         """Set when the service begins to stop: long streams watch it and end politely."""
         self.failed_task: str | None = None
 
-    def start(self, name: str, work: Coroutine[Any, Any, Any], *, is_intake: bool = False, may_finish: bool = False) -> None:
+    def start(
+        self, name: str, work: Coroutine[Any, Any, Any], *, is_intake: bool = False, may_finish: bool = False
+    ) -> None:
         """Runs `work` as the task `name`.
 
         Intake tasks (which take on new work) are cancelled before the server stops, the others after it.

@@ -24,7 +24,7 @@ class _Clock:
     def next_value(self) -> int:
         value = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         with self._lock:
-            # Within one millisecond, or after the wall clock stepped back, order is kept by counting up from the last id.
+            # Within a millisecond, and after the clock stepped back, counting up from the last id keeps the order.
             if value <= self._last:
                 value = self._last + 1
             self._last = value

@@ -119,7 +119,9 @@ async def _bootstrapped(bootstrap: Bootstrap, runtime: Runtime, seconds: float) 
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise TimeoutError(f"the service was not ready within {seconds:.0f} s: is a server it needs unreachable?") from error
+        raise TimeoutError(
+            f"the service was not ready within {seconds:.0f} s: is a server it needs unreachable?"
+        ) from error
 
 
 @contextlib.asynccontextmanager

@@ -58,7 +58,9 @@ class JwksKeys:
 
     def _interval_for(self, kid: str) -> float:
         is_first = not self._keys
-        return min(self._min_interval, 0.5) if is_first else self._min_interval if kid not in self._keys else self._max_age
+        return (
+            min(self._min_interval, 0.5) if is_first else self._min_interval if kid not in self._keys else self._max_age
+        )
 
     async def _refresh(self) -> None:
         self._tried_at = time.monotonic()

@@ -27,7 +27,7 @@ class Principal:
     """A verified caller."""
 
     kind: Caller
-    """USER, WORKER, ATTEMPT or SERVICE; ANYONE for a call without a credential. Never ADMIN: that is a user with a role."""
+    """USER, WORKER, ATTEMPT or SERVICE; ANYONE without a credential. Never ADMIN: that is a user with a role."""
     subject: str
     """The token's `sub`; empty for ANYONE."""
     roles: frozenset[str] = frozenset()
@@ -59,7 +59,9 @@ def current_principal() -> Principal:
     """
     principal = _current.get(None)
     if principal is None:
-        raise RuntimeError("no principal here: current_principal() works only inside an rpc handler of a meshkit server")
+        raise RuntimeError(
+            "no principal here: current_principal() works only inside an rpc handler of a meshkit server"
+        )
     return principal
 
 

@@ -22,7 +22,7 @@ LEEWAY = timedelta(seconds=10)
 """Clock difference between two machines of the mesh that is forgiven."""
 MAX_TOKEN_LENGTH = 8192
 _REQUIRED_CLAIMS = ["aud", "exp", "sub", "jti", "iss"]
-# These headers let a token say where its own key is: no token of ours carries them, so whoever sends one is trying something.
+# These headers let a token say where its own key is. No token of ours carries them.
 _REFUSED_HEADERS = frozenset({"jku", "x5u", "jwk", "x5c", "crit"})
 _COMPACT_JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
@@ -40,8 +40,10 @@ def generate_private_key() -> bytes:
 
 def public_pem(private_key_pem: bytes) -> bytes:
     """Returns the public half of a private key, as PEM."""
-    return _load_private_key(private_key_pem).public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return (
+        _load_private_key(private_key_pem)
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
 
 
@@ -62,7 +64,7 @@ class TokenSigner:
         self._typ = typ
 
     def sign(self, subject: str, ttl: timedelta, claims: Mapping[str, Any] | None = None) -> str:
-        """Returns a token for `subject` that expires after `ttl`; `claims` are added and cannot replace the standard ones."""
+        """Returns a token for `subject` that expires after `ttl`; `claims` cannot replace the standard ones."""
         now = time.time()
         payload = {
             **(claims or {}),

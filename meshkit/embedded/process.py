@@ -62,7 +62,7 @@ class ChildServer:
         """Waits until the process has ended, for whatever reason, and returns its exit code."""
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
-        while (code := self._process.poll()) is None:
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110  not tied to one event loop
             await asyncio.sleep(0.1)
         return code
 
@@ -129,7 +129,9 @@ class ChildServer:
         give_up_at = time.monotonic() + self._ready_timeout
         while time.monotonic() < give_up_at:
             if self.returncode is not None:
-                raise ServerNotReady(f"{self.name} ended with code {self.returncode} while starting:\n{self.log_tail()}")
+                raise ServerNotReady(
+                    f"{self.name} ended with code {self.returncode} while starting:\n{self.log_tail()}"
+                )
             if await is_ready():
                 return
             await asyncio.sleep(_POLL_SECONDS)

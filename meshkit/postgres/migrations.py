@@ -101,7 +101,9 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record], schema: str) 
 async def _apply_new(
     connection: asyncpg.Connection[asyncpg.Record], schema: str, migrations: list[Migration]
 ) -> list[str]:
-    applied = {row["number"]: row for row in await connection.fetch("SELECT number, name, sha256 FROM schema_migrations")}
+    applied = {
+        row["number"]: row for row in await connection.fetch("SELECT number, name, sha256 FROM schema_migrations")
+    }
     _check_applied(applied, migrations, schema)
     names = []
     for migration in migrations:
@@ -118,7 +120,7 @@ def _check_applied(applied: dict[int, asyncpg.Record], migrations: list[Migratio
         migration = by_number.get(number)
         if migration is None:
             raise MigrationError(
-                f"schema {schema} has migration {row['name']}, which this version does not: run the version that made it"
+                f"schema {schema} has migration {row['name']}, which this version lacks: run the version that made it"
             )
         if migration.sha256 != row["sha256"]:
             raise MigrationError(

@@ -7,8 +7,8 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 import structlog
@@ -24,6 +24,7 @@ else:
 NOT_YET = (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError)
 """What a server that is starting, restarting or full answers: worth another try."""
 
+_T = TypeVar("_T")
 _RETRY_SECONDS = 0.2
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # A commit that is reported and then lost would break every promise built on it.
@@ -88,7 +89,7 @@ async def transaction(pool: Pool, *, acquire_timeout_seconds: float = 5) -> Asyn
         yield connection
 
 
-async def until_reachable(connect: Any, seconds: float) -> Any:
+async def until_reachable(connect: Callable[[], Awaitable[_T]], seconds: float) -> _T:
     """Calls `connect` until it succeeds; after `seconds` the last error stands."""
     give_up_at = time.monotonic() + seconds
     while True:
@@ -118,4 +119,6 @@ async def _assert_durable(pool: Pool) -> None:
     for name, required in _REQUIRED_SETTINGS.items():
         value = await pool.fetchval("SELECT current_setting($1)", name)
         if value != required:
-            raise UnsafePostgres(f"Postgres runs with {name} = {value}; set it to {required}: acknowledged work could be lost")
+            raise UnsafePostgres(
+                f"Postgres runs with {name} = {value}; set it to {required}: acknowledged work could be lost"
+            )

@@ -48,7 +48,9 @@ def find_service(name: str) -> ServiceDescriptor:
     try:
         return descriptor_pool.Default().FindServiceByName(name)
     except KeyError as error:
-        raise AccessUndeclared(f"service {name} is not in the descriptor pool: import its generated _pb2 module") from error
+        raise AccessUndeclared(
+            f"service {name} is not in the descriptor pool: import its generated _pb2 module"
+        ) from error
 
 
 def _policy_of(service: ServiceDescriptor) -> dict[str, frozenset[Caller]]:

@@ -26,7 +26,7 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """Returns a channel to `host:port`; `tls_ca` (a PEM file) makes it TLS, certificate and key make it mutual.
 
-    Unary calls get `default_deadline_seconds` unless they say otherwise, and never more than the rpc being served has left.
+    Unary calls get `default_deadline_seconds` unless they say otherwise; none gets more than the rpc being served has.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -94,7 +94,7 @@ def _outgoing(details: grpc.aio.ClientCallDetails, default_seconds: float | None
     limits = [seconds for seconds in (details.timeout or default_seconds, remaining_seconds()) if seconds is not None]
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     request_id = current_request_id()
-    if request_id and REQUEST_ID_KEY not in metadata:
+    if request_id and metadata.get(REQUEST_ID_KEY) is None:
         metadata.add(REQUEST_ID_KEY, request_id)
     return grpc.aio.ClientCallDetails(
         method=details.method,

@@ -30,14 +30,14 @@ class PageTokens:
             raise ValueError("the page token secret must have at least 16 bytes")
         self._cipher = AESGCM(hashlib.sha256(b"page-token\0" + secret).digest())
 
-    def encode(self, position: Sequence[str | int], *, caller: str, filter: str = "", order_by: str = "") -> str:
+    def encode(self, position: Sequence[str | int], *, caller: str, filter: str = "", order_by: str = "") -> str:  # noqa: A002
         """Returns the token of the page that starts after `position`."""
         nonce = os.urandom(_NONCE_BYTES)
         text = json.dumps(list(position), separators=(",", ":")).encode()
         sealed = self._cipher.encrypt(nonce, text, _binding(caller, filter, order_by))
         return base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
 
-    def decode(self, token: str, *, caller: str, filter: str = "", order_by: str = "") -> Position | None:
+    def decode(self, token: str, *, caller: str, filter: str = "", order_by: str = "") -> Position | None:  # noqa: A002
         """Returns the position in the token, or None for an empty token (the first page).
 
         Raises:
@@ -66,14 +66,14 @@ def page_size(requested: int, *, default: int = 50, maximum: int = 200) -> int:
     return min(requested or default, maximum)
 
 
-def _binding(caller: str, filter: str, order_by: str) -> bytes:
-    return json.dumps([caller, filter, order_by]).encode()
+def _binding(caller: str, filter_text: str, order_by: str) -> bytes:
+    return json.dumps([caller, filter_text, order_by]).encode()
 
 
 def _invalid_token() -> Failure:
     return Failure(
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason="PAGE_TOKEN_INVALID",
-        message="page_token is not one that this list gave for the same caller, filter and order; start again without it",
+        message="page_token does not belong to this list with this caller, filter and order; start again without it",
         metadata={"field": "page_token"},
     )

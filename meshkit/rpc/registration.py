@@ -35,7 +35,9 @@ class _Recorder:
         for handler in handlers:
             name = handler.service_name() if isinstance(handler, grpc.ServiceRpcHandler) else None
             if name is None:
-                raise TypeError(f"{type(handler).__name__} does not name its service, so nobody can say who may call it")
+                raise TypeError(
+                    f"{type(handler).__name__} does not name its service, so nobody can say who may call it"
+                )
             self.names.append(name)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: object) -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 import time
 from contextvars import ContextVar
+from typing import Any
+
+import grpc
 
 from meshkit.ids import new_id
+
+RpcContext = grpc.aio.ServicerContext[Any, Any]
+"""What grpc hands to a handler beside the request."""
 
 REQUEST_ID_KEY = "x-request-id"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

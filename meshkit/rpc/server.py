@@ -32,7 +32,7 @@ class BoundServer:
 
     server: grpc.aio.Server
     health: health.aio.HealthServicer
-    """Says NOT_SERVING for everything until told otherwise."""
+    """Says SERVING unless told otherwise; `run_service` tells it."""
     port: int
     service_names: tuple[str, ...]
 
@@ -81,9 +81,7 @@ def build_server(
     return BoundServer(server, health_servicer, port, names)
 
 
-_LONG_STANDARD_RPCS = frozenset(
-    {f"/{health.SERVICE_NAME}/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"}
-)
+_LONG_STANDARD_RPCS = frozenset({f"/{health.SERVICE_NAME}/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"})
 
 
 def interceptor_chain(
@@ -136,7 +134,9 @@ def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
     ]
     if settings.max_connection_age_seconds:
         options.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
-        options.append(("grpc.max_connection_age_grace_ms", 3_600_000))  # streams end by themselves, not by reconnection
+        options.append(
+            ("grpc.max_connection_age_grace_ms", 3_600_000)
+        )  # streams end by themselves, not by reconnection
     return options
 
 

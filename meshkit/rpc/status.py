@@ -7,11 +7,11 @@ from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from meshkit.rpc.failure import DOMAIN, Failure, FieldViolation, PreconditionViolation
-from meshkit.rpc.request_context import REQUEST_ID_KEY, current_request_id
+from meshkit.rpc.request_context import REQUEST_ID_KEY, RpcContext, current_request_id
 
 _DETAILS_KEY = "grpc-status-details-bin"
 # Clients refuse trailers above 8 KiB by default; base64 adds a third to these bytes and the message is sent twice.
@@ -20,7 +20,7 @@ _MAX_DETAILS_BYTES = 4096
 _MAX_VALUE_LENGTH = 256
 
 
-async def abort_with(context: grpc.aio.ServicerContext, failure: Failure) -> NoReturn:
+async def abort_with(context: RpcContext, failure: Failure) -> NoReturn:
     """Ends the rpc with this failure; raises grpc's AbortError, which must be let through."""
     status = status_from_failure(failure)
     trailers = ((_DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, current_request_id() or "-"))

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from meshkit.rpc.interceptors.validation import tolerant
+from meshkit.rpc.request_context import RpcContext
 
 
 class TolerantHandlers(grpc.aio.ServerInterceptor):
@@ -45,6 +46,5 @@ def _with_deserializer(handler: Any, deserializer: Callable[[bytes], Any]) -> An
     return make(behaviour, request_deserializer=deserializer, response_serializer=handler.response_serializer)
 
 
-async def _never_reached(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+async def _never_reached(request: bytes, context: RpcContext) -> bytes:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown rpc")
-    return b""

@@ -12,6 +12,7 @@ from meshkit.auth.principal import ANONYMOUS, Caller, Principal, set_current_pri
 from meshkit.auth.tokens import TokenRejected
 from meshkit.rpc.failure import Failure
 from meshkit.rpc.interceptors.step import StepInterceptor
+from meshkit.rpc.request_context import RpcContext
 
 _ONLY_ANYONE = frozenset({Caller.ANYONE})
 
@@ -29,7 +30,7 @@ class AuthenticationInterceptor(StepInterceptor):
         self._verifier = verifier
         self._policy = policy
 
-    async def before(self, request: Any, context: grpc.aio.ServicerContext, method_name: str) -> Any:
+    async def before(self, request: Any, context: RpcContext, method_name: str) -> Any:
         callers = self._policy.get(method_name)
         if callers is None:
             raise _unknown_rpc(method_name)
@@ -41,7 +42,7 @@ class AuthenticationInterceptor(StepInterceptor):
             structlog.contextvars.bind_contextvars(caller=principal.subject)
         return request
 
-    async def _principal(self, context: grpc.aio.ServicerContext, callers: frozenset[Caller]) -> Principal:
+    async def _principal(self, context: RpcContext, callers: frozenset[Caller]) -> Principal:
         values = [str(v) for k, v in context.invocation_metadata() or () if k == "authorization"]
         if not values or callers == _ONLY_ANYONE:
             return ANONYMOUS

@@ -12,7 +12,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from meshkit.rpc.failure import Failure
 from meshkit.rpc.interceptors.step import Handler
-from meshkit.rpc.request_context import set_deadline
+from meshkit.rpc.request_context import RpcContext, set_deadline
 from meshkit.rpc.status import abort_with
 
 
@@ -32,9 +32,7 @@ class DeadlineInterceptor(AsyncServerInterceptor):
     def __init__(self, limits: DeadlineLimits) -> None:
         self._limits = limits
 
-    async def intercept(
-        self, method: Handler, request_or_iterator: Any, context: grpc.aio.ServicerContext, method_name: str
-    ) -> Any:
+    async def intercept(self, method: Handler, request_or_iterator: Any, context: RpcContext, method_name: str) -> Any:
         response = method(request_or_iterator, context)
         is_stream = hasattr(response, "__aiter__")
         seconds = self._seconds(context, method_name, is_stream or hasattr(request_or_iterator, "__aiter__"))
@@ -53,7 +51,7 @@ class DeadlineInterceptor(AsyncServerInterceptor):
                 raise
             await abort_with(context, _too_slow(seconds))
 
-    def _seconds(self, context: grpc.aio.ServicerContext, method_name: str, is_stream: bool) -> float | None:
+    def _seconds(self, context: RpcContext, method_name: str, is_stream: bool) -> float | None:
         asked = context.time_remaining()
         if is_stream and method_name in self._limits.long_rpcs:
             return asked
@@ -62,7 +60,7 @@ class DeadlineInterceptor(AsyncServerInterceptor):
 
 
 async def _until(
-    expires_at: float, responses: AsyncIterator[Any], context: grpc.aio.ServicerContext, seconds: float
+    expires_at: float, responses: AsyncIterator[Any], context: RpcContext, seconds: float
 ) -> AsyncIterator[Any]:
     iterator = aiter(responses)
     while True:

@@ -13,7 +13,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from meshkit.rpc.failure import ErrorTable, Failure, failure_for
 from meshkit.rpc.interceptors.step import Handler
-from meshkit.rpc.request_context import current_request_id
+from meshkit.rpc.request_context import RpcContext, current_request_id
 from meshkit.rpc.status import abort_with, failure_from_rpc_error
 
 # What ends a handler without being its error: the client went away, or the rpc was aborted with a status already.
@@ -27,9 +27,7 @@ class ErrorsInterceptor(AsyncServerInterceptor):
     def __init__(self, table: ErrorTable) -> None:
         self._table: ErrorTable = {grpc.aio.AioRpcError: _failure_of_callee, **table}
 
-    async def intercept(
-        self, method: Handler, request_or_iterator: Any, context: grpc.aio.ServicerContext, method_name: str
-    ) -> Any:
+    async def intercept(self, method: Handler, request_or_iterator: Any, context: RpcContext, method_name: str) -> Any:
         try:
             response = method(request_or_iterator, context)
             if hasattr(response, "__aiter__"):
@@ -40,9 +38,7 @@ class ErrorsInterceptor(AsyncServerInterceptor):
         except Exception as error:
             await self._abort(context, error)
 
-    async def _translated(
-        self, responses: AsyncIterator[Any], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[Any]:
+    async def _translated(self, responses: AsyncIterator[Any], context: RpcContext) -> AsyncIterator[Any]:
         try:
             async for response in responses:
                 yield response
@@ -51,7 +47,7 @@ class ErrorsInterceptor(AsyncServerInterceptor):
         except Exception as error:
             await self._abort(context, error)
 
-    async def _abort(self, context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
+    async def _abort(self, context: RpcContext, error: Exception) -> NoReturn:
         failure = failure_for(error, self._table)
         if failure is None:
             structlog.get_logger().exception("rpc.crashed", exc_info=error)
@@ -72,7 +68,7 @@ def _unforeseen() -> Failure:
 
 
 def _failure_of_callee(error: grpc.aio.AioRpcError) -> Failure:
-    """A failure of a service that this one called and did not handle: the client's business only if it may try again."""
+    """A failure of a called service that nobody handled: the client's business only if it may try again."""
     if error.code() not in _RETRYABLE:
         structlog.get_logger().error("rpc.callee_failed", code=error.code().name, detail=error.details())
         return _unforeseen()

@@ -6,10 +6,12 @@ from typing import Any
 
 import grpc
 
+from meshkit.rpc.request_context import RpcContext
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def outcome_of(context: grpc.aio.ServicerContext) -> grpc.StatusCode:
+def outcome_of(context: RpcContext) -> grpc.StatusCode:
     """Returns the status of a call whose done callback is running."""
     code: Any = context.code()
     if isinstance(code, grpc.StatusCode):

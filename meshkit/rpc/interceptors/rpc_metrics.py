@@ -5,37 +5,41 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from meshkit.rpc.interceptors.outcome import outcome_of
 from meshkit.rpc.interceptors.step import StepInterceptor
+from meshkit.rpc.request_context import RpcContext
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class RpcMetricsInterceptor(StepInterceptor):
-    """Keeps the standard rpc metrics in `registry`, for the methods that the server knows (others count as `unknown`)."""
+    """Keeps the standard rpc metrics, for the methods that the server knows (others count as `unknown`)."""
 
     def __init__(self, registry: CollectorRegistry, known_methods: frozenset[str]) -> None:
         self._known = known_methods
         self._handled = Counter("rpc_server_handled_total", "RPCs finished", ["rpc", "code"], registry=registry)
         self._seconds = Histogram(
-            "rpc_server_handling_seconds", "Time from start to end of an RPC", ["rpc"], buckets=_BUCKETS, registry=registry
+            "rpc_server_handling_seconds",
+            "Time from start to end of an RPC",
+            ["rpc"],
+            buckets=_BUCKETS,
+            registry=registry,
         )
         self._in_flight = Gauge("rpc_server_in_flight", "RPCs being served", ["rpc"], registry=registry)
 
-    async def before(self, request: Any, context: grpc.aio.ServicerContext, method_name: str) -> Any:
+    async def before(self, request: Any, context: RpcContext, method_name: str) -> Any:
         # Method names come from outside: unbounded label values would fill the memory.
         rpc = method_name if method_name in self._known else "unknown"
         start = time.monotonic()
         in_flight = self._in_flight.labels(rpc)
         in_flight.inc()
 
-        def record(_: object) -> None:
+        def record(_: Any) -> None:
             in_flight.dec()
             self._seconds.labels(rpc).observe(time.monotonic() - start)
             self._handled.labels(rpc, outcome_of(context).name).inc()
 
-        context.add_done_callback(record)
+        context.add_done_callback(record)  # type: ignore[arg-type]  # the stub wants its private context class
         return request

@@ -15,12 +15,13 @@ from protovalidate import FieldPathPb, Violation
 from meshkit.rpc.access import find_service
 from meshkit.rpc.failure import Failure, FieldViolation, invalid_fields
 from meshkit.rpc.interceptors.step import StepInterceptor
+from meshkit.rpc.request_context import RpcContext
 
 
 class ValidationInterceptor(StepInterceptor):
     """Refuses requests that break a protovalidate rule with `FIELD_INVALID`, naming each field."""
 
-    async def before(self, request: Any, context: grpc.aio.ServicerContext, method_name: str) -> Any:
+    async def before(self, request: Any, context: RpcContext, method_name: str) -> Any:
         if hasattr(request, "__aiter__"):
             return _checked_stream(request)
         check_message(request)
@@ -99,5 +100,5 @@ def _undecodable() -> Failure:
     return Failure(
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason="REQUEST_UNREADABLE",
-        message="the request is not a message of the type this rpc takes; generate the client from the server's contracts",
+        message="the request is not a message of the type this rpc takes; generate the client from our contracts",
     )

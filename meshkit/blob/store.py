@@ -1,0 +1,282 @@
+"""One bucket of an S3 store, over the blocking `minio` client in a bounded pool of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.datatypes import Part
+from minio.error import MinioException, S3Error
+
+from meshkit.blob.presign import REGION, PresignKey, presign
+
+MIN_PART_BYTES = 5 * 1024 * 1024
+"""Smallest part of a multipart upload but the last."""
+
+_MAX_CONNECT_SECONDS = 5
+_MAX_READ_SECONDS = 60
+_NOT_FOUND = frozenset({"NoSuchKey", "NoSuchUpload", "NoSuchBucket", "NotFound", "ResourceNotFound"})
+_T = TypeVar("_T")
+
+
+class BlobError(Exception):
+    """The store refused a request."""
+
+
+class BlobNotFound(BlobError):
+    """There is no such object or upload."""
+
+
+class BlobUnavailable(BlobError):
+    """The store does not answer, or says that it cannot at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStat:
+    """What is known of an object without reading it."""
+
+    key: str
+    size: int
+    etag: str
+    modify_time: datetime | None
+    content_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What was given as `metadata`, with lower-case names."""
+
+
+class BlobStore:
+    """Reads, writes and presigns the objects of one bucket; keys are chosen by the service, never by a client."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        bucket: str,
+        *,
+        public_url: str | None = None,
+        secure: bool = False,
+        ca_file: Path | None = None,
+        max_threads: int = 8,
+    ) -> None:
+        """Connects to nothing yet. `ca_file` is the PEM of the authority that the store's certificate comes from.
+
+        `public_url` is where clients reach the store, e.g. `https://127.0.0.1:8443/s3`; by default the endpoint itself.
+        """
+        self.bucket = bucket
+        self._threads = ThreadPoolExecutor(max_threads, thread_name_prefix="blob")
+        self._http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=_MAX_CONNECT_SECONDS, read=_MAX_READ_SECONDS),
+            maxsize=max_threads,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=str(ca_file) if ca_file else certifi.where(),
+            retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        )
+        # With the region given, the client never asks the store for it: presigning works while the store is down.
+        self._client = Minio(endpoint, access_key, secret_key, secure=secure, region=REGION, http_client=self._http)
+        own_url = f"{'https' if secure else 'http'}://{endpoint}"
+        self._presign_key = PresignKey(access_key, secret_key, public_url or own_url)
+
+    async def close(self) -> None:
+        """Closes the connections; running requests are finished first."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._http.clear()
+
+    async def ensure_bucket(self) -> None:
+        """Creates the bucket if it is not there."""
+
+        def ensure() -> None:
+            try:
+                self._client.make_bucket(self.bucket)
+            except S3Error as error:
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
+
+        await self._run(ensure)
+
+    async def put_bytes(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes an object in one request; readers see the old one or the new one."""
+        await self._run(
+            lambda: self._client.put_object(
+                self.bucket, key, io.BytesIO(data), len(data), content_type, dict(metadata or {})
+            )
+        )
+
+    async def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes a file as an object, in parts if it is large; it appears when the last part is there."""
+        await self._run(
+            lambda: self._client.fput_object(self.bucket, key, str(path), content_type, dict(metadata or {}))
+        )
+
+    async def put_if_absent(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> bool:
+        """Writes an object unless the key is taken (`If-None-Match: *`); tells whether it was written."""
+        headers: Any = {"Content-Type": content_type, "If-None-Match": "*"}
+
+        def put() -> bool:
+            try:
+                # The public put_object takes no conditional headers.
+                self._client._put_object(self.bucket, key, data, headers)
+            except S3Error as error:
+                if error.code == "PreconditionFailed":
+                    return False
+                raise
+            return True
+
+        return await self._run(put)
+
+    async def get_bytes(self, key: str, *, max_bytes: int = 64 * 1024 * 1024) -> bytes:
+        """Returns a whole object.
+
+        Raises:
+            BlobNotFound: there is no such object.
+            BlobError: it is larger than `max_bytes`.
+        """
+
+        def get() -> bytes:
+            with closing(self._client.get_object(self.bucket, key)) as response:
+                data = response.read(max_bytes + 1)
+                response.release_conn()
+            if len(data) > max_bytes:
+                raise BlobError(f"object {key} is larger than {max_bytes} bytes")
+            return bytes(data)
+
+        return await self._run(get)
+
+    async def get_file(self, key: str, path: Path) -> None:
+        """Writes an object to a file, which appears whole or not at all."""
+        await self._run(lambda: self._client.fget_object(self.bucket, key, str(path)))
+
+    async def iter_bytes(self, key: str, *, offset: int = 0, chunk_size: int = 1024 * 1024) -> AsyncIterator[bytes]:
+        """Yields an object from `offset` on, in chunks of at most `chunk_size` bytes."""
+        response = await self._run(lambda: self._client.get_object(self.bucket, key, offset=offset))
+        try:
+            while chunk := await self._run(lambda: response.read(chunk_size)):
+                yield chunk
+        finally:
+            response.close()
+            response.release_conn()
+
+    async def stat(self, key: str) -> BlobStat:
+        """Returns what is known of an object. Raises BlobNotFound."""
+        found = await self._run(lambda: self._client.stat_object(self.bucket, key))
+        return _stat(key, found)
+
+    async def list(self, prefix: str = "") -> list[BlobStat]:
+        """Returns all objects whose keys begin with `prefix`, in order of key (without content type and metadata)."""
+        found = await self._run(lambda: list(self._client.list_objects(self.bucket, prefix, recursive=True)))
+        return [_stat(item.object_name or "", item) for item in found]
+
+    async def remove(self, key: str) -> None:
+        """Deletes an object; one that is not there is no error."""
+        await self._run(lambda: self._client.remove_object(self.bucket, key))
+
+    async def remove_prefix(self, prefix: str) -> int:
+        """Deletes all objects whose keys begin with `prefix`; returns how many. The prefix must end with `/`."""
+        if not prefix.endswith("/"):
+            raise ValueError(f"prefix {prefix!r} does not end with '/': it could match a neighbour's objects")
+        found = await self.list(prefix)
+        for item in found:
+            await self.remove(item.key)
+        return len(found)
+
+    def presign_get(self, key: str, ttl: timedelta, *, filename: str | None = None) -> str:
+        """Returns a URL to download an object; `filename` is what a browser will call it."""
+        query = {"response-content-disposition": f'attachment; filename="{filename}"'} if filename else None
+        return presign(self._presign_key, "GET", self._path(key), ttl, query=query)
+
+    def presign_put(self, key: str, ttl: timedelta, *, length: int | None = None) -> str:
+        """Returns a URL to upload an object in one request; of exactly `length` bytes if given."""
+        return presign(self._presign_key, "PUT", self._path(key), ttl, headers=_length_header(length))
+
+    async def create_multipart(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+        """Starts a multipart upload and returns its id."""
+        headers: Any = {"Content-Type": content_type}
+        return await self._run(lambda: self._client._create_multipart_upload(self.bucket, key, headers))
+
+    def presign_part(self, key: str, upload_id: str, number: int, ttl: timedelta, *, length: int | None = None) -> str:
+        """Returns a URL to PUT part `number` (1 to 10000); the response's ETag header completes the upload."""
+        return presign(
+            self._presign_key,
+            "PUT",
+            self._path(key),
+            ttl,
+            query={"partNumber": str(number), "uploadId": upload_id},
+            headers=_length_header(length),
+        )
+
+    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> None:
+        """Makes the object from its parts, given as (number, ETag). Raises BlobNotFound for an unknown upload."""
+        ordered = [Part(number, etag.strip('"')) for number, etag in sorted(parts)]
+        await self._run(lambda: self._client._complete_multipart_upload(self.bucket, key, upload_id, ordered))
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        """Drops a multipart upload and its parts; one that is not there is no error."""
+
+        def abort() -> None:
+            try:
+                self._client._abort_multipart_upload(self.bucket, key, upload_id)
+            except S3Error as error:
+                if error.code not in _NOT_FOUND:
+                    raise
+
+        await self._run(abort)
+
+    def _path(self, key: str) -> str:
+        return f"/{self.bucket}/{key}"
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, work)
+        except S3Error as error:
+            if error.code in _NOT_FOUND:
+                raise BlobNotFound(f"no such object or upload: {error.object_name or error.bucket_name}") from error
+            if error.code in ("SlowDown", "ServiceUnavailable", "InternalError"):
+                raise BlobUnavailable(f"the object store answers {error.code}") from error
+            raise BlobError(f"the object store answers {error.code}: {error.message}") from error
+        except (urllib3.exceptions.HTTPError, MinioException, ConnectionError) as error:
+            raise BlobUnavailable(f"the object store does not answer: {type(error).__name__}") from error
+
+
+def _length_header(length: int | None) -> dict[str, str] | None:
+    return None if length is None else {"content-length": str(length)}
+
+
+def _stat(key: str, found: Any) -> BlobStat:
+    metadata = {
+        name.lower().removeprefix("x-amz-meta-"): str(value)
+        for name, value in (found.metadata or {}).items()
+        if name.lower().startswith("x-amz-meta-")
+    }
+    return BlobStat(
+        key=key,
+        size=found.size or 0,
+        etag=(found.etag or "").strip('"'),
+        modify_time=found.last_modified,
+        content_type=found.content_type or "",
+        metadata=metadata,
+    )
