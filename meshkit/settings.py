@@ -15,7 +15,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class ServiceSettings(BaseSettings):
     """Frozen settings of one service, read from the environment once, in `__main__`.
 
-    A service writes `class AuthSettings(ServiceSettings, env_prefix="AUTH_")` and adds its own; secrets are `SecretStr`.
+    A service writes `class AuthSettings(ServiceSettings, env_prefix="AUTH_")`; its secrets are `SecretStr`.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
