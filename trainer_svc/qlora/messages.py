@@ -40,8 +40,6 @@ class FailureReason(StrEnum):
     CHECKPOINT_MISMATCH = "CHECKPOINT_MISMATCH"
     BAD_REQUEST = "BAD_REQUEST"
     """Inference only: this one request cannot be answered; the child lives on."""
-    CANCELLED = "CANCELLED"
-    """Inference only."""
     INTERNAL = "INTERNAL"
 
 
@@ -268,10 +266,10 @@ def decode(body: bytes) -> Message:
     known = {entry.name for entry in fields(kind)}
     arguments = {key: entry for key, entry in value.items() if key in known}
     try:
-        for key in arguments:
-            if (name, key) in _ENUMS:
-                arguments[key] = _ENUMS[name, key](arguments[key])
-        message: Message = kind(**arguments)
+        converted = {
+            key: _ENUMS[name, key](entry) if (name, key) in _ENUMS else entry for key, entry in arguments.items()
+        }
+        message: Message = kind(**converted)
     except (TypeError, ValueError) as error:
         raise MessageError(f"bad {name}: {error}") from error
     return message

@@ -1,0 +1,182 @@
+"""Batches made ready ahead of the step: clips decode in the pool and are encoded in one thread beside training."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+from trainer_svc.qlora.data_processor import Batch, DataProcessor
+from trainer_svc.qlora.dataset_rows import BadDataError, Clip, Sample
+from trainer_svc.qlora.decode_pool import DecodePool, DecodeProcessError
+from trainer_svc.qlora.families import ModelRefusedError
+from trainer_svc.qlora.frame_decoder import BadClipError, DecodedFrames
+from trainer_svc.qlora.frame_sampling import FrameRequest
+from trainer_svc.qlora.spec import SamplingSpec
+
+
+class FrameSource:
+    """Decoded frames of clips, kept in memory up to a bound so that later epochs need not decode again.
+
+    Not thread-safe: one for each `BatchStream`. The pool may be shared.
+    """
+
+    def __init__(self, pool: DecodePool, sampling: SamplingSpec, cache_bytes: int) -> None:
+        self._pool = pool
+        self._sampling = sampling
+        self._cache_bytes = cache_bytes
+        self._held_bytes = 0
+        self._cache: OrderedDict[tuple[str, FrameRequest], DecodedFrames] = OrderedDict()
+        self._pending: dict[tuple[str, FrameRequest], Future[DecodedFrames]] = {}
+
+    def prefetch(self, clip: Clip) -> None:
+        """Starts decoding, unless it is cached or under way."""
+        key = self._key(clip)
+        if key not in self._cache and key not in self._pending:
+            self._pending[key] = self._pool.decode(clip.path, key[1])
+
+    def take(self, clip: Clip, abandoned: threading.Event) -> DecodedFrames:
+        """The frames; waits for them. Raises `BadClipError`, or `CancelledError` once `abandoned` is set."""
+        key = self._key(clip)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        self.prefetch(clip)
+        future = self._pending.pop(key)
+        while not wait((future,), timeout=0.2).done:
+            if abandoned.is_set():
+                raise CancelledError
+        decoded = future.result()
+        self._keep(key, decoded)
+        return decoded
+
+    def _key(self, clip: Clip) -> tuple[str, FrameRequest]:
+        return str(clip.path), clip.frame_request(self._sampling)
+
+    def _keep(self, key: tuple[str, FrameRequest], decoded: DecodedFrames) -> None:
+        self._cache[key] = decoded
+        self._held_bytes += decoded.frames.nbytes
+        while self._held_bytes > self._cache_bytes and self._cache:
+            _, oldest = self._cache.popitem(last=False)
+            self._held_bytes -= oldest.frames.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: Exception
+
+
+class BatchStream:
+    """Iterate over it once, inside its context: batches of `groups` in order.
+
+    Raises `BadDataError` naming the sample, whatever was wrong with it or its clip.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        groups: Iterable[list[int]],
+        source: FrameSource,
+        processor: DataProcessor,
+        *,
+        ahead: int,
+    ) -> None:
+        """`groups`: lists of indices into `samples`, one for each batch; `ahead`: batches kept ready."""
+        self.wait_seconds = 0.0
+        """Time that iteration has spent waiting for a batch."""
+        self._samples = samples
+        self._groups = groups
+        self._source = source
+        self._processor = processor
+        self._ahead = ahead
+        self._ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=ahead)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="batches", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        began = time.perf_counter()
+        ready = self._ready.get()
+        self.wait_seconds += time.perf_counter() - began
+        if ready is None:
+            raise StopIteration
+        if isinstance(ready, _Failure):
+            raise ready.error
+        return ready
+
+    def _produce(self) -> None:
+        try:
+            upcoming = iter(self._groups)
+            window = list(islice(upcoming, self._ahead))
+            for group in window:
+                self._prefetch(group)
+            while window and not self._closing.is_set():
+                group = window.pop(0)
+                for following in islice(upcoming, 1):
+                    self._prefetch(following)
+                    window.append(following)
+                self._put(self._make(group))
+            self._put(None)
+        except CancelledError:
+            return
+        except (
+            BadDataError,
+            DecodeProcessError,
+            ModelRefusedError,
+            OSError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+        ) as error:
+            # Handed over to the thread that trains; nothing is hidden.
+            self._put(_Failure(error))
+
+    def _prefetch(self, group: list[int]) -> None:
+        for index in group:
+            for clip in self._samples[index].clips:
+                self._source.prefetch(clip)
+
+    def _make(self, group: list[int]) -> Batch:
+        encoded = []
+        for index in group:
+            sample = self._samples[index]
+            try:
+                frames = [self._source.take(clip, self._closing) for clip in sample.clips]
+            except BadClipError as error:
+                raise BadDataError(
+                    f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows"
+                ) from error
+            encoded.append(self._processor.encode(sample, frames))
+        return self._processor.collate(encoded)
+
+    def _put(self, ready: Batch | _Failure | None) -> None:
+        while not self._closing.is_set():
+            try:
+                self._ready.put(ready, timeout=0.2)
+            except queue.Full:
+                continue
+            return

@@ -1,0 +1,70 @@
+"""`python -m trainer_svc.qlora.child`: the training child of one attempt. See `launch.training_command`.
+
+Only light imports here: decode processes import this module again when they are spawned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
+from trainer_svc.qlora.quiet import quiet_libraries
+from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
+from trainer_svc.qlora.spec import SpecError, TrainingSpec
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer_svc.qlora.child", description=__doc__)
+    parser.add_argument("--job", type=Path, required=True, help="folder with spec.json, model/, dataset/ and out/")
+    parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
+    options = parser.parse_args(arguments)
+    job: Path = options.job
+    folders = JobFolders(job / "model", job / "dataset", job / "out")
+    folders.out.mkdir(parents=True, exist_ok=True)
+    run = PipeRun(folders, MessageSocket.from_fd(options.message_fd))
+    signal.signal(signal.SIGTERM, lambda *_: run.request_stop(StopReason.DRAIN))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        spec = read_spec(job / "spec.json").validate()
+    except SpecError as error:
+        run.report(Failed(FailureReason.BAD_SPEC, f"{error.field}: {error.problem}", error.remedy))
+        return 1
+    code = run_training(run, spec)
+    return ORPHAN_EXIT_CODE if run.orphaned else code
+
+
+def run_training(run: RunContext, spec: TrainingSpec) -> int:
+    """Trains; any error becomes a Failed message. Returns the exit code: 0, or 1 after Failed."""
+    quiet_libraries(spec.runtime.threads)
+    # Heavy imports only here and only now: the environment must be quiet and offline before them.
+    from trainer_svc.qlora.failures import as_failure
+    from trainer_svc.qlora.trainer import train
+
+    try:
+        train(run, spec)
+    # The edge of the process: whatever went wrong must reach the owner as a typed message.
+    except Exception as error:
+        failure = as_failure(error)
+        if failure.reason is FailureReason.INTERNAL:
+            run.report(Log("error", traceback.format_exc()[-8000:]))
+        run.report(failure)
+        return 1
+    return 0
+
+
+def read_spec(file: Path) -> TrainingSpec:
+    """The specification in a JSON file. Raises `SpecError`."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError("spec", f"{file.name} cannot be read: {error}", "give a JSON object") from error
+    return TrainingSpec.from_dict(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""From a sample and its decoded clips to tensors: chat template, frames with true times, labels, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.video_utils import VideoMetadata
+
+from trainer_svc.qlora.chat_labels import render_prompt, render_with_spans, token_mask
+from trainer_svc.qlora.dataset_rows import BadDataError, Sample, Turn
+from trainer_svc.qlora.frame_decoder import DecodedFrames
+
+IGNORED = -100
+"""The label of tokens that are not learned."""
+_ALONG_SEQUENCE = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+_DROPPED = ("offset_mapping", "text_replacement_offsets", "video_metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """One sample as the model's processor made it, batch dimension 1."""
+
+    sample_id: str
+    inputs: dict[str, Any]
+    labels: Tensor
+    """int64 (1, L): the token where it is the assistant's, else IGNORED."""
+
+    @property
+    def length(self) -> int:
+        return int(self.labels.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples padded to one length."""
+
+    sample_ids: tuple[str, ...]
+    inputs: dict[str, Any]
+    labels: Tensor
+    """int64 (B, L)."""
+    tokens: int
+    """Without padding."""
+    target_tokens: int
+    """Labels that are learned: those a token before them predicts."""
+
+
+class DataProcessor:
+    """Turns samples into tensors with one model's processor. Not thread-safe: use from one thread."""
+
+    def __init__(self, processor: Any, *, max_tokens: int = 0) -> None:
+        """`max_tokens`: longer samples are refused, never cut; 0: no limit."""
+        self._processor = processor
+        self._max_tokens = max_tokens
+        tokenizer = processor.tokenizer
+        self.pad_token_id = int(
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
+        self._control_tokens = _control_tokens(processor)
+
+    def encode(self, sample: Sample, clips: Sequence[DecodedFrames]) -> EncodedSample:
+        """A training sample with labels. Raises `BadDataError` naming the sample."""
+        self._refuse_control_tokens(sample.turns, f"sample {sample.sample_id}")
+        text, spans = render_with_spans(self._processor, sample.turns)
+        outputs = self._process(text, clips, f"sample {sample.sample_id}")
+        replacements = outputs.get("text_replacement_offsets") or [[]]
+        mask = token_mask(_rows(outputs["offset_mapping"])[0], replacements[0], spans)
+        inputs = {key: value for key, value in outputs.items() if key not in _DROPPED}
+        labels = torch.where(torch.tensor([mask]), inputs["input_ids"], IGNORED)
+        if not int((labels[:, 1:] != IGNORED).sum()):
+            raise BadDataError(
+                f"sample {sample.sample_id}: no token of it is the assistant's", "check the model's chat template"
+            )
+        self._check_length(labels.shape[1], f"sample {sample.sample_id}")
+        return EncodedSample(sample.sample_id, inputs, labels)
+
+    def encode_prompt(self, turns: Sequence[Turn], clips: Sequence[DecodedFrames]) -> dict[str, Any]:
+        """Inputs for generation: the conversation up to the assistant's answer. Raises `BadDataError`."""
+        self._refuse_control_tokens(turns, "the prompt")
+        outputs = self._process(render_prompt(self._processor, turns), clips, "the prompt")
+        inputs = {key: value for key, value in outputs.items() if key not in _DROPPED}
+        self._check_length(inputs["input_ids"].shape[1], "the prompt")
+        return inputs
+
+    def collate(self, samples: Sequence[EncodedSample]) -> Batch:
+        """Samples padded on the right to the longest; videos one after another."""
+        length = max(sample.length for sample in samples)
+        inputs: dict[str, Any] = {}
+        for key in samples[0].inputs:
+            values = [sample.inputs[key] for sample in samples]
+            if key in _ALONG_SEQUENCE:
+                filler = self.pad_token_id if key == "input_ids" else 0
+                inputs[key] = torch.cat([_padded(value, length, filler) for value in values])
+            else:
+                inputs[key] = _joined(key, values)
+        labels = torch.cat([_padded(sample.labels, length, IGNORED) for sample in samples])
+        return Batch(
+            tuple(sample.sample_id for sample in samples),
+            inputs,
+            labels,
+            tokens=sum(sample.length for sample in samples),
+            target_tokens=int((labels[:, 1:] != IGNORED).sum()),
+        )
+
+    def _process(self, text: str, clips: Sequence[DecodedFrames], whose: str) -> dict[str, Any]:
+        options: dict[str, Any] = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
+        bos = self._processor.tokenizer.bos_token
+        if bos is not None and text.startswith(bos):
+            options["add_special_tokens"] = False
+        if clips:
+            # Frames are chosen already; without the metadata the processor would make up their times.
+            options |= {"videos": [clip.frames for clip in clips], "do_sample_frames": False}
+            options["video_metadata"] = [_metadata(clip) for clip in clips]
+        try:
+            return dict(self._processor(text=[text], return_tensors="pt", **options))
+        except ValueError as error:
+            raise BadDataError(
+                f"{whose}: the model's processor refuses it: {error}", "check frames and pixels"
+            ) from error
+
+    def _refuse_control_tokens(self, turns: Sequence[Turn], whose: str) -> None:
+        for text in (part for turn in turns for part in turn.parts if isinstance(part, str)):
+            for token in self._control_tokens:
+                if token in text:
+                    raise BadDataError(f"{whose}: its text holds the model's control token {token}", "remove it")
+
+    def _check_length(self, length: int, whose: str) -> None:
+        if self._max_tokens and length > self._max_tokens:
+            raise BadDataError(
+                f"{whose}: {length} tokens, more than the limit of {self._max_tokens}",
+                "lower sampling.max_frames or sampling.max_pixels, or shorten the text: clips are never cut",
+            )
+
+
+def _metadata(clip: DecodedFrames) -> VideoMetadata:
+    """What processors take times from: index / fps is the frame's true time, also in clips of uneven frame rate."""
+    _, height, width, _ = clip.frames.shape
+    indices = [_near_whole(time * clip.fps) for time in clip.timestamps]
+    return VideoMetadata(
+        total_num_frames=clip.frames_in_range,
+        fps=clip.fps,
+        frames_indices=indices,
+        width=width,
+        height=height,
+        duration=clip.duration,
+    )
+
+
+def _near_whole(value: float) -> Any:
+    nearest = round(value)
+    return nearest if abs(value - nearest) < 2e-3 else value
+
+
+def _control_tokens(processor: Any) -> tuple[str, ...]:
+    named = {getattr(processor, name, None) for name in ("video_token", "image_token", "audio_token")}
+    tokens = {*processor.tokenizer.all_special_tokens, *(token for token in named if isinstance(token, str))}
+    return tuple(sorted(token for token in tokens if len(token) > 1))
+
+
+def _rows(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def _padded(value: Tensor, length: int, filler: int) -> Tensor:
+    return torch.nn.functional.pad(value, (0, length - value.shape[1]), value=filler)
+
+
+def _joined(key: str, values: Sequence[Any]) -> Any:
+    if not isinstance(values[0], Tensor):
+        return [entry for value in values for entry in value]
+    if len({tuple(value.shape[1:]) for value in values}) > 1:
+        raise BadDataError(
+            f"{key}: clips of one batch have different shapes {[tuple(value.shape[1:]) for value in values]}",
+            "this model needs clips of equal frame count and size in one batch: set optimization.batch_size=1",
+        )
+    return torch.cat(list(values))

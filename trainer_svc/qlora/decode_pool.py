@@ -1,0 +1,233 @@
+"""A few long-lived, killable decode processes. A clip that hangs or crashes its decoder costs that clip only.
+
+Each process has one thread here that spawns it, feeds it, and on a missed deadline kills it with
+SIGKILL and spawns another; a clip that failed with decord is tried once more with PyAV.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from trainer_svc.qlora.decode_worker import decoded_from, request_bytes, run_worker
+from trainer_svc.qlora.frame_decoder import (
+    BadClipError,
+    ClipFault,
+    DecodedFrames,
+    FrameDecoder,
+    best_decoder,
+    make_decoder,
+)
+from trainer_svc.qlora.frame_sampling import FrameRequest
+
+_START_SECONDS = 60.0
+_CLIPS_PER_PROCESS = 2000
+"""Decoders leak; a fresh process now and then bounds it."""
+
+
+class DecodeProcessError(RuntimeError):
+    """A decode process cannot even start: a broken installation, not a bad clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    clip: str
+    request: FrameRequest
+    result: Future[DecodedFrames]
+
+
+class DecodePool:
+    """Use as a context manager. `decode` may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        timeout_seconds: float = 30.0,
+        decoder: str = "auto",
+        make: Callable[[str], FrameDecoder] = make_decoder,
+        fallback: str | None = "pyav",
+    ) -> None:
+        """`make` is called in the decode process and must be importable there; `fallback` names the second try."""
+        self.decoder = best_decoder() if decoder == "auto" else decoder
+        fallback = fallback if fallback != self.decoder else None
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._slots = [
+            _Slot(self._tasks, make, self.decoder, fallback, timeout_seconds, number) for number in range(workers)
+        ]
+
+    def __enter__(self) -> Self:
+        for slot in self._slots:
+            slot.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def decode(self, clip: Path | str, request: FrameRequest) -> Future[DecodedFrames]:
+        """The frames to come. The future raises `BadClipError`, or `DecodeProcessError`."""
+        result: Future[DecodedFrames] = Future()
+        self._tasks.put(_Task(str(clip), request, result))
+        return result
+
+    def close(self) -> None:
+        """Kills the processes; clips still waiting are cancelled."""
+        for slot in self._slots:
+            slot.closing.set()
+        for _ in self._slots:
+            self._tasks.put(None)
+        for slot in self._slots:
+            slot.abort()
+            if slot.is_alive():
+                slot.join(timeout=10)
+        while not self._tasks.empty():
+            task = self._tasks.get()
+            if task is not None:
+                task.result.cancel()
+
+
+class _Slot(threading.Thread):
+    """One decode process and the thread that owns it. The process dies with this thread (see `decode_worker`)."""
+
+    def __init__(
+        self,
+        tasks: queue.SimpleQueue[_Task | None],
+        make: Callable[[str], FrameDecoder],
+        decoder: str,
+        fallback: str | None,
+        timeout_seconds: float,
+        number: int,
+    ) -> None:
+        super().__init__(name=f"decode-{number}", daemon=True)
+        self.closing = threading.Event()
+        self._tasks = tasks
+        self._make = make
+        self._decoder = decoder
+        self._fallback = fallback
+        self._timeout = timeout_seconds
+        self._worker: _Worker | None = None
+
+    def run(self) -> None:
+        try:
+            while (task := self._tasks.get()) is not None and not self.closing.is_set():
+                if task.result.set_running_or_notify_cancel():
+                    self._carry_out(task)
+        finally:
+            self._discard()
+
+    def abort(self) -> None:
+        """From another thread: ends a decode that is under way."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+
+    def _carry_out(self, task: _Task) -> None:
+        try:
+            task.result.set_result(self._decode_twice(task))
+        except (BadClipError, DecodeProcessError) as error:
+            task.result.set_exception(error)
+
+    def _decode_twice(self, task: _Task) -> DecodedFrames:
+        try:
+            return self._decode(self._decoder, task)
+        except BadClipError as error:
+            hopeless = error.fault in (ClipFault.MISSING, ClipFault.EMPTY, ClipFault.NOT_VIDEO, ClipFault.NO_FRAMES)
+            if hopeless or self._fallback is None or self.closing.is_set():
+                raise
+        self._discard()
+        try:
+            return self._decode(self._fallback, task)
+        finally:
+            self._discard()
+
+    def _decode(self, decoder: str, task: _Task) -> DecodedFrames:
+        if self._worker is None or self._worker.clips >= _CLIPS_PER_PROCESS:
+            self._discard()
+            self._worker = _Worker(self._make, decoder)
+        try:
+            return self._worker.decode(task.clip, task.request, self._timeout)
+        except BadClipError as error:
+            if error.fault in (ClipFault.TIMED_OUT, ClipFault.CRASHED):
+                self._discard()
+            raise
+
+    def _discard(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+class _Worker:
+    """A spawned decode process and our end of its pipe."""
+
+    def __init__(self, make: Callable[[str], FrameDecoder], decoder: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.clips = 0
+        self._pipe, theirs = context.Pipe()
+        self._process: SpawnProcess = context.Process(
+            target=run_worker, args=(theirs, make, decoder, os.getpid()), daemon=True, name=f"decode-{decoder}"
+        )
+        self._process.start()
+        theirs.close()
+        try:
+            ready = json.loads(_receive(self._pipe, time.monotonic() + _START_SECONDS))
+        except (TimeoutError, EOFError, OSError) as error:
+            self.close()
+            raise DecodeProcessError(
+                f"the decode process for {decoder} did not start (exit code {self._process.exitcode}); "
+                f"check that {decoder} is installed: python -c 'import {'av' if decoder == 'pyav' else decoder}'"
+            ) from error
+        assert "ready" in ready
+
+    def decode(self, clip: str, request: FrameRequest, timeout_seconds: float) -> DecodedFrames:
+        """Raises `BadClipError`; after TIMED_OUT and CRASHED this worker is of no more use."""
+        deadline = time.monotonic() + timeout_seconds
+        self.clips += 1
+        try:
+            self._pipe.send_bytes(request_bytes(clip, request))
+            header: dict[str, Any] = json.loads(_receive(self._pipe, deadline))
+            if "fault" in header:
+                raise BadClipError(clip, ClipFault(header["fault"]), header["detail"])
+            return decoded_from(header, self._receive_pixels(header["shape"], deadline))
+        except TimeoutError as error:
+            raise BadClipError(clip, ClipFault.TIMED_OUT, f"no frames after {timeout_seconds:g} s") from error
+        except (EOFError, OSError) as error:
+            self._process.join(timeout=5)
+            code = self._process.exitcode
+            raise BadClipError(clip, ClipFault.CRASHED, f"the decoder died with exit code {code}") from error
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join(timeout=10)
+        self._pipe.close()
+
+    def _receive_pixels(self, shape: list[int], deadline: float) -> bytearray:
+        size, pixels = 1, bytearray()
+        for length in shape:
+            size *= length
+        while len(pixels) < size:
+            pixels += _receive(self._pipe, deadline)
+        return pixels
+
+
+def _receive(pipe: Connection, deadline: float) -> bytes:
+    if not pipe.poll(max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+    return pipe.recv_bytes()

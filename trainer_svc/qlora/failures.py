@@ -1,0 +1,76 @@
+"""What an error means to the owner of a run: its reason, in words, and what to do next."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer_svc.qlora.checkpoint import CheckpointMismatchError
+from trainer_svc.qlora.dataset_rows import BadDataError
+from trainer_svc.qlora.decode_pool import DecodeProcessError
+from trainer_svc.qlora.families import ModelRefusedError
+from trainer_svc.qlora.frame_decoder import BadClipError
+from trainer_svc.qlora.messages import Failed, FailureReason
+from trainer_svc.qlora.model_loader import ModelAuditError
+from trainer_svc.qlora.qlora_injector import GradientAuditError
+from trainer_svc.qlora.spec import SpecError
+
+_MESSAGE_CHARACTERS = 1000
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Loss or gradient became infinite or not a number. The weights were not touched by that step."""
+
+    def __init__(self, step: int, loss: float, grad_norm: float, sample_ids: list[str]) -> None:
+        shown = ", ".join(sample_ids[:16]) + (" …" if len(sample_ids) > 16 else "")
+        super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}, samples {shown}")
+
+
+def as_failure(error: Exception) -> Failed:
+    """The message for any error; what is not known to be the owner's is INTERNAL."""
+    reason, next_step = _classify(error)
+    words = getattr(error, "problem", None) or str(error) or type(error).__name__
+    if isinstance(error, SpecError):
+        words = f"{error.field}: {error.problem}"
+    if reason is FailureReason.INTERNAL:
+        words = f"{type(error).__name__}: {words}"
+    return Failed(reason, words[:_MESSAGE_CHARACTERS], next_step)
+
+
+def _classify(error: Exception) -> tuple[FailureReason, str]:
+    remedy = str(getattr(error, "remedy", ""))
+    match error:
+        case SpecError():
+            return FailureReason.BAD_SPEC, remedy
+        case BadDataError():
+            return FailureReason.BAD_DATA, remedy
+        case BadClipError():
+            return FailureReason.BAD_DATA, "replace the clip or remove its rows"
+        case NonFiniteLossError():
+            return (
+                FailureReason.NON_FINITE_LOSS,
+                "lower optimization.learning_rate, look at the named samples, or use quantization.compute_dtype=fp32",
+            )
+        case ModelRefusedError():
+            return FailureReason.MODEL_UNSUPPORTED, remedy
+        case ModelAuditError() | GradientAuditError():
+            return FailureReason.MODEL_UNSUPPORTED, "report this model: its parts are not where they should be"
+        case CheckpointMismatchError():
+            return FailureReason.CHECKPOINT_MISMATCH, "use another out folder, or the same model, dataset and spec"
+        case DecodeProcessError():
+            return FailureReason.INTERNAL, "install the decoder on this machine"
+        case _ if _out_of_memory(error):
+            return (
+                FailureReason.OUT_OF_MEMORY,
+                (
+                    "lower optimization.batch_size (and raise gradient_accumulation_steps), sampling.max_frames or "
+                    "sampling.max_pixels, or turn on optimization.gradient_checkpointing"
+                ),
+            )
+        case _:
+            return FailureReason.INTERNAL, "see the trainer's log; if it happens again, report it with that log"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

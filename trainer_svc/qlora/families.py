@@ -1,0 +1,117 @@
+"""What differs between families of video-text models: where their parts sit.
+
+Module names are those of transformers 5.x; `find_family` refuses a model whose parts it cannot tell apart,
+because a wrong guess would quantise the vision tower or leave adapters out, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer_svc.qlora.spec import TargetGroup
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ModelRefusedError(ValueError):
+    """A model folder that cannot or must not be loaded."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFamily:
+    """Dotted module prefixes of the parts. A prefix of the projector wins over one of the vision tower it sits in."""
+
+    name: str
+    vision: tuple[str, ...]
+    projector: tuple[str, ...]
+    language: tuple[str, ...]
+    head: str = "lm_head"
+    probed: bool = False
+    """Found by module names, not by the registry."""
+
+    def group_of(self, module_name: str) -> TargetGroup | None:
+        """The part that a module belongs to; None for the head and whatever stands outside."""
+        groups: tuple[tuple[TargetGroup, tuple[str, ...]], ...] = (
+            ("projector", self.projector),
+            ("vision", self.vision),
+            ("language", self.language),
+        )
+        for group, prefixes in groups:
+            if any(module_name == prefix or module_name.startswith(prefix + ".") for prefix in prefixes):
+                return group
+        return None
+
+    def skip_modules(self, quantize_vision: bool) -> list[str]:
+        """For `BitsAndBytesConfig(llm_int8_skip_modules=…)`.
+
+        Full dotted names: transformers matches them from the start of the module's name, so that a bare "visual"
+        skips nothing; and giving any list drops its own exception for the head.
+        """
+        kept = (*self.projector, *(() if quantize_vision else self.vision), self.head)
+        return list(dict.fromkeys(kept))
+
+
+def _qwen(name: str, *mergers: str) -> ModelFamily:
+    return ModelFamily(name, ("model.visual",), mergers, ("model.language_model",))
+
+
+def _llava_like(name: str) -> ModelFamily:
+    return ModelFamily(name, ("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
+
+
+FAMILIES: dict[str, ModelFamily] = {
+    family.name: family
+    for family in (
+        _qwen("qwen3_vl", "model.visual.merger", "model.visual.deepstack_merger_list"),
+        _qwen("qwen2_5_vl", "model.visual.merger"),
+        _qwen("qwen2_vl", "model.visual.merger"),
+        ModelFamily("smolvlm", ("model.vision_model",), ("model.connector",), ("model.text_model",)),
+        _llava_like("llava_onevision"),
+        _llava_like("internvl"),
+        ModelFamily("video_llama_3", ("model.vision_model",), ("model.projector",), ("model.language_model",)),
+    )
+}
+
+_VISION_NAMES = ("visual", "vision_tower", "vision_model", "vision_encoder")
+_PROJECTOR_NAMES = ("multi_modal_projector", "projector", "connector", "merger", "aligner", "mm_projector")
+_LANGUAGE_NAMES = ("language_model", "text_model")
+
+
+def find_family(model_type: str, skeleton: nn.Module) -> ModelFamily:
+    """The family of a model, given its type and the model itself (weights not needed: the meta device does).
+
+    Raises `ModelRefusedError` when a part named by the registry is absent or an unknown model's parts cannot be found.
+    """
+    modules = {name for name, _ in skeleton.named_modules()}
+    family = FAMILIES.get(model_type) or _probe(model_type, modules)
+    absent = [prefix for prefix in (*family.vision, *family.projector, *family.language) if prefix not in modules]
+    if absent:
+        raise ModelRefusedError(
+            f"a model of type {model_type} should have {', '.join(absent)}, and this one has not",
+            "check that the folder's config.json belongs to its weights",
+        )
+    return family
+
+
+def _probe(model_type: str, modules: Iterable[str]) -> ModelFamily:
+    names = sorted(modules, key=lambda name: (name.count("."), name))
+
+    def first(leaves: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if name.rpartition(".")[2] in leaves and name.count(".") <= 2)[:1]
+
+    vision, language, projector = first(_VISION_NAMES), first(_LANGUAGE_NAMES), first(_PROJECTOR_NAMES)
+    if not vision or not language:
+        missing = "vision tower" if not vision else "language model"
+        raise ModelRefusedError(
+            f"models of type {model_type!r} are not known, and no {missing} was found by its module names",
+            f"use a model of one of these types: {', '.join(sorted(FAMILIES))}",
+        )
+    return ModelFamily(model_type, vision, projector, language, probed=True)

@@ -1,0 +1,245 @@
+"""Answers from one 4-bit base model and any number of its adapters, swapped in place, token by token."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModelForCausalLM
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from trainer_svc.qlora.adapter_files import check_adapter
+from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.dataset_rows import BadDataError, Clip, Turn
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.frame_decoder import DecodedFrames
+from trainer_svc.qlora.messages import Generate, GenerationDone
+from trainer_svc.qlora.model_loader import BaseModel
+from trainer_svc.qlora.spec import TrainingSpec
+
+_MAX_NEW_TOKENS = 8192
+
+
+class InferenceEngine:
+    """One request at a time, from one thread."""
+
+    def __init__(self, base: BaseModel, pool: DecodePool, *, max_adapters: int = 4) -> None:
+        self._base = base
+        self._pool = pool
+        self._processor = DataProcessor(base.processor, max_tokens=base.max_positions)
+        self._adapters = AdapterSet(base, max_adapters)
+        base.model.eval()
+
+    def generate(self, request: Generate, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> GenerationDone:
+        """Hands the answer to `emit` piece by piece; `cancelled` is asked before every token.
+
+        Raises `SpecError`, `BadDataError` or `BadClipError` for a request that cannot be answered.
+        """
+        began = time.perf_counter()
+        _check_limits(request)
+        turns, clip = _turns(request)
+        frames = self._frames(clip, request, cancelled) if clip else []
+        if frames is None:
+            return GenerationDone(request.request_id, 0, 0, "cancelled", time.perf_counter() - began)
+        encoded = self._processor.encode_prompt(turns, frames)
+        inputs = {
+            key: value.to(self._base.device) if isinstance(value, torch.Tensor) else value
+            for key, value in encoded.items()
+        }
+        with self._adapters.active(request.adapter_dir) as model:
+            generated = self._stream(model, inputs, request, emit, cancelled)
+        return GenerationDone(
+            request.request_id,
+            prompt_tokens=int(inputs["input_ids"].shape[1]),
+            generated_tokens=len(generated),
+            finish=self._finish(generated, cancelled()),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _stream(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        request: Generate,
+        emit: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> list[int]:
+        streamer = _TextPieces(self._base.processor.tokenizer, emit)
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if request.temperature > 0:
+            torch.manual_seed(request.seed)
+            sampling = {"do_sample": True, "temperature": request.temperature, "top_p": None, "top_k": None}
+        with torch.inference_mode():
+            model.generate(
+                **inputs,
+                **sampling,
+                max_new_tokens=request.max_new_tokens,
+                eos_token_id=self._end_tokens,
+                pad_token_id=self._processor.pad_token_id,
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([_Cancelled(cancelled)]),
+            )
+        return streamer.tokens
+
+    def _frames(self, clip: Clip, request: Generate, cancelled: Callable[[], bool]) -> list[DecodedFrames] | None:
+        sampling = TrainingSpec.from_dict({"sampling": request.sampling}).validate().sampling
+        future = self._pool.decode(clip.path, clip.frame_request(sampling))
+        while not wait((future,), timeout=0.1).done:
+            if cancelled():
+                return None
+        return [future.result()]
+
+    def _finish(self, generated: list[int], cancelled: bool) -> str:
+        if generated and generated[-1] in self._end_tokens:
+            return "stop"
+        return "cancelled" if cancelled else "length"
+
+    @property
+    def _end_tokens(self) -> list[int]:
+        """What ends an answer, by the model's own generation settings and by its tokenizer."""
+        declared = self._base.model.generation_config.eos_token_id
+        tokens = {
+            *(declared if isinstance(declared, list) else [declared]),
+            self._base.processor.tokenizer.eos_token_id,
+        }
+        return sorted(token for token in tokens if token is not None)
+
+
+class AdapterSet:
+    """The adapters held beside a base model: loaded when asked for, the least recently used dropped."""
+
+    def __init__(self, base: BaseModel, limit: int) -> None:
+        self._base = base
+        self._limit = limit
+        self._model: Any = None
+        self._names: OrderedDict[tuple[str, int, int], str] = OrderedDict()
+        self._loaded = 0
+
+    @contextmanager
+    def active(self, adapter_dir: str | None) -> Iterator[Any]:
+        """The model with that adapter, or as it is without one. Raises `BadDataError` for a folder that is no
+        adapter of this base model."""
+        if adapter_dir is None:
+            with self._model.disable_adapter() if self._model is not None else nullcontext():
+                yield self._model if self._model is not None else self._base.model
+            return
+        folder = Path(adapter_dir)
+        key = _identity(folder)
+        if key not in self._names:
+            self._names[key] = self._load(folder)
+        self._names.move_to_end(key)
+        self._model.set_adapter(self._names[key])
+        self._drop_oldest()
+        yield self._model
+
+    def _load(self, folder: Path) -> str:
+        """Loads the adapter beside the others and returns its name; leaves nothing behind when it does not fit."""
+        check_adapter(folder, self._base.fingerprint)
+        self._loaded += 1
+        name = f"adapter{self._loaded}"
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        try:
+            if self._model is None:
+                self._model = PeftModelForCausalLM(self._base.model, config, adapter_name=name)
+            report = self._model.load_adapter(str(folder), name, is_trainable=False)
+        except (RuntimeError, ValueError, KeyError) as error:
+            self._remove(name)
+            raise BadDataError(
+                f"the adapter does not fit this base model: {error}", "use its own base model"
+            ) from error
+        if report.unexpected_keys:
+            self._remove(name)
+            raise BadDataError(
+                f"the adapter holds tensors that did not load, {report.unexpected_keys[0]} among them",
+                "it needs a part of the model, or a plugin, that is not here",
+            )
+        self._model.eval()
+        return name
+
+    def _drop_oldest(self) -> None:
+        while len(self._names) > self._limit:
+            _, oldest = self._names.popitem(last=False)
+            self._remove(oldest)
+
+    def _remove(self, name: str) -> None:
+        if self._model is None or name not in self._model.peft_config:
+            return
+        if len(self._model.peft_config) > 1:
+            self._model.delete_adapter(name)
+        else:
+            self._model.unload()
+            self._model = None
+
+
+def _identity(folder: Path) -> tuple[str, int, int]:
+    """An adapter by its place and version: a folder may be written anew."""
+    weights = folder / "adapter_model.safetensors"
+    try:
+        facts = weights.stat()
+    except OSError as error:
+        raise BadDataError(f"{folder.name} holds no adapter", "give a folder with adapter_model.safetensors") from error
+    return str(folder.resolve()), facts.st_mtime_ns, facts.st_size
+
+
+class _TextPieces(BaseStreamer):  # type: ignore[misc]
+    """Tokens in, text out, as soon as it is certain: a character may take several tokens, and a word's spacing may
+    depend on the token before it."""
+
+    def __init__(self, tokenizer: Any, emit: Callable[[str], None]) -> None:
+        self.tokens: list[int] = []
+        self._tokenizer = tokenizer
+        self._emit = emit
+        self._prompt_seen = False
+        self._context = 0
+        self._told = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        self.tokens += value.flatten().tolist()
+        self._tell(whole=False)
+
+    def end(self) -> None:
+        self._tell(whole=True)
+
+    def _tell(self, *, whole: bool) -> None:
+        before = self._decode(self.tokens[self._context : self._told])
+        after = self._decode(self.tokens[self._context :])
+        if len(after) > len(before) and (whole or not after.endswith("\N{REPLACEMENT CHARACTER}")):
+            self._emit(after[len(before) :])
+            self._context, self._told = self._told, len(self.tokens)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class _Cancelled(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self._cancelled = cancelled
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self._cancelled(), dtype=torch.bool, device=input_ids.device)
+
+
+def _check_limits(request: Generate) -> None:
+    if not 1 <= request.max_new_tokens <= _MAX_NEW_TOKENS:
+        raise BadDataError(f"max_new_tokens: {request.max_new_tokens}", f"give 1 to {_MAX_NEW_TOKENS}")
+    if not 0.0 <= request.temperature <= 10.0:
+        raise BadDataError(f"temperature: {request.temperature}", "give 0 (greedy) to 10")
+    if not request.prompt.strip():
+        raise BadDataError("prompt: empty", "ask something")
+
+
+def _turns(request: Generate) -> tuple[tuple[Turn, ...], Clip | None]:
+    clip = Clip(Path(request.clip)) if request.clip else None
+    parts = (clip, request.prompt) if clip else (request.prompt,)
+    return (Turn("user", parts),), clip

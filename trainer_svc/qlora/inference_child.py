@@ -1,0 +1,127 @@
+"""`python -m trainer_svc.qlora.inference_child`: holds one base model and answers. See `launch.inference_command`.
+
+Only light imports here: decode processes import this module again when they are spawned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer_svc.qlora.messages import (
+    Cancel,
+    FailureReason,
+    Generate,
+    GenerationDone,
+    GenerationFailed,
+    InferenceReady,
+    InferenceUp,
+    Log,
+    MessageSocket,
+    Shutdown,
+    TokenText,
+)
+from trainer_svc.qlora.quiet import quiet_libraries
+from trainer_svc.qlora.request_queue import RequestQueue
+from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE
+from trainer_svc.qlora.spec import QuantizationSpec
+
+if TYPE_CHECKING:
+    from trainer_svc.qlora.inference import InferenceEngine
+
+
+class _Line:
+    """The socket to the parent, written to by two threads."""
+
+    def __init__(self, socket: MessageSocket) -> None:
+        self._socket = socket
+        self._sending = threading.Lock()
+
+    def send(self, message: InferenceUp) -> None:
+        try:
+            with self._sending:
+                self._socket.send(message)
+        except OSError:
+            # Nobody is left to answer.
+            os._exit(ORPHAN_EXIT_CODE)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer_svc.qlora.inference_child", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
+    parser.add_argument("--bits", type=int, default=4, choices=(4, 16))
+    parser.add_argument("--max-adapters", type=int, default=4, help="adapters kept in memory")
+    options = parser.parse_args(arguments)
+    quiet_libraries()
+    socket = MessageSocket.from_fd(options.message_fd)
+    line, waiting = _Line(socket), RequestQueue()
+    signal.signal(signal.SIGTERM, lambda *_: waiting.close(abandon=True))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_listen, args=(socket, line, waiting), name="requests", daemon=True).start()
+    return _load_and_serve(line, waiting, options)
+
+
+def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namespace) -> int:
+    from trainer_svc.qlora.decode_pool import DecodePool
+    from trainer_svc.qlora.failures import as_failure
+    from trainer_svc.qlora.inference import InferenceEngine
+    from trainer_svc.qlora.model_loader import load_base_model
+
+    with DecodePool() as pool:
+        try:
+            base = load_base_model(options.model, QuantizationSpec(bits=options.bits))
+            engine = InferenceEngine(base, pool, max_adapters=options.max_adapters)
+        # The edge of the process: whatever went wrong must reach the parent as a typed message.
+        except Exception as error:
+            line.send(Log("error", traceback.format_exc()[-8000:]))
+            line.send(as_failure(error))
+            return 1
+        line.send(InferenceReady(str(base.device), base.fingerprint))
+        while (request := waiting.take()) is not None:
+            _serve(engine, request, line, waiting)
+    return 0
+
+
+def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: RequestQueue) -> None:
+    from trainer_svc.qlora.failures import as_failure
+
+    try:
+        done = engine.generate(
+            request, lambda text: line.send(TokenText(request.request_id, text)), waiting.running_cancelled
+        )
+    # One bad request must not end the others: it is answered with its failure.
+    except Exception as error:
+        failure = as_failure(error)
+        if failure.reason is FailureReason.INTERNAL:
+            line.send(Log("error", traceback.format_exc()[-8000:]))
+        reason = failure.reason
+        if reason in (FailureReason.BAD_SPEC, FailureReason.BAD_DATA):
+            reason = FailureReason.BAD_REQUEST
+        line.send(GenerationFailed(request.request_id, reason, failure.message, failure.next_step))
+        return
+    line.send(done)
+
+
+def _listen(socket: MessageSocket, line: _Line, waiting: RequestQueue) -> None:
+    while (order := socket.receive()) is not None:
+        if isinstance(order, Generate):
+            if not waiting.put(order):
+                problem = "too many requests wait for this model"
+                line.send(GenerationFailed(order.request_id, FailureReason.BAD_REQUEST, problem, "try again later"))
+        elif isinstance(order, Cancel):
+            if waiting.cancel(order.request_id):
+                line.send(GenerationDone(order.request_id, 0, 0, "cancelled", 0.0))
+        elif isinstance(order, Shutdown):
+            waiting.close()
+    os._exit(ORPHAN_EXIT_CODE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

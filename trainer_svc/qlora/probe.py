@@ -1,0 +1,213 @@
+"""`python -m trainer_svc.qlora.probe`: what this machine can really do, as one JSON object on stdout.
+
+Nothing is believed from versions or imports: wheels of bitsandbytes for aarch64 import on a Jetson and fail at their
+first kernel. So every claim here is a run: a matrix product, a 4-bit forward and backward, a clip encoded and decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_svc.qlora.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    import torch
+
+_TEGRA = Path("/etc/nv_tegra_release")
+_VERSIONED = ("torch", "transformers", "peft", "bitsandbytes", "decord", "av")
+_DECODE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found. A `can_…` that is False comes with its reason."""
+
+    device_class: str
+    """CPU, CUDA or JETSON."""
+    device_name: str
+    memory_bytes: int
+    """Of the GPU; of the machine (or its cgroup) on CPU and Jetson, where memory is shared."""
+    can_matmul: bool
+    matmul_reason: str
+    can_4bit: bool
+    four_bit_reason: str
+    decoder: str
+    """`decord` or `pyav`; empty when neither decodes."""
+    decoder_reason: str
+    compute_dtypes: list[str]
+    cpu_threads: int
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def main() -> int:
+    quiet_libraries()
+    sys.stdout.write(json.dumps(asdict(probe_machine()), sort_keys=True) + "\n")
+    return 0
+
+
+def probe_machine() -> Probe:
+    """Runs every check. Never raises for a machine that lacks something: that is an answer."""
+    import torch
+
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    matmul_reason = _attempt(lambda: _matmul(device, torch.float32))
+    four_bit_reason = matmul_reason or _attempt(lambda: _four_bit(device))
+    decoder, decoder_reason = _working_decoder()
+    return Probe(
+        device_class=_device_class(device),
+        device_name=_device_name(device),
+        memory_bytes=_memory_bytes(device),
+        can_matmul=not matmul_reason,
+        matmul_reason=matmul_reason,
+        can_4bit=not four_bit_reason,
+        four_bit_reason=four_bit_reason,
+        decoder=decoder,
+        decoder_reason=decoder_reason,
+        compute_dtypes=_compute_dtypes(device),
+        cpu_threads=len(os.sched_getaffinity(0)),
+        versions=_versions(),
+    )
+
+
+def _matmul(device: torch.device, dtype: torch.dtype) -> None:
+    import torch
+
+    left = torch.arange(64 * 64, device=device, dtype=torch.float32).reshape(64, 64) / 4096
+    product = (left.to(dtype) @ torch.eye(64, device=device, dtype=dtype)).float()
+    if not torch.allclose(product, left, atol=1e-2):
+        raise RuntimeError("a matrix product came out wrong")
+
+
+def _four_bit(device: torch.device) -> None:
+    """A 4-bit layer against its own dequantised weights, forward and backward."""
+    import bitsandbytes as bnb
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    layer = bnb.nn.Linear4bit(
+        128, 128, bias=False, compute_dtype=torch.float32, compress_statistics=True, quant_type="nf4"
+    )
+    layer.weight.data.copy_(torch.randn(128, 128, generator=generator))
+    layer = layer.to(device)
+    layer.support_avx512bf16_for_cpu = False
+    inputs = torch.randn(4, 128, generator=generator).to(device).requires_grad_(True)
+    outputs = layer(inputs)
+    outputs.square().sum().backward()
+    dense = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    expected = inputs.detach() @ dense.T
+    if not torch.allclose(outputs, expected, atol=1e-2, rtol=1e-2):
+        raise RuntimeError("a 4-bit layer's output differs from that of its own dequantised weights")
+    if inputs.grad is None or not torch.allclose(inputs.grad, 2 * expected @ dense, atol=1e-1, rtol=1e-2):
+        raise RuntimeError("a 4-bit layer's gradient differs from that of its own dequantised weights")
+
+
+def _working_decoder() -> tuple[str, str]:
+    """(the first decoder that reads a clip back, why the preferred one does not)."""
+    from trainer_svc.qlora.decode_pool import DecodePool, DecodeProcessError
+    from trainer_svc.qlora.frame_decoder import BadClipError, best_decoder
+    from trainer_svc.qlora.frame_sampling import FrameRequest
+
+    reasons = []
+    with tempfile.TemporaryDirectory(prefix="reeltune-probe-") as folder:
+        clip = Path(folder) / "probe.mp4"
+        encode_error = _attempt(lambda: _encode(clip))
+        if encode_error:
+            return "", f"no clip could be encoded to try with: {encode_error}"
+        for name in dict.fromkeys((best_decoder(), "pyav")):
+            with DecodePool(decoder=name, fallback=None, timeout_seconds=_DECODE_SECONDS) as pool:
+                try:
+                    decoded = pool.decode(clip, FrameRequest(max_frames=4)).result(timeout=2 * _DECODE_SECONDS + 60)
+                except (BadClipError, DecodeProcessError) as error:
+                    reasons.append(f"{name}: {error}")
+                    continue
+            if decoded.frame_count == 8 and decoded.frames.shape == (4, 32, 32, 3):
+                return name, "; ".join(reasons)
+            reasons.append(f"{name}: {decoded.frame_count} frames of a clip of 8")
+    return "", "; ".join(reasons)
+
+
+def _encode(clip: Path) -> None:
+    import av
+    import numpy as np
+
+    with av.open(str(clip), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=4)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for index in range(8):
+            picture = np.full((32, 32, 3), index * 30, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _compute_dtypes(device: torch.device) -> list[str]:
+    import torch
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        del kinds["bf16"]
+    return [name for name, dtype in kinds.items() if not _attempt(lambda dtype=dtype: _matmul(device, dtype))]
+
+
+def _device_class(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "CPU"
+    return "JETSON" if platform.machine() == "aarch64" and _TEGRA.exists() else "CUDA"
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory_bytes(device: torch.device) -> int:
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
+    except OSError:
+        return machine
+    return min(machine, int(limit)) if limit.isdigit() else machine
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _attempt(action: Any) -> str:
+    """Why `action` does not work here; empty when it does."""
+    try:
+        action()
+    # A missing kernel shows as whatever its library raises; the reason is the answer, not hidden.
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:500]
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The order of samples: a pure function of (seed, epoch). A run's place in its data is its step, nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """Which samples make up which step of the optimizer. Indices are into the training samples.
+
+    Steps never reach over the end of an epoch: its last step may be smaller.
+    """
+
+    samples: int
+    batch_size: int
+    accumulation: int
+    seed: int
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return math.ceil(self.samples / self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.batches_per_epoch / self.accumulation)
+
+    def total_steps(self, epochs: int, max_steps: int) -> int:
+        """`max_steps` when set, else what `epochs` makes."""
+        return max_steps or epochs * self.steps_per_epoch
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch (from 0) in which step number `step` (from 0) lies."""
+        return step // self.steps_per_epoch
+
+    def micro_batches(self, step: int) -> list[list[int]]:
+        """The micro-steps of step number `step` (from 0), each a list of sample indices."""
+        order = epoch_order(self.seed, self.epoch_of(step), self.samples)
+        first = step % self.steps_per_epoch * self.accumulation
+        last = min(first + self.accumulation, self.batches_per_epoch)
+        return [order[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in range(first, last)]
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> list[int]:
+    """A permutation of range(count), the same on every machine and in every version of every library."""
+
+    def key(index: int) -> bytes:
+        return hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=16).digest()
+
+    return sorted(range(count), key=key)

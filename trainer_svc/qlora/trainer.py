@@ -1,0 +1,310 @@
+"""QLoRA training, from a job's folders to an adapter: one method, read from top to bottom.
+
+A run is a pure function of model, dataset and specification: the same seed gives the same adapter, and a run that
+was stopped and went on from a checkpoint gives the adapter of one that never stopped, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainer_svc.qlora.adapter_files import write_adapter
+from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
+from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, newest_checkpoint, save_checkpoint
+from trainer_svc.qlora.data_processor import Batch, DataProcessor
+from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.failures import NonFiniteLossError
+from trainer_svc.qlora.loss import summed_loss
+from trainer_svc.qlora.messages import (
+    CheckpointSaved,
+    Completed,
+    Log,
+    Metrics,
+    Progress,
+    Started,
+    Starting,
+    Stopped,
+    StopReason,
+)
+from trainer_svc.qlora.model_folder import file_sha256
+from trainer_svc.qlora.model_loader import BaseModel, load_base_model
+from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
+from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
+from trainer_svc.qlora.run_context import RunContext
+from trainer_svc.qlora.sampler import SamplePlan
+from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.qlora.step_meter import StepMeter
+
+_OVERFLOWS_ALLOWED = 20
+"""Steps in a row that fp16 may lose while its scale is being found."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What the steps work on."""
+
+    run: RunContext
+    spec: TrainingSpec
+    base: BaseModel
+    state: TrainState
+    plan: SamplePlan
+    training: list[Sample]
+    held_out: list[Sample]
+    pool: DecodePool
+    identity: dict[str, Any]
+    total_steps: int
+
+    @property
+    def max_tokens(self) -> int:
+        return self.spec.max_tokens or self.base.max_positions
+
+
+def train(run: RunContext, spec: TrainingSpec) -> None:
+    """Trains and reports; the last message is Completed or Stopped.
+
+    Raises the typed errors of this package (see `failures`): nothing of a failed run counts but its checkpoints.
+    """
+    spec.validate()
+    if spec.runtime.threads:
+        torch.set_num_threads(spec.runtime.threads)
+    run.report(Starting("dataset"))
+    training, held_out = split_samples(load_samples(run.folders.dataset), spec.eval_fraction)
+    with ExitStack() as stack:
+        # Decode processes start while the model loads.
+        pool = stack.enter_context(_decode_pool(spec))
+        run.report(Starting("model"))
+        base = load_base_model(run.folders.model, spec.quantization)
+        run.report(Starting("adapter"))
+        session, report = _prepare(run, spec, base, training, held_out, pool)
+        start_step = _resume(session)
+        run.report(_started(session, report, start_step))
+        stream = stack.enter_context(_training_stream(session, start_step))
+        _run_steps(session, stream, start_step)
+
+
+def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
+    run, spec = session.run, session.spec
+    meter, loss, overflows = StepMeter(session.base.device), math.nan, 0
+    if start_step < session.total_steps:
+        run.report(Starting("first_step"))
+    session.state.model.train()
+
+    for step in range(start_step, session.total_steps):
+        if reason := run.stop_requested():
+            return _finish_stopped(session, step, reason)
+
+        # One step of the optimizer over its micro-batches, every learned token weighing the same.
+        rate = learning_rate_at(step, session.total_steps, spec.optimization)
+        batches = [next(stream) for _ in session.plan.micro_batches(step)]
+        loss, norm = _backward(session, batches, audit=step == start_step)
+        overflows = _update(session, batches, step, rate, loss, norm, overflows)
+        meter.add(
+            loss=loss,
+            grad_norm=norm if math.isfinite(norm) else 0.0,
+            samples=sum(len(batch.sample_ids) for batch in batches),
+            tokens=sum(batch.tokens for batch in batches),
+        )
+
+        done = step + 1
+        last = done == session.total_steps
+        run.report(Progress(done, session.total_steps, session.plan.epoch_of(step), done / session.total_steps))
+        if done % spec.log_every_steps == 0 or last:
+            run.report(Metrics(done, meter.take(learning_rate=rate, wait_seconds=stream.wait_seconds)))
+        paused = time.perf_counter()
+        if _is_due(done, spec.evaluate_every_steps) or last:
+            _evaluate(session, done)
+        if run.take_checkpoint_request() or (_is_due(done, spec.checkpoint_every_steps) and not last):
+            _checkpoint(session, done)
+        meter.skip(time.perf_counter() - paused)
+
+    # A stop that came with the last step still wins: the owner asked for a stopped run.
+    if run.stop_requested() is StopReason.USER:
+        return _finish_stopped(session, session.total_steps, StopReason.USER)
+    return _finish_completed(session, loss)
+
+
+def _backward(session: _Session, batches: list[Batch], *, audit: bool) -> tuple[float, float]:
+    """Gradients of one step: (mean loss of a learned token, gradient norm before clipping)."""
+    state, device = session.state, session.base.device
+    targets = sum(batch.target_tokens for batch in batches)
+    total = torch.zeros((), device=device)
+    state.optimizer.zero_grad(set_to_none=True)
+    for batch in batches:
+        loss = summed_loss(state.model, batch, device) / targets
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    state.scaler.unscale_(state.optimizer)
+    if audit and not state.scaler.is_enabled() and bool(torch.isfinite(total)):
+        check_gradients(state.model)
+    limit = session.spec.optimization.max_grad_norm or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(trainable(state.model).values(), limit)
+    return float(total), float(norm)
+
+
+def _update(
+    session: _Session, batches: list[Batch], step: int, rate: float, loss: float, norm: float, overflows: int
+) -> int:
+    """Applies the gradients. Returns how many steps in a row fp16 has lost to overflow."""
+    state = session.state
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        overflows += 1
+        if not math.isfinite(loss) or not state.scaler.is_enabled() or overflows > _OVERFLOWS_ALLOWED:
+            raise NonFiniteLossError(step + 1, loss, norm, [name for batch in batches for name in batch.sample_ids])
+    else:
+        overflows = 0
+    set_learning_rate(state.optimizer, rate)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return overflows
+
+
+def _evaluate(session: _Session, step: int) -> None:
+    """Mean loss of a learned token on the held-out samples, in their own order."""
+    if not session.held_out:
+        return
+    began = time.perf_counter()
+    model, size = session.state.model, session.spec.optimization.batch_size
+    groups = [
+        list(range(first, min(first + size, len(session.held_out)))) for first in range(0, len(session.held_out), size)
+    ]
+    # Its own source and processor: those of training are in use by the thread that prepares the next steps.
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
+    total, targets = 0.0, 0
+    model.eval()
+    with torch.no_grad(), BatchStream(session.held_out, groups, source, processor, ahead=2) as stream:
+        for batch in stream:
+            total += float(summed_loss(model, batch, session.base.device))
+            targets += batch.target_tokens
+    model.train()
+    session.run.report(Metrics(step, {"eval_loss": total / targets, "eval_seconds": time.perf_counter() - began}))
+
+
+def _checkpoint(session: _Session, step: int) -> str:
+    path = save_checkpoint(
+        session.run.folders.checkpoints,
+        session.state,
+        step=step,
+        identity=session.identity,
+        keep=session.spec.keep_checkpoints,
+    )
+    session.run.report(CheckpointSaved(step, str(path)))
+    return str(path)
+
+
+def _finish_stopped(session: _Session, step: int, reason: StopReason) -> None:
+    if step == 0:
+        session.run.report(Stopped(reason, 0, None, None, None))
+        return
+    checkpoint = _checkpoint(session, step)
+    adapter_dir, manifest = None, None
+    if reason is StopReason.USER:
+        manifest = _write_adapter(session, step)
+        adapter_dir = str(session.run.folders.adapter)
+    session.run.report(Stopped(reason, step, adapter_dir, checkpoint, manifest))
+
+
+def _finish_completed(session: _Session, loss: float) -> None:
+    manifest = _write_adapter(session, session.total_steps)
+    final_loss = loss if math.isfinite(loss) else 0.0
+    session.run.report(Completed(str(session.run.folders.adapter), manifest, session.total_steps, final_loss))
+
+
+def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
+    training = {"steps": steps, "total_steps": session.total_steps, "samples": len(session.training)}
+    return write_adapter(session.run.folders.adapter, session.state.model, session.base, session.spec, training)
+
+
+def _decode_pool(spec: TrainingSpec) -> DecodePool:
+    runtime = spec.runtime
+    return DecodePool(
+        workers=runtime.decode_workers, timeout_seconds=runtime.decode_timeout_seconds, decoder=runtime.decoder
+    )
+
+
+def _prepare(
+    run: RunContext,
+    spec: TrainingSpec,
+    base: BaseModel,
+    training: list[Sample],
+    held_out: list[Sample],
+    pool: DecodePool,
+) -> tuple[_Session, TrainableReport]:
+    wanted = spec.optimization
+    model, report = inject(base, spec.lora, seed=wanted.seed, gradient_checkpointing=wanted.gradient_checkpointing)
+    optimizer = make_optimizer(trainable(model).values(), wanted)
+    scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
+    plan = SamplePlan(len(training), wanted.batch_size, wanted.gradient_accumulation_steps, wanted.seed)
+    return (
+        _Session(
+            run=run,
+            spec=spec,
+            base=base,
+            state=TrainState(model, optimizer, scaler),
+            plan=plan,
+            training=training,
+            held_out=held_out,
+            pool=pool,
+            identity=_identity(run, spec, base),
+            total_steps=plan.total_steps(wanted.epochs, wanted.max_steps),
+        ),
+        report,
+    )
+
+
+def _identity(run: RunContext, spec: TrainingSpec, base: BaseModel) -> dict[str, Any]:
+    """What a checkpoint must agree with to be gone on from: all that changes what is learned."""
+    ignored = {"runtime", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps", "evaluate_every_steps"}
+    return {
+        "base model": base.fingerprint,
+        "dataset": file_sha256(run.folders.dataset / "rows.jsonl"),
+        "specification": {key: value for key, value in spec.to_dict().items() if key not in ignored},
+    }
+
+
+def _resume(session: _Session) -> int:
+    """Steps done, by the newest whole checkpoint; 0 without one."""
+    found, damaged = newest_checkpoint(session.run.folders.checkpoints, session.identity)
+    for path in damaged:
+        session.run.report(Log("warning", f"checkpoint {path.name} is damaged and was passed over"))
+    if found is None:
+        return 0
+    session.run.report(Starting("resume"))
+    step = load_checkpoint(found, session.state)
+    session.run.report(Log("info", f"going on from {found.name}"))
+    return step
+
+
+def _started(session: _Session, report: TrainableReport, start_step: int) -> Started:
+    device = session.base.device
+    return Started(
+        total_steps=session.total_steps,
+        start_step=start_step,
+        trainable_parameters=report.parameters,
+        total_parameters=session.base.audit.parameters + report.parameters,
+        samples=len(session.training),
+        eval_samples=len(session.held_out),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        decoder=session.pool.decoder,
+        quantized_layers=session.base.audit.quantized_layers,
+    )
+
+
+def _training_stream(session: _Session, start_step: int) -> BatchStream:
+    runtime = session.spec.runtime
+    groups = (group for step in range(start_step, session.total_steps) for group in session.plan.micro_batches(step))
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=runtime.frame_cache_mib << 20)
+    processor = DataProcessor(session.base.processor, max_tokens=session.max_tokens)
+    return BatchStream(session.training, groups, source, processor, ahead=runtime.prefetch_batches)
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
