@@ -24,8 +24,8 @@ class ThrottlePolicy:
         if failures <= self.free_failures:
             return timedelta(0)
         # The exponent is bounded first: 2 to the power of a counter that strangers drive would not fit a timedelta.
-        doublings = min(failures - self.free_failures - 1, 30)
-        return min(self.first_delay * 2**doublings, self.max_delay)
+        factor: int = 2 ** min(failures - self.free_failures - 1, 30)
+        return min(self.first_delay * factor, self.max_delay)
 
 
 @dataclass(frozen=True, slots=True)

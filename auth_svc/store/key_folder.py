@@ -62,7 +62,9 @@ class KeyFolder:
         _check_mode(file)
         key = file.read_bytes()
         if len(key) < _REFRESH_KEY_BYTES:
-            raise KeyFolderError(f"{file.name} has {len(key)} bytes instead of {_REFRESH_KEY_BYTES}: restore or delete it")
+            raise KeyFolderError(
+                f"{file.name} has {len(key)} bytes instead of {_REFRESH_KEY_BYTES}: restore or delete it"
+            )
         return key
 
     def _load(self) -> list[SigningKey]:

@@ -52,9 +52,7 @@ class SessionStore:
             row = await connection.fetchrow(queries().lock_enabled_user, user_id)
             if row is None:
                 raise UserDisabled
-            await connection.execute(
-                queries().insert_session, session_id, user_id, address, self._limits.session_ttl
-            )
+            await connection.execute(queries().insert_session, session_id, user_id, address, self._limits.session_ttl)
             expire_time = await self._add_token(connection, session_id, refresh_token, 1)
             return OpenedSession(user_from_row(row), refresh_expire_time=expire_time)
 

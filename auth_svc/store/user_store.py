@@ -56,7 +56,7 @@ class UserStore:
 
     async def check_names_are_free(self, username: str, email: str) -> None:
         """Raises UsernameTaken or EmailTaken; `add` still decides, this only spares the hashing of a password."""
-        row = await self._pool.fetchrow(queries().find_taken_names, username, email)
+        row: Any = await self._pool.fetchrow(queries().find_taken_names, username, email)
         if row["username_taken"]:
             raise UsernameTaken
         if row["email_taken"]:
@@ -64,6 +64,8 @@ class UserStore:
 
     async def find_credentials(self, name: str) -> Credentials | None:
         """Finds who signs in with this username or e-mail address."""
+        if "\0" in name:  # no stored name holds it, and Postgres cannot even compare with it
+            return None
         row = await self._pool.fetchrow(queries().find_credentials, name)
         return None if row is None else Credentials(user_from_row(row), row["password_hash"])
 

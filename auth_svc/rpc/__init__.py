@@ -1,0 +1,1 @@
+"""The gRPC face of the service: convert, call one use case, convert."""
