@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,14 @@ class SamplePlan:
         order = epoch_order(self.seed, self.epoch_of(step), self.samples)
         first = step % self.steps_per_epoch * self.accumulation
         last = min(first + self.accumulation, self.batches_per_epoch)
-        return [order[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in range(first, last)]
+        return [list(order[batch * self.batch_size : (batch + 1) * self.batch_size]) for batch in range(first, last)]
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> list[int]:
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     """A permutation of range(count), the same on every machine and in every version of every library."""
 
     def key(index: int) -> bytes:
         return hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=16).digest()
 
-    return sorted(range(count), key=key)
+    return tuple(sorted(range(count), key=key))

@@ -246,11 +246,12 @@ def _coerce(hint: Any, value: object, path: str) -> Any:
 
 
 def _coerce_number(hint: type, value: object, path: str) -> bool | int | float:
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer():
+    if isinstance(value, bool):
+        if hint is bool:
+            return value
+    elif hint is int and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         return int(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif hint is float and isinstance(value, (int, float)) and abs(value) < 1e300:
         return float(value)
     raise SpecError(path, f"{value!r} is not of type {hint.__name__}", f"give a value of type {hint.__name__}")
 

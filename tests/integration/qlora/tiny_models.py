@@ -39,7 +39,11 @@ _TURN = (
 )
 TEMPLATE_WITH_MARKS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{% if m['role'] == 'assistant' %}{% generation %}" + _TURN + "{% endgeneration %}{% else %}" + _TURN + "{% endif %}"
+    "{% if m['role'] == 'assistant' %}{% generation %}"
+    + _TURN
+    + "{% endgeneration %}{% else %}"
+    + _TURN
+    + "{% endif %}"
     "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEMPLATE_WITHOUT_MARKS = TEMPLATE_WITH_MARKS.replace("{% generation %}", "").replace("{% endgeneration %}", "")

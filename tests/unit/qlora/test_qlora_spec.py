@@ -88,9 +88,26 @@ def test_overrides_that_name_nothing_are_refused(assignment: str) -> None:
         TrainingSpec().with_overrides([assignment])
 
 
-@given(st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.text(max_size=8) | st.lists(st.integers())))
-def test_any_object_is_read_or_refused_with_a_specification_error(value: dict[str, object]) -> None:
+values = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+)
+sections = {
+    section: st.dictionaries(st.sampled_from([*fields, "unknown"]), values)
+    for section, fields in TrainingSpec().to_dict().items()
+    if isinstance(fields, dict)
+}
+
+
+@given(
+    st.fixed_dictionaries({}, optional={**sections, "max_tokens": values, "eval_fraction": values, "unknown": values})
+)
+def test_any_object_is_read_or_refused_by_field(value: dict[str, object]) -> None:
     try:
-        TrainingSpec.from_dict(value).validate()
+        spec = TrainingSpec.from_dict(value).validate()
     except SpecError as error:
-        assert error.field
+        refused = error
+    else:
+        assert TrainingSpec.from_dict(json.loads(json.dumps(spec.to_dict(), allow_nan=False))) == spec
+        return
+    assert refused.field.split(".")[0] in {*value, *TrainingSpec().to_dict()}
+    assert refused.problem
