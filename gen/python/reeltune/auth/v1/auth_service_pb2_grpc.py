@@ -73,7 +73,8 @@ class AuthServiceServicer:
     def SignUp(self, request, context):
         """Creates a user and signs them in.
 
-        Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password on the list of common passwords.
+        Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password that is easy to guess;
+        RESOURCE_EXHAUSTED `SIGN_IN_BUSY` with a retry delay when too many people sign up or in at this moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +85,7 @@ class AuthServiceServicer:
 
         An unknown user and a wrong password answer the same after the same time.
         Errors: UNAUTHENTICATED `CREDENTIALS_INVALID`; RESOURCE_EXHAUSTED `LOGIN_THROTTLED` with a retry delay after repeated failures;
-        PERMISSION_DENIED `USER_DISABLED`, only to who proves the password.
+        PERMISSION_DENIED `USER_DISABLED`, only to who proves the password; RESOURCE_EXHAUSTED `SIGN_IN_BUSY` as in `SignUp`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

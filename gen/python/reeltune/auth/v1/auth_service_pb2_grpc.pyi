@@ -39,14 +39,15 @@ class AuthServiceStub:
     SignUp: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.SignUpRequest, _auth_service_pb2.SignUpResponse]
     """Creates a user and signs them in.
 
-    Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password on the list of common passwords.
+    Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password that is easy to guess;
+    RESOURCE_EXHAUSTED `SIGN_IN_BUSY` with a retry delay when too many people sign up or in at this moment.
     """
     Login: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]
     """Starts a session for a user who proves the password.
 
     An unknown user and a wrong password answer the same after the same time.
     Errors: UNAUTHENTICATED `CREDENTIALS_INVALID`; RESOURCE_EXHAUSTED `LOGIN_THROTTLED` with a retry delay after repeated failures;
-    PERMISSION_DENIED `USER_DISABLED`, only to who proves the password.
+    PERMISSION_DENIED `USER_DISABLED`, only to who proves the password; RESOURCE_EXHAUSTED `SIGN_IN_BUSY` as in `SignUp`.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshSessionRequest, _auth_service_pb2.RefreshSessionResponse]
     """Trades a refresh token for the session's next pair of tokens.
@@ -71,14 +72,15 @@ class AuthServiceAsyncStub(AuthServiceStub):
     SignUp: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.SignUpRequest, _auth_service_pb2.SignUpResponse]  # type: ignore[assignment]
     """Creates a user and signs them in.
 
-    Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password on the list of common passwords.
+    Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password that is easy to guess;
+    RESOURCE_EXHAUSTED `SIGN_IN_BUSY` with a retry delay when too many people sign up or in at this moment.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]  # type: ignore[assignment]
     """Starts a session for a user who proves the password.
 
     An unknown user and a wrong password answer the same after the same time.
     Errors: UNAUTHENTICATED `CREDENTIALS_INVALID`; RESOURCE_EXHAUSTED `LOGIN_THROTTLED` with a retry delay after repeated failures;
-    PERMISSION_DENIED `USER_DISABLED`, only to who proves the password.
+    PERMISSION_DENIED `USER_DISABLED`, only to who proves the password; RESOURCE_EXHAUSTED `SIGN_IN_BUSY` as in `SignUp`.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshSessionRequest, _auth_service_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Trades a refresh token for the session's next pair of tokens.
@@ -106,7 +108,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_auth_service_pb2.SignUpResponse, _abc.Awaitable[_auth_service_pb2.SignUpResponse]]:
         """Creates a user and signs them in.
 
-        Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password on the list of common passwords.
+        Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password that is easy to guess;
+        RESOURCE_EXHAUSTED `SIGN_IN_BUSY` with a retry delay when too many people sign up or in at this moment.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +122,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
 
         An unknown user and a wrong password answer the same after the same time.
         Errors: UNAUTHENTICATED `CREDENTIALS_INVALID`; RESOURCE_EXHAUSTED `LOGIN_THROTTLED` with a retry delay after repeated failures;
-        PERMISSION_DENIED `USER_DISABLED`, only to who proves the password.
+        PERMISSION_DENIED `USER_DISABLED`, only to who proves the password; RESOURCE_EXHAUSTED `SIGN_IN_BUSY` as in `SignUp`.
         """
 
     @_abc_1.abstractmethod

@@ -257,7 +257,8 @@ export const AuthService: GenService<{
   /**
    * Creates a user and signs them in.
    *
-   * Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password on the list of common passwords.
+   * Errors: ALREADY_EXISTS `USERNAME_TAKEN` or `EMAIL_TAKEN`; INVALID_ARGUMENT `FIELD_INVALID` for a password that is easy to guess;
+   * RESOURCE_EXHAUSTED `SIGN_IN_BUSY` with a retry delay when too many people sign up or in at this moment.
    *
    * @generated from rpc reeltune.auth.v1.AuthService.SignUp
    */
@@ -271,7 +272,7 @@ export const AuthService: GenService<{
    *
    * An unknown user and a wrong password answer the same after the same time.
    * Errors: UNAUTHENTICATED `CREDENTIALS_INVALID`; RESOURCE_EXHAUSTED `LOGIN_THROTTLED` with a retry delay after repeated failures;
-   * PERMISSION_DENIED `USER_DISABLED`, only to who proves the password.
+   * PERMISSION_DENIED `USER_DISABLED`, only to who proves the password; RESOURCE_EXHAUSTED `SIGN_IN_BUSY` as in `SignUp`.
    *
    * @generated from rpc reeltune.auth.v1.AuthService.Login
    */
