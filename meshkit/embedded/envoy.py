@@ -53,6 +53,7 @@ class EnvoyServer(StartableServer):
         return {
             str(listener["name"]): int(listener["local_address"]["socket_address"]["port_value"])
             for listener in json.loads(answer.text).get("listener_statuses", ())
+            if "socket_address" in listener["local_address"]  # an internal listener has no port
         }
 
     async def _is_ready(self) -> bool:

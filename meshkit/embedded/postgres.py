@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -177,17 +178,26 @@ class PostgresServer(StartableServer):
 
 
 def as_ordinary_user(command: Sequence[str]) -> list[str]:
-    """Returns the command such that Postgres, which refuses to run as root, accepts root's call.
+    """Returns the command such that Postgres accepts a caller that is root, or that has no name in the system.
 
-    In a user namespace of its own the process sees itself as user 1000 and the files still belong to root outside,
-    so neither another account nor `chown` is needed.
+    Postgres refuses both. In a user namespace of its own the process sees itself as `nobody` and the files still
+    belong to the caller outside, so neither another account nor `chown` is needed.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return list(command)
     unshare = shutil.which("unshare")
     if unshare is None:
         raise FileNotFoundError("Postgres does not run as root and `unshare` (util-linux) is not installed")
-    return [unshare, "--user", "--map-user=1000", "--map-group=1000", *command]
+    nobody = pwd.getpwnam("nobody")
+    return [unshare, "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}", *command]
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _tool(name: str) -> str:
