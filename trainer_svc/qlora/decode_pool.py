@@ -13,9 +13,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +32,8 @@ from trainer_svc.qlora.frame_decoder import (
 from trainer_svc.qlora.frame_sampling import FrameRequest
 
 _START_SECONDS = 60.0
+_CLOSING_SECONDS = 0.1
+"""How long a pool that closes may wait for a decode under way to notice."""
 _CLIPS_PER_PROCESS = 2000
 """Decoders leak; a fresh process now and then bounds it."""
 
@@ -85,15 +86,14 @@ class DecodePool:
         return result
 
     def close(self) -> None:
-        """Kills the processes; clips still waiting are cancelled."""
+        """Kills the processes; every clip that waits or is being decoded ends with `CancelledError`."""
         for slot in self._slots:
             slot.closing.set()
         for _ in self._slots:
             self._tasks.put(None)
         for slot in self._slots:
-            slot.abort()
-            if slot.is_alive():
-                slot.join(timeout=10)
+            if slot.ident is not None:
+                slot.join()
         while not self._tasks.empty():
             task = self._tasks.get()
             if task is not None:
@@ -123,22 +123,18 @@ class _Slot(threading.Thread):
 
     def run(self) -> None:
         try:
-            while (task := self._tasks.get()) is not None and not self.closing.is_set():
-                if task.result.set_running_or_notify_cancel():
+            while (task := self._tasks.get()) is not None:
+                if self.closing.is_set():
+                    task.result.cancel()
+                elif task.result.set_running_or_notify_cancel():
                     self._carry_out(task)
         finally:
             self._discard()
 
-    def abort(self) -> None:
-        """From another thread: ends a decode that is under way."""
-        worker = self._worker
-        if worker is not None:
-            worker.kill()
-
     def _carry_out(self, task: _Task) -> None:
         try:
             task.result.set_result(self._decode_twice(task))
-        except (BadClipError, DecodeProcessError) as error:
+        except (BadClipError, DecodeProcessError, CancelledError) as error:
             task.result.set_exception(error)
 
     def _decode_twice(self, task: _Task) -> DecodedFrames:
@@ -157,7 +153,7 @@ class _Slot(threading.Thread):
     def _decode(self, decoder: str, task: _Task) -> DecodedFrames:
         if self._worker is None or self._worker.clips >= _CLIPS_PER_PROCESS:
             self._discard()
-            self._worker = _Worker(self._make, decoder)
+            self._worker = _Worker(self._make, decoder, self.closing)
         try:
             return self._worker.decode(task.clip, task.request, self._timeout)
         except BadClipError as error:
@@ -174,9 +170,10 @@ class _Slot(threading.Thread):
 class _Worker:
     """A spawned decode process and our end of its pipe."""
 
-    def __init__(self, make: Callable[[str], FrameDecoder], decoder: str) -> None:
+    def __init__(self, make: Callable[[str], FrameDecoder], decoder: str, closing: threading.Event) -> None:
         context = multiprocessing.get_context("spawn")
         self.clips = 0
+        self._closing = closing
         self._pipe, theirs = context.Pipe()
         self._process: SpawnProcess = context.Process(
             target=run_worker, args=(theirs, make, decoder, os.getpid()), daemon=True, name=f"decode-{decoder}"
@@ -184,7 +181,7 @@ class _Worker:
         self._process.start()
         theirs.close()
         try:
-            ready = json.loads(_receive(self._pipe, time.monotonic() + _START_SECONDS))
+            ready = json.loads(self._receive(time.monotonic() + _START_SECONDS))
         except (TimeoutError, EOFError, OSError) as error:
             self.close()
             raise DecodeProcessError(
@@ -199,7 +196,7 @@ class _Worker:
         self.clips += 1
         try:
             self._pipe.send_bytes(request_bytes(clip, request))
-            header: dict[str, Any] = json.loads(_receive(self._pipe, deadline))
+            header: dict[str, Any] = json.loads(self._receive(deadline))
             if "fault" in header:
                 raise BadClipError(clip, ClipFault(header["fault"]), header["detail"])
             return decoded_from(header, self._receive_pixels(header["shape"], deadline))
@@ -209,9 +206,6 @@ class _Worker:
             self._process.join(timeout=5)
             code = self._process.exitcode
             raise BadClipError(clip, ClipFault.CRASHED, f"the decoder died with exit code {code}") from error
-
-    def kill(self) -> None:
-        self._process.kill()
 
     def close(self) -> None:
         self._process.kill()
@@ -223,11 +217,15 @@ class _Worker:
         for length in shape:
             size *= length
         while len(pixels) < size:
-            pixels += _receive(self._pipe, deadline)
+            pixels += self._receive(deadline)
         return pixels
 
-
-def _receive(pipe: Connection, deadline: float) -> bytes:
-    if not pipe.poll(max(0.0, deadline - time.monotonic())):
-        raise TimeoutError
-    return pipe.recv_bytes()
+    def _receive(self, deadline: float) -> bytes:
+        """The next piece. Raises `TimeoutError` at the deadline, `EOFError` when the process has died, and
+        `CancelledError` when the pool closes."""
+        while not self._pipe.poll(min(_CLOSING_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if self._closing.is_set():
+                raise CancelledError
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+        return self._pipe.recv_bytes()

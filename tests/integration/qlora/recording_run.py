@@ -1,0 +1,40 @@
+"""A third run context: keeps what is reported, and can be told beforehand when to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer_svc.qlora.messages import Metrics, Progress, StopReason, TrainingUp
+from trainer_svc.qlora.run_context import JobFolders
+
+
+class RecordingRun:
+    def __init__(self, model: Path, dataset: Path, out: Path) -> None:
+        self.folders = JobFolders(model, dataset, out)
+        self.messages: list[TrainingUp] = []
+        self.stop_after: tuple[int, StopReason] | None = None
+        self.checkpoint_after: int | None = None
+        self._steps = 0
+
+    def report(self, message: TrainingUp) -> None:
+        self.messages.append(message)
+        if isinstance(message, Progress):
+            self._steps = message.step
+
+    def stop_requested(self) -> StopReason | None:
+        return self.stop_after[1] if self.stop_after and self._steps >= self.stop_after[0] else None
+
+    def take_checkpoint_request(self) -> bool:
+        return self.checkpoint_after is not None and self._steps == self.checkpoint_after
+
+    @property
+    def last(self) -> TrainingUp:
+        return self.messages[-1]
+
+    def series(self, name: str) -> dict[int, float]:
+        """One metric by step."""
+        return {
+            message.step: message.values[name]
+            for message in self.messages
+            if isinstance(message, Metrics) and name in message.values
+        }

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+from fake_decoders import misbehaving, never_starts
+from tiny_models import write_clip
+
+from trainer_svc.qlora.decode_pool import DecodePool, DecodeProcessError
+from trainer_svc.qlora.frame_decoder import (
+    BadClipError,
+    ClipFault,
+    DecordDecoder,
+    FrameDecoder,
+    PyAvDecoder,
+    check_container,
+)
+from trainer_svc.qlora.frame_sampling import FrameRequest
+
+WAIT = 60
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "even.mp4", frames=24, rate=12, size=64)
+    whole = write_clip(folder / "whole.mkv", frames=60, rate=12, size=64).read_bytes()
+    (folder / "truncated.mp4").write_bytes((folder / "even.mp4").read_bytes()[:700])
+    (folder / "half.mkv").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video at all")
+    (folder / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
+    (folder / "garbage.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8)
+    _write_uneven(folder / "uneven.mkv")
+    _write_sound(folder / "sound.mp4")
+    return folder
+
+
+@pytest.fixture(params=[DecordDecoder, PyAvDecoder], ids=["decord", "pyav"])
+def decoder(request: pytest.FixtureRequest) -> FrameDecoder:
+    made: FrameDecoder = request.param()
+    return made
+
+
+def test_frames_carry_their_true_times_and_the_clip_its_true_count(decoder: FrameDecoder, clips: Path) -> None:
+    decoded = decoder.decode(clips / "even.mp4", FrameRequest(max_frames=4))
+    assert decoded.frames.shape == (4, 64, 64, 3)
+    assert decoded.frames.dtype == np.uint8
+    assert decoded.timestamps == pytest.approx([0, 8 / 12, 15 / 12, 23 / 12], abs=1e-3)
+    assert (decoded.frame_count, decoded.frames_in_range, decoded.fps) == (24, 24, 12.0)
+    assert decoded.duration == pytest.approx(2.0, abs=1e-3)
+
+
+def test_a_part_of_a_clip_keeps_the_clips_own_times(decoder: FrameDecoder, clips: Path) -> None:
+    decoded = decoder.decode(clips / "even.mp4", FrameRequest(start=0.5, end=1.0, fps=6.0))
+    assert decoded.timestamps == pytest.approx([0.5, 8 / 12, 11 / 12], abs=1e-3)
+    assert (decoded.frame_count, decoded.frames_in_range) == (24, 6)
+
+
+def test_uneven_clips_keep_their_times(decoder: FrameDecoder, clips: Path) -> None:
+    decoded = decoder.decode(clips / "uneven.mkv", FrameRequest(max_frames=8))
+    assert decoded.timestamps == pytest.approx([0.0, 0.1, 0.2, 0.3, 1.3, 2.3, 3.3, 4.3], abs=2e-3)
+
+
+def test_both_decoders_give_the_same_pixels(clips: Path) -> None:
+    for name in ("even.mp4", "whole.mkv", "uneven.mkv"):
+        one, two = (make().decode(clips / name, FrameRequest()) for make in (DecordDecoder, PyAvDecoder))
+        assert np.array_equal(one.frames, two.frames)
+        assert one.timestamps == pytest.approx(two.timestamps, abs=1e-4)
+
+
+def test_large_frames_are_scaled_down(decoder: FrameDecoder, clips: Path) -> None:
+    assert decoder.decode(clips / "even.mp4", FrameRequest(max_pixels=1024)).frames.shape == (8, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("missing.mp4", ClipFault.MISSING),
+        ("empty.mp4", ClipFault.EMPTY),
+        ("text.mp4", ClipFault.NOT_VIDEO),
+        ("playlist.mp4", ClipFault.NOT_VIDEO),
+        ("truncated.mp4", ClipFault.UNDECODABLE),
+        ("garbage.mp4", ClipFault.UNDECODABLE),
+        ("sound.mp4", ClipFault.UNDECODABLE),
+    ],
+)
+def test_bad_clips_are_told_by_their_fault(decoder: FrameDecoder, clips: Path, name: str, fault: ClipFault) -> None:
+    with pytest.raises(BadClipError) as caught:
+        decoder.decode(clips / name, FrameRequest())
+    assert caught.value.fault is fault
+    assert name in str(caught.value)
+
+
+def test_a_part_without_frames(decoder: FrameDecoder, clips: Path) -> None:
+    with pytest.raises(BadClipError) as caught:
+        decoder.decode(clips / "even.mp4", FrameRequest(start=10.0))
+    assert caught.value.fault is ClipFault.NO_FRAMES
+
+
+def test_a_truncated_stream_gives_what_it_holds_and_says_how_much(decoder: FrameDecoder, clips: Path) -> None:
+    decoded = decoder.decode(clips / "half.mkv", FrameRequest(max_frames=4))
+    assert decoded.frame_count < 60
+    assert decoded.timestamps[-1] < 59 / 12
+
+
+def test_containers_are_told_apart_by_content(clips: Path, tmp_path: Path) -> None:
+    assert check_container(clips / "even.mp4") == "mov"
+    shutil.copy(clips / "whole.mkv", tmp_path / "renamed.mp4")
+    assert check_container(tmp_path / "renamed.mp4") == "matroska"
+
+
+def test_the_pool_decodes_in_other_processes_and_in_parallel(clips: Path) -> None:
+    with DecodePool(workers=2) as pool:
+        futures = [pool.decode(clips / name, FrameRequest()) for name in ("even.mp4", "whole.mkv", "uneven.mkv")]
+        decoded = [future.result(WAIT) for future in futures]
+    assert np.array_equal(decoded[0].frames, PyAvDecoder().decode(clips / "even.mp4", FrameRequest()).frames)
+    assert [entry.frame_count for entry in decoded] == [24, 60, 8]
+
+
+def test_large_results_come_through_whole(clips: Path) -> None:
+    with DecodePool(decoder="one", make=misbehaving, fallback=None) as pool:
+        assert pool.decode("400000.mp4", FrameRequest()).result(WAIT).frames.shape == (400000, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("hang-both.mp4", ClipFault.TIMED_OUT),
+        ("abort-both.mp4", ClipFault.CRASHED),
+        ("fault-both.mp4", ClipFault.UNDECODABLE),
+    ],
+)
+def test_a_clip_that_both_decoders_fail_on_costs_that_clip_only(name: str, fault: ClipFault) -> None:
+    with DecodePool(decoder="first", make=misbehaving, fallback="second", timeout_seconds=1.0) as pool:
+        bad, good = pool.decode(name, FrameRequest()), pool.decode("1.mp4", FrameRequest())
+        with pytest.raises(BadClipError) as caught:
+            bad.result(WAIT)
+        assert caught.value.fault is fault
+        assert good.result(WAIT).frame_count == 1
+
+
+@pytest.mark.parametrize("name", ["hang-first.mp4", "abort-first.mp4", "fault-first.mp4"])
+def test_what_the_first_decoder_fails_on_is_tried_with_the_second(name: str) -> None:
+    with DecodePool(decoder="first", make=misbehaving, fallback="second", timeout_seconds=1.0) as pool:
+        assert pool.decode(name, FrameRequest()).result(WAIT).frame_count == 1
+        assert pool.decode("1.mp4", FrameRequest()).result(WAIT).frame_count == 1
+
+
+def test_a_decoder_that_hangs_is_killed_not_left_behind() -> None:
+    with DecodePool(decoder="first", make=misbehaving, fallback=None, timeout_seconds=0.5) as pool:
+        pool.decode("1.mp4", FrameRequest()).result(WAIT)
+        before = _decode_processes()
+        with pytest.raises(BadClipError):
+            pool.decode("hang-first.mp4", FrameRequest()).result(WAIT)
+        pool.decode("1.mp4", FrameRequest()).result(WAIT)
+        assert before
+        assert not before & _decode_processes()
+    _until(lambda: not _decode_processes())
+
+
+def test_closing_ends_a_decode_that_hangs_and_cancels_the_rest() -> None:
+    began = time.monotonic()
+    with DecodePool(decoder="first", make=misbehaving, fallback="second", timeout_seconds=300) as pool:
+        running, waiting = pool.decode("hang-first.mp4", FrameRequest()), pool.decode("1.mp4", FrameRequest())
+        _until(running.running)
+    for future in (running, waiting):
+        with pytest.raises(CancelledError):
+            future.result(0)
+    assert time.monotonic() - began < WAIT
+
+
+def test_a_missing_decoder_is_no_bad_clip() -> None:
+    with (
+        DecodePool(decoder="pyav", make=never_starts, fallback=None) as pool,
+        pytest.raises(DecodeProcessError, match="import av"),
+    ):
+        pool.decode("1.mp4", FrameRequest()).result(WAIT)
+
+
+def _decode_processes() -> set[int]:
+    """Children of this process that wait for clips."""
+    return {child.pid for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())}
+
+
+def _until(condition: object) -> None:
+    deadline = time.monotonic() + WAIT
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _pictures(count: int) -> Iterator[av.VideoFrame]:
+    for index in range(count):
+        yield av.VideoFrame.from_ndarray(np.full((32, 32, 3), index * 20, np.uint8), format="rgb24")
+
+
+def _write_uneven(file: Path) -> None:
+    """8 frames: four at 10 frames a second, then four at 1."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=1000)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for picture, time_ms in zip(_pictures(8), [0, 100, 200, 300, 1300, 2300, 3300, 4300], strict=True):
+            picture.pts = time_ms
+            picture.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _write_sound(file: Path) -> None:
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        for start in itertools.accumulate([0] + [1024] * 7):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 8000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
