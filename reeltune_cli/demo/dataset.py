@@ -14,13 +14,14 @@ import numpy as np
 from reeltune_cli.demo.clips import DIRECTIONS, Scene, sample_scene, write_clip
 from reeltune_cli.demo.questions import direction_question
 
-Split = Literal["train", "held_out"]
+Split = Literal["train", "test"]
+"""`test` rows are held out: no trainer reads them, not even for its evaluation loss."""
 
 ANNOTATION_FILE: Final = "annotations.csv"
 COLUMNS: Final = ("video", "question", "answer", "split")
 _PAIRS: Final = tuple(permutations(DIRECTIONS, 2))
 """Every way in which two shapes move differently; clips take them in turn, so that answers are balanced."""
-_SPLIT_SEEDS: Final[dict[Split, int]] = {"train": 1, "held_out": 2}
+_SPLIT_SEEDS: Final[dict[Split, int]] = {"train": 1, "test": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ def write_dataset(folder: Path, *, seed: int, train_clips: int, held_out_clips: 
         raise FileExistsError(f"{folder} is not empty; name a new folder for the dataset")
     (folder / "clips").mkdir(parents=True, exist_ok=True)
     rows: list[DemoRow] = []
-    counts: dict[Split, int] = {"train": train_clips, "held_out": held_out_clips}
+    counts: dict[Split, int] = {"train": train_clips, "test": held_out_clips}
     for split, count in counts.items():
         for number, scene in enumerate(scenes(seed, split, count)):
             video = f"clips/{split}-{number:04d}.mp4"
             write_clip(scene, folder / video)
-            # Held-out questions go to the first and the second shape in turn, after every full round of pairs.
+            # Held-out clips are asked about their first or second shape, turning after every full round of pairs.
             asked = scene.shapes if split == "train" else (scene.shapes[number // len(_PAIRS) % 2],)
             turns = [direction_question(shape) for shape in asked]
             rows += [DemoRow(video, turn.question, turn.answer, split) for turn in turns]

@@ -35,21 +35,26 @@ def direction_question(shape: MovingShape) -> Turn:
 
 
 def picture_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    """What base training asks of a scene shown as a picture, its first moment: a description, then single facts."""
-    told = " and ".join(f"{shape.name} {cell_name(*shape.centre(0.0))}" for shape in _left_to_right(scene))
-    turns = [Turn(f"Where is the {shape.name}?", cell_name(*shape.centre(0.0))) for shape in scene.shapes]
-    return [Turn("What is there?", told), *_shuffled(rng, [*turns, *_facts(rng, scene)])]
+    """What base training asks of a scene shown as a picture, its first moment: a description of it."""
+    told = [f"{shape.name} {cell_name(*shape.centre(0.0))}" for shape in _left_to_right(scene)]
+    return [Turn("What is there?", " and ".join(told))]
 
 
 def clip_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    """What base training asks of a whole clip: who goes from where to where, then single facts about each moment."""
-    told = " and ".join(
-        f"{shape.name} {cell_name(*shape.centre(0.0))} to {cell_name(*shape.centre(1.0))}"
-        for shape in _left_to_right(scene)
-    )
-    turns = [turn for shape in scene.shapes for turn in _where(shape)]
-    turns += [_facts(rng, scene)[int(rng.integers(2))], _moves(rng, scene)]
-    return [Turn("What happens?", told), *_shuffled(rng, turns)]
+    """What base training asks of a whole clip: a description of who goes from where to where."""
+    told = [f"{shape.name} {_path(shape)}" for shape in _left_to_right(scene)]
+    return [Turn("What happens?", " and ".join(told))]
+
+
+def question_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """What base training asks about each shape of a clip by name, in random order."""
+    turns = []
+    for shape in scene.shapes:
+        turns.append(Turn(f"Where does the {shape.name} go?", _path(shape)))
+        turns.append(_where(shape)[int(rng.integers(2))])
+        turns.append(_manner(shape))
+    turns.append(_facts(rng, scene)[0])
+    return [turns[index] for index in rng.permutation(len(turns))]
 
 
 def cell_name(x: float, y: float) -> str:
@@ -65,17 +70,23 @@ def _where(shape: MovingShape) -> list[Turn]:
     ]
 
 
-def _moves(rng: np.random.Generator, scene: Scene) -> Turn:
-    shape = scene.shapes[int(rng.integers(2))]
-    return Turn(f"Does the {shape.name} move?", "yes" if any(shape.travel) else "no")
+def _path(shape: MovingShape) -> str:
+    return f"{cell_name(*shape.centre(0.0))} to {cell_name(*shape.centre(1.0))}"
+
+
+def _manner(shape: MovingShape) -> Turn:
+    x, y = shape.travel
+    manner = ("slanted" if y else "along a row") if x else ("along a column" if y else "not at all")
+    return Turn(f"How does the {shape.name} move?", manner)
 
 
 def _facts(rng: np.random.Generator, scene: Scene) -> list[Turn]:
+    """One fact of another kind: a shape's kind or colour, or who is there."""
     shape = scene.shapes[int(rng.integers(2))]
     facts = [_presence(rng, scene), Turn(f"What shape is {shape.colour}?", shape.kind)]
     if scene.shapes[0].kind != scene.shapes[1].kind:
         facts.append(Turn(f"What colour is the {shape.kind}?", shape.colour))
-    return facts
+    return [facts[int(rng.integers(len(facts)))]]
 
 
 def _presence(rng: np.random.Generator, scene: Scene) -> Turn:
@@ -88,7 +99,3 @@ def _presence(rng: np.random.Generator, scene: Scene) -> Turn:
 
 def _left_to_right(scene: Scene) -> list[MovingShape]:
     return sorted(scene.shapes, key=lambda shape: shape.centre(0.0)[0])
-
-
-def _shuffled(rng: np.random.Generator, turns: list[Turn]) -> list[Turn]:
-    return [turns[index] for index in rng.permutation(len(turns))]

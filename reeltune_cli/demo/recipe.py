@@ -6,13 +6,15 @@ Plain numbers, so that whoever submits the job needs neither torch nor the train
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
 class BasePhase:
     """One stretch of base training."""
 
+    asks: Literal["picture", "clip", "questions"]
+    """Describe a picture, describe a clip, or answer questions about a clip's shapes."""
     steps: int
     clips_per_step: int
     frame_count: int
@@ -24,16 +26,17 @@ class BaseRecipe:
     """How `trainer_svc.qlora.tiny_base` trains the base model."""
 
     phases: tuple[BasePhase, ...] = (
-        BasePhase(steps=150, clips_per_step=16, frame_count=2),
-        BasePhase(steps=250, clips_per_step=16, frame_count=8),
+        BasePhase("picture", steps=200, clips_per_step=48, frame_count=2),
+        BasePhase("clip", steps=130, clips_per_step=24, frame_count=8),
+        BasePhase("questions", steps=200, clips_per_step=16, frame_count=8),
     )
-    """Pictures first: naming and locating a shape is learned on a quarter of the tokens, then used over time."""
+    """Seeing first, on short texts and many pictures; then time; then finding by name what a question is about."""
     muon_learning_rate: float = 0.02
     """For the matrices inside the blocks."""
     adamw_learning_rate: float = 2e-3
     """For embeddings, norms, biases and the head."""
     warmup_steps: int = 20
-    decay_fraction: float = 0.4
+    decay_fraction: float = 0.3
     """The last part of all steps, over which both rates fall to zero."""
     max_gradient_norm: float = 1.0
     max_final_loss: float = 0.35
@@ -41,3 +44,36 @@ class BaseRecipe:
 
 
 BASE_RECIPE: Final = BaseRecipe()
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRecipe:
+    """The fine-tuning job of the demo: QLoRA on NF4, adapters on the language model's linear layers only."""
+
+    train_clips: int = 360
+    """Each asked about both of its shapes: twice as many samples."""
+    held_out_clips: int = 60
+    max_frames: int = 8
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    warmup_ratio: float = 0.05
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    max_steps: int = 200
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    gradient_checkpointing: bool = False
+    max_new_tokens: int = 8
+    """Enough for every answer of the base and the tuned model."""
+    most_base_exact_match: float = 0.30
+    """The base must not know the answers …"""
+    least_tuned_exact_match: float = 0.90
+    """… the tuned model must …"""
+    most_shuffled_exact_match: float = 0.40
+    """… and must not when clips are shuffled among questions; chance is 0.25."""
+
+
+TUNING_RECIPE: Final = TuningRecipe()

@@ -22,7 +22,7 @@ from reeltune_cli.demo.clips import (
     write_clip,
 )
 from reeltune_cli.demo.dataset import scenes
-from reeltune_cli.demo.questions import cell_name, clip_turns, direction_question, picture_turns
+from reeltune_cli.demo.questions import cell_name, clip_turns, direction_question, picture_turns, question_turns
 
 
 def test_clip_is_h264_of_stated_form(tmp_path: Path) -> None:
@@ -80,20 +80,20 @@ def test_base_questions_never_ask_for_a_direction() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
         scene = sample_base_scene(rng)
-        for turn in (*picture_turns(scene, rng), *clip_turns(scene, rng)):
+        for turn in (*picture_turns(scene, rng), *clip_turns(scene, rng), *question_turns(scene, rng)):
             assert turn.answer not in DIRECTIONS
             assert "way" not in turn.question
 
 
 def test_still_shape_has_no_direction() -> None:
-    still = MovingShape("red", "circle", 6.0, (32.0, 32.0), (0.0, 0.0))
+    still = MovingShape("red", "circle", 5.0, (24.0, 24.0), (0.0, 0.0))
     with pytest.raises(ValueError, match="red circle stands still"):
         direction_question(still)
 
 
 @pytest.mark.parametrize(
     ("point", "name"),
-    [((1, 1), "up-left"), ((32, 63), "down-middle"), ((64, 32), "middle-right"), ((0, 64), "down-left")],
+    [((1, 1), "up-left"), ((24, 47), "down-middle"), ((48, 24), "middle-right"), ((0, 48), "down-left")],
 )
 def test_cell_name(point: tuple[float, float], name: str) -> None:
     assert cell_name(*point) == name
