@@ -1,0 +1,148 @@
+"""A private certificate authority and the edge's certificate, made on the first start."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_CA_LIFETIME = dt.timedelta(days=3650)
+_SERVER_LIFETIME = dt.timedelta(days=397)  # what browsers accept at most
+_RENEW_BEFORE = dt.timedelta(days=30)
+_CLOCK_DIFFERENCE = dt.timedelta(minutes=5)
+DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeCertificates:
+    """Where the files are; keys have mode 0600."""
+
+    ca: Path
+    """PEM of the authority: what clients need."""
+    certificate: Path
+    key: Path
+
+
+def ensure_certificates(folder: Path, names: tuple[str, ...] = DEFAULT_NAMES) -> EdgeCertificates:
+    """Returns the authority and a server certificate for these names and addresses; makes what is missing or runs out.
+
+    The authority stays the same for ten years, so that clients which trust it go on doing so.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = EdgeCertificates(folder / "ca.pem", folder / "edge.pem", folder / "edge.key")
+    ca_key_path = folder / "ca.key"
+    if not _is_good(files.ca, ca_key_path, ()):
+        ca_key = ec.generate_private_key(ec.SECP256R1())
+        _write_pair(files.ca, ca_key_path, _ca_certificate(ca_key), ca_key)
+        files.certificate.unlink(missing_ok=True)  # signed by the former authority
+    if not _is_good(files.certificate, files.key, names):
+        ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write_pair(files.certificate, files.key, _server_certificate(key, names, ca, _load_key(ca_key_path)), key)
+    return files
+
+
+def _is_good(certificate: Path, key: Path, names: tuple[str, ...]) -> bool:
+    if not certificate.exists() or not key.exists():
+        return False
+    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+    if loaded.not_valid_after_utc - dt.datetime.now(dt.UTC) < _RENEW_BEFORE:
+        return False
+    if not names:
+        return True
+    subjects = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(subjects) == set(_subjects(names))
+
+
+def _ca_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Reeltune private authority")])
+    return (
+        _builder(name, name, key, _CA_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(is_ca=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _server_certificate(
+    key: ec.EllipticCurvePrivateKey,
+    names: tuple[str, ...],
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    return (
+        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), ca.subject, key, _SERVER_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName(_subjects(names)), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(is_ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(authority, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: dt.timedelta
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_DIFFERENCE)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _subjects(names: tuple[str, ...]) -> list[x509.GeneralName]:
+    return [_subject(name) for name in names]
+
+
+def _subject(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path} holds no elliptic-curve key; remove it and its certificate to have new ones made")
+    return key
+
+
+def _write_pair(
+    certificate_path: Path, key_path: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    key_path.unlink(missing_ok=True)
+    descriptor = os.open(key_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
