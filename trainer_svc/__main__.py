@@ -1,0 +1,11 @@
+"""`python -m trainer_svc`: runs a trainer until SIGTERM. Settings: `trainer_svc.settings`."""
+
+from __future__ import annotations
+
+from meshkit.lifecycle import main
+from trainer_svc.bootstrap import bootstrap
+from trainer_svc.settings import TrainerSettings
+
+if __name__ == "__main__":
+    settings = TrainerSettings()  # type: ignore[call-arg]  # from the environment
+    main("trainer", settings, lambda runtime: bootstrap(settings, runtime))

@@ -1,0 +1,287 @@
+"""Builds a trainer: opens in order, and has everything closed in reverse."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import grpc
+import psutil
+from reeltune.trainer.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from reeltune.trainer.v1.trainer_service_pb2_grpc import add_TrainerServiceServicer_to_server
+
+from meshkit.auth.keys import JwksKeys
+from meshkit.auth.principal import Caller
+from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.jetstream import JetStream, connect
+from meshkit.lifecycle import Runtime, Service
+from meshkit.rpc.client import open_channel
+from meshkit.rpc.registration import ServicerRegistration
+from trainer_svc.child.process import ChildProcess, spawn_child
+from trainer_svc.child.reaping import reap_children
+from trainer_svc.clients.auth import AuthClient
+from trainer_svc.clients.catalog import CatalogClient
+from trainer_svc.clients.jobs import JobsClient
+from trainer_svc.clients.scheduler import SchedulerClient
+from trainer_svc.clients.transfers import Transfers, open_http_client
+from trainer_svc.clients.wakeups import Wakeups
+from trainer_svc.domain.device import Device, DeviceClass
+from trainer_svc.domain.errors import DataFolderBusyError
+from trainer_svc.domain.limits import AttemptLimits, InferenceLimits
+from trainer_svc.qlora.launch import child_environment, inference_command, probe_command, training_command
+from trainer_svc.rpc.error_table import ERROR_TABLE
+from trainer_svc.rpc.inference_servicer import InferenceServicer
+from trainer_svc.rpc.trainer_servicer import TrainerServicer
+from trainer_svc.settings import TrainerSettings
+from trainer_svc.usecases.answer_question import InferenceTools, release_model, stop_when_idle
+from trainer_svc.usecases.claim_jobs import ClaimTools, claim_jobs
+from trainer_svc.usecases.content_cache import ContentCache
+from trainer_svc.usecases.inference_host import InferenceHost
+from trainer_svc.usecases.live_attempt import LiveAttempts
+from trainer_svc.usecases.probe_device import DeviceProbe
+from trainer_svc.usecases.register_worker import WorkerIdentity, WorkerRegistration
+from trainer_svc.usecases.run_attempt import AttemptTools, run_attempt
+from trainer_svc.usecases.take_turns import Turns
+from trainer_svc.usecases.watch_attempt import WatchTools
+
+_WATCH = "/reeltune.trainer.v1.TrainerService/WatchProgress"
+
+
+TrainingCommand = Callable[[Path, int], Sequence[str]]
+"""Command line of the training child for a job folder and a message descriptor."""
+InferenceCommand = Callable[[Path, int, int], Sequence[str]]
+"""Command line of the inference child for a model folder, a message descriptor and a number of bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCommands:
+    """How children are started: the training library's programs, unless a test brings its own."""
+
+    probe: Callable[[], Sequence[str]] = probe_command
+    training: TrainingCommand = training_command
+    inference: InferenceCommand = lambda model, fd, bits: inference_command(model, fd, bits=bits)
+
+
+async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: ChildCommands | None = None) -> Service:
+    """Opens everything and starts the background tasks; waits for no other service.
+
+    Raises:
+        DataFolderBusyError: another trainer uses the data folder.
+    """
+    commands = commands or ChildCommands()
+    folders = _open_folders(settings.data_dir, runtime.stack)
+    channels = _open_channels(settings, runtime.stack)
+    http = open_http_client(settings.tls_ca)
+    runtime.stack.push_async_callback(http.aclose)
+    transfers = Transfers(http)
+    cache = ContentCache(folders.cache, transfers, budget_bytes=settings.cache_bytes)
+    scheduler, jobs = SchedulerClient(channels.scheduler), JobsClient(channels.scheduler)
+    live, probe = LiveAttempts(), DeviceProbe()
+    registration = WorkerRegistration(scheduler, _identity(settings, folders))
+    inference = _inference_tools(settings, folders, commands, cache, jobs, channels.catalog, probe, live)
+    runtime.stack.push_async_callback(inference.host.stop)
+    limits = _attempt_limits(settings)
+    attempt_tools = AttemptTools(
+        scheduler=scheduler,
+        catalog=CatalogClient.for_attempt(channels.catalog),
+        transfers=transfers,
+        cache=cache,
+        launch=functools.partial(_launch_training, settings, commands.training),
+        jobs_folder=folders.jobs,
+        limits=limits,
+        threads=settings.threads,
+    )
+    claiming = ClaimTools(
+        scheduler=scheduler,
+        registration=registration,
+        wakeups=Wakeups(_connect_queue(settings, runtime.stack)),
+        live=live,
+        run=lambda attempt: run_attempt(attempt, attempt_tools),
+        before_training=lambda: release_model(inference),
+        limits=limits,
+        poll_seconds=settings.poll_seconds,
+    )
+    _start_background(settings, runtime, commands, probe, registration, claiming, inference)
+    return Service(
+        registrations=[
+            ServicerRegistration(
+                add_TrainerServiceServicer_to_server,
+                TrainerServicer(probe, registration, live, WatchTools(jobs, live)),
+            ),
+            ServicerRegistration(
+                add_InferenceServiceServicer_to_server, InferenceServicer(inference, runtime.background.stopping)
+            ),
+        ],
+        error_table=ERROR_TABLE,
+        verifier=TokenVerifier([_user_tokens(channels.auth)]),
+        long_rpcs=frozenset({_WATCH}),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    root: Path
+    cache: Path
+    jobs: Path
+    inference: Path
+    clips: Path
+
+
+def _open_folders(root: Path, stack: AsyncExitStack) -> _Folders:
+    """Takes the data folder for this process and clears what a killed trainer left in it."""
+    root = root.resolve()
+    folders = _Folders(root, root / "cache", root / "jobs", root / "inference", root / "clips")
+    for folder in (root, folders.cache, folders.jobs, folders.inference):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = stack.enter_context((root / "lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataFolderBusyError(f"another trainer uses {root}; give each its own TRAINER_DATA_DIR") from error
+    reap_children(folders.jobs)
+    reap_children(folders.inference)
+    for unfinished in (folders.clips, *folders.cache.rglob(".*.building")):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in folders.cache.rglob(".*.part"):
+        unfinished.unlink(missing_ok=True)
+    folders.clips.mkdir()
+    return folders
+
+
+@dataclass(frozen=True, slots=True)
+class _Channels:
+    scheduler: grpc.aio.Channel
+    catalog: grpc.aio.Channel
+    auth: grpc.aio.Channel
+
+
+def _open_channels(settings: TrainerSettings, stack: AsyncExitStack) -> _Channels:
+    targets = (settings.scheduler_target, settings.catalog_target, settings.auth_target)
+    channels = [open_channel(target, tls_ca=settings.services_tls_ca) for target in targets]
+    for channel in channels:
+        stack.push_async_callback(channel.close)
+    return _Channels(*channels)
+
+
+def _connect_queue(settings: TrainerSettings, stack: AsyncExitStack) -> JetStream | None:
+    if not settings.nats_url:
+        return None
+    password = settings.nats_password.get_secret_value()
+    jetstream = connect(settings.nats_url, user=settings.nats_user, password=password, name=f"trainer {settings.name}")
+    stack.push_async_callback(jetstream.close)
+    return jetstream
+
+
+def _identity(settings: TrainerSettings, folders: _Folders) -> WorkerIdentity:
+    try:
+        software = version("reeltune")
+    except PackageNotFoundError:  # run from a source tree
+        software = "unknown"
+    return WorkerIdentity(
+        name=settings.name,
+        join_secret=settings.join_secret.get_secret_value(),
+        version=software,
+        id_file=folders.root / "worker.json",
+    )
+
+
+def _attempt_limits(settings: TrainerSettings) -> AttemptLimits:
+    return AttemptLimits(
+        heartbeat=settings.heartbeat_seconds,
+        silence=max(20.0, 3 * settings.heartbeat_seconds),
+        loading=settings.loading_stall_seconds,
+        progress=settings.stall_seconds,
+        stop_grace=settings.stop_grace_seconds,
+    )
+
+
+def _inference_tools(
+    settings: TrainerSettings,
+    folders: _Folders,
+    commands: ChildCommands,
+    cache: ContentCache,
+    jobs: JobsClient,
+    catalog: grpc.aio.Channel,
+    probe: DeviceProbe,
+    live: LiveAttempts,
+) -> InferenceTools:
+    limits = InferenceLimits(waiting=settings.inference_waiting, idle=settings.inference_idle_seconds)
+    launch = functools.partial(_launch_inference, settings, commands.inference)
+    return InferenceTools(
+        jobs=jobs,
+        catalog=CatalogClient.for_user(catalog),
+        cache=cache,
+        host=InferenceHost(launch, cache, folders.inference, limits),
+        turns=Turns(limits.waiting),
+        probe=probe,
+        live=live,
+        clips_folder=folders.clips,
+        limits=limits,
+        during_training=settings.inference_during_training,
+    )
+
+
+def _start_background(
+    settings: TrainerSettings,
+    runtime: Runtime,
+    commands: ChildCommands,
+    probe: DeviceProbe,
+    registration: WorkerRegistration,
+    claiming: ClaimTools,
+    inference: InferenceTools,
+) -> None:
+    environment = _environment(settings)
+
+    async def listen() -> None:
+        await claiming.wakeups.run((await probe.result()).device_class)
+
+    async def register() -> None:
+        await registration.keep(await probe.result())
+
+    start = runtime.background.start
+    start("probe", probe.run(commands.probe(), environment, _host()), may_finish=True)
+    start("registration", register())
+    start("wakeups", listen())
+    start("claims", claim_jobs(claiming), is_intake=True)
+    start("inference", stop_when_idle(inference))
+
+
+async def _launch_training(settings: TrainerSettings, command: TrainingCommand, job: Path) -> ChildProcess:
+    return await spawn_child(lambda fd: command(job, fd), folder=job, environment=_environment(settings))
+
+
+async def _launch_inference(
+    settings: TrainerSettings, command: InferenceCommand, folder: Path, bits: int
+) -> ChildProcess:
+    return await spawn_child(
+        lambda fd: command(folder / "model", fd, bits), folder=folder, environment=_environment(settings)
+    )
+
+
+def _environment(settings: TrainerSettings) -> dict[str, str]:
+    """What children see: an allow-list, so no credential of this process is among it."""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if settings.device == "cpu" else {}
+    return child_environment(settings.threads, base={**os.environ, **hidden})
+
+
+def _host() -> Device:
+    """The machine as it is known without a probe."""
+    return Device(DeviceClass.CPU, platform.processor() or platform.machine(), psutil.virtual_memory().total, False)
+
+
+def _user_tokens(auth: grpc.aio.Channel) -> TrustedIssuer:
+    return TrustedIssuer(
+        issuer="reeltune-auth",
+        audience="reeltune",
+        typ="at+jwt",
+        caller_kind=Caller.USER,
+        key_source=JwksKeys(AuthClient(auth).fetch_jwks),
+    )

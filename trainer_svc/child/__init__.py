@@ -1,0 +1,1 @@
+"""Child processes: started, spoken with, watched and killed. Nothing in the service itself loads a training library."""

@@ -1,0 +1,31 @@
+"""Becomes the command given to it, after asking the kernel to kill it when its parent dies.
+
+Run by path (`python -I -S guard.py PARENT_PID COMMAND…`), so it must import nothing but the standard library. A
+separate step before exec, because code between fork and exec (`preexec_fn`) can deadlock in a process with threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PARENT_GONE = 3
+
+
+def main() -> None:
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    # The parent may have died before the request was in place.
+    if os.getppid() != parent:
+        sys.exit(_PARENT_GONE)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+if __name__ == "__main__":
+    main()

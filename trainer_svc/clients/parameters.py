@@ -1,0 +1,87 @@
+"""Training parameters of the contract, in the fields of the training library's specification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+from reeltune.scheduler.v1 import training_parameters_pb2 as pb
+
+_GROUPS = {
+    pb.MODULE_GROUP_LANGUAGE: "language",
+    pb.MODULE_GROUP_PROJECTOR: "projector",
+    pb.MODULE_GROUP_VISION: "vision",
+}
+_COMPUTE_TYPES = {pb.COMPUTE_TYPE_BF16: "bf16", pb.COMPUTE_TYPE_FP16: "fp16", pb.COMPUTE_TYPE_FP32: "fp32"}
+_SCHEDULES = {
+    pb.LEARNING_RATE_SCHEDULE_LINEAR: "linear",
+    pb.LEARNING_RATE_SCHEDULE_CONSTANT: "constant",
+}
+_MIN_FRAMES = 2
+_OPTIMIZATION = (
+    "learning_rate",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "epochs",
+    "max_steps",
+    "warmup_ratio",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "gradient_checkpointing",
+)
+
+
+def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any]:
+    """`TrainingSpec` fields for these parameters; a field that is not set keeps the library's default.
+
+    `optimization.epochs` may be a fraction, which the library does not take: see `domain.materialisation`.
+    """
+    return {
+        "lora": _lora(parameters.lora),
+        "quantization": _quantization(parameters.quantization),
+        "sampling": sampling_from_proto(parameters.sampling),
+        "optimization": _optimization(parameters.optimization),
+        **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
+    }
+
+
+def sampling_from_proto(sampling: pb.SamplingParameters) -> dict[str, Any]:
+    """`SamplingSpec` fields for these parameters."""
+    fields = _set_fields(sampling, "max_frames", "fps", "max_pixels")
+    # The library's lower bound would contradict a request for a single frame.
+    if fields.get("max_frames", _MIN_FRAMES) < _MIN_FRAMES:
+        fields["min_frames"] = fields["max_frames"]
+    return fields
+
+
+def bits_from_proto(quantization: pb.QuantizationParameters) -> int:
+    """How many bits a frozen weight takes: 4 or 16."""
+    return 16 if quantization.type == pb.QUANTIZATION_TYPE_NONE else 4
+
+
+def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
+    fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora")
+    if lora.target_groups:
+        fields["target_groups"] = [_GROUPS[group] for group in lora.target_groups]
+    return fields
+
+
+def _quantization(quantization: pb.QuantizationParameters) -> dict[str, Any]:
+    return {
+        "bits": bits_from_proto(quantization),
+        "compute_dtype": _COMPUTE_TYPES.get(quantization.compute_type, "auto"),
+        **_set_fields(quantization, "double_quantization", "quantize_vision"),
+    }
+
+
+def _optimization(optimization: pb.OptimizationParameters) -> dict[str, Any]:
+    return {
+        **_set_fields(optimization, *_OPTIMIZATION),
+        "schedule": _SCHEDULES.get(optimization.schedule, "cosine"),
+        "optimizer": "adamw_8bit" if optimization.optimizer == pb.OPTIMIZER_ADAMW_8BIT else "adamw",
+    }
+
+
+def _set_fields(message: Message, *names: str) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in names if message.HasField(name)}

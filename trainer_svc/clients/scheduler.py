@@ -1,0 +1,146 @@
+"""The scheduler, as a worker and its attempts call it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import grpc
+from reeltune.scheduler.v1 import attempt_service_pb2 as pb
+from reeltune.scheduler.v1 import training_job_pb2
+from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
+
+from meshkit.rpc.client import bearer
+from trainer_svc.clients.rpc_errors import typed_errors
+from trainer_svc.clients.scheduler_messages import (
+    claim_from_proto,
+    device_to_proto,
+    files_from_proto,
+    files_to_proto,
+    progress_to_proto,
+    reason_to_proto,
+    report_to_proto,
+)
+from trainer_svc.domain.attempt import FailReason, JobClaim, RemoteFile, fit_message
+from trainer_svc.domain.device import Device
+from trainer_svc.domain.errors import SchedulerUnavailableError
+from trainer_svc.domain.reports import NumberedReport, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the scheduler answered to a registration."""
+
+    worker_id: str
+    token: str = field(repr=False)
+    expire_time: datetime
+    """When to have registered again, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """One message down an attempt's stream."""
+
+    report: int
+    """All reports up to this number are recorded."""
+    has_stop_order: bool
+    grant: str = field(repr=False)
+    """A new grant; empty while the present one will do."""
+
+
+class AttemptStream:
+    """An attached attempt."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse]) -> None:
+        self._call = call
+
+    async def send(self, report: NumberedReport) -> None:
+        with typed_errors():
+            await self._call.write(report_to_proto(report))
+
+    async def send_heartbeat(self) -> None:
+        with typed_errors():
+            await self._call.write(pb.AttachRequest())
+
+    async def receive(self) -> Acknowledgement:
+        """The scheduler's next message.
+
+        Raises:
+            AttemptFencedError, SchedulerUnavailableError, CredentialRefusedError: the stream has ended, and why.
+        """
+        with typed_errors():
+            response = await self._call.read()
+        if not isinstance(response, pb.AttachResponse):
+            raise SchedulerUnavailableError("the scheduler closed the stream")
+        return Acknowledgement(response.acknowledged_report, response.order == pb.ORDER_STOP, response.grant)
+
+
+class SchedulerClient:
+    """`AttemptService`. Every method raises the errors of `rpc_errors.typed_errors`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = AttemptServiceStub(channel)
+
+    async def register(
+        self, *, join_secret: str, worker_id: str, name: str, device: Device, version: str
+    ) -> Registration:
+        request = pb.RegisterWorkerRequest(
+            join_secret=join_secret,
+            worker_id=worker_id,
+            name=name,
+            device=device_to_proto(device),
+            version=version,
+        )
+        with typed_errors():
+            response = await self._stub.RegisterWorker(request)
+        expire_time = response.token_expire_time.ToDatetime(tzinfo=UTC)
+        return Registration(response.worker_id, response.worker_token, expire_time)
+
+    async def claim(self, worker_token: str) -> JobClaim | None:
+        """The next job for this worker, or None when there is none."""
+        with typed_errors():
+            response = await self._stub.ClaimJob(pb.ClaimJobRequest(), metadata=bearer(worker_token))
+        return claim_from_proto(response.claim) if response.HasField("claim") else None
+
+    @contextlib.asynccontextmanager
+    async def attach(self, grant: str) -> AsyncIterator[AttemptStream]:
+        """Opens the attempt's stream; leaving the block ends it."""
+        call = self._stub.Attach(metadata=bearer(grant))
+        try:
+            yield AttemptStream(call)
+        finally:
+            call.cancel()
+
+    async def prepare_files(
+        self, grant: str, files: Sequence[RemoteFile], checkpoint_step: int | None
+    ) -> tuple[RemoteFile, ...]:
+        """The same files with URLs to PUT them to."""
+        request = pb.PrepareFilesRequest(files=files_to_proto(files), checkpoint_step=checkpoint_step)
+        with typed_errors():
+            response = await self._stub.PrepareFiles(request, metadata=bearer(grant))
+        return files_from_proto(response.files)
+
+    async def commit_checkpoint(self, grant: str, step: int, files: Sequence[RemoteFile]) -> None:
+        checkpoint = pb.Checkpoint(step=step, files=files_to_proto(files))
+        with typed_errors():
+            await self._stub.CommitCheckpoint(pb.CommitCheckpointRequest(checkpoint=checkpoint), metadata=bearer(grant))
+
+    async def complete_attempt(self, grant: str, files: Sequence[RemoteFile], progress: Progress) -> str:
+        """The job's state after it: `COMPLETED` or `STOPPED`."""
+        request = pb.CompleteAttemptRequest(files=files_to_proto(files), progress=progress_to_proto(progress))
+        with typed_errors():
+            response = await self._stub.CompleteAttempt(request, metadata=bearer(grant))
+        return _state_name(response.state)
+
+    async def fail_attempt(self, grant: str, reason: FailReason, message: str) -> str:
+        """The job's state after it: `QUEUED`, `STOPPED` or `FAILED`."""
+        request = pb.FailAttemptRequest(reason=reason_to_proto(reason), message=fit_message(message))
+        with typed_errors():
+            response = await self._stub.FailAttempt(request, metadata=bearer(grant))
+        return _state_name(response.state)
+
+
+def _state_name(state: training_job_pb2.JobState.ValueType) -> str:
+    return training_job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")

@@ -1,0 +1,97 @@
+"""Between the scheduler's messages and the trainer's domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reeltune.scheduler.v1 import (
+    artifact_pb2,
+    attempt_service_pb2,
+    job_event_pb2,
+    training_job_pb2,
+    worker_pb2,
+)
+
+from trainer_svc.clients.parameters import specification_from_proto
+from trainer_svc.domain.attempt import FailReason, JobClaim, RemoteCheckpoint, RemoteFile
+from trainer_svc.domain.device import Device
+from trainer_svc.domain.reports import LogLine, MetricPoint, NumberedReport, Progress, TrainingStarted
+
+_LOG_BYTES = 4096
+
+
+def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
+    job = claim.job
+    checkpoint = None
+    if claim.HasField("checkpoint"):
+        checkpoint = RemoteCheckpoint(claim.checkpoint.step, files_from_proto(claim.checkpoint.files))
+    return JobClaim(
+        job_id=job.id,
+        attempt=job.attempt,
+        owner_id=job.owner_id,
+        model_id=job.model_id,
+        dataset_id=job.dataset_id,
+        specification=specification_from_proto(job.parameters),
+        grant=claim.grant,
+        checkpoint=checkpoint,
+    )
+
+
+def files_from_proto(files: Iterable[artifact_pb2.ArtifactFile]) -> tuple[RemoteFile, ...]:
+    return tuple(RemoteFile(file.path, file.size_bytes, file.sha256, file.url) for file in files)
+
+
+def files_to_proto(files: Iterable[RemoteFile]) -> list[artifact_pb2.ArtifactFile]:
+    """The files without their URLs, which are for the object store alone."""
+    return [artifact_pb2.ArtifactFile(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256) for file in files]
+
+
+def report_to_proto(numbered: NumberedReport) -> attempt_service_pb2.AttachRequest:
+    request = attempt_service_pb2.AttachRequest(report=numbered.number)
+    match numbered.report:
+        case TrainingStarted(total_steps):
+            request.started.total_steps = total_steps
+        case Progress() as progress:
+            request.progress.CopyFrom(progress_to_proto(progress))
+        case MetricPoint() as point:
+            request.metrics.CopyFrom(metrics_to_proto(point))
+        case LogLine() as line:
+            request.log.CopyFrom(log_to_proto(line))
+    return request
+
+
+def progress_to_proto(progress: Progress) -> training_job_pb2.JobProgress:
+    return training_job_pb2.JobProgress(
+        phase=progress.phase,
+        step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=progress.epoch,
+        fraction=progress.fraction,
+        loss=progress.loss,
+    )
+
+
+def metrics_to_proto(point: MetricPoint) -> job_event_pb2.MetricPoint:
+    return job_event_pb2.MetricPoint(step=point.step, values=dict(point.values))
+
+
+def log_to_proto(line: LogLine) -> job_event_pb2.LogLine:
+    level = job_event_pb2.LogLevel.Value(f"LOG_LEVEL_{line.level.upper()}")
+    text = line.text.encode()[:_LOG_BYTES].decode(errors="ignore")
+    return job_event_pb2.LogLine(level=level, text=text)
+
+
+def device_to_proto(device: Device) -> worker_pb2.Device:
+    return worker_pb2.Device(
+        device_class=worker_pb2.DeviceClass.Value(f"DEVICE_CLASS_{device.device_class}"),
+        name=device.name,
+        memory_bytes=device.memory_bytes,
+        can_train_4bit=device.can_train_4bit,
+        four_bit_problem=device.four_bit_problem,
+        decoder=device.decoder,
+        versions=dict(device.versions),
+    )
+
+
+def reason_to_proto(reason: FailReason) -> training_job_pb2.StateReason.ValueType:
+    return training_job_pb2.StateReason.Value(f"STATE_REASON_{reason}")

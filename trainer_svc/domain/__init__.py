@@ -1,0 +1,1 @@
+"""What a trainer decides by itself, without touching anything: pure."""

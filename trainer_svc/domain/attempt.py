@@ -1,0 +1,107 @@
+"""An attempt: what was claimed, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+MAX_FAILURE_BYTES = 1024
+
+
+class FailReason(StrEnum):
+    """Why an attempt ended badly; the names of the contract's `StateReason` that a trainer gives."""
+
+    PREEMPTED = "PREEMPTED"
+    CRASHED = "CRASHED"
+    STALLED = "STALLED"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    BAD_DATA = "BAD_DATA"
+    NON_FINITE_LOSS = "NON_FINITE_LOSS"
+    MODEL_UNSUPPORTED = "MODEL_UNSUPPORTED"
+    STOP_GRACE_SPENT = "STOP_GRACE_SPENT"
+    DEVICE_UNFIT = "DEVICE_UNFIT"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file in the object store, or on its way there."""
+
+    path: str
+    """Relative, with `/`."""
+    size_bytes: int
+    sha256: str
+    url: str = field(default="", repr=False)
+    """Presigned: whoever has it can read or write the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCheckpoint:
+    step: int
+    files: tuple[RemoteFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobClaim:
+    """A job given to this trainer."""
+
+    job_id: str
+    attempt: int
+    owner_id: str
+    model_id: str
+    dataset_id: str
+    specification: Mapping[str, Any]
+    """How to train, in the fields of the training library's `TrainingSpec`, but `epochs` may be a fraction."""
+    grant: str = field(repr=False)
+    checkpoint: RemoteCheckpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterMade:
+    """The attempt has an adapter to publish; the scheduler decides whether the job is then STOPPED or COMPLETED."""
+
+    adapter: Path
+    files: tuple[RemoteFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedEmpty:
+    """Stopped as ordered before there was anything to publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Stopped at a step boundary because the trainer goes away."""
+
+    checkpoint: Path | None
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """Given up."""
+
+    reason: FailReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRefused:
+    """The checkpoint does not fit the job: it must begin at step 0."""
+
+    message: str
+
+
+Outcome = AdapterMade | StoppedEmpty | Drained | AttemptFailed | CheckpointRefused
+
+
+def fit_message(text: str, limit: int = MAX_FAILURE_BYTES) -> str:
+    """`text` cut to `limit` bytes of UTF-8, never within a character."""
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    return encoded[: limit - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,71 @@
+"""What a job needs on disk, and what must go to make room: decided here, done elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from trainer_svc.domain.attempt import RemoteFile
+from trainer_svc.domain.errors import UnsafePathError
+
+TRAINED_SPLITS = frozenset({"train", "eval", "validation", "val", "test"})
+"""The splits that the training library knows; rows of others are not for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A model, adapter or clip in the cache."""
+
+    key: str
+    size_bytes: int
+    used_at: float
+    """When it was last used, in seconds of any one clock."""
+
+
+def safe_path(path: str) -> PurePosixPath:
+    """`path` as a relative path that stays inside its folder.
+
+    Raises:
+        UnsafePathError: it is absolute, empty, holds `..`, a NUL or a backslash.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path or "\\" in path:
+        raise UnsafePathError(f"the path {path[:200]!r} would lead out of its folder")
+    return PurePosixPath(*parts)
+
+
+def folder_key(files: Iterable[RemoteFile]) -> str:
+    """SHA-256 over paths and digests: folders with equal content share one place in the cache."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        digest.update(f"{file.path}\0{file.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def choose_evictions(
+    entries: Sequence[CacheEntry], *, budget_bytes: int, keep: frozenset[str] = frozenset()
+) -> list[str]:
+    """Keys to delete, least recently used first, until what stays fits into `budget_bytes`; `keep` always stays."""
+    total = sum(entry.size_bytes for entry in entries)
+    chosen: list[str] = []
+    for entry in sorted(entries, key=lambda entry: entry.used_at):
+        if total <= budget_bytes:
+            break
+        chosen.append(entry.key)
+        total -= entry.size_bytes
+    return chosen
+
+
+def with_whole_epochs(specification: Mapping[str, Any], train_rows: int) -> dict[str, Any]:
+    """`specification` with a fraction of epochs turned into steps, which the training library counts by."""
+    optimization = dict(specification.get("optimization", {}))
+    epochs = float(optimization.get("epochs", 1))
+    if not epochs.is_integer() and not optimization.get("max_steps"):
+        per_step = optimization.get("batch_size", 1) * optimization.get("gradient_accumulation_steps", 1)
+        optimization["max_steps"] = max(1, math.ceil(epochs * train_rows / per_step))
+    optimization["epochs"] = max(1, math.ceil(epochs))
+    return {**specification, "optimization": optimization}

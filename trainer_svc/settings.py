@@ -1,0 +1,55 @@
+"""What an operator can set, by environment variables `TRAINER_…`."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from meshkit.settings import ServiceSettings
+
+_GIB = 1024**3
+
+
+class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
+    """Settings of one trainer."""
+
+    scheduler_target: str
+    """`host:port` of the scheduler."""
+    catalog_target: str
+    auth_target: str
+    services_tls_ca: Path | None = None
+    """PEM of the authority of the services' certificates; set, they are called by TLS."""
+    nats_url: str = ""
+    """Empty: no wake-ups; the scheduler is asked every `poll_seconds`."""
+    nats_user: str = "trainer"
+    nats_password: SecretStr = SecretStr("")
+    join_secret: SecretStr
+    data_dir: Path
+    """Where it keeps its id, caches and working folders. One trainer at a time."""
+    tls_ca: Path | None = None
+    """PEM of the authority behind https URLs of the object store; unset, the system's."""
+    name: str = Field(default_factory=platform.node, min_length=1, max_length=100)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0, le=1024)
+    """Threads for training; 0 leaves it to the libraries."""
+    poll_seconds: float = Field(default=2.0, gt=0, le=60)
+    """How often an idle trainer asks for a job unasked."""
+    cache_bytes: int = Field(default=50 * _GIB, ge=0)
+    """Room for models, adapters and clips that may be needed again."""
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
+    loading_stall_seconds: float = Field(default=1800.0, gt=0)
+    """Longest time without progress before the first step."""
+    stall_seconds: float = Field(default=600.0, gt=0)
+    """Longest time without progress afterwards."""
+    stop_grace_seconds: float = Field(default=20.0, gt=0)
+    """How long the training process may take to stop when a user stops the job."""
+    inference_idle_seconds: float = Field(default=300.0, gt=0)
+    """How long a model stays loaded for questions unused."""
+    inference_waiting: int = Field(default=16, ge=1, le=1000)
+    """Questions that may wait."""
+    inference_during_training: Literal["auto", "always", "never"] = "auto"
+    """Whether a model may be loaded for questions beside a training job; `auto`: where memory is plentiful."""
+    shutdown_grace_seconds: float = Field(default=15.0, ge=0, le=300)

@@ -1,0 +1,1 @@
+"""What a trainer does, named by verb."""

@@ -1,0 +1,108 @@
+"""Put everything a job needs into one folder, in the training library's layout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from trainer_svc.clients.catalog import CatalogClient, DatasetSnapshot
+from trainer_svc.domain.attempt import RemoteCheckpoint, RemoteFile
+from trainer_svc.domain.errors import StorageUnavailableError
+from trainer_svc.domain.materialisation import with_whole_epochs
+from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.usecases.content_cache import ContentCache
+from trainer_svc.usecases.live_attempt import LiveAttempt
+
+CHECKPOINTS = Path("out", "checkpoints")
+
+
+async def materialise_job(
+    attempt: LiveAttempt, folder: Path, *, catalog: CatalogClient, cache: ContentCache, threads: int
+) -> None:
+    """Fills `folder` with model/, dataset/, spec.json and, if the claim has one, the checkpoint to go on from.
+
+    Raises:
+        StorageUnavailableError, SchedulerUnavailableError, CallRefusedError: something cannot be had.
+        UnsafePathError: a path would lead out of the folder.
+        SpecError: the parameters cannot be carried out.
+    """
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    # The checkpoint's URLs came with the claim and cannot be renewed: it goes first.
+    if attempt.claim.checkpoint is not None:
+        attempt.show_phase("fetching checkpoint")
+        await _restore_checkpoint(attempt, attempt.claim.checkpoint, folder, cache)
+    attempt.show_phase("fetching model")
+    await _fetch_model(attempt, folder, catalog, cache)
+    attempt.show_phase("fetching clips")
+    snapshot = await _fetch_dataset(attempt, folder, catalog, cache)
+    specification = with_whole_epochs(attempt.claim.specification, snapshot.train_rows)
+    spec = TrainingSpec.from_dict({**specification, "runtime": {"threads": threads}}).validate()
+    await asyncio.to_thread(_write_inputs, folder, spec, snapshot.rows)
+    await cache.evict()
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Makes the job in `folder` begin at step 0."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+async def _restore_checkpoint(
+    attempt: LiveAttempt, checkpoint: RemoteCheckpoint, folder: Path, cache: ContentCache
+) -> None:
+    try:
+        await cache.restore_folder(checkpoint.files, folder / CHECKPOINTS / f"step-{checkpoint.step:08d}")
+    except StorageUnavailableError as error:
+        # A lost checkpoint costs time; it must not cost the job.
+        drop_checkpoints(folder)
+        attempt.log(
+            "warning", f"the checkpoint of step {checkpoint.step} cannot be used ({error}): beginning at step 0"
+        )
+        structlog.get_logger().warning("checkpoint.not_restored", job_id=attempt.claim.job_id, cause=str(error))
+
+
+async def _fetch_model(attempt: LiveAttempt, folder: Path, catalog: CatalogClient, cache: ContentCache) -> None:
+    model_id = attempt.claim.model_id
+
+    async def refresh(path: str) -> RemoteFile:
+        return _named(await catalog.get_model_files(attempt.grant, model_id), path)
+
+    files = await catalog.get_model_files(attempt.grant, model_id)
+    await cache.take_folder("models", files, folder / "model", refresh)
+
+
+async def _fetch_dataset(
+    attempt: LiveAttempt, folder: Path, catalog: CatalogClient, cache: ContentCache
+) -> DatasetSnapshot:
+    dataset_id = attempt.claim.dataset_id
+
+    async def refresh(path: str) -> RemoteFile:
+        return _named(await catalog.get_clips(attempt.grant, dataset_id, [path]), path)
+
+    snapshot = await catalog.get_dataset(attempt.grant, dataset_id)
+    if snapshot.skipped_rows:
+        attempt.log("warning", f"{snapshot.skipped_rows} rows are of a split that is neither trained nor evaluated on")
+    await cache.take_clips(snapshot.clips, folder / "dataset" / "clips", refresh)
+    return snapshot
+
+
+def _named(files: Sequence[RemoteFile], path: str) -> RemoteFile:
+    for file in files:
+        if file.path == path:
+            return file
+    raise StorageUnavailableError(f"{path} is not there any more")
+
+
+def _write_inputs(folder: Path, spec: TrainingSpec, rows: Sequence[dict[str, Any]]) -> None:
+    try:
+        (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
+        (folder / "dataset").mkdir(exist_ok=True)
+        with (folder / "dataset" / "rows.jsonl").open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error

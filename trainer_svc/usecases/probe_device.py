@@ -1,0 +1,98 @@
+"""Find out what this machine can do, by doing it in a process that may die of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from trainer_svc.domain.device import Device, DeviceClass
+from trainer_svc.domain.errors import ProbeFailedError
+from trainer_svc.domain.last_words import last_words
+
+_SECONDS = 180.0
+
+
+class DeviceProbe:
+    """The probe's result, for whoever waits for it."""
+
+    def __init__(self) -> None:
+        self._found: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
+
+    @property
+    def device(self) -> Device | None:
+        """What was found; None while the probe runs."""
+        return self._found.result() if self._found.done() else None
+
+    async def result(self) -> Device:
+        """Waits for the probe."""
+        return await asyncio.shield(self._found)
+
+    async def run(self, command: Sequence[str], environment: Mapping[str, str], host: Device) -> None:
+        """Probes; when the probe dies, the device counts as `host`, unable to train in 4 bits, with the reason."""
+        try:
+            device = device_from_json(await _output(command, environment))
+        except ProbeFailedError as error:
+            structlog.get_logger().error("device.probe_failed", cause=str(error))
+            device = replace(host, can_train_4bit=False, four_bit_problem=str(error))
+        structlog.get_logger().info(
+            "device.probed",
+            device_class=device.device_class,
+            device=device.name,
+            memory_bytes=device.memory_bytes,
+            can_train_4bit=device.can_train_4bit,
+            decoder=device.decoder,
+        )
+        self._found.set_result(device)
+
+
+async def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What the probe prints. Killed when it hangs: a broken driver can hold a process for ever."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_SECONDS):
+            output, complaints = await process.communicate()
+    except TimeoutError as error:
+        raise ProbeFailedError(f"the probe did not end within {_SECONDS:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode != 0:
+        words = last_words(complaints.decode(errors="replace").splitlines()[-20:], {}, limit=300)
+        raise ProbeFailedError(f"the probe ended with code {process.returncode}: {words}")
+    return output.decode(errors="replace")
+
+
+def device_from_json(output: str) -> Device:
+    """The device in the last line that the probe printed.
+
+    Raises:
+        ProbeFailedError: it is no such description.
+    """
+    try:
+        found: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        return Device(
+            device_class=DeviceClass(found["device_class"]),
+            name=str(found["device_name"]),
+            memory_bytes=int(found["memory_bytes"]),
+            can_train_4bit=bool(found["can_4bit"]) and bool(found["decoder"]),
+            four_bit_problem=found["four_bit_reason"] or ("" if found["decoder"] else found["decoder_reason"]),
+            decoder=str(found["decoder"]),
+            versions=dict(found["versions"]),
+        )
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ProbeFailedError(f"the probe's answer cannot be read: {error!r}") from error

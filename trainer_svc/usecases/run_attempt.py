@@ -1,0 +1,211 @@
+"""Carry one claimed attempt from its claim to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from trainer_svc.clients.catalog import CatalogClient
+from trainer_svc.clients.scheduler import SchedulerClient
+from trainer_svc.clients.transfers import Transfers
+from trainer_svc.domain.attempt import (
+    AdapterMade,
+    AttemptFailed,
+    CheckpointRefused,
+    Drained,
+    FailReason,
+    Outcome,
+    StoppedEmpty,
+)
+from trainer_svc.domain.backoff import Backoff
+from trainer_svc.domain.errors import (
+    AttemptFencedError,
+    CallRefusedError,
+    CredentialRefusedError,
+    FilesIncompleteError,
+    SchedulerUnavailableError,
+    StorageUnavailableError,
+    UnsafePathError,
+)
+from trainer_svc.domain.limits import AttemptLimits
+from trainer_svc.qlora.spec import SpecError
+from trainer_svc.usecases.content_cache import ContentCache
+from trainer_svc.usecases.end_attempt import complete_empty, fail_attempt, publish_artifact
+from trainer_svc.usecases.keep_attached import keep_attached
+from trainer_svc.usecases.live_attempt import LiveAttempt
+from trainer_svc.usecases.materialise_job import drop_checkpoints, materialise_job
+from trainer_svc.usecases.publish_checkpoints import CheckpointPublisher
+from trainer_svc.usecases.train_in_child import LaunchTraining, train_in_child
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTools:
+    """What attempts are run with."""
+
+    scheduler: SchedulerClient
+    catalog: CatalogClient
+    transfers: Transfers
+    cache: ContentCache
+    launch: LaunchTraining
+    jobs_folder: Path
+    limits: AttemptLimits
+    threads: int = 0
+
+
+async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
+    """Runs the attempt and returns the job's state after it, or `FENCED`.
+
+    Whatever happens on the way, the training child is gone afterwards, and so are the attempt's files. Cancelling
+    ends it at once and tells nobody: the lease then runs out.
+    """
+    log = structlog.get_logger().bind(job_id=attempt.claim.job_id, attempt=attempt.claim.attempt)
+    folder = tools.jobs_folder / attempt.name
+    attached = asyncio.create_task(keep_attached(attempt, tools.scheduler, tools.limits), name="attempt-stream")
+    working = asyncio.create_task(_work_and_end(attempt, folder, tools), name="attempt-work")
+    try:
+        await asyncio.wait({attached, working}, return_when=asyncio.FIRST_COMPLETED)
+        ended = working if working.done() else attached
+        state = ended.result()
+        log.info("attempt.ended", state=state)
+    except AttemptFencedError as error:
+        state = "FENCED"
+        log.warning("attempt.fenced", cause=str(error))
+    finally:
+        for task in (attached, working):
+            task.cancel()
+        await asyncio.gather(attached, working, return_exceptions=True)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return state
+
+
+async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> str:
+    try:
+        outcome = await _work(attempt, folder, tools)
+    except AttemptFencedError:
+        raise
+    # The edge of the attempt: a fault of ours must end this attempt, and neither the trainer nor other attempts.
+    except Exception as error:
+        structlog.get_logger().exception("attempt.broken", job_id=attempt.claim.job_id)
+        outcome = AttemptFailed(
+            FailReason.INTERNAL,
+            f"a fault of the trainer: {type(error).__name__}; the operator finds it in the trainer's log",
+        )
+    return await _end(attempt, outcome, tools)
+
+
+async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> Outcome:
+    prepared = await _unless_told_to_stop(attempt, _materialise(attempt, folder, tools))
+    if prepared is None:
+        return StoppedEmpty() if attempt.stop_ordered.is_set() else Drained(None, 0)
+    if isinstance(prepared, AttemptFailed):
+        return prepared
+    outcome = await _train(attempt, folder, tools)
+    if isinstance(outcome, CheckpointRefused):
+        attempt.log("warning", f"{outcome.message}: beginning at step 0")
+        drop_checkpoints(folder)
+        outcome = await _train(attempt, folder, tools)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The job's folder is ready."""
+
+
+async def _materialise(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> _Prepared | AttemptFailed:
+    """Materialises the job; troubles that may pass are borne for `limits.storage` seconds."""
+    backoff = Backoff(first=0.5, longest=10.0)
+    gives_up = asyncio.get_running_loop().time() + tools.limits.storage
+    while True:
+        try:
+            await materialise_job(attempt, folder, catalog=tools.catalog, cache=tools.cache, threads=tools.threads)
+            return _Prepared()
+        except (SchedulerUnavailableError, StorageUnavailableError, CredentialRefusedError) as error:
+            structlog.get_logger().warning("job.not_materialised_yet", job_id=attempt.claim.job_id, cause=str(error))
+            if asyncio.get_running_loop().time() > gives_up:
+                return AttemptFailed(FailReason.STORAGE_UNAVAILABLE, f"model and clips could not be fetched: {error}")
+            await asyncio.sleep(backoff.next_delay())
+        except CallRefusedError as error:
+            is_model = error.reason.startswith("MODEL_")
+            reason = FailReason.MODEL_UNSUPPORTED if is_model else FailReason.BAD_DATA
+            return AttemptFailed(reason, f"the catalog refuses: {error}; was it deleted?")
+        except UnsafePathError as error:
+            return AttemptFailed(FailReason.BAD_DATA, str(error))
+        except SpecError as error:
+            return AttemptFailed(FailReason.MODEL_UNSUPPORTED, str(error))
+
+
+async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> Outcome:
+    attempt.show_phase("starting training process")
+    publisher = CheckpointPublisher(attempt, folder / "publish", tools.scheduler, tools.transfers)
+    publishing = asyncio.create_task(publisher.run(), name="checkpoint-publisher")
+    training = asyncio.create_task(
+        train_in_child(attempt, folder, launch=tools.launch, limits=tools.limits, on_checkpoint=publisher.offer),
+        name="training",
+    )
+    try:
+        await asyncio.wait({publishing, training}, return_when=asyncio.FIRST_COMPLETED)
+        if publishing.done():
+            publishing.result()
+        outcome = await training
+    finally:
+        for task in (publishing, training):
+            task.cancel()
+        await asyncio.gather(publishing, training, return_exceptions=True)
+    if isinstance(outcome, Drained) and outcome.checkpoint is not None:
+        await _publish_last(attempt, publisher, outcome.checkpoint, outcome.step)
+    return outcome
+
+
+async def _publish_last(attempt: LiveAttempt, publisher: CheckpointPublisher, checkpoint: Path, step: int) -> None:
+    if publisher.published_step == step:
+        return
+    try:
+        await publisher.publish(step, checkpoint)
+    except (SchedulerUnavailableError, StorageUnavailableError, FilesIncompleteError, CallRefusedError) as error:
+        structlog.get_logger().warning("checkpoint.not_published", job_id=attempt.claim.job_id, cause=str(error))
+
+
+async def _end(attempt: LiveAttempt, outcome: Outcome, tools: AttemptTools) -> str:
+    """Tells the scheduler; returns the job's state."""
+    if isinstance(outcome, AdapterMade):
+        published = await publish_artifact(
+            attempt, outcome, scheduler=tools.scheduler, transfers=tools.transfers, limits=tools.limits
+        )
+        if isinstance(published, str):
+            return published
+        outcome = published
+    if isinstance(outcome, StoppedEmpty) or (isinstance(outcome, Drained) and attempt.stop_ordered.is_set()):
+        return await complete_empty(attempt, scheduler=tools.scheduler, limits=tools.limits)
+    if isinstance(outcome, Drained):
+        message = f"the trainer went away after step {outcome.step}; another one goes on from the newest checkpoint"
+        outcome = AttemptFailed(FailReason.PREEMPTED, message)
+    if isinstance(outcome, CheckpointRefused):
+        outcome = AttemptFailed(FailReason.INTERNAL, f"a checkpoint is refused that is not there: {outcome.message}")
+    structlog.get_logger().warning(
+        "attempt.failed", job_id=attempt.claim.job_id, reason=outcome.reason, message=outcome.message
+    )
+    return await fail_attempt(attempt, outcome, scheduler=tools.scheduler, limits=tools.limits)
+
+
+async def _unless_told_to_stop(attempt: LiveAttempt, work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result, or None if a stop or a drain came first."""
+    working = asyncio.create_task(work)
+    orders = [asyncio.create_task(event.wait()) for event in (attempt.stop_ordered, attempt.drained)]
+    try:
+        await asyncio.wait({working, *orders}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, *orders):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(working, *orders, return_exceptions=True)
