@@ -24,6 +24,7 @@ _RUNS = (
 # Substitutions that every guessing tool tries first.
 _LEET = str.maketrans("@4301!$57", "aaeoiisst")
 _ENDING = re.compile(r"[\d\W_]+$")
+_SEPARATORS = re.compile(r"[\s._-]+")
 
 
 def normalise_password(password: str) -> str:
@@ -64,9 +65,11 @@ class PasswordPolicy:
                 raise _refused("must not contain the username or the e-mail address")
 
     def _is_common(self, folded: str) -> bool:
-        stem = _ENDING.sub("", folded)
-        spellings = {folded, folded.translate(_LEET), stem, stem.translate(_LEET), _letters(folded)}
-        return not spellings.isdisjoint(self.common)
+        for text in (folded, _ENDING.sub("", folded)):
+            joined = _SEPARATORS.sub("", text)
+            if not self.common.isdisjoint((text, text.translate(_LEET), joined, joined.translate(_LEET))):
+                return True
+        return False
 
 
 def read_common_passwords(text: str) -> frozenset[str]:
@@ -77,11 +80,6 @@ def read_common_passwords(text: str) -> frozenset[str]:
 
 def _refused(description: str) -> InvalidField:
     return InvalidField("password", description)
-
-
-def _letters(folded: str) -> str:
-    """`correct horse-battery staple` → `correcthorsebatterystaple`."""
-    return re.sub(r"[\s._-]+", "", folded)
 
 
 def _is_patterned(folded: str) -> bool:
