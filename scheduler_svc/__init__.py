@@ -1,0 +1,1 @@
+"""Training jobs: queue, leases, retries, events, watch streams, artifacts."""

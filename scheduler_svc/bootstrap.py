@@ -1,0 +1,167 @@
+"""Builds the service: opens what it needs, in order, and wires it up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+
+from meshkit.auth.keys import JwksKeys, StaticKeys
+from meshkit.auth.principal import Caller
+from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.blob import BlobStore
+from meshkit.blob.failures import BLOB_FAILURES
+from meshkit.jetstream import connect
+from meshkit.lifecycle import Runtime, Service
+from meshkit.postgres import Pool, migrate, open_pool
+from meshkit.postgres.failures import POSTGRES_FAILURES
+from meshkit.rpc.client import open_channel
+from meshkit.rpc.paging import PageTokens
+from meshkit.rpc.registration import ServicerRegistration
+from scheduler_svc.clients.attempt_files import AttemptFiles
+from scheduler_svc.clients.auth_keys import AuthKeys
+from scheduler_svc.clients.catalog import Catalog
+from scheduler_svc.clients.wake_ups import WakeUps
+from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
+from scheduler_svc.rpc.error_table import ERROR_TABLE
+from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
+from scheduler_svc.rpc.worker_servicer import WorkerServicer
+from scheduler_svc.settings import SchedulerSettings
+from scheduler_svc.signing_keys import SigningKey, load_signing_keys
+from scheduler_svc.store import MIGRATIONS, SCHEMA, load_queries
+from scheduler_svc.store.attempt_store import AttemptStore
+from scheduler_svc.store.event_store import EventStore
+from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.notifications import Notifications
+from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
+from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.collect_garbage import GarbageCollector
+from scheduler_svc.usecases.issue_tokens import (
+    GRANT_AUDIENCE,
+    GRANT_TYP,
+    ISSUER,
+    WORKER_AUDIENCE,
+    WORKER_TYP,
+    TokenIssuer,
+)
+from scheduler_svc.usecases.relay_outbox import OutboxRelay
+from scheduler_svc.usecases.sweep_leases import Sweeper
+
+LONG_RPCS = frozenset(
+    {
+        "/reeltune.scheduler.v1.TrainingService/WatchTrainingJob",
+        "/reeltune.scheduler.v1.TrainingService/DownloadArtifact",
+        "/reeltune.scheduler.v1.AttemptService/Attach",
+    }
+)
+_USER_ISSUER, _USER_AUDIENCE, _USER_TYP = "reeltune-auth", "reeltune", "at+jwt"
+
+
+async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
+    """Opens keys, database, object store and channels, starts the background work and returns the service.
+
+    NATS and the other services may come later: nothing here waits for them.
+    """
+    keys = load_signing_keys(settings.keys_dir)
+    dsn = settings.postgres_dsn.get_secret_value()
+    pool = await _open_database(settings, runtime)
+    files = AttemptFiles(await _open_blob_store(settings, runtime))
+    notifications = Notifications(dsn)
+    queries, lease = load_queries(), timedelta(seconds=settings.lease_seconds)
+    jobs = JobStore(pool, queries)
+    workers = WorkerStore(pool, queries, lease)
+    page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
+    training = TrainingParts(
+        jobs=jobs,
+        events=EventStore(pool, queries),
+        workers=workers,
+        catalog=await _open_catalog(settings, runtime),
+        files=files,
+        notifications=notifications,
+        page_tokens=page_tokens,
+        stop_grace=timedelta(seconds=settings.stop_grace_seconds),
+        watch_heartbeat_seconds=settings.watch_heartbeat_seconds,
+    )
+    attempt = AttemptParts(
+        attempts=AttemptStore(pool, queries, lease),
+        workers=workers,
+        files=files,
+        notifications=notifications,
+        issuer=TokenIssuer(keys[0].private_pem, keys[0].kid),
+        join_secret=settings.join_secret.get_secret_value(),
+        public_keys=tuple(key.jwk for key in keys),
+    )
+    outbox = OutboxStore(pool, queries)
+    sweeper = Sweeper(LeaseStore(pool, queries), outbox, jobs, workers)
+    relay = OutboxRelay(outbox, _connect_nats(settings, runtime), notifications)
+    collector = GarbageCollector(GarbageStore(pool, queries), files)
+    background = runtime.background
+    background.start("listen", notifications.run())
+    background.start("end streams", notifications.close_when(background.stopping), may_finish=True)
+    background.start("sweep", sweeper.run(settings.sweep_seconds))
+    background.start("relay outbox", relay.run())
+    background.start("collect garbage", collector.run(settings.sweep_seconds))
+    return Service(
+        registrations=[
+            ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
+            ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(workers, page_tokens)),
+            ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
+        ],
+        error_table={**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE},
+        verifier=await _open_verifier(settings, runtime, keys),
+        long_rpcs=LONG_RPCS,
+    )
+
+
+async def _open_database(settings: SchedulerSettings, runtime: Runtime) -> Pool:
+    dsn = settings.postgres_dsn.get_secret_value()
+    await migrate(dsn, SCHEMA, MIGRATIONS)
+    pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size)
+    runtime.stack.push_async_callback(pool.close)
+    return pool
+
+
+async def _open_blob_store(settings: SchedulerSettings, runtime: Runtime) -> BlobStore:
+    address = urlsplit(settings.s3_endpoint)
+    blob = BlobStore(
+        address.netloc or settings.s3_endpoint,
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        settings.s3_bucket,
+        public_url=settings.s3_public_url,
+        secure=address.scheme == "https",
+        ca_file=settings.s3_ca_file,
+    )
+    runtime.stack.push_async_callback(blob.close)
+    await blob.ensure_bucket()
+    return blob
+
+
+async def _open_catalog(settings: SchedulerSettings, runtime: Runtime) -> Catalog:
+    return Catalog(await runtime.stack.enter_async_context(open_channel(settings.catalog_target)))
+
+
+async def _open_verifier(settings: SchedulerSettings, runtime: Runtime, keys: tuple[SigningKey, ...]) -> TokenVerifier:
+    auth = AuthKeys(await runtime.stack.enter_async_context(open_channel(settings.auth_target)))
+    own = StaticKeys({key.kid: key.public_pem for key in keys})
+    return TokenVerifier(
+        [
+            TrustedIssuer(_USER_ISSUER, _USER_AUDIENCE, _USER_TYP, Caller.USER, JwksKeys(auth.fetch)),
+            TrustedIssuer(ISSUER, WORKER_AUDIENCE, WORKER_TYP, Caller.WORKER, own),
+            TrustedIssuer(ISSUER, GRANT_AUDIENCE, GRANT_TYP, Caller.ATTEMPT, own),
+        ]
+    )
+
+
+def _connect_nats(settings: SchedulerSettings, runtime: Runtime) -> WakeUps:
+    jetstream = connect(
+        settings.nats_url,
+        user=settings.nats_user,
+        password=settings.nats_password.get_secret_value(),
+        name="scheduler",
+    )
+    runtime.stack.push_async_callback(jetstream.close)
+    return WakeUps(jetstream)

@@ -1,0 +1,73 @@
+"""The catalog, asked with the user's own token: what they may not read, they cannot train from."""
+
+from __future__ import annotations
+
+import grpc
+from reeltune.catalog.v1 import (
+    dataset_pb2,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+
+from meshkit.rpc.client import bearer
+from meshkit.rpc.status import failure_from_rpc_error
+from scheduler_svc.domain.errors import DatasetNotFound, DatasetNotReady, ModelNotFound, ModelNotReady
+from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts
+
+_PASSED_ON = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+
+
+class Catalog:
+    """Models and datasets as a user sees them."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
+
+    async def get_model(self, model_id: str, token: str) -> ModelFacts:
+        """Returns a model that is READY.
+
+        Raises:
+            ModelNotFound: it is not there, or not for this user.
+            ModelNotReady: it cannot be trained from (yet).
+        """
+        request = model_service_pb2.GetModelRequest(model_id=model_id)
+        try:
+            model = (await self._models.GetModel(request, metadata=bearer(token))).model
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise ModelNotFound(model_id) from error
+            raise _translated(error) from error
+        if model.state != model_pb2.MODEL_STATE_READY:
+            raise ModelNotReady(model_id, _state_name(model_pb2.ModelState.Name(model.state)))
+        return ModelFacts(model_id, model.facts.max_frames, model.facts.has_video_processor)
+
+    async def get_dataset(self, dataset_id: str, token: str) -> DatasetFacts:
+        """Returns a dataset that is READY.
+
+        Raises:
+            DatasetNotFound: it is not there, or not for this user.
+            DatasetNotReady: it cannot be trained from (yet).
+        """
+        request = dataset_service_pb2.GetDatasetRequest(dataset_id=dataset_id)
+        try:
+            dataset = (await self._datasets.GetDataset(request, metadata=bearer(token))).dataset
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise DatasetNotFound(dataset_id) from error
+            raise _translated(error) from error
+        if dataset.state != dataset_pb2.DATASET_STATE_READY:
+            raise DatasetNotReady(dataset_id, _state_name(dataset_pb2.DatasetState.Name(dataset.state)))
+        return DatasetFacts(dataset_id, dataset.counts.train_rows, dataset.counts.eval_rows)
+
+
+def _translated(error: grpc.aio.AioRpcError) -> Exception:
+    # A token that ends between our check and the catalog's is the caller's business; the rest is ours.
+    return failure_from_rpc_error(error) if error.code() in _PASSED_ON else error
+
+
+def _state_name(name: str) -> str:
+    return name.partition("_STATE_")[2]

@@ -1,0 +1,149 @@
+"""What can go wrong in the scheduler's own terms; `rpc/error_table.py` says how a client sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SchedulerError(Exception):
+    """Base of the errors below."""
+
+
+class JobNotFound(SchedulerError):
+    """The job does not exist, or is not the caller's: nobody is told which."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id}")
+        self.job_id = job_id
+
+
+class WorkerNotFound(SchedulerError):
+    """No worker of that id is known."""
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(f"no worker {worker_id}")
+        self.worker_id = worker_id
+
+
+class ModelNotFound(SchedulerError):
+    """The model does not exist, or the caller may not read it."""
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"no model {model_id}")
+        self.model_id = model_id
+
+
+class DatasetNotFound(SchedulerError):
+    """The dataset does not exist, or the caller may not read it."""
+
+    def __init__(self, dataset_id: str) -> None:
+        super().__init__(f"no dataset {dataset_id}")
+        self.dataset_id = dataset_id
+
+
+class ArtifactNotFound(SchedulerError):
+    """The job has no artifact, or none yet."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id}, {state}, has no artifact")
+        self.job_id = job_id
+        self.state = state
+
+
+class ModelNotReady(SchedulerError):
+    """The model cannot be trained from in its state."""
+
+    def __init__(self, model_id: str, state: str) -> None:
+        super().__init__(f"model {model_id} is {state}")
+        self.model_id = model_id
+        self.state = state
+
+
+class DatasetNotReady(SchedulerError):
+    """The dataset cannot be trained from in its state."""
+
+    def __init__(self, dataset_id: str, state: str) -> None:
+        super().__init__(f"dataset {dataset_id} is {state}")
+        self.dataset_id = dataset_id
+        self.state = state
+
+
+class DeviceUnfit(SchedulerError):
+    """Every known trainer of the device class lacks what the job needs."""
+
+    def __init__(self, device_class: str, problem: str) -> None:
+        super().__init__(f"no trainer of class {device_class} can do it: {problem}")
+        self.device_class = device_class
+        self.problem = problem
+
+
+class InvalidField(SchedulerError):
+    """A request field that cannot be taken; `field` is its path in the request."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+class RequestIdReused(SchedulerError):
+    """The request id belongs to an earlier request with another body."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request id {request_id} was used for another request")
+        self.request_id = request_id
+
+
+class IllegalTransition(SchedulerError):
+    """The job cannot be moved as asked from the state that it is in."""
+
+    def __init__(self, state: str, action: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"a job that is {state} cannot {action}")
+        self.state = state
+        self.action = action
+        self.allowed = tuple(allowed)
+        """The states from which it could."""
+
+
+class StaleAttempt(SchedulerError):
+    """The attempt is not the job's any more: another one runs, or the job is final or gone."""
+
+    def __init__(self, job_id: str, attempt: int) -> None:
+        super().__init__(f"attempt {attempt} of job {job_id} is fenced")
+        self.job_id = job_id
+        self.attempt = attempt
+
+
+class FilesIncomplete(SchedulerError):
+    """A file that should be in the object store is missing or differs."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class ArtifactDamaged(SchedulerError):
+    """A published file is not what its record says: the object store lost or changed it."""
+
+    def __init__(self, job_id: str, path: str) -> None:
+        super().__init__(f"artifact of {job_id}: {path} is damaged")
+        self.job_id = job_id
+        self.path = path
+
+
+class SequenceAhead(SchedulerError):
+    """A watch asked to go on after an event that has not happened."""
+
+    def __init__(self, after_sequence: int, newest: int) -> None:
+        super().__init__(f"after_sequence {after_sequence} is beyond {newest}")
+        self.after_sequence = after_sequence
+        self.newest = newest
+
+
+class JoinSecretInvalid(SchedulerError):
+    """A trainer that does not know the mesh's join secret."""
+
+
+class SchedulerStopping(SchedulerError):
+    """This replica is shutting down; another one, or the same a moment later, goes on."""

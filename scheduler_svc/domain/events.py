@@ -1,0 +1,167 @@
+"""What happens to a job, as its history tells it, and what a trainer reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+
+from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
+
+MAX_LOG_BYTES = 4096
+MAX_METRICS = 64
+MAX_METRIC_NAME = 100
+
+
+class LogLevel(IntEnum):
+    """How much a log line weighs; the numbers are the contract's."""
+
+    DEBUG = 1
+    INFO = 2
+    WARNING = 3
+    ERROR = 4
+
+
+class EventKind(StrEnum):
+    """What an event tells of."""
+
+    STATE_CHANGE = "state_change"
+    PROGRESS = "progress"
+    METRICS = "metrics"
+    LOG = "log"
+    CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The job changed its state."""
+
+    source: JobState | None
+    target: JobState
+    reason: StateReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """What was measured at one optimizer step."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line was logged."""
+
+    level: LogLevel
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A checkpoint was saved."""
+
+    step: int
+    size_bytes: int
+
+
+EventBody = StateChange | Progress | MetricPoint | LogLine | CheckpointSaved
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One event as it is recorded."""
+
+    sequence: int
+    create_time: datetime
+    attempt: int
+    """0 where no attempt is concerned."""
+    body: EventBody
+
+    @property
+    def makes_final(self) -> bool:
+        """True for the last event of a job."""
+        return isinstance(self.body, StateChange) and self.body.target in _FINAL
+
+
+_FINAL = frozenset({JobState.COMPLETED, JobState.STOPPED, JobState.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The training process made its first step."""
+
+    total_steps: int
+
+
+ReportBody = Started | Progress | MetricPoint | LogLine
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One numbered report of an attempt."""
+
+    number: int
+    """From 1; known by it when it is sent again."""
+    body: ReportBody
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a batch of reports comes to."""
+
+    has_started: bool
+    progress: Progress | None
+    """The newest, if any."""
+    bodies: tuple[EventBody, ...]
+    """Events to record, in order: all metrics and log lines, and the newest progress only."""
+    last_number: int
+
+
+def digest_reports(reports: Iterable[Report], recorded: int, present: Progress) -> Digest:
+    """Returns what is new in the reports after number `recorded`: known ones are dropped, progress is coalesced.
+
+    `present` is the progress on record: a report that only says that training started keeps its figures.
+    """
+    has_started = False
+    progress: Progress | None = None
+    bodies: list[EventBody] = []
+    last = recorded
+    for report in reports:
+        if report.number <= last:
+            continue
+        last = report.number
+        match report.body:
+            case Started(total_steps):
+                has_started = True
+                progress = _with_total(progress or present, total_steps)
+            case Progress():
+                progress = report.body
+            case MetricPoint() | LogLine() as body:
+                bodies.append(body)
+    if progress is not None:
+        bodies.append(progress)
+    return Digest(has_started, progress, tuple(bodies), last)
+
+
+def coalesce_progress(events: Sequence[JobEvent]) -> tuple[list[JobEvent], bool]:
+    """Returns the events without all progress but the newest, and whether any was left out."""
+    newest = max((event.sequence for event in events if isinstance(event.body, Progress)), default=0)
+    kept = [event for event in events if not isinstance(event.body, Progress) or event.sequence == newest]
+    return kept, len(kept) < len(events)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchMessage:
+    """One message of a watch."""
+
+    sequence: int
+    """All events up to here are told."""
+    update: Job | JobEvent | None
+    """None for a heartbeat."""
+
+
+def _with_total(progress: Progress, total_steps: int) -> Progress:
+    return Progress(progress.phase, progress.step, total_steps, progress.epoch, progress.fraction, progress.loss)

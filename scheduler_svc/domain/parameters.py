@@ -1,0 +1,229 @@
+"""How to train: defaults, and what cannot go together.
+
+The names are those of the contract and of the training specification that the trainer reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from scheduler_svc.domain.errors import InvalidField
+
+Given = Mapping[str, Any]
+"""What a request says about parameters, by section and name; what it leaves out is absent."""
+
+
+class ModuleGroup(StrEnum):
+    """A part of a video-text model."""
+
+    LANGUAGE = "LANGUAGE"
+    PROJECTOR = "PROJECTOR"
+    VISION = "VISION"
+
+
+class QuantizationType(StrEnum):
+    """How frozen weights are stored."""
+
+    NF4 = "NF4"
+    NONE = "NONE"
+
+
+class ComputeType(StrEnum):
+    """What matrix products are computed in; AUTO stands for the contract's UNSPECIFIED: by device."""
+
+    AUTO = "AUTO"
+    BF16 = "BF16"
+    FP16 = "FP16"
+    FP32 = "FP32"
+
+
+class Optimizer(StrEnum):
+    """An optimizer."""
+
+    ADAMW = "ADAMW"
+    ADAMW_8BIT = "ADAMW_8BIT"
+
+
+class Schedule(StrEnum):
+    """How the learning rate moves after the warm-up."""
+
+    COSINE = "COSINE"
+    LINEAR = "LINEAR"
+    CONSTANT = "CONSTANT"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraParameters:
+    """Shape of the adapter."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    target_groups: tuple[ModuleGroup, ...] = (ModuleGroup.LANGUAGE,)
+    use_rslora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationParameters:
+    """How the frozen base model is held in memory."""
+
+    type: QuantizationType = QuantizationType.NF4
+    double_quantization: bool = True
+    quantize_vision: bool = False
+    compute_type: ComputeType = ComputeType.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """Which frames of a clip the model sees."""
+
+    max_frames: int = 8
+    fps: float = 0.0
+    max_pixels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationParameters:
+    """How the adapter is fitted."""
+
+    learning_rate: float = 2e-4
+    batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    epochs: int | None = 3
+    """None when counted by `max_steps`."""
+    max_steps: int = 0
+    """0 when counted by `epochs`."""
+    warmup_ratio: float = 0.03
+    schedule: Schedule = Schedule.COSINE
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: Optimizer = Optimizer.ADAMW
+    seed: int = 0
+    gradient_checkpointing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingParameters:
+    """How to train: every value in force."""
+
+    lora: LoraParameters = field(default_factory=LoraParameters)
+    quantization: QuantizationParameters = field(default_factory=QuantizationParameters)
+    sampling: SamplingParameters = field(default_factory=SamplingParameters)
+    optimization: OptimizationParameters = field(default_factory=OptimizationParameters)
+    checkpoint_every_steps: int = 50
+    log_every_steps: int = 1
+    evaluate_every_steps: int = 0
+
+    @property
+    def needs_4bit(self) -> bool:
+        return self.quantization.type is QuantizationType.NF4
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values that `parameters_from_json` reads back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the catalog says of a model that matters here."""
+
+    id: str
+    max_frames: int
+    """0 for no limit."""
+    has_video_processor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What the catalog says of a dataset that matters here."""
+
+    id: str
+    train_rows: int
+    eval_rows: int
+
+
+def resolve_parameters(given: Given) -> TrainingParameters:
+    """Returns the parameters in force: what is given, and defaults for the rest.
+
+    Raises:
+        InvalidField: two given values contradict each other.
+    """
+    parameters = parameters_from_json(given)
+    optimization = given.get("optimization", {})
+    if parameters.optimization.max_steps > 0:
+        if "epochs" in optimization:
+            raise InvalidField(
+                "parameters.optimization.max_steps", "cannot go together with epochs: give one of them, or max_steps 0"
+            )
+        parameters = replace(parameters, optimization=replace(parameters.optimization, epochs=None))
+    return replace(parameters, quantization=_resolve_quantization(parameters, given.get("quantization", {})))
+
+
+def fit_parameters(
+    parameters: TrainingParameters, given: Given, model: ModelFacts, dataset: DatasetFacts
+) -> TrainingParameters:
+    """Returns the parameters fitted to model and dataset: a default gives way to what the model takes.
+
+    Raises:
+        InvalidField: the model cannot take clips or that many frames, or the dataset has no rows for what is asked.
+    """
+    if not model.has_video_processor:
+        raise InvalidField("model_id", "has no video processor, so it takes no clips: choose a video-text model")
+    if dataset.train_rows == 0:
+        raise InvalidField("dataset_id", "has no rows in the split `train`: choose a dataset that has")
+    if parameters.evaluate_every_steps > 0 and dataset.eval_rows == 0:
+        raise InvalidField(
+            "parameters.evaluate_every_steps", "needs rows outside the split `train`, and the dataset has none: give 0"
+        )
+    if model.max_frames and parameters.sampling.max_frames > model.max_frames:
+        if "max_frames" in given.get("sampling", {}):
+            raise InvalidField(
+                "parameters.sampling.max_frames",
+                f"is more than the {model.max_frames} frames that the model takes: give at most {model.max_frames}",
+            )
+        return replace(parameters, sampling=replace(parameters.sampling, max_frames=model.max_frames))
+    return parameters
+
+
+def parameters_from_json(value: Given) -> TrainingParameters:
+    """Returns the parameters in plain values, as `TrainingParameters.to_json` gives them; absent ones get a default."""
+    lora = dict(value.get("lora", {}))
+    if "target_groups" in lora:
+        lora["target_groups"] = tuple(ModuleGroup(group) for group in lora["target_groups"])
+    quantization = _with_enums(value.get("quantization", {}), {"type": QuantizationType, "compute_type": ComputeType})
+    optimization = _with_enums(value.get("optimization", {}), {"schedule": Schedule, "optimizer": Optimizer})
+    return TrainingParameters(
+        lora=LoraParameters(**lora),
+        quantization=QuantizationParameters(**quantization),
+        sampling=SamplingParameters(**value.get("sampling", {})),
+        optimization=OptimizationParameters(**optimization),
+        **{name: value[name] for name in _OWN_FIELDS if name in value},
+    )
+
+
+_OWN_FIELDS = ("checkpoint_every_steps", "log_every_steps", "evaluate_every_steps")
+
+
+def _with_enums(values: Mapping[str, Any], enums: Mapping[str, type[StrEnum]]) -> dict[str, Any]:
+    return {name: enums[name](value) if name in enums else value for name, value in values.items()}
+
+
+def _resolve_quantization(parameters: TrainingParameters, given: Mapping[str, Any]) -> QuantizationParameters:
+    quantization = parameters.quantization
+    if quantization.type is QuantizationType.NONE:
+        for name in ("double_quantization", "quantize_vision"):
+            if given.get(name):
+                raise InvalidField(
+                    f"parameters.quantization.{name}", "needs quantised weights: set quantization.type to NF4"
+                )
+        quantization = replace(quantization, double_quantization=False)
+    if quantization.quantize_vision and ModuleGroup.VISION in parameters.lora.target_groups:
+        raise InvalidField(
+            "parameters.quantization.quantize_vision",
+            "cannot go together with an adapter on the vision tower: leave VISION out of lora.target_groups, "
+            "or the tower unquantised",
+        )
+    return quantization

@@ -1,0 +1,45 @@
+"""Trainers as the scheduler sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from scheduler_svc.domain.ids import JobId, WorkerId
+from scheduler_svc.domain.job import DeviceClass
+
+
+class WorkerState(StrEnum):
+    """Whether a worker is there; the names are those of the contract without the prefix `WORKER_STATE_`."""
+
+    IDLE = "IDLE"
+    BUSY = "BUSY"
+    LOST = "LOST"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a trainer's start-up probe found."""
+
+    device_class: DeviceClass
+    name: str = ""
+    memory_bytes: int = 0
+    can_train_4bit: bool = False
+    four_bit_problem: str = ""
+    decoder: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A registered trainer."""
+
+    id: WorkerId
+    name: str
+    device: Device
+    state: WorkerState
+    job_ids: tuple[JobId, ...]
+    version: str
+    create_time: datetime
+    heartbeat_time: datetime

@@ -1,0 +1,1 @@
+"""gRPC: converts, calls one use case, converts."""

@@ -1,0 +1,157 @@
+"""How the errors of this service look to a client."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import grpc
+
+from meshkit.rpc.failure import ErrorTable, Failure, PreconditionViolation, invalid_field
+from meshkit.rpc.filtering import FilterError, filter_failure
+from scheduler_svc.domain.errors import (
+    ArtifactDamaged,
+    ArtifactNotFound,
+    DatasetNotFound,
+    DatasetNotReady,
+    DeviceUnfit,
+    FilesIncomplete,
+    IllegalTransition,
+    InvalidField,
+    JobNotFound,
+    JoinSecretInvalid,
+    ModelNotFound,
+    ModelNotReady,
+    RequestIdReused,
+    SchedulerStopping,
+    SequenceAhead,
+    StaleAttempt,
+    WorkerNotFound,
+)
+
+_CODE = grpc.StatusCode
+
+
+def _not_found(kind: str, identifier: str) -> Failure:
+    return Failure(
+        _CODE.NOT_FOUND,
+        f"{kind.upper()}_NOT_FOUND",
+        f"there is no {kind} {identifier} that you may see; list what there is, or check the id",
+        {f"{kind}_id": identifier},
+    )
+
+
+def _not_ready(kind: str, identifier: str, state: str) -> Failure:
+    return _precondition(
+        f"{kind.upper()}_NOT_READY",
+        f"{kind} {identifier} is {state}: it must be READY to train from",
+        identifier,
+        {f"{kind}_id": identifier, "state": state},
+    )
+
+
+def _precondition(reason: str, message: str, subject: str, metadata: dict[str, str]) -> Failure:
+    return Failure(
+        _CODE.FAILED_PRECONDITION,
+        reason,
+        message,
+        metadata,
+        precondition_violations=(PreconditionViolation(reason, subject, message),),
+    )
+
+
+def _illegal_transition(error: IllegalTransition) -> Failure:
+    allowed = ", ".join(error.allowed)
+    hint = f"it can from {allowed}" if allowed else "it cannot from any state"
+    return _precondition(
+        "JOB_STATE_CONFLICT",
+        f"the job is {error.state} and cannot {error.action}; {hint}",
+        "job",
+        {"state": error.state, "allowed": allowed},
+    )
+
+
+def _request_id_reused(error: RequestIdReused) -> Failure:
+    return Failure(
+        _CODE.INVALID_ARGUMENT,
+        "REQUEST_ID_REUSED",
+        f"request_id {error.request_id} belongs to another request of yours; use a new one",
+        {"field": "request_id", "request_id": error.request_id},
+    )
+
+
+def _fenced(error: StaleAttempt) -> Failure:
+    return Failure(
+        _CODE.ABORTED,
+        "ATTEMPT_FENCED",
+        f"attempt {error.attempt} of job {error.job_id} is not the job's any more: end its training process",
+        {"job_id": error.job_id, "attempt": str(error.attempt)},
+    )
+
+
+def _device_unfit(error: DeviceUnfit) -> Failure:
+    return _precondition(
+        "DEVICE_UNFIT",
+        f"no trainer of class {error.device_class} can train 4-bit layers ({error.problem}); "
+        "set quantization.type to NONE or choose another device_class",
+        error.device_class,
+        {"device_class": error.device_class, "problem": error.problem},
+    )
+
+
+def _sequence_ahead(error: SequenceAhead) -> Failure:
+    return Failure(
+        _CODE.OUT_OF_RANGE,
+        "SEQUENCE_AHEAD",
+        f"after_sequence {error.after_sequence} is beyond the job's newest event, {error.newest}: start from that",
+        {"after_sequence": str(error.after_sequence), "newest": str(error.newest)},
+    )
+
+
+def _files_incomplete(error: FilesIncomplete) -> Failure:
+    return _precondition(
+        "FILES_INCOMPLETE", f"{error.path} {error.problem}", error.path, {"path": error.path, "problem": error.problem}
+    )
+
+
+def _artifact_not_found(error: ArtifactNotFound) -> Failure:
+    return Failure(
+        _CODE.NOT_FOUND,
+        "ARTIFACT_NOT_FOUND",
+        f"job {error.job_id} is {error.state} and has no artifact; it has one once it is COMPLETED, or STOPPED in time",
+        {"job_id": error.job_id, "state": error.state},
+    )
+
+
+def _artifact_damaged(error: ArtifactDamaged) -> Failure:
+    return Failure(
+        _CODE.DATA_LOSS,
+        "ARTIFACT_DAMAGED",
+        f"{error.path} of job {error.job_id} is not what was published; tell the operator",
+        {"job_id": error.job_id, "path": error.path},
+    )
+
+
+ERROR_TABLE: ErrorTable = {
+    FilterError: filter_failure,
+    InvalidField: lambda error: invalid_field(error.field, error.description),
+    JobNotFound: lambda error: _not_found("job", error.job_id),
+    WorkerNotFound: lambda error: _not_found("worker", error.worker_id),
+    ModelNotFound: lambda error: _not_found("model", error.model_id),
+    DatasetNotFound: lambda error: _not_found("dataset", error.dataset_id),
+    ModelNotReady: lambda error: _not_ready("model", error.model_id, error.state),
+    DatasetNotReady: lambda error: _not_ready("dataset", error.dataset_id, error.state),
+    ArtifactNotFound: _artifact_not_found,
+    ArtifactDamaged: _artifact_damaged,
+    DeviceUnfit: _device_unfit,
+    RequestIdReused: _request_id_reused,
+    IllegalTransition: _illegal_transition,
+    StaleAttempt: _fenced,
+    FilesIncomplete: _files_incomplete,
+    SequenceAhead: _sequence_ahead,
+    JoinSecretInvalid: lambda _: Failure(
+        _CODE.UNAUTHENTICATED, "JOIN_SECRET_INVALID", "the join secret is not this mesh's; ask its operator for it"
+    ),
+    SchedulerStopping: lambda error: Failure(
+        _CODE.UNAVAILABLE, "SERVER_STOPPING", str(error), retry_after=timedelta(seconds=1)
+    ),
+}

@@ -1,0 +1,66 @@
+"""Training parameters, from and to the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+from reeltune.scheduler.v1 import training_parameters_pb2 as pb
+
+from scheduler_svc.domain.parameters import ComputeType, Given, TrainingParameters
+
+_ENUMS = {
+    "type": ("QUANTIZATION_TYPE_", pb.QuantizationType),
+    "compute_type": ("COMPUTE_TYPE_", pb.ComputeType),
+    "schedule": ("LEARNING_RATE_SCHEDULE_", pb.LearningRateSchedule),
+    "optimizer": ("OPTIMIZER_", pb.Optimizer),
+    "target_groups": ("MODULE_GROUP_", pb.ModuleGroup),
+}
+
+
+def given_from_proto(message: pb.TrainingParameters) -> Given:
+    """Returns what a request says, by section and name; what it leaves out is absent."""
+    return _given(message)
+
+
+def parameters_to_proto(parameters: TrainingParameters) -> pb.TrainingParameters:
+    """Returns every value in force; `epochs` is absent where `max_steps` counts."""
+    value = parameters.to_json()
+    return pb.TrainingParameters(
+        lora=pb.LoraParameters(**_fields(value.pop("lora"))),
+        quantization=pb.QuantizationParameters(**_fields(value.pop("quantization"))),
+        sampling=pb.SamplingParameters(**_fields(value.pop("sampling"))),
+        optimization=pb.OptimizationParameters(**_fields(value.pop("optimization"))),
+        **value,
+    )
+
+
+def _given(message: Message) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if isinstance(value, Message):
+            given[field.name] = _given(value)
+        elif field.name in _ENUMS:
+            numbers = value if field.name == "target_groups" else [value]
+            names = [_enum_name(field.name, number) for number in numbers]
+            given[field.name] = names if field.name == "target_groups" else names[0]
+        else:
+            given[field.name] = value
+    return given
+
+
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _enum_numbers(name, value) if name in _ENUMS else value for name, value in values.items()}
+
+
+def _enum_name(field: str, number: int) -> str:
+    prefix, enum = _ENUMS[field]
+    return enum.Name(number).removeprefix(prefix)  # type: ignore[arg-type]  # validation lets defined numbers only pass
+
+
+def _enum_numbers(field: str, value: Any) -> Any:
+    prefix, enum = _ENUMS[field]
+    if isinstance(value, list | tuple):
+        return [enum.Value(prefix + name) for name in value]
+    return 0 if value == ComputeType.AUTO else enum.Value(prefix + value)

@@ -1,0 +1,46 @@
+"""The settings of the scheduler, from environment variables that begin with `SCHEDULER_`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from meshkit.settings import ServiceSettings
+
+
+class SchedulerSettings(ServiceSettings, env_prefix="SCHEDULER_"):
+    """Where the service finds its servers, and how patient it is."""
+
+    postgres_dsn: SecretStr
+    postgres_pool_size: int = Field(default=16, ge=2, le=100)
+    page_token_secret: SecretStr = Field(min_length=16)
+    keys_dir: Path
+    """Folder of the keys that sign worker tokens and grants; made on first start, shared by replicas."""
+    join_secret: SecretStr = Field(min_length=16)
+    """What trainers prove themselves with."""
+
+    nats_url: str
+    nats_user: str
+    nats_password: SecretStr
+
+    s3_endpoint: str
+    """E.g. `http://127.0.0.1:28333`."""
+    s3_public_url: str | None = None
+    """Where clients reach the object store, e.g. `https://127.0.0.1:8443/s3`; by default the endpoint."""
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_bucket: str = "reeltune"
+    s3_ca_file: Path | None = None
+
+    auth_target: str
+    catalog_target: str
+
+    lease_seconds: float = Field(default=30, gt=0)
+    heartbeat_seconds: float = Field(default=5, gt=0)
+    """How often trainers are expected to say that they live; the lease must outlast several."""
+    sweep_seconds: float = Field(default=5, gt=0)
+    stop_grace_seconds: float = Field(default=30, gt=0)
+    watch_heartbeat_seconds: float = Field(default=15, gt=0)
+    unary_deadline_seconds: float = Field(default=300, gt=0)
+    """Long enough to read and verify every byte of a large artifact; clients set shorter ones of their own."""

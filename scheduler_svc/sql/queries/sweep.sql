@@ -1,0 +1,101 @@
+-- name: lock_expired_job
+-- Locks one job whose lease or stop grace is over; others' locks are passed by.
+SELECT *,
+    lease_expire_time <= clock_timestamp() AS lease_expired,
+    coalesce(stop_deadline <= clock_timestamp(), false) AS grace_spent
+FROM jobs
+WHERE state IN ('STARTING', 'RUNNING', 'STOPPING')
+    AND (lease_expire_time <= clock_timestamp() OR (state = 'STOPPING' AND stop_deadline <= clock_timestamp()))
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: next_deadline
+-- Time until the next lease or stop grace is over; null when no trainer has a job.
+SELECT min(least(lease_expire_time, CASE WHEN state = 'STOPPING' THEN stop_deadline END)) - clock_timestamp()
+FROM jobs
+WHERE state IN ('STARTING', 'RUNNING', 'STOPPING')
+
+-- name: republish_waiting
+-- Puts wake-ups of jobs that have waited long back into the outbox; the pauses double, up to an hour.
+WITH waiting AS (
+    SELECT id FROM jobs
+    WHERE state = 'QUEUED' AND republish_time <= clock_timestamp()
+    LIMIT 500
+    FOR UPDATE SKIP LOCKED
+), marked AS (
+    UPDATE jobs
+    SET republish_time = clock_timestamp() + least(greatest(clock_timestamp() - queue_time, interval '30 s'), interval '1 h')
+    FROM waiting WHERE jobs.id = waiting.id
+    RETURNING jobs.id, jobs.generation, jobs.device_class
+)
+INSERT INTO outbox (job_id, generation, device_class, not_before)
+SELECT id, generation, device_class, clock_timestamp() FROM marked
+ON CONFLICT DO NOTHING
+
+-- name: republish_all
+-- Puts a wake-up of every queued job into the outbox: the broker may have lost them.
+INSERT INTO outbox (job_id, generation, device_class, not_before)
+SELECT id, generation, device_class, not_before FROM jobs WHERE state = 'QUEUED'
+ON CONFLICT DO NOTHING
+
+-- name: insert_outbox
+-- Adds a wake-up.
+INSERT INTO outbox (job_id, generation, device_class, not_before)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING
+
+-- name: lock_due_outbox
+-- Locks wake-ups that are due; others' locks are passed by.
+SELECT id, job_id, generation, device_class FROM outbox
+WHERE not_before <= clock_timestamp()
+ORDER BY not_before, id
+LIMIT $1
+FOR UPDATE SKIP LOCKED
+
+-- name: next_outbox
+-- Time until the next wake-up is due; null when there is none.
+SELECT min(not_before) - clock_timestamp() FROM outbox
+
+-- name: delete_outbox
+-- Removes published wake-ups.
+DELETE FROM outbox WHERE id = ANY ($1::bigint[])
+
+-- name: delete_stale_outbox
+-- Removes wake-ups of jobs that do not wait any more, whether or not the broker ever took them.
+DELETE FROM outbox WHERE id IN (
+    SELECT id FROM outbox
+    WHERE NOT EXISTS (
+        SELECT FROM jobs
+        WHERE jobs.id = outbox.job_id AND jobs.state = 'QUEUED' AND jobs.generation = outbox.generation
+    )
+    LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+)
+
+-- name: insert_garbage
+-- Marks a prefix whose objects nobody needs any more.
+INSERT INTO garbage (job_id, prefix, collect_time, final_time)
+VALUES ($1, $2, clock_timestamp(), clock_timestamp() + $3::interval)
+ON CONFLICT (prefix) DO UPDATE SET collect_time = excluded.collect_time, final_time = excluded.final_time
+
+-- name: lock_due_garbage
+-- Locks one prefix that is due; others' locks are passed by.
+SELECT id, job_id, prefix, final_time <= clock_timestamp() AS is_final
+FROM garbage WHERE collect_time <= clock_timestamp()
+ORDER BY collect_time
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: list_referenced_files
+-- The stored files that a job still points to: its artifact's and its checkpoints'.
+SELECT attempt, NULL::bigint AS step, files FROM artifacts WHERE job_id = $1
+UNION ALL
+SELECT attempt, step, files FROM checkpoints WHERE job_id = $1
+
+-- name: postpone_garbage
+-- Keeps a prefix for a second look, when no upload can be under way any more.
+UPDATE garbage SET collect_time = greatest(final_time, clock_timestamp() + interval '1 s') WHERE id = $1
+
+-- name: delete_garbage
+-- Forgets a prefix that has been emptied.
+DELETE FROM garbage WHERE id = $1

@@ -1,0 +1,44 @@
+-- name: upsert_worker
+-- Registers a worker, or brings a known one up to date.
+INSERT INTO workers (id, name, device_class, can_train_4bit, device, version, create_time, heartbeat_time)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), clock_timestamp())
+ON CONFLICT (id) DO UPDATE SET
+    name = excluded.name, device_class = excluded.device_class, can_train_4bit = excluded.can_train_4bit,
+    device = excluded.device, version = excluded.version, heartbeat_time = excluded.heartbeat_time
+
+-- name: touch_worker
+-- Marks a worker as heard of and says what it can do; nothing when it is not registered.
+UPDATE workers SET heartbeat_time = clock_timestamp() WHERE id = $1 RETURNING device_class, can_train_4bit
+
+-- name: list_workers
+-- A page of workers by name, after the position ($1, $2), with the jobs that they train.
+SELECT workers.*,
+    heartbeat_time < clock_timestamp() - $4::interval AS is_lost,
+    ARRAY(
+        SELECT jobs.id FROM jobs
+        WHERE jobs.worker_id = workers.id AND jobs.state IN ('STARTING', 'RUNNING', 'STOPPING') ORDER BY jobs.id
+    ) AS job_ids
+FROM workers
+WHERE $1::text IS NULL OR (name, id) > ($1, $2)
+ORDER BY name, id
+LIMIT $3
+
+-- name: select_worker
+-- A worker, with the jobs that it trains.
+SELECT workers.*,
+    heartbeat_time < clock_timestamp() - $2::interval AS is_lost,
+    ARRAY(
+        SELECT jobs.id FROM jobs
+        WHERE jobs.worker_id = workers.id AND jobs.state IN ('STARTING', 'RUNNING', 'STOPPING') ORDER BY jobs.id
+    ) AS job_ids
+FROM workers WHERE id = $1
+
+-- name: four_bit_problem
+-- A known worker's 4-bit problem, if there are workers of the class and all of them have one; null else.
+SELECT CASE WHEN bool_and(NOT can_train_4bit) THEN min(device ->> 'four_bit_problem') END AS problem,
+    coalesce(bool_and(NOT can_train_4bit), false) AS all_unfit
+FROM workers WHERE $1 = 'ANY' OR device_class = $1
+
+-- name: delete_lost_workers
+-- Forgets workers that have not been heard of for long.
+DELETE FROM workers WHERE heartbeat_time < clock_timestamp() - $1::interval

@@ -1,0 +1,256 @@
+"""Attempts: claimed, kept alive, reported on and ended; every write is fenced by (job, attempt)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from meshkit.postgres import Connection, Pool, Queries, transaction
+from scheduler_svc.domain.errors import StaleAttempt, WorkerNotFound
+from scheduler_svc.domain.events import CheckpointSaved, Report, digest_reports
+from scheduler_svc.domain.files import FileSet, attempt_prefixes
+from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
+from scheduler_svc.domain.job import ACTIVE_STATES, Job, JobState, Progress, StateReason
+from scheduler_svc.domain.lifecycle import Actor
+from scheduler_svc.domain.retry import judge_failure
+from scheduler_svc.store.job_changes import Change, change_state, end_attempt, insert_events, notify_job
+from scheduler_svc.store.job_store import UPLOAD_MARGIN
+from scheduler_svc.store.rows import (
+    LockedJob,
+    Row,
+    files_from_json,
+    files_to_json,
+    locked_job_from_row,
+    progress_to_json,
+    the_row,
+)
+
+_COMPLETED_OUTCOMES = frozenset({JobState.COMPLETED, JobState.STOPPED})
+KEPT_CHECKPOINTS = 3
+"""The newest and, should that one be damaged, two to fall back on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStatus:
+    """How an attempt stands."""
+
+    state: JobState
+    recorded_report: int
+    is_effective: bool
+    """It is the job's present attempt and the job is not final."""
+    ended_by_trainer: bool
+    """The trainer ended it itself, well or badly."""
+    worker_id: WorkerId
+    model_id: str
+    dataset_id: str
+
+
+class AttemptStore:
+    """What trainers write."""
+
+    def __init__(self, pool: Pool, queries: Queries, lease: timedelta) -> None:
+        self._pool = pool
+        self._sql = queries
+        self._lease = lease
+
+    async def claim(self, worker_id: WorkerId) -> Job | None:
+        """Gives the worker the next job that fits it, under a new attempt and a lease; None when none waits.
+
+        Raises:
+            WorkerNotFound: the worker is not registered (any more).
+        """
+        worker = await self._pool.fetchrow(self._sql.touch_worker, worker_id)
+        if worker is None:
+            raise WorkerNotFound(worker_id)
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(
+                self._sql.lock_next_job, worker_id, worker["device_class"], worker["can_train_4bit"]
+            )
+            if row is None:
+                return None
+            change = Change(JobState.STARTING, Actor.TRAINER, worker_id=worker_id, lease=self._lease)
+            job = await change_state(connection, self._sql, locked_job_from_row(row), change)
+            await connection.execute(self._sql.insert_attempt, job.id, job.attempt, worker_id)
+            return job
+
+    async def status(self, key: AttemptKey) -> AttemptStatus:
+        """Returns how an attempt stands. Raises StaleAttempt when its job is gone."""
+        row = await self._pool.fetchrow(self._sql.select_attempt, key.job_id, key.attempt)
+        if row is None:
+            raise StaleAttempt(key.job_id, key.attempt)
+        state = JobState(row["job_state"])
+        return AttemptStatus(
+            state=state,
+            recorded_report=row["recorded_report"],
+            is_effective=row["job_attempt"] == key.attempt and state in ACTIVE_STATES,
+            ended_by_trainer=row["ended_by"] == Actor.TRAINER,
+            worker_id=WorkerId(row["worker_id"]),
+            model_id=row["model_id"],
+            dataset_id=row["dataset_id"],
+        )
+
+    async def check(self, key: AttemptKey) -> AttemptStatus:
+        """Returns how an effective attempt stands. Raises StaleAttempt for any other."""
+        status = await self.status(key)
+        if not status.is_effective:
+            raise StaleAttempt(key.job_id, key.attempt)
+        return status
+
+    async def renew_lease(self, key: AttemptKey) -> JobState:
+        """Keeps the attempt alive and returns the job's state. Raises StaleAttempt."""
+        state = await self._pool.fetchval(self._sql.renew_lease, key.job_id, key.attempt, self._lease)
+        if state is None:
+            raise StaleAttempt(key.job_id, key.attempt)
+        return JobState(state)
+
+    async def record(self, key: AttemptKey, reports: Sequence[Report]) -> tuple[JobState, int]:
+        """Records what is new in the reports, once, and renews the lease; returns the state and the highest report.
+
+        Raises:
+            StaleAttempt: the attempt is fenced; nothing was recorded.
+        """
+        async with transaction(self._pool) as connection:
+            locked = await self._lock(connection, key)
+            recorded = await connection.fetchval(self._sql.recorded_report, key.job_id, key.attempt)
+            digest = digest_reports(reports, recorded, locked.job.progress)
+            if digest.has_started and locked.job.state is JobState.STARTING:
+                change = Change(JobState.RUNNING, Actor.TRAINER, attempt=key.attempt)
+                await change_state(connection, self._sql, locked, change)
+            count = len(digest.bodies)
+            progress = None if digest.progress is None else progress_to_json(digest.progress)
+            taken = self._sql.take_sequences, key.job_id, key.attempt, count, progress, self._lease
+            row = the_row(await connection.fetchrow(*taken))
+            if digest.bodies:
+                first = row["sequence"] - count + 1
+                await insert_events(connection, self._sql, key.job_id, first, key.attempt, digest.bodies)
+                await notify_job(connection, self._sql, key.job_id, "event")
+            if digest.last_number > recorded:
+                await connection.execute(self._sql.record_report, key.job_id, key.attempt, digest.last_number)
+            return JobState(row["state"]), digest.last_number
+
+    async def commit_checkpoint(self, files: FileSet) -> None:
+        """Records a checkpoint whose files are verified, once, and gives up the oldest. Raises StaleAttempt."""
+        key, step = files.key, files.checkpoint_step
+        async with transaction(self._pool) as connection:
+            await self._lock(connection, key)
+            new = await connection.fetchval(
+                self._sql.insert_checkpoint, key.job_id, key.attempt, step, files_to_json(files.files), files.size_bytes
+            )
+            if new is None or step is None:
+                return
+            taken = self._sql.take_sequences, key.job_id, key.attempt, 1, None, self._lease
+            row = the_row(await connection.fetchrow(*taken))
+            body = CheckpointSaved(step, files.size_bytes)
+            await insert_events(connection, self._sql, key.job_id, row["sequence"], key.attempt, [body])
+            await self._drop_old_checkpoints(connection, key.job_id)
+            await notify_job(connection, self._sql, key.job_id, "event")
+
+    async def list_checkpoints(self, job_id: JobId) -> Sequence[FileSet]:
+        """Returns a job's checkpoints, the newest first."""
+        rows = await self._pool.fetch(self._sql.list_checkpoints, job_id)
+        return [FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]), row["step"]) for row in rows]
+
+    async def complete(self, files: FileSet, progress: Progress | None) -> JobState:
+        """Ends an attempt well, with the artifact whose files are verified; returns the state.
+
+        A repetition returns what the first call did.
+
+        Raises:
+            StaleAttempt: the attempt is fenced.
+            IllegalTransition: there are no files, and nobody asked to stop.
+        """
+        key = files.key
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(self._sql.lock_job, key.job_id)
+            if row is not None and await self._ended_as(connection, key, _COMPLETED_OUTCOMES):
+                return JobState(row["state"])
+            locked = _checked(row, key)
+            if locked.job.state is JobState.STARTING and files.files:
+                locked = await self._started(connection, locked, key)
+            if progress is not None:
+                await connection.execute(self._sql.set_progress, key.job_id, progress_to_json(progress))
+            is_stop = locked.job.state is JobState.STOPPING
+            change = Change(
+                JobState.STOPPED if is_stop else JobState.COMPLETED,
+                Actor.TRAINER,
+                StateReason.STOP_REQUESTED if is_stop else StateReason.UNSPECIFIED,
+                locked.job.message if is_stop else "",
+                attempt=key.attempt,
+                has_artifact=bool(files.files),
+            )
+            job = await change_state(connection, self._sql, locked, change)
+            if files.files:
+                await connection.execute(
+                    self._sql.insert_artifact, key.job_id, key.attempt, files_to_json(files.files), files.digest
+                )
+            await end_attempt(connection, self._sql, key, job.state, Actor.TRAINER)
+            return job.state
+
+    async def fail(self, key: AttemptKey, reason: StateReason, message: str, *, dice: float) -> JobState:
+        """Ends an attempt badly; returns the state that the retry policy gives the job. A repetition changes nothing.
+
+        Raises:
+            StaleAttempt: the attempt is fenced.
+        """
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(self._sql.lock_job, key.job_id)
+            if row is not None and row["attempt"] == key.attempt and await self._ended_as(connection, key, {reason}):
+                return JobState(row["state"])
+            locked = _checked(row, key)
+            verdict = judge_failure(locked.job.state, reason, locked.counts, dice=dice)
+            said = ": ".join(part for part in (message, verdict.advice) if part)
+            change = Change(
+                verdict.target,
+                Actor.TRAINER,
+                verdict.reason,
+                said,
+                attempt=key.attempt,
+                delay=verdict.delay,
+                counts=verdict.counts,
+                tries_left=verdict.target is JobState.QUEUED,
+            )
+            job = await change_state(connection, self._sql, locked, change)
+            await close_failed_attempt(connection, self._sql, key, reason, Actor.TRAINER)
+            return job.state
+
+    async def _lock(self, connection: Connection, key: AttemptKey) -> LockedJob:
+        return _checked(await connection.fetchrow(self._sql.lock_job, key.job_id), key)
+
+    async def _started(self, connection: Connection, locked: LockedJob, key: AttemptKey) -> LockedJob:
+        """The report of the first step may still be on its way: who has an artifact has made steps."""
+        job = await change_state(
+            connection, self._sql, locked, Change(JobState.RUNNING, Actor.TRAINER, attempt=key.attempt)
+        )
+        return LockedJob(job, locked.counts, locked.lease_expired, locked.grace_spent)
+
+    async def _ended_as(self, connection: Connection, key: AttemptKey, outcomes: Collection[str]) -> bool:
+        row = await connection.fetchrow(self._sql.select_attempt, key.job_id, key.attempt)
+        return row is not None and row["ended_by"] == Actor.TRAINER and row["outcome"] in outcomes
+
+    async def _drop_old_checkpoints(self, connection: Connection, job_id: JobId) -> None:
+        rows = await connection.fetch(self._sql.list_checkpoints, job_id)
+        for row in rows[KEPT_CHECKPOINTS:]:
+            key = AttemptKey(job_id, row["attempt"])
+            await connection.execute(self._sql.delete_checkpoint, job_id, row["attempt"], row["step"])
+            for prefix in FileSet(key, (), row["step"]).prefixes:
+                await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
+
+
+async def close_failed_attempt(
+    connection: Connection, queries: Queries, key: AttemptKey, outcome: str, ended_by: Actor
+) -> None:
+    """Closes the record of an attempt that published nothing and has what it stored collected, checkpoints excepted."""
+    await end_attempt(connection, queries, key, outcome, ended_by)
+    for prefix in attempt_prefixes(key):
+        await connection.execute(queries.insert_garbage, key.job_id, prefix, UPLOAD_MARGIN)
+
+
+def _checked(row: Row | None, key: AttemptKey) -> LockedJob:
+    """The fence: the locked job, if the attempt is its present one and a trainer may still write."""
+    if row is None:
+        raise StaleAttempt(key.job_id, key.attempt)
+    locked = locked_job_from_row(row)
+    if locked.job.attempt != key.attempt or locked.job.state not in ACTIVE_STATES:
+        raise StaleAttempt(key.job_id, key.attempt)
+    return locked

@@ -1,0 +1,189 @@
+"""Jobs as their owners see and change them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from meshkit.postgres import Connection, Pool, Queries, transaction
+from scheduler_svc.domain.errors import ArtifactNotFound, JobNotFound, RequestIdReused
+from scheduler_svc.domain.events import StateChange
+from scheduler_svc.domain.files import Artifact, FileSet, job_prefix
+from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
+from scheduler_svc.domain.job import Job, JobFilter, JobState, JobSubmission, StateReason
+from scheduler_svc.domain.lifecycle import Actor, Facts, check_deletable, stop_target, transition
+from scheduler_svc.store.job_changes import (
+    OUTBOX_CHANNEL,
+    REPUBLISH_AFTER,
+    Change,
+    change_state,
+    insert_events,
+    notify_job,
+)
+from scheduler_svc.store.rows import LockedJob, files_from_json, job_from_row, locked_job_from_row, the_row
+
+UPLOAD_MARGIN = timedelta(minutes=16)
+"""A presigned upload that was under way when its attempt ended is over by then: URLs live 15 minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What makes a request known when it comes again."""
+
+    request_id: UUID
+    body_sha256: str
+
+
+class JobStore:
+    """Jobs by their owner: an id of somebody else's job is an id that is not there."""
+
+    def __init__(self, pool: Pool, queries: Queries) -> None:
+        self._pool = pool
+        self._sql = queries
+
+    async def find_by_request(self, owner_id: UserId, key: RequestKey) -> Job | None:
+        """Returns the job that the same request made before, as it is now, or None.
+
+        Raises:
+            RequestIdReused: the id belongs to another request.
+            JobNotFound: the job has been deleted since.
+        """
+        return await self._find_by_request(self._pool, owner_id, key)
+
+    async def submit(self, submission: JobSubmission, key: RequestKey | None) -> Job:
+        """Adds the job with its first event and its wake-up, or returns the one that the same request made before.
+
+        Raises:
+            RequestIdReused, JobNotFound: as `find_by_request`.
+        """
+        async with transaction(self._pool) as connection:
+            if key is not None and not await self._take_request_id(connection, submission, key):
+                found = await self._find_by_request(connection, submission.owner_id, key)
+                if found is None:
+                    raise AssertionError("a request id was taken and is not there")
+                return found
+            transition(Facts(request_id_new=True), JobState.QUEUED, Actor.USER, StateReason.UNSPECIFIED)
+            return await self._insert(connection, submission)
+
+    async def get(self, job_id: JobId, owner_id: UserId) -> Job:
+        """Returns a job. Raises JobNotFound."""
+        row = await self._pool.fetchrow(self._sql.select_job, job_id, owner_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        return job_from_row(row)
+
+    async def list_page(
+        self, owner_id: UserId, condition: JobFilter, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Job]:
+        """Returns jobs of the owner, newest first, from after a position on."""
+        if condition.is_empty:
+            return []
+        rows = await self._pool.fetch(
+            self._sql.list_jobs,
+            owner_id,
+            *(after or (None, None)),
+            None if condition.states is None else sorted(condition.states),
+            condition.model_id,
+            condition.dataset_id,
+            condition.name,
+            condition.model_id_not,
+            condition.dataset_id_not,
+            condition.name_not,
+            condition.name_parts,
+            limit,
+        )
+        return [job_from_row(row) for row in rows]
+
+    async def stop(self, job_id: JobId, owner_id: UserId, grace: timedelta) -> Job:
+        """Stops a queued job, or has the trainer stop it; returns it as it is then. Stopping twice changes nothing.
+
+        Raises:
+            JobNotFound: it is not there.
+            IllegalTransition: it is final.
+        """
+        async with transaction(self._pool) as connection:
+            locked = await self._lock(connection, job_id, owner_id)
+            target = stop_target(locked.job.state)
+            if target is locked.job.state:
+                return locked.job
+            change = Change(target, Actor.USER, StateReason.STOP_REQUESTED, "stopped by its owner", stop_grace=grace)
+            return await change_state(connection, self._sql, locked, change)
+
+    async def delete(self, job_id: JobId, owner_id: UserId) -> None:
+        """Removes a job's rows and has its objects collected.
+
+        Raises:
+            JobNotFound: it is not there.
+            IllegalTransition: a trainer has it.
+        """
+        async with transaction(self._pool) as connection:
+            locked = await self._lock(connection, job_id, owner_id)
+            check_deletable(locked.job.state)
+            await connection.execute(self._sql.delete_job, job_id)
+            if locked.job.attempt:
+                await connection.execute(self._sql.insert_garbage, job_id, job_prefix(job_id), UPLOAD_MARGIN)
+            await notify_job(connection, self._sql, job_id, "state")
+
+    async def get_artifact(self, job_id: JobId, owner_id: UserId) -> Artifact:
+        """Returns what a job made.
+
+        Raises:
+            JobNotFound: the job is not there.
+            ArtifactNotFound: it has made nothing (yet).
+        """
+        row = await self._pool.fetchrow(self._sql.select_artifact, job_id, owner_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        if row["attempt"] is None:
+            raise ArtifactNotFound(job_id, row["job_state"])
+        files = FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]))
+        return Artifact(files, row["create_time"])
+
+    async def forget_old_requests(self, age: timedelta) -> None:
+        """Forgets request ids that no client repeats any more."""
+        await self._pool.execute(self._sql.delete_old_request_ids, age)
+
+    async def _lock(self, connection: Connection, job_id: JobId, owner_id: UserId) -> LockedJob:
+        row = await connection.fetchrow(self._sql.lock_job_of_owner, job_id, owner_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        return locked_job_from_row(row)
+
+    async def _insert(self, connection: Connection, submission: JobSubmission) -> Job:
+        row = await connection.fetchrow(
+            self._sql.insert_job,
+            submission.id,
+            submission.owner_id,
+            submission.name,
+            submission.model_id,
+            submission.dataset_id,
+            submission.parameters.to_json(),
+            submission.device_class,
+            submission.parameters.needs_4bit,
+            REPUBLISH_AFTER,
+        )
+        job = job_from_row(the_row(row))
+        body = StateChange(None, JobState.QUEUED, StateReason.UNSPECIFIED, "")
+        await insert_events(connection, self._sql, job.id, 1, 0, [body])
+        await connection.execute(self._sql.insert_outbox, job.id, job.generation, job.device_class, job.create_time)
+        await connection.execute(self._sql.notify, OUTBOX_CHANNEL, "")
+        return job
+
+    async def _take_request_id(self, connection: Connection, submission: JobSubmission, key: RequestKey) -> bool:
+        taken = await connection.fetchval(
+            self._sql.insert_request_id, submission.owner_id, key.request_id, key.body_sha256, submission.id
+        )
+        return taken is not None
+
+    async def _find_by_request(self, connection: Connection | Pool, owner_id: UserId, key: RequestKey) -> Job | None:
+        known = await connection.fetchrow(self._sql.select_request_id, owner_id, key.request_id)
+        if known is None:
+            return None
+        if known["body_sha256"] != key.body_sha256:
+            raise RequestIdReused(str(key.request_id))
+        row = await connection.fetchrow(self._sql.select_job, known["job_id"], owner_id)
+        if row is None:
+            raise JobNotFound(known["job_id"])
+        return job_from_row(row)

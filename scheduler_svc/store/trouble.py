@@ -1,0 +1,18 @@
+"""Troubles with Postgres that pass: whoever works in the background waits and tries again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+POSTGRES_TROUBLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+)

@@ -1,0 +1,1 @@
+"""What the scheduler does, named by verb."""

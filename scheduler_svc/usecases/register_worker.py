@@ -1,0 +1,36 @@
+"""Makes a trainer known."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from meshkit.ids import new_id
+from scheduler_svc.domain.errors import JoinSecretInvalid
+from scheduler_svc.domain.ids import WorkerId
+from scheduler_svc.domain.worker import Device
+from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.issue_tokens import IssuedToken, TokenIssuer
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a trainer says of itself."""
+
+    join_secret: str
+    worker_id: WorkerId | None
+    """Of an earlier registration."""
+    name: str
+    device: Device
+    version: str
+
+
+async def register_worker(
+    registration: Registration, join_secret: str, workers: WorkerStore, issuer: TokenIssuer
+) -> tuple[WorkerId, IssuedToken]:
+    """Returns the worker's id and token. Raises JoinSecretInvalid."""
+    if not hmac.compare_digest(registration.join_secret.encode(), join_secret.encode()):
+        raise JoinSecretInvalid("the join secret is not this mesh's")
+    worker_id = registration.worker_id or WorkerId(new_id("wrk"))
+    await workers.register(worker_id, registration.name, registration.device, registration.version)
+    return worker_id, issuer.worker_token(worker_id)

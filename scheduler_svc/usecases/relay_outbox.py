@@ -1,0 +1,74 @@
+"""Publishes wake-ups. Nothing depends on it but speed: trainers also ask by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from meshkit.jetstream import NatsUnavailable
+from scheduler_svc.clients.wake_ups import WakeUps
+from scheduler_svc.store.notifications import Notifications
+from scheduler_svc.store.sweep_store import OutboxStore
+from scheduler_svc.store.trouble import POSTGRES_TROUBLE
+
+_BATCH = 50
+_IDLE_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
+
+
+class OutboxRelay:
+    """Takes rows from the outbox, publishes them, and deletes them once the broker has them on disk."""
+
+    def __init__(self, outbox: OutboxStore, wake_ups: WakeUps, notifications: Notifications) -> None:
+        self._outbox = outbox
+        self._wake_ups = wake_ups
+        self._notifications = notifications
+        self._connection = 0
+
+    async def run(self) -> None:
+        """Relays for ever; while the broker is away the rows wait."""
+        while True:
+            try:
+                await self._wake_ups.wait_connected(_CONNECT_SECONDS)
+                await self._welcome_broker()
+                self._notifications.outbox.clear()
+                while await self.relay():
+                    pass
+                await self._wait()
+            except (NatsUnavailable, *POSTGRES_TROUBLE) as error:
+                structlog.get_logger().warning("relay.failed", cause=repr(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def relay(self) -> bool:
+        """Publishes one batch; tells whether it was a full one. Raises NatsUnavailable when the broker is away."""
+        trouble: NatsUnavailable | None = None
+        async with self._outbox.take(_BATCH) as batch:
+            for wake_up in batch.wake_ups:
+                try:
+                    await self._wake_ups.publish(wake_up.job_id, wake_up.generation, wake_up.device_class)
+                except NatsUnavailable as error:
+                    trouble = error
+                    break
+                batch.published.append(wake_up.id)
+        # Raised outside: what was published before the trouble is published.
+        if trouble is not None:
+            raise trouble
+        return len(batch.wake_ups) == _BATCH
+
+    async def _welcome_broker(self) -> None:
+        await self._wake_ups.prepare()
+        connection = self._wake_ups.connection
+        if connection != self._connection:
+            # It may have lost its store: what it still has, it drops as known.
+            await self._outbox.republish_all()
+            self._connection = connection
+
+    async def _wait(self) -> None:
+        due = await self._outbox.next_due()
+        pause = _IDLE_SECONDS if due is None else min(max(due.total_seconds(), 0.01), _IDLE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._notifications.outbox.wait()

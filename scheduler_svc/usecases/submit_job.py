@@ -1,0 +1,99 @@
+"""Accepts a training job."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from meshkit.ids import new_id
+from scheduler_svc.clients.catalog import Catalog
+from scheduler_svc.domain.errors import DeviceUnfit
+from scheduler_svc.domain.ids import JobId, UserId
+from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Progress, StateReason
+from scheduler_svc.domain.parameters import DatasetFacts, Given, ModelFacts, fit_parameters, resolve_parameters
+from scheduler_svc.store.job_store import JobStore, RequestKey
+from scheduler_svc.store.worker_store import WorkerStore
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a user asks for."""
+
+    owner_id: UserId
+    token: str
+    """The user's access token, with which the catalog is asked."""
+    name: str
+    model_id: str
+    dataset_id: str
+    parameters: Given
+    device_class: DeviceClass
+    request_id: UUID | None
+
+
+async def submit_job(request: JobRequest, jobs: JobStore, workers: WorkerStore, catalog: Catalog) -> Job:
+    """Returns the accepted job, QUEUED; a repeated request gets the first answer.
+
+    Raises:
+        InvalidField, ModelNotFound, DatasetNotFound, ModelNotReady, DatasetNotReady, DeviceUnfit, RequestIdReused,
+        JobNotFound: as the contract says.
+    """
+    parameters = resolve_parameters(request.parameters)
+    key = None if request.request_id is None else RequestKey(request.request_id, _body_sha256(request))
+    if key is not None and (known := await jobs.find_by_request(request.owner_id, key)) is not None:
+        return as_first_answered(known)
+    model, dataset, problem = await _look_up(request, workers, catalog)
+    if parameters.needs_4bit and problem is not None:
+        raise DeviceUnfit(request.device_class, problem)
+    submission = JobSubmission(
+        id=JobId(new_id("job")),
+        owner_id=request.owner_id,
+        name=request.name,
+        model_id=request.model_id,
+        dataset_id=request.dataset_id,
+        parameters=fit_parameters(parameters, request.parameters, model, dataset),
+        device_class=request.device_class,
+    )
+    return as_first_answered(await jobs.submit(submission, key))
+
+
+def as_first_answered(job: Job) -> Job:
+    """Returns a job as it was when it was accepted: a repeated request must not show what happened since."""
+    return replace(
+        job,
+        state=JobState.QUEUED,
+        reason=StateReason.UNSPECIFIED,
+        message="",
+        generation=1,
+        attempt=0,
+        worker_id=None,
+        sequence=1,
+        update_time=job.create_time,
+        start_time=None,
+        end_time=None,
+        has_artifact=False,
+        progress=Progress(),
+    )
+
+
+async def _look_up(
+    request: JobRequest, workers: WorkerStore, catalog: Catalog
+) -> tuple[ModelFacts, DatasetFacts, str | None]:
+    looked_up = await asyncio.gather(
+        catalog.get_model(request.model_id, request.token),
+        catalog.get_dataset(request.dataset_id, request.token),
+        workers.four_bit_problem(request.device_class),
+        return_exceptions=True,
+    )
+    for found in looked_up:
+        if isinstance(found, BaseException):
+            raise found
+    model, dataset, problem = looked_up
+    return model, dataset, problem  # type: ignore[return-value]  # exceptions are raised above
+
+
+def _body_sha256(request: JobRequest) -> str:
+    body = [request.name, request.model_id, request.dataset_id, request.parameters, request.device_class]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""Takes jobs from trainers that went silent or do not stop, and clears up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import timedelta
+
+import structlog
+
+from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.sweep_store import LeaseStore, OutboxStore
+from scheduler_svc.store.trouble import POSTGRES_TROUBLE
+from scheduler_svc.store.worker_store import WorkerStore
+
+_HOUSEKEEPING_SECONDS = 600.0
+_REQUEST_ID_AGE = timedelta(days=7)
+_LOST_WORKER_AGE = timedelta(days=7)
+_LEAST_PAUSE_SECONDS = 0.02
+
+
+class Sweeper:
+    """Runs on every replica at once: row locks that are passed by keep them from doing anything twice."""
+
+    def __init__(self, leases: LeaseStore, outbox: OutboxStore, jobs: JobStore, workers: WorkerStore) -> None:
+        self._leases = leases
+        self._outbox = outbox
+        self._jobs = jobs
+        self._workers = workers
+
+    async def run(self, interval_seconds: float) -> None:
+        """Sweeps for ever, at least once in `interval_seconds` and whenever a deadline is due."""
+        housekeeping_at = time.monotonic() + _HOUSEKEEPING_SECONDS
+        while True:
+            pause = interval_seconds
+            try:
+                await self.sweep()
+                if time.monotonic() >= housekeeping_at:
+                    await self._keep_house()
+                    housekeeping_at = time.monotonic() + _HOUSEKEEPING_SECONDS
+                pause = await self._pause(interval_seconds)
+            except POSTGRES_TROUBLE as error:
+                structlog.get_logger().warning("sweep.failed", cause=repr(error))
+            await asyncio.sleep(pause)
+
+    async def sweep(self) -> None:
+        """Ends every lease and stop grace that is over, and puts lost wake-ups back into the outbox."""
+        while (job := await self._leases.expire_one(dice=random.random())) is not None:  # noqa: S311  # no secret
+            structlog.get_logger().warning(
+                "lease.expired", job_id=job.id, attempt=job.attempt, worker_id=job.worker_id, state=job.state
+            )
+        await self._outbox.republish_waiting()
+
+    async def _pause(self, interval_seconds: float) -> float:
+        wait = await self._leases.next_deadline()
+        if wait is None:
+            return interval_seconds
+        return min(max(wait.total_seconds(), _LEAST_PAUSE_SECONDS), interval_seconds)
+
+    async def _keep_house(self) -> None:
+        await self._jobs.forget_old_requests(_REQUEST_ID_AGE)
+        await self._workers.forget_lost(_LOST_WORKER_AGE)
