@@ -1,6 +1,6 @@
 """Objects in an S3 store: one bucket, asynchronous, with presigned URLs for everybody else."""
 
 from meshkit.blob.presign import PresignKey, presign
-from meshkit.blob.store import BlobError, BlobNotFound, BlobStat, BlobStore, BlobUnavailable
+from meshkit.blob.store import BlobError, BlobNotFound, BlobPart, BlobStat, BlobStore, BlobUnavailable
 
-__all__ = ["BlobError", "BlobNotFound", "BlobStat", "BlobStore", "BlobUnavailable", "PresignKey", "presign"]
+__all__ = ["BlobError", "BlobNotFound", "BlobPart", "BlobStat", "BlobStore", "BlobUnavailable", "PresignKey", "presign"]

@@ -106,7 +106,7 @@ class PostgresServer(StartableServer):
         command = [
             _tool("initdb"), "--pgdata", str(building), "--username", SUPERUSER,
             "--pwfile", str(self._password_file), "--auth", "scram-sha-256", "--encoding", "UTF8",
-            "--locale", "C.UTF-8", "--no-sync", "--no-instructions",
+            "--locale", "C.UTF-8", "--no-instructions",
         ]  # fmt: skip
         finished = subprocess.run(
             as_ordinary_user(command), capture_output=True, text=True, timeout=_INITDB_SECONDS, check=False

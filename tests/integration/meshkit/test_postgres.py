@@ -119,10 +119,14 @@ async def test_a_transaction_rolls_back_what_raises(database: Database) -> None:
     pool = await open_pool(database.dsn, database.schema)
     try:
         await pool.execute("CREATE TABLE clips (id text)")
-        with pytest.raises(ZeroDivisionError):
+
+        async def insert_and_fail() -> None:
             async with transaction(pool) as connection:
                 await connection.execute("INSERT INTO clips VALUES ('a')")
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await insert_and_fail()
         async with transaction(pool) as connection:
             await connection.execute("INSERT INTO clips VALUES ('b')")
         assert await pool.fetchval("SELECT array_agg(id) FROM clips") == ["b"]

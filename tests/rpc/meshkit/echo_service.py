@@ -146,6 +146,6 @@ async def failure_of(call: Any) -> Failure:
     info = error_details_pb2.ErrorInfo.FromString(infos[0].value)
     assert info.domain == "reeltune"
     assert "canary-secret" not in str(raised.value)
-    trailers = {key: value for key, value in raised.value.trailing_metadata() or ()}
+    trailers = dict(raised.value.trailing_metadata() or ())
     assert trailers["x-request-id"]
     return failure_from_rpc_error(raised.value)

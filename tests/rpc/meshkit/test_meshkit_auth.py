@@ -217,7 +217,7 @@ def test_an_rpc_without_the_option_stops_the_build() -> None:
     service = file.service.add(name="Careless")
     service.method.add(name="Do", input_type=".undeclared.v1.Empty", output_type=".undeclared.v1.Empty")
     descriptor_pool.Default().Add(file)  # type: ignore[no-untyped-call]
-    with pytest.raises(AccessUndeclared, match="undeclared.v1.Careless.Do does not say"):
+    with pytest.raises(AccessUndeclared, match=r"undeclared\.v1\.Careless\.Do does not say"):
         access_policy(["undeclared.v1.Careless"])
     with pytest.raises(AccessUndeclared, match="not in the descriptor pool"):
         access_policy(["no.such.Service"])

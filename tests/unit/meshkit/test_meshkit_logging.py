@@ -44,7 +44,14 @@ def test_secrets_are_redacted(fields: dict[str, Any]) -> None:
 
 
 def test_harmless_fields_are_kept() -> None:
-    fields = {"job_id": "job_1", "tokens": 12, "page_token_used": True, "seconds": 0.5, "names": ["a", "b"], "none": None}
+    fields = {
+        "job_id": "job_1",
+        "tokens": 12,
+        "page_token_used": True,
+        "seconds": 0.5,
+        "names": ["a", "b"],
+        "none": None,
+    }
     assert redact(None, "info", dict(fields)) == fields
     assert "partNumber=1" in redact(None, "info", {"url": URL})["url"]
 
