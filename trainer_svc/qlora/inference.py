@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModelForCausalLM
+from safetensors import SafetensorError
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
@@ -150,7 +151,7 @@ class AdapterSet:
             if self._model is None:
                 self._model = PeftModelForCausalLM(self._base.model, config, adapter_name=name)
             report = self._model.load_adapter(str(folder), name, is_trainable=False)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
             self._remove(name)
             raise BadDataError(
                 f"the adapter does not fit this base model: {error}", "use its own base model"

@@ -8,6 +8,7 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
@@ -187,7 +188,7 @@ def _load_weights(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelRefusedError(f"the weights cannot be loaded: {_line(error)}", "upload the model again") from error

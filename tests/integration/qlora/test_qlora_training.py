@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from batches import one_batch
+from peft import PeftModel
+from recording_run import RecordingRun
+from safetensors.torch import load_file, save_file
+from tiny_models import row, write_clip, write_dataset
+from transformers import AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
+
+from trainer_svc.qlora.adapter_files import SIDECAR
+from trainer_svc.qlora.checkpoint import CheckpointMismatchError
+from trainer_svc.qlora.dataset_rows import BadDataError
+from trainer_svc.qlora.failures import NonFiniteLossError, as_failure
+from trainer_svc.qlora.folder_files import is_whole
+from trainer_svc.qlora.messages import (
+    CheckpointSaved,
+    Completed,
+    FailureReason,
+    Log,
+    Progress,
+    Started,
+    Starting,
+    Stopped,
+    StopReason,
+    encode,
+)
+from trainer_svc.qlora.model_loader import guard_cpu_quantization, load_base_model
+from trainer_svc.qlora.optimizers import learning_rate_at
+from trainer_svc.qlora.qlora_injector import inject, trainable
+from trainer_svc.qlora.spec import OptimizationSpec, QuantizationSpec, TrainingSpec
+from trainer_svc.qlora.trainer import train
+
+NewRun = Callable[..., RecordingRun]
+
+
+def weights(run: RecordingRun) -> dict[str, torch.Tensor]:
+    return load_file(run.folders.adapter / "adapter_model.safetensors")
+
+
+def assert_same_weights(one: RecordingRun, two: RecordingRun) -> None:
+    left, right = weights(one), weights(two)
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(qwen3: Path, dataset: Path, spec: TrainingSpec, tmp_path_factory: pytest.TempPathFactory) -> RecordingRun:
+    """The run that all others are compared with. Nobody writes to its folder."""
+    run = RecordingRun(qwen3, dataset, tmp_path_factory.mktemp("unbroken"))
+    train(run, spec)
+    return run
+
+
+def test_a_run_tells_its_life_in_order(unbroken: RecordingRun) -> None:
+    phases = [message.phase for message in unbroken.messages if isinstance(message, Starting)]
+    assert phases == ["dataset", "model", "adapter", "first_step"]
+    (started,) = (message for message in unbroken.messages if isinstance(message, Started))
+    assert (started.total_steps, started.start_step, started.samples) == (6, 0, 8)
+    assert (started.decoder, started.quantized_layers) == ("decord", 14)
+    progress = [message for message in unbroken.messages if isinstance(message, Progress)]
+    assert [(entry.step, entry.epoch) for entry in progress] == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2)]
+    assert [entry.step for entry in unbroken.messages if isinstance(entry, CheckpointSaved)] == [2, 4]
+    assert isinstance(unbroken.last, Completed)
+    assert unbroken.last.steps == 6
+    for message in unbroken.messages:
+        encode(message)
+
+
+def test_the_loss_falls_and_every_figure_is_told(unbroken: RecordingRun) -> None:
+    losses = unbroken.series("loss")
+    assert losses[6] < losses[1] - 0.5
+    assert set(unbroken.series("learning_rate")) == {1, 2, 3, 4, 5, 6}
+    for name in ("grad_norm", "samples_per_second", "tokens_per_second", "step_seconds", "peak_memory_bytes"):
+        assert all(value > 0 for value in unbroken.series(name).values()), name
+    assert all(0 <= value <= 1 for value in unbroken.series("data_wait_fraction").values())
+
+
+def test_the_adapter_folder_is_whole_and_says_what_it_was_made_from(unbroken: RecordingRun, spec: TrainingSpec) -> None:
+    folder = unbroken.folders.adapter
+    assert is_whole(folder)
+    assert isinstance(unbroken.last, Completed)
+    assert unbroken.last.manifest == json.loads((folder / "manifest.json").read_bytes())
+    sidecar = json.loads((folder / SIDECAR).read_bytes())
+    assert sidecar["base"]["model_type"] == "qwen3_vl"
+    assert sidecar["base"]["fingerprint"].startswith("sha256:")
+    assert (sidecar["quantization"]["scheme"], sidecar["quantization"]["compute_dtype"]) == ("nf4", "float32")
+    assert TrainingSpec.from_dict(sidecar["spec"]) == spec
+    assert sidecar["training"]["steps"] == 6
+    assert set(sidecar["versions"]) == {"torch", "transformers", "peft", "bitsandbytes"}
+    # Nothing about the machine that trained leaks out.
+    for file in folder.glob("*.json"):
+        assert str(unbroken.folders.model) not in file.read_text()
+
+
+def test_plain_transformers_and_peft_load_it_and_give_the_same_logits(unbroken: RecordingRun, qwen3: Path) -> None:
+    base = load_base_model(qwen3, QuantizationSpec())
+    batch = one_batch(base)
+    ours, _ = inject(base, TrainingSpec().lora, seed=0, gradient_checkpointing=False)
+    ours = PeftModel.from_pretrained(ours.unload(), str(unbroken.folders.adapter)).eval()
+    plain = PeftModel.from_pretrained(load_plain(qwen3), str(unbroken.folders.adapter)).eval()
+    # Where the CPU has AVX512-BF16, bitsandbytes gives plain another kernel, in half the precision.
+    with torch.no_grad():
+        expected = ours(**batch.inputs).logits
+        assert torch.allclose(plain(**batch.inputs).logits, expected, atol=2e-2)
+    plain = PeftModel.from_pretrained(load_plain(qwen3), str(unbroken.folders.adapter)).eval()
+    guard_cpu_quantization(plain)
+    with torch.no_grad():
+        assert torch.equal(plain(**batch.inputs).logits, expected)
+    with torch.no_grad(), ours.disable_adapter():
+        assert not torch.equal(ours(**batch.inputs).logits, plain(**batch.inputs).logits)
+
+
+def load_plain(model: Path) -> Any:
+    """A 4-bit model as any user of transformers loads it."""
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=["model.visual", "lm_head"],
+    )
+    return AutoModelForImageTextToText.from_pretrained(model, quantization_config=config, dtype=torch.float32)
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(
+    unbroken: RecordingRun, new_run: NewRun, spec: TrainingSpec
+) -> None:
+    again, other = new_run("again"), new_run("other")
+    train(again, spec)
+    assert again.series("loss") == unbroken.series("loss")
+    assert_same_weights(again, unbroken)
+    train(other, spec.with_overrides(["optimization.seed=7", "optimization.max_steps=1"]))
+    assert other.series("loss")[1] != unbroken.series("loss")[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_run_that_was_drained_and_goes_on_equals_one_that_never_stopped(
+    new_run: NewRun, spec: TrainingSpec, unbroken: RecordingRun, stop_at: int, optimizer: str
+) -> None:
+    # Large enough that the 8-bit optimizer really quantises its state.
+    spec = spec.with_overrides([f"optimization.optimizer={optimizer}"] + ["lora.rank=64"] * (optimizer == "adamw_8bit"))
+    whole = unbroken
+    if optimizer == "adamw_8bit":
+        whole = new_run("whole")
+        train(whole, spec)
+    broken = new_run("broken")
+    broken.stop_after = (stop_at, StopReason.DRAIN)
+    train(broken, spec)
+    stopped = broken.last
+    assert isinstance(stopped, Stopped)
+    assert (stopped.reason, stopped.step, stopped.adapter_dir) == (StopReason.DRAIN, stop_at, None)
+    assert not broken.folders.adapter.exists()
+    resumed = new_run("broken")
+    train(resumed, spec)
+    assert next(message for message in resumed.messages if isinstance(message, Started)).start_step == stop_at
+    assert broken.series("loss") | resumed.series("loss") == whole.series("loss")
+    assert_same_weights(resumed, whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    unbroken: RecordingRun, new_run: NewRun, spec: TrainingSpec
+) -> None:
+    run = new_run()
+    shutil.copytree(unbroken.folders.checkpoints, run.folders.checkpoints)
+    newest = run.folders.checkpoints / "step-00000004" / "optimizer.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    train(run, spec)
+    warnings = [message.text for message in run.messages if isinstance(message, Log) and message.level == "warning"]
+    assert warnings == ["checkpoint step-00000004 is damaged and was passed over"]
+    assert next(message for message in run.messages if isinstance(message, Started)).start_step == 2
+    assert_same_weights(run, unbroken)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [("lora.alpha=8", "specification"), ("optimization.seed=1", "specification")]
+)
+def test_a_checkpoint_of_another_run_is_never_gone_on_from(
+    unbroken: RecordingRun, spec: TrainingSpec, change: str, named: str
+) -> None:
+    with pytest.raises(CheckpointMismatchError, match=named):
+        train(unbroken, spec.with_overrides([change]))
+
+
+def test_a_stopped_run_keeps_the_adapter_made_so_far(
+    new_run: NewRun, spec: TrainingSpec, unbroken: RecordingRun
+) -> None:
+    run = new_run()
+    run.stop_after = (2, StopReason.USER)
+    train(run, spec)
+    stopped = run.last
+    assert isinstance(stopped, Stopped)
+    assert (stopped.reason, stopped.step, stopped.adapter_dir) == (StopReason.USER, 2, str(run.folders.adapter))
+    assert stopped.checkpoint is not None
+    assert is_whole(Path(stopped.checkpoint))
+    assert is_whole(run.folders.adapter)
+    assert json.loads((run.folders.adapter / SIDECAR).read_bytes())["training"]["steps"] == 2
+    assert run.series("loss") == {step: loss for step, loss in unbroken.series("loss").items() if step <= 2}
+
+
+def test_a_stop_before_the_first_step_saves_nothing(new_run: NewRun, spec: TrainingSpec) -> None:
+    run = new_run()
+    run.stop_after = (0, StopReason.USER)
+    train(run, spec)
+    assert run.last == Stopped(StopReason.USER, 0, None, None, None)
+    assert not run.folders.adapter.exists()
+
+
+def test_a_stop_that_comes_with_the_last_step_wins(new_run: NewRun, spec: TrainingSpec) -> None:
+    run = new_run()
+    run.stop_after = (1, StopReason.USER)
+    train(run, spec.with_overrides(["optimization.max_steps=1"]))
+    assert isinstance(run.last, Stopped)
+    assert run.last.step == 1
+
+
+def test_a_checkpoint_can_be_asked_for_and_old_ones_go(new_run: NewRun, spec: TrainingSpec) -> None:
+    run = new_run()
+    run.checkpoint_after = 3
+    train(run, spec.with_overrides(["checkpoint_every_steps=1", "keep_checkpoints=2", "optimization.max_steps=4"]))
+    saved = [message.step for message in run.messages if isinstance(message, CheckpointSaved)]
+    assert saved == [1, 2, 3]
+    assert sorted(path.name for path in run.folders.checkpoints.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_evaluation_changes_nothing_that_is_learned(qwen3: Path, tmp_path: Path, spec: TrainingSpec) -> None:
+    data = write_dataset(tmp_path / "data", samples=4)
+    with (data / "rows.jsonl").open("a") as rows:
+        for index in range(3):
+            rows.write(json.dumps(row(f"e{index}", f"{index}.mp4", "colour?", "red", split="eval")) + "\n")
+    with_eval, without = (RecordingRun(qwen3, data, tmp_path / name) for name in ("with", "without"))
+    train(with_eval, spec.with_overrides(["evaluate_every_steps=1"]))
+    train(without, spec)
+    assert set(with_eval.series("eval_loss")) == {1, 2, 3}
+    assert set(without.series("eval_loss")) == {3}
+    assert with_eval.series("eval_loss")[3] == without.series("eval_loss")[3]
+    assert with_eval.series("loss") == without.series("loss")
+    assert_same_weights(with_eval, without)
+
+
+@pytest.mark.parametrize("cache_mib", [0, 64])
+def test_clips_that_fit_the_cache_are_decoded_once(
+    qwen3: Path, tmp_path: Path, spec: TrainingSpec, cache_mib: int
+) -> None:
+    """Shown by taking the clips away after the first epoch: with a cache nobody misses them."""
+    data = write_dataset(tmp_path / "data", samples=2)
+    run = _ClipsVanish(qwen3, data, tmp_path / "out")
+    cached = spec.with_overrides(
+        [f"runtime.frame_cache_mib={cache_mib}", "runtime.prefetch_batches=1", "optimization.epochs=12"]
+    )
+    if cache_mib:
+        train(run, cached)
+        assert isinstance(run.last, Completed)
+    else:
+        with pytest.raises(BadDataError, match=r"clip .*\.mp4: missing"):
+            train(run, cached)
+
+
+class _ClipsVanish(RecordingRun):
+    def report(self, message: Any) -> None:
+        super().report(message)
+        if isinstance(message, Progress) and message.step == 1:
+            shutil.rmtree(self.folders.dataset / "clips")
+
+
+def test_a_clip_that_cannot_be_decoded_fails_the_run_naming_the_sample(
+    qwen3: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    data = write_dataset(tmp_path / "data", samples=4)
+    whole = (data / "clips" / "2.mp4").read_bytes()
+    (data / "clips" / "2.mp4").write_bytes(whole[:500])
+    with pytest.raises(BadDataError, match=r"sample s2: clip 2\.mp4: undecodable") as caught:
+        train(RecordingRun(qwen3, data, tmp_path / "out"), spec)
+    failure = as_failure(caught.value)
+    assert failure.reason is FailureReason.BAD_DATA
+    assert failure.next_step == "replace the clip or remove its rows"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_samples(
+    qwen3: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    """The embedding of one letter is infinite, and only one question has that letter."""
+    model = Path(shutil.copytree(qwen3, tmp_path / "model"))
+    tensors = load_file(model / "model.safetensors")
+    letter = AutoTokenizer.from_pretrained(model).convert_tokens_to_ids("z")
+    tensors["model.language_model.embed_tokens.weight"][letter] = torch.inf
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    data = write_dataset(tmp_path / "data", samples=4)
+    rows = (data / "rows.jsonl").read_text().splitlines()
+    rows[2] = rows[2].replace("colour?", "zebra?")
+    (data / "rows.jsonl").write_text("\n".join(rows))
+    run = RecordingRun(model, data, tmp_path / "out")
+    one_by_one = ["optimization.batch_size=1", "optimization.gradient_accumulation_steps=1"]
+    with pytest.raises(NonFiniteLossError, match=r"step \d: loss nan, .*samples s2$") as caught:
+        train(run, spec.with_overrides(one_by_one))
+    assert as_failure(caught.value).reason is FailureReason.NON_FINITE_LOSS
+    assert all(math.isfinite(value) for value in run.series("loss").values())
+
+
+def test_decode_processes_and_threads_are_gone_after_a_run(unbroken: RecordingRun) -> None:
+    names = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in names if name.startswith(("decode-", "batches"))}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["lora.target_groups=language,projector,vision", "lora.use_rslora=true"],
+        ["quantization.bits=16", "optimization.gradient_checkpointing=false"],
+        ["quantization.compute_dtype=bf16", "lora.target_groups=vision"],
+        ["quantization.compute_dtype=fp16"],
+        ["quantization.quantize_vision=true", "quantization.double_quantization=false", "optimization.schedule=linear"],
+        ["sampling.fps=2", "sampling.max_pixels=256", "runtime.decoder=pyav", "runtime.decode_workers=2"],
+    ],
+    ids=lambda changes: changes[0],
+)
+@pytest.mark.parametrize("model", ["qwen3", "qwen2_5"])
+def test_every_way_of_training_learns(
+    model: str, changes: list[str], request: pytest.FixtureRequest, new_run: NewRun, spec: TrainingSpec
+) -> None:
+    run = new_run(model=request.getfixturevalue(model))
+    train(run, spec.with_overrides([*changes, "optimization.max_steps=3"]))
+    assert isinstance(run.last, Completed)
+    losses = run.series("loss")
+    assert losses[3] < losses[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ("cosine", [0.5, 1.0, *(0.5 * (1 + math.cos(math.pi * index / 6)) for index in range(6))]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls(schedule: Any, expected: list[float]) -> None:
+    spec = OptimizationSpec(learning_rate=1.0, warmup_ratio=0.25, schedule=schedule)
+    assert [learning_rate_at(step, 8, spec) for step in range(8)] == pytest.approx(expected)
+
+
+def test_only_the_adapter_is_trained(qwen3: Path) -> None:
+    base = load_base_model(qwen3, QuantizationSpec())
+    model, report = inject(base, TrainingSpec().lora, seed=0, gradient_checkpointing=False)
+    assert all("lora_" in name for name in trainable(model))
+    assert report.layers == {"language": 14}
+
+
+def test_clips_of_different_length_train_in_one_batch(qwen3: Path, tmp_path: Path, spec: TrainingSpec) -> None:
+    data = tmp_path / "data"
+    rows = []
+    for index, frames in enumerate((2, 3, 7, 12)):
+        write_clip(data / "clips" / f"{index}.mp4", frames=frames)
+        rows.append(row(f"s{index}", f"{index}.mp4", "what?", "x" * (index + 1), max_frames=frames))
+    (data / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    run = RecordingRun(qwen3, data, tmp_path / "out")
+    train(run, spec.with_overrides(["optimization.batch_size=4", "optimization.max_steps=2"]))
+    assert isinstance(run.last, Completed)
