@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -21,6 +23,8 @@ ALGORITHM = "ES256"
 LEEWAY = timedelta(seconds=10)
 """Clock difference between two machines of the mesh that is forgiven."""
 MAX_TOKEN_LENGTH = 8192
+_REMEMBER_SECONDS = 15.0
+_REMEMBER_TOKENS = 4096
 _REQUIRED_CLAIMS = ["aud", "exp", "sub", "jti", "iss"]
 # These headers let a token say where its own key is. No token of ours carries them.
 _REFUSED_HEADERS = frozenset({"jku", "x5u", "jwk", "x5c", "crit"})
@@ -101,6 +105,7 @@ class TokenVerifier:
             if issuer.typ in self._by_typ:
                 raise ValueError(f"two trusted issuers for tokens of type {issuer.typ!r}")
             self._by_typ[issuer.typ] = issuer
+        self._recent = _RecentlyVerified()
 
     async def verify(self, token: str) -> Principal:
         """Returns the principal that the token proves.
@@ -108,18 +113,23 @@ class TokenVerifier:
         Raises:
             TokenRejected: the token is not one of ours, not for us, or no longer valid.
         """
+        known = self._recent.find(token)
+        if known is not None:
+            return known
         issuer, kid = self._trusted_issuer(_header(token))
         key = await issuer.key_source.find(kid)
         if key is None:
             raise TokenRejected(f"no key {kid[:32]!r} among those of {issuer.issuer}")
         claims = _verified_claims(token, key, issuer)
-        return Principal(
+        principal = Principal(
             kind=issuer.caller_kind,
             subject=claims["sub"],
             roles=_roles(claims),
-            claims=claims,
+            claims=MappingProxyType(dict(claims)),
             token=token,
         )
+        self._recent.add(principal)
+        return principal
 
     def _trusted_issuer(self, header: Mapping[str, Any]) -> tuple[TrustedIssuer, str]:
         refused = _REFUSED_HEADERS.intersection(header)
@@ -134,6 +144,32 @@ class TokenVerifier:
         if not isinstance(kid, str) or not kid or len(kid) > 128:
             raise TokenRejected("kid is missing")
         return issuer, kid
+
+
+class _RecentlyVerified:
+    """Principals verified within the last seconds: the signature check costs as much as a whole bare rpc.
+
+    Short-lived, so that a key that was withdrawn stops working within seconds; bounded, so that many tokens cannot fill
+    the memory; and never beyond the token's own end.
+    """
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+
+    def find(self, token: str) -> Principal | None:
+        principal, good_until = self._entries.get(token, (None, 0.0))
+        if principal is None:
+            return None
+        if time.monotonic() >= good_until or time.time() >= int(principal.claims["exp"]):
+            del self._entries[token]
+            return None
+        return principal
+
+    def add(self, principal: Principal) -> None:
+        self._entries[principal.token] = (principal, time.monotonic() + _REMEMBER_SECONDS)
+        self._entries.move_to_end(principal.token)
+        if len(self._entries) > _REMEMBER_TOKENS:
+            self._entries.popitem(last=False)
 
 
 def _header(token: str) -> Mapping[str, Any]:

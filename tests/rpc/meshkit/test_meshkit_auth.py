@@ -16,9 +16,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from meshkit.auth.keys import JwksKeys
+from meshkit.auth import tokens as tokens_module
+from meshkit.auth.keys import JwksKeys, StaticKeys
 from meshkit.auth.principal import Caller
 from meshkit.auth.tokens import (
+    LEEWAY,
     TokenRejected,
     TokenVerifier,
     TrustedIssuer,
@@ -290,3 +292,46 @@ def test_a_signer_cannot_be_talked_into_other_standard_claims(token_mint: TokenM
     token = token_mint.token(Caller.USER, "usr_1", claims={"sub": "usr_2", "aud": "other"}, ttl=timedelta(minutes=1))
     claims = jwt.decode(token, options={"verify_signature": False})
     assert (claims["sub"], claims["aud"]) == ("usr_1", token_mint.audience)
+
+
+async def test_a_remembered_token_ends_at_its_expiry_and_is_told_from_its_neighbour(
+    token_mint: TokenMint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = TokenMint().verifier  # with another key: accepts nothing of ours
+    token = token_mint.token(Caller.USER, "usr_1", ttl=timedelta(seconds=60))
+    with pytest.raises(TokenRejected):
+        await verifier.verify(token)
+    first = await token_mint.verifier.verify(token)
+    assert await token_mint.verifier.verify(token) is first
+    for changed in (token[:-1], token + "A", token.replace(".", "..", 1)):
+        with pytest.raises(TokenRejected):
+            await token_mint.verifier.verify(changed)
+    expired = first.claims["exp"] + LEEWAY.total_seconds() + 1
+    remembered = token_mint.verifier._recent
+    monkeypatch.setattr(tokens_module.time, "time", lambda: expired)
+    assert remembered.find(token) is None
+
+
+async def test_a_withdrawn_key_stops_working_within_seconds(
+    token_mint: TokenMint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"one": public_pem(FOREIGN_KEY)}
+
+    class Withdrawable:
+        async def find(self, kid: str) -> Any:
+            return await StaticKeys(keys).find(kid)
+
+    verifier = TokenVerifier(
+        [
+            TrustedIssuer(
+                token_mint.issuer, token_mint.audience, token_mint.typ(Caller.USER), Caller.USER, Withdrawable()
+            )
+        ]
+    )
+    token = _signed(token_mint, key=FOREIGN_KEY, header={"kid": "one"})
+    assert tokens_module._REMEMBER_SECONDS <= 30
+    monkeypatch.setattr(tokens_module, "_REMEMBER_SECONDS", 0)
+    await verifier.verify(token)
+    keys.clear()
+    with pytest.raises(TokenRejected):
+        await verifier.verify(token)
