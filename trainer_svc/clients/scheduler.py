@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import grpc
 from reeltune.scheduler.v1 import attempt_service_pb2 as pb
@@ -27,6 +29,9 @@ from trainer_svc.domain.attempt import FailReason, JobClaim, RemoteFile, fit_mes
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.errors import SchedulerUnavailableError
 from trainer_svc.domain.reports import NumberedReport, Progress
+
+if TYPE_CHECKING:
+    from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceAsyncStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +58,18 @@ class Acknowledgement:
 class AttemptStream:
     """An attached attempt."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse]) -> None:
-        self._call = call
+    def __init__(self, stub: AttemptServiceAsyncStub, grant: str) -> None:
+        # We bring our own request iterator: the one that grpc.aio makes for `write` on a channel with interceptors
+        # is never finished when the call breaks, and leaves a pending task behind for every break.
+        self._outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue(maxsize=1)
+        self._call = stub.Attach(self._requests(), metadata=bearer(grant))
 
     async def send(self, report: NumberedReport) -> None:
-        with typed_errors():
-            await self._call.write(report_to_proto(report))
+        """Sends a report; on a broken stream it waits, and `receive` says what is wrong."""
+        await self._outbox.put(report_to_proto(report))
 
     async def send_heartbeat(self) -> None:
-        with typed_errors():
-            await self._call.write(pb.AttachRequest())
+        await self._outbox.put(pb.AttachRequest())
 
     async def receive(self) -> Acknowledgement:
         """The scheduler's next message.
@@ -75,6 +82,17 @@ class AttemptStream:
         if not isinstance(response, pb.AttachResponse):
             raise SchedulerUnavailableError("the scheduler closed the stream")
         return Acknowledgement(response.acknowledged_report, response.order == pb.ORDER_STOP, response.grant)
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._call.cancel()
+        with contextlib.suppress(asyncio.QueueEmpty):
+            self._outbox.get_nowait()
+        self._outbox.put_nowait(None)
+
+    async def _requests(self) -> AsyncIterator[pb.AttachRequest]:
+        while (request := await self._outbox.get()) is not None:
+            yield request
 
 
 class SchedulerClient:
@@ -107,11 +125,11 @@ class SchedulerClient:
     @contextlib.asynccontextmanager
     async def attach(self, grant: str) -> AsyncIterator[AttemptStream]:
         """Opens the attempt's stream; leaving the block ends it."""
-        call = self._stub.Attach(metadata=bearer(grant))
+        stream = AttemptStream(self._stub, grant)
         try:
-            yield AttemptStream(call)
+            yield stream
         finally:
-            call.cancel()
+            stream.close()
 
     async def prepare_files(
         self, grant: str, files: Sequence[RemoteFile], checkpoint_step: int | None

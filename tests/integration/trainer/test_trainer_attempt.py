@@ -1,0 +1,269 @@
+"""Whole attempts: a real child process, real gRPC streams, real HTTP transfers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import replace
+
+import psutil
+from reeltune.scheduler.v1 import attempt_service_pb2, training_job_pb2
+
+from meshkit.testing import assert_eventually
+from tests.integration.trainer.conftest import Bench
+from tests.rpc.trainer.mesh_doubles import JOB
+from trainer_svc.domain.attempt import FailReason
+from trainer_svc.usecases.run_attempt import run_attempt
+
+
+def kinds(bench: Bench) -> list[str]:
+    return [str(report.WhichOneof("body")) for report in bench.mesh.scheduler.reports()]
+
+
+def reason(bench: Bench) -> str:
+    (failed,) = bench.mesh.scheduler.failed
+    return training_job_pb2.StateReason.Name(failed.reason).removeprefix("STATE_REASON_")
+
+
+async def test_a_normal_attempt_publishes_adapter_and_reports_everything(bench: Bench) -> None:
+    assert await bench.run("normal") == "COMPLETED"
+
+    scheduler, store = bench.mesh.scheduler, bench.mesh.store
+    (completed,) = scheduler.completed
+    assert [file.path for file in completed.files] == ["adapter_model.safetensors"]
+    assert store.files[f"jobs/{JOB}/adapter_model.safetensors"] == b"weights after 6"
+    assert completed.progress.step == 6
+    reports = scheduler.reports()
+    assert kinds(bench).count("started") == 1
+    assert [report.metrics.step for report in reports if report.HasField("metrics")] == [1, 2, 3, 4, 5, 6]
+    assert [report.log.text for report in reports if report.HasField("log")] == [f"line {n}" for n in range(1, 7)]
+    assert dict(next(r.metrics.values for r in reports if r.HasField("metrics"))) == {"loss": 1, "memory_bytes": 5}
+    assert not (bench.folder / "jobs").exists() or not os.listdir(bench.folder / "jobs")
+
+
+async def test_the_newest_checkpoint_is_published_beside_training(bench: Bench) -> None:
+    bench.script = "obedient"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, bench.tools))
+    await assert_eventually(lambda: attempt.progress.step >= 1)
+    attempt.drained.set()
+
+    await asyncio.wait_for(running, 10)
+
+    (checkpoint,) = bench.mesh.scheduler.committed
+    assert {file.path for file in checkpoint.files} == {"state.json", "manifest.json"}
+    key = f"jobs/{JOB}/checkpoints/{checkpoint.step}/state.json"
+    assert bench.mesh.store.files[key] == f"step {checkpoint.step}".encode()
+    assert reason(bench) == FailReason.PREEMPTED
+
+
+async def test_an_attempt_goes_on_from_the_checkpoint_of_its_claim(bench: Bench) -> None:
+    store = bench.mesh.store
+    files = [store.artifact_file("state.json", b"step 4", "old/state.json")]
+    bench.mesh.scheduler.checkpoints[JOB] = attempt_service_pb2.Checkpoint(step=4, files=files)
+
+    assert await bench.run("resumed") == "COMPLETED"
+
+    metrics = [report.metrics.step for report in bench.mesh.scheduler.reports() if report.HasField("metrics")]
+    assert metrics == [5, 6]
+
+
+async def test_a_damaged_checkpoint_costs_time_and_not_the_job(bench: Bench) -> None:
+    store = bench.mesh.store
+    files = [store.artifact_file("state.json", b"step 4", "old/state.json")]
+    store.files["old/state.json"] = b"step 5"
+    bench.mesh.scheduler.checkpoints[JOB] = attempt_service_pb2.Checkpoint(step=4, files=files)
+
+    assert await bench.run("resumed") == "COMPLETED"
+
+    metrics = [report.metrics.step for report in bench.mesh.scheduler.reports() if report.HasField("metrics")]
+    assert metrics == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_refused_checkpoint_begins_at_step_0(bench: Bench) -> None:
+    files = [bench.mesh.store.artifact_file("state.json", b"step 4", "old/state.json")]
+    bench.mesh.scheduler.checkpoints[JOB] = attempt_service_pb2.Checkpoint(step=4, files=files)
+
+    assert await bench.run("picky") == "COMPLETED"
+    assert len(bench.children) == 2
+
+
+async def test_breaks_lose_no_report_and_repeat_none_twice(bench: Bench) -> None:
+    bench.mesh.scheduler.breaks = [2, 5, 1, 7]
+
+    assert await bench.run("normal") == "COMPLETED"
+
+    assert bench.mesh.scheduler.attached >= 5
+    assert bench.mesh.scheduler.repeated >= 1
+    logged = [report.log.text for report in bench.mesh.scheduler.reports() if report.HasField("log")]
+    assert logged == [f"line {n}" for n in range(1, 7)]
+
+
+async def test_fencing_kills_the_whole_group_within_a_second(bench: Bench) -> None:
+    bench.script = "deaf"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, bench.tools))
+    await assert_eventually(lambda: attempt.progress.step >= 1)
+    group = bench.children[0].pid
+    members = [process for process in psutil.process_iter() if os.getpgid(process.pid) == group]
+    assert len(members) == 2
+
+    bench.mesh.scheduler.is_fenced = True
+    start = time.monotonic()
+    assert await asyncio.wait_for(running, 5) == "FENCED"
+
+    assert time.monotonic() - start < 1.5
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in members)
+    assert not bench.mesh.scheduler.completed
+    assert not bench.mesh.scheduler.failed
+
+
+async def test_a_stop_publishes_the_adapter_so_far(bench: Bench) -> None:
+    bench.script = "obedient"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, bench.tools))
+    await assert_eventually(lambda: attempt.progress.step >= 2)
+
+    bench.mesh.scheduler.orders.set()
+
+    assert await asyncio.wait_for(running, 10) == "STOPPED"
+    assert bench.mesh.store.files[f"jobs/{JOB}/adapter_model.safetensors"].startswith(b"so far")
+
+
+async def test_a_child_that_ignores_a_stop_is_killed_after_the_grace(bench: Bench) -> None:
+    bench.script = "deaf"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, bench.tools))
+    await assert_eventually(lambda: attempt.progress.step >= 1)
+
+    bench.mesh.scheduler.orders.set()
+    await asyncio.wait_for(running, 10)
+
+    assert reason(bench) == FailReason.STOP_GRACE_SPENT
+    assert not bench.children[0].is_running
+
+
+async def test_a_stop_before_training_completes_empty(bench: Bench) -> None:
+    bench.mesh.scheduler.orders.set()
+
+    assert await bench.run("normal") == "STOPPED"
+
+    assert not bench.children
+    assert not bench.mesh.scheduler.completed[0].files
+
+
+async def test_a_child_that_breathes_and_does_not_move_is_killed(bench: Bench) -> None:
+    await bench.run("hung")
+
+    assert reason(bench) == FailReason.STALLED
+    assert "step 2" in bench.mesh.scheduler.failed[0].message
+
+
+async def test_a_crash_tells_its_last_words_without_secrets_and_paths(bench: Bench) -> None:
+    await bench.run("crash")
+
+    message = bench.mesh.scheduler.failed[0].message
+    assert reason(bench) == FailReason.CRASHED
+    assert "SIGSEGV" in message
+    assert "Segmentation fault" in message
+    assert "hunter2" not in message
+    assert str(bench.folder) not in message
+
+
+async def test_typed_failures_keep_their_reason_and_next_step(bench: Bench) -> None:
+    await bench.run("out_of_memory")
+
+    assert reason(bench) == FailReason.OUT_OF_MEMORY
+    assert bench.mesh.scheduler.failed[0].message == "no memory; lower batch_size"
+
+
+async def test_a_child_that_speaks_nonsense_counts_as_crashed(bench: Bench) -> None:
+    await bench.run("nonsense")
+
+    assert reason(bench) == FailReason.CRASHED
+
+
+async def test_an_adapter_that_differs_from_its_manifest_is_not_published(bench: Bench) -> None:
+    await bench.run("liar")
+
+    assert reason(bench) == FailReason.INTERNAL
+    assert not any(key.startswith(f"jobs/{JOB}/") for key in bench.mesh.store.files)
+
+
+async def test_a_store_that_stays_away_ends_the_attempt_as_storage_unavailable(bench: Bench) -> None:
+    bench.mesh.store.faults = [("PUT", 503)] * 1000
+
+    await bench.run("normal")
+
+    assert reason(bench) == FailReason.STORAGE_UNAVAILABLE
+
+
+async def test_short_troubles_of_the_store_are_borne(bench: Bench) -> None:
+    bench.mesh.store.faults = [("GET", 503), ("GET", "truncate"), ("GET", "corrupt"), ("PUT", 503), ("PUT", 403)]
+
+    assert await bench.run("normal") == "COMPLETED"
+
+
+async def test_expired_urls_of_clips_are_renewed(bench: Bench) -> None:
+    bench.mesh.catalog.has_expired_urls = True
+
+    assert await bench.run("normal") == "COMPLETED"
+
+
+async def test_a_cut_snapshot_is_not_trained_from(bench: Bench) -> None:
+    bench.mesh.catalog.is_cut = True
+
+    await bench.run("normal")
+
+    assert reason(bench) == FailReason.STORAGE_UNAVAILABLE
+    assert not bench.children
+
+
+async def test_a_second_attempt_finds_model_and_clips_in_the_cache(bench: Bench) -> None:
+    await bench.run("normal")
+    fetched = [path for method, path in bench.mesh.store.requests if method == "GET"]
+    await bench.run("normal")
+
+    assert sorted(fetched) == ["clips/a/one.mp4", "clips/two.mp4", "model/config.json", "model/model.safetensors"]
+    assert [path for method, path in bench.mesh.store.requests if method == "GET"] == fetched
+
+
+async def test_the_scheduler_may_be_away_while_the_attempt_ends(bench: Bench) -> None:
+    bench.script = "normal"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, bench.tools))
+    await assert_eventually(lambda: bench.children)
+    bench.mesh.scheduler.is_away = True
+    await assert_eventually(lambda: attempt.progress.phase == "publishing")
+    await asyncio.sleep(0.3)
+    bench.mesh.scheduler.is_away = False
+
+    assert await asyncio.wait_for(running, 15) == "COMPLETED"
+    assert len(bench.mesh.scheduler.completed) == 1
+
+
+async def test_a_trainers_own_fault_ends_the_attempt_and_not_the_trainer(bench: Bench) -> None:
+    async def broken(folder):
+        raise RuntimeError("a bug")
+
+    tools = replace(bench.tools, launch=broken)
+    await run_attempt(await bench.claim(), tools)
+
+    assert reason(bench) == FailReason.INTERNAL
+    assert "RuntimeError" in bench.mesh.scheduler.failed[0].message
+
+
+async def test_the_child_sees_no_credentials_and_works_in_its_folder(bench: Bench, monkeypatch) -> None:
+    for name in ("TRAINER_JOIN_SECRET", "AWS_SECRET_ACCESS_KEY", "POSTGRES_DSN", "NATS_PASSWORD", "HF_TOKEN"):
+        monkeypatch.setenv(name, "canary")
+
+    assert await bench.run("environment") == "COMPLETED"
+
+    lines = [report.log.text for report in bench.mesh.scheduler.reports() if report.HasField("log")]
+    surroundings = next(json.loads(line) for line in lines if line.startswith("{"))
+    assert surroundings["cwd"] == str(bench.folder / "jobs" / f"{JOB}-1")
+    secret = [name for name in surroundings["names"] if any(word in name for word in ("SECRET", "DSN", "PASSWORD"))]
+    assert not secret
+    assert "HF_TOKEN" not in surroundings["names"]
