@@ -1,0 +1,1 @@
+"""The commands of `reeltune`, one module a topic; each has `register(app)`."""

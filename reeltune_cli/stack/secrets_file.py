@@ -1,0 +1,58 @@
+"""The secrets of one mesh, made on the first start."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from reeltune_cli.stack.folder import write_private
+
+
+class SecretsDamaged(Exception):
+    """The file is there and cannot be used."""
+
+
+def _secret() -> str:
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True, slots=True)
+class StackSecrets:
+    """Every password and key that processes of the mesh share; nothing is guessable and nothing has a default value."""
+
+    auth_postgres: str = field(default_factory=_secret, repr=False)
+    catalog_postgres: str = field(default_factory=_secret, repr=False)
+    scheduler_postgres: str = field(default_factory=_secret, repr=False)
+    auth_page_tokens: str = field(default_factory=_secret, repr=False)
+    catalog_page_tokens: str = field(default_factory=_secret, repr=False)
+    scheduler_page_tokens: str = field(default_factory=_secret, repr=False)
+    scheduler_nats: str = field(default_factory=_secret, repr=False)
+    trainer_nats: str = field(default_factory=_secret, repr=False)
+    catalog_s3: str = field(default_factory=_secret, repr=False)
+    scheduler_s3: str = field(default_factory=_secret, repr=False)
+    join_secret: str = field(default_factory=_secret, repr=False)
+    """What a trainer, here or on another machine, proves itself with."""
+
+
+def load_or_make_secrets(path: Path) -> StackSecrets:
+    """Returns the secrets in the file; makes those that are missing and writes them back (mode 0600).
+
+    Raises:
+        SecretsDamaged: the file is not what this wrote.
+    """
+    known: dict[str, str] = {}
+    if path.exists():
+        try:
+            read = json.loads(path.read_text("utf-8"))
+            known = {item.name: read[item.name] for item in fields(StackSecrets) if item.name in read}
+        except (ValueError, TypeError) as error:
+            raise SecretsDamaged(
+                f"{path} is damaged ({error}); restore it from a backup, or remove it together with the folder postgres "
+                "beside it to start anew without the data"
+            ) from error
+    made = StackSecrets(**known)
+    if asdict(made) != known:
+        write_private(path, asdict(made))
+    return made
