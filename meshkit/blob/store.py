@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import io
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -185,7 +185,7 @@ class BlobStore:
         """Writes an object to a file, which appears whole or not at all."""
         await self._run(lambda: self._client.fget_object(self.bucket, key, str(path)))
 
-    async def iter_bytes(self, key: str, *, offset: int = 0, chunk_size: int = 1024 * 1024) -> AsyncIterator[bytes]:
+    async def iter_bytes(self, key: str, *, offset: int = 0, chunk_size: int = 1024 * 1024) -> AsyncGenerator[bytes, None]:
         """Yields an object from `offset` on, in chunks of at most `chunk_size` bytes."""
         response = await self._run(lambda: self._client.get_object(self.bucket, key, offset=offset))
         try:

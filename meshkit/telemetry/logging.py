@@ -47,7 +47,8 @@ def configure_logging(service: str, log_format: LogFormat = "json", level: LogLe
     structlog.configure(
         processors=[*shared, *ending, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        # Without a file: each event goes to what is stdout then, also after somebody has redirected it.
+        logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)

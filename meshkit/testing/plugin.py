@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from typing import Protocol
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from meshkit.blob import BlobStore
 from meshkit.embedded import NatsServer, NatsUser, PostgresServer, S3Identity, S3Server
@@ -37,6 +39,17 @@ async def _running(server: StartableServer) -> AsyncIterator[None]:
         yield
     finally:
         await server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    """Takes back what a test (or the service it ran) configured: its captured stdout is closed when it ends."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
