@@ -1,0 +1,213 @@
+"""Folders into datasets and models: presigned multipart PUTs, a few at a time, resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+from reeltune.catalog.v1 import upload_pb2
+from reeltune.catalog.v1 import upload_service_pb2 as pb
+
+from reeltune_cli.client.connection import Client
+from reeltune_cli.client.errors import ClientError
+from reeltune_cli.client.progress import Silence, TransferProgress
+
+_FILES_AT_ONCE = 4
+_PARTS_AT_ONCE = 4
+_CHUNK_BYTES = 512 * 1024
+_TRIES = 5
+_FIRST_PAUSE_SECONDS = 0.5
+_COMPLETE_TIMEOUT_SECONDS = 600
+"""The mesh reads the whole file back to verify it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file to upload."""
+
+    file: Path
+    path: str
+    """Its path in the dataset or model, with `/`."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSummary:
+    """What an upload did."""
+
+    files: int
+    size_bytes: int
+    removed: Sequence[str]
+    """Files of an earlier upload that the folder does not hold."""
+
+
+def list_folder(folder: Path) -> list[LocalFile]:
+    """Returns the files of a folder and its sub-folders by path, without hidden ones.
+
+    Raises:
+        ClientError: the folder is not there or holds no file.
+    """
+    if not folder.is_dir():
+        raise ClientError(f"there is no folder {folder}", "FOLDER_NOT_FOUND", "name the folder that holds the files")
+    files = []
+    for file in sorted(folder.rglob("*")):
+        relative = file.relative_to(folder)
+        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+            files.append(LocalFile(file, relative.as_posix(), file.stat().st_size))
+    if not files:
+        raise ClientError(f"{folder} holds no file", "FOLDER_EMPTY", "name the folder that holds the files")
+    return files
+
+
+async def upload_folder(
+    client: Client, parent_id: str, folder: Path, progress: TransferProgress | None = None
+) -> UploadSummary:
+    """Makes the files of a dataset or model those of a folder; files in place already are not sent again.
+
+    Raises:
+        ClientError: a file cannot be read or sent.
+        grpc.RpcError: the mesh refuses a file.
+    """
+    files = await asyncio.to_thread(list_folder, folder)
+    progress = progress or Silence()
+    progress.begin(len(files), sum(file.size_bytes for file in files))
+    removed = await _remove_others(client, parent_id, {file.path for file in files})
+    async with client.open_http() as http:
+        upload = _Upload(client, http, parent_id, progress)
+        waiting = iter(files)
+        await _run_all(_send_each(upload, waiting) for _ in range(_FILES_AT_ONCE))
+    return UploadSummary(len(files), sum(file.size_bytes for file in files), removed)
+
+
+async def _run_all(work: Iterable[Coroutine[None, None, None]]) -> None:
+    """Runs coroutines side by side; the first that fails cancels the others, and its error is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in work:
+                group.create_task(coroutine)
+    except BaseExceptionGroup as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+async def _remove_others(client: Client, parent_id: str, paths: set[str]) -> list[str]:
+    """Removes what an earlier upload put there and the folder does not hold: a mended folder must mend the dataset."""
+    removed = []
+    request = pb.ListFilesRequest(parent_id=parent_id, page_size=1000)
+    while True:
+        page = await client.uploads.ListFiles(request)
+        removed += [file.path for file in page.files if file.path not in paths]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    for path in removed:
+        await client.uploads.DeleteFile(pb.DeleteFileRequest(parent_id=parent_id, path=path))
+    return removed
+
+
+async def _send_each(upload: _Upload, waiting: Iterator[LocalFile]) -> None:
+    for file in waiting:
+        await upload.send(file)
+
+
+class _Upload:
+    """One upload of many files."""
+
+    def __init__(self, client: Client, http: httpx.AsyncClient, parent_id: str, progress: TransferProgress) -> None:
+        self._client = client
+        self._http = http
+        self._parent_id = parent_id
+        self._progress = progress
+        self._parts = asyncio.Semaphore(_PARTS_AT_ONCE)
+
+    async def send(self, file: LocalFile) -> None:
+        """Puts one file in place."""
+        self._progress.begin_file(file.path, file.size_bytes)
+        header = pb.FileHeader(
+            parent_id=self._parent_id,
+            path=file.path,
+            size_bytes=file.size_bytes,
+            sha256=await asyncio.to_thread(_sha256, file.file),
+        )
+        upload = (await self._client.uploads.CreateUpload(pb.CreateUploadRequest(file=header))).upload
+        if upload.complete:
+            self._progress.advance(file.path, file.size_bytes)
+        else:
+            await self._send_parts(file, header, upload)
+            await self._client.uploads.CompleteUpload(
+                pb.CompleteUploadRequest(upload_id=upload.id), timeout=_COMPLETE_TIMEOUT_SECONDS
+            )
+        self._progress.end_file(file.path)
+
+    async def _send_parts(self, file: LocalFile, header: pb.FileHeader, upload: upload_pb2.Upload) -> None:
+        await _run_all(self._send_part(file, header, part) for part in upload.parts)
+
+    async def _send_part(self, file: LocalFile, header: pb.FileHeader, part: upload_pb2.UploadPart) -> None:
+        for attempt in range(_TRIES):
+            async with self._parts:
+                problem = await self._put(file, part)
+            if problem is None:
+                return
+            if attempt < _TRIES - 1:
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+                part = await self._fresh(header, part.number)
+        next_step = "run the same command again: what was sent is kept"
+        raise ClientError(f"{file.path} cannot be sent: {problem}", "UPLOAD_FAILED", next_step)
+
+    async def _put(self, file: LocalFile, part: upload_pb2.UploadPart) -> str | None:
+        """Sends a part; returns what went wrong if another try may help."""
+        sent = 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal sent
+            async for chunk in _read_range(file.file, part.offset_bytes, part.size_bytes):
+                yield chunk
+                sent += len(chunk)
+                self._progress.advance(file.path, len(chunk))
+
+        try:
+            response = await self._http.put(part.url, content=body(), headers={"Content-Length": str(part.size_bytes)})
+        except httpx.TransportError as error:
+            problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        else:
+            if response.is_success:
+                return None
+            problem = f"the object store answered {response.status_code}"
+        self._progress.advance(file.path, -sent)
+        return problem
+
+    async def _fresh(self, header: pb.FileHeader, number: int) -> upload_pb2.UploadPart:
+        """Returns the part with a new URL, in case the old one has ended; parts already sent are kept."""
+        upload = (await self._client.uploads.CreateUpload(pb.CreateUploadRequest(file=header))).upload
+        return next(part for part in upload.parts if part.number == number)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+async def _read_range(file: Path, offset: int, size: int) -> AsyncIterator[bytes]:
+    stream = await asyncio.to_thread(_open_at, file, offset)
+    try:
+        while size > 0:
+            chunk = await asyncio.to_thread(stream.read, min(size, _CHUNK_BYTES))
+            if not chunk:
+                raise ClientError(f"{file} became shorter during the upload", "FILE_CHANGED", "run the command again")
+            size -= len(chunk)
+            yield chunk
+    finally:
+        stream.close()
+
+
+def _open_at(file: Path, offset: int) -> BinaryIO:
+    stream = file.open("rb")
+    stream.seek(offset)
+    return stream
