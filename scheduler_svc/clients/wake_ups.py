@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from meshkit.jetstream import JetStream, NatsUnavailable, ensure_work_queue, publish
+from meshkit.jetstream import JetStream, NatsUnavailable, ensure_consumer, ensure_work_queue, publish
 from scheduler_svc.domain.ids import JobId
 from scheduler_svc.domain.job import DeviceClass
 
@@ -25,10 +25,15 @@ class WakeUps:
         return self._jetstream.generation
 
     async def prepare(self) -> None:
-        """Makes sure that the stream is there, once for each connection. Raises NatsUnavailable."""
+        """Makes sure that the stream and its consumers are there, once for each connection. Raises NatsUnavailable.
+
+        The consumers are made here and not by the trainers, which may take from them and change nothing.
+        """
         connection = self._jetstream.generation
         if connection != self._prepared_for:
             await ensure_work_queue(self._jetstream, STREAM, sorted(_SUBJECTS.values()))
+            for device_class, subject in _SUBJECTS.items():
+                await ensure_consumer(self._jetstream, STREAM, f"trainers-{device_class.lower()}", subject)
             self._prepared_for = connection
 
     async def wait_connected(self, timeout_seconds: float) -> None:
