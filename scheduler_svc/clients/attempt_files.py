@@ -24,6 +24,7 @@ class AttemptFiles:
         self._blob = blob
         # Shared by all rpcs: verifying a large artifact must leave threads for everybody else's requests.
         self._reading = asyncio.Semaphore(_PARALLEL_READS)
+        self._publishing: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def upload_urls(self, files: FileSet) -> dict[str, str]:
         """Returns, by path, URLs that take exactly the bytes announced for the next 15 minutes."""
@@ -39,19 +40,17 @@ class AttemptFiles:
     async def publish(self, files: FileSet) -> None:
         """Verifies every file and then writes the manifest, which nobody can write twice.
 
+        It goes on when its caller gives up: whoever asks again joins the reading under way, or finds the manifest.
+
         Raises:
             FilesIncomplete: a file is missing or differs, or the manifest is there for other files.
         """
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._problem(files, file)) for file in files.files]
-        for file, task in zip(files.files, tasks, strict=True):
-            problem = task.result()
-            if problem:
-                raise FilesIncomplete(file.path, problem)
-        if not await self._blob.put_if_absent(files.manifest_name, files.manifest, content_type="application/json"):
-            present = await self._blob.get_bytes(files.manifest_name, max_bytes=_MAX_MANIFEST_BYTES)
-            if present != files.manifest:
-                raise FilesIncomplete("manifest.json", "this attempt has published other files under the same name")
+        name = (files.manifest_name, files.digest)
+        task = self._publishing.get(name)
+        if task is None:
+            task = self._publishing[name] = asyncio.create_task(self._publish(files), name="publish files")
+            task.add_done_callback(lambda done: self._on_published(name, done))
+        await asyncio.shield(task)
 
     async def are_present(self, files: FileSet) -> bool:
         """Tells whether every file is there in its size; reads none of them."""
@@ -86,6 +85,37 @@ class AttemptFiles:
     async def remove(self, name: str) -> None:
         """Deletes an object; one that is not there is no error."""
         await self._blob.remove(name)
+
+    async def _publish(self, files: FileSet) -> None:
+        present = await self._present_manifest(files)
+        if present is None:
+            await self._verify(files)
+            if await self._blob.put_if_absent(files.manifest_name, files.manifest, content_type="application/json"):
+                return
+            present = await self._present_manifest(files)
+        if present != files.manifest:
+            raise FilesIncomplete("manifest.json", "lists other files that this attempt has published before")
+
+    def _on_published(self, name: tuple[str, str], task: asyncio.Task[None]) -> None:
+        del self._publishing[name]
+        if not task.cancelled():
+            task.exception()  # taken note of, even if everybody who asked has gone
+
+    async def _present_manifest(self, files: FileSet) -> bytes | None:
+        try:
+            return await self._blob.get_bytes(files.manifest_name, max_bytes=_MAX_MANIFEST_BYTES)
+        except BlobNotFound:
+            return None
+
+    async def _verify(self, files: FileSet) -> None:
+        tasks = [asyncio.create_task(self._problem(files, file)) for file in files.files]
+        try:
+            for file, problem in zip(files.files, await asyncio.gather(*tasks), strict=True):
+                if problem:
+                    raise FilesIncomplete(file.path, problem)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _problem(self, files: FileSet, file: StoredFile) -> str:
         """Says what is wrong with a stored file; nothing when it is what was announced."""

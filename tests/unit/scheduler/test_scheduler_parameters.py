@@ -1,0 +1,174 @@
+"""Defaults, and what cannot go together."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from hypothesis import given
+from hypothesis import strategies as st
+from reeltune.scheduler.v1 import training_parameters_pb2 as pb
+
+from scheduler_svc.domain.errors import InvalidField
+from scheduler_svc.domain.parameters import (
+    ComputeType,
+    DatasetFacts,
+    ModelFacts,
+    ModuleGroup,
+    Optimizer,
+    QuantizationType,
+    Schedule,
+    TrainingParameters,
+    fit_parameters,
+    parameters_from_json,
+    resolve_parameters,
+)
+from scheduler_svc.rpc.parameters_convert import given_from_proto, parameters_to_proto
+from trainer_svc.qlora.spec import TrainingSpec
+
+MODEL = ModelFacts("mdl_1", max_frames=16, has_video_processor=True)
+DATASET = DatasetFacts("ds_1", train_rows=5, eval_rows=0)
+
+given_parameters = st.fixed_dictionaries(
+    {},
+    optional={
+        "lora": st.fixed_dictionaries(
+            {},
+            optional={
+                "rank": st.integers(1, 1024),
+                "target_groups": st.lists(st.sampled_from(list(ModuleGroup)), min_size=1, unique=True),
+                "use_rslora": st.booleans(),
+            },
+        ),
+        "quantization": st.fixed_dictionaries(
+            {},
+            optional={
+                "type": st.sampled_from(list(QuantizationType)),
+                "compute_type": st.sampled_from(["BF16", "FP32"]),
+            },
+        ),
+        "sampling": st.fixed_dictionaries({}, optional={"max_frames": st.integers(1, 16), "fps": st.floats(0, 240)}),
+        "optimization": st.fixed_dictionaries(
+            {},
+            optional={
+                "epochs": st.integers(1, 1000),
+                "schedule": st.sampled_from(list(Schedule)),
+                "optimizer": st.sampled_from(list(Optimizer)),
+                "seed": st.integers(0, 2**32 - 1),
+                "gradient_checkpointing": st.booleans(),
+            },
+        ),
+        "checkpoint_every_steps": st.integers(0, 1000),
+    },
+)
+
+
+def test_an_empty_request_gets_the_defaults_of_the_contract() -> None:
+    parameters = resolve_parameters({})
+    assert parameters == TrainingParameters()
+    assert (parameters.lora.rank, parameters.lora.alpha, parameters.lora.dropout) == (16, 32, 0.05)
+    assert (parameters.optimization.epochs, parameters.optimization.max_steps) == (3, 0)
+    assert parameters.needs_4bit
+    _check_documented_defaults(parameters_to_proto(parameters))
+
+
+def _check_documented_defaults(message: pb.TrainingParameters) -> None:
+    """The contract's comments say `Default X.`; what a job shows must be that."""
+    assert (message.sampling.max_frames, message.sampling.fps, message.sampling.max_pixels) == (8, 0, 0)
+    assert (message.optimization.learning_rate, message.optimization.batch_size) == (2e-4, 4)
+    assert (message.optimization.gradient_accumulation_steps, message.optimization.warmup_ratio) == (1, 0.03)
+    assert message.optimization.schedule == pb.LEARNING_RATE_SCHEDULE_COSINE
+    assert message.optimization.gradient_checkpointing
+    assert (message.checkpoint_every_steps, message.log_every_steps, message.evaluate_every_steps) == (50, 1, 0)
+    assert list(message.lora.target_groups) == [pb.MODULE_GROUP_LANGUAGE]
+
+
+@given(given=given_parameters)
+def test_what_is_given_survives_storage_and_the_contract(given: dict[str, Any]) -> None:
+    parameters = resolve_parameters(given)
+    assert parameters_from_json(json.loads(json.dumps(parameters.to_json()))) == parameters
+    shown = given_from_proto(parameters_to_proto(parameters))
+    for section, values in given.items():
+        for name, value in values.items() if isinstance(values, dict) else [(None, values)]:
+            assert (shown[section][name] if name else shown[section]) == value
+
+
+def test_a_request_says_only_what_it_sets() -> None:
+    message = ParseDict(
+        {"lora": {"rank": 8, "dropout": 0}, "quantization": {"type": "QUANTIZATION_TYPE_NONE"}, "logEverySteps": 5},
+        pb.TrainingParameters(),
+    )
+    assert given_from_proto(message) == {
+        "lora": {"rank": 8, "dropout": 0.0},
+        "quantization": {"type": "NONE"},
+        "log_every_steps": 5,
+    }
+    assert given_from_proto(pb.TrainingParameters()) == {}
+
+
+def test_steps_take_the_place_of_epochs() -> None:
+    parameters = resolve_parameters({"optimization": {"max_steps": 7}})
+    assert (parameters.optimization.epochs, parameters.optimization.max_steps) == (None, 7)
+    assert not parameters_to_proto(parameters).optimization.HasField("epochs")
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"optimization": {"epochs": 2, "max_steps": 10}}, "parameters.optimization.max_steps"),
+        (
+            {"quantization": {"type": "NONE", "double_quantization": True}},
+            "parameters.quantization.double_quantization",
+        ),
+        ({"quantization": {"type": "NONE", "quantize_vision": True}}, "parameters.quantization.quantize_vision"),
+        (
+            {"quantization": {"quantize_vision": True}, "lora": {"target_groups": ["VISION"]}},
+            "parameters.quantization.quantize_vision",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        resolve_parameters(given)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("given", "model", "dataset", "field"),
+    [
+        ({}, ModelFacts("mdl_1", 0, has_video_processor=False), DATASET, "model_id"),
+        ({}, MODEL, DatasetFacts("ds_1", 0, 3), "dataset_id"),
+        ({"evaluate_every_steps": 10}, MODEL, DATASET, "parameters.evaluate_every_steps"),
+        ({"sampling": {"max_frames": 17}}, MODEL, DATASET, "parameters.sampling.max_frames"),
+    ],
+)
+def test_what_model_or_dataset_cannot_take_is_refused(
+    given: dict[str, Any], model: ModelFacts, dataset: DatasetFacts, field: str
+) -> None:
+    with pytest.raises(InvalidField) as refused:
+        fit_parameters(resolve_parameters(given), given, model, dataset)
+    assert refused.value.field == field
+
+
+def test_a_default_gives_way_to_the_model() -> None:
+    small = ModelFacts("mdl_1", max_frames=4, has_video_processor=True)
+    assert fit_parameters(resolve_parameters({}), {}, small, DATASET).sampling.max_frames == 4
+    unlimited = ModelFacts("mdl_1", max_frames=0, has_video_processor=True)
+    wish = {"sampling": {"max_frames": 700}}
+    assert fit_parameters(resolve_parameters(wish), wish, unlimited, DATASET).sampling.max_frames == 700
+
+
+def test_the_names_are_those_of_the_training_specification() -> None:
+    specification = TrainingSpec().to_dict()
+    renamed = {"quantization.type", "quantization.compute_type"}
+    for section, values in TrainingParameters().to_json().items():
+        assert section in specification
+        if isinstance(values, dict):
+            assert {f"{section}.{name}" for name in values if name not in specification[section]} <= renamed
+
+
+def test_the_device_decides_where_no_compute_type_is_given() -> None:
+    assert resolve_parameters({}).quantization.compute_type is ComputeType.AUTO
+    assert parameters_to_proto(resolve_parameters({})).quantization.compute_type == pb.COMPUTE_TYPE_UNSPECIFIED
