@@ -185,7 +185,9 @@ class BlobStore:
         """Writes an object to a file, which appears whole or not at all."""
         await self._run(lambda: self._client.fget_object(self.bucket, key, str(path)))
 
-    async def iter_bytes(self, key: str, *, offset: int = 0, chunk_size: int = 1024 * 1024) -> AsyncGenerator[bytes, None]:
+    async def iter_bytes(
+        self, key: str, *, offset: int = 0, chunk_size: int = 1024 * 1024
+    ) -> AsyncGenerator[bytes, None]:
         """Yields an object from `offset` on, in chunks of at most `chunk_size` bytes."""
         response = await self._run(lambda: self._client.get_object(self.bucket, key, offset=offset))
         try:

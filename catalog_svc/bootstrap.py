@@ -1,0 +1,192 @@
+"""Builds the service: opens what it needs, in order, and wires it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
+from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
+
+from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
+from catalog_svc.probe.pool import ProbePool
+from catalog_svc.rpc.dataset_servicer import DatasetServicer
+from catalog_svc.rpc.error_table import ERROR_TABLE
+from catalog_svc.rpc.list_requests import ListEntries
+from catalog_svc.rpc.model_servicer import ModelServicer
+from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
+from catalog_svc.rpc.upload_servicer import UploadServicer
+from catalog_svc.settings import CatalogSettings
+from catalog_svc.store.change_feed import ChangeFeed
+from catalog_svc.store.dataset_store import DatasetStore
+from catalog_svc.store.entry_store import EntryStore
+from catalog_svc.store.file_store import FileStore
+from catalog_svc.store.garbage_store import GarbageStore
+from catalog_svc.store.queries import MIGRATIONS, SCHEMA
+from catalog_svc.store.validation_store import ValidationStore
+from catalog_svc.usecases.collect_garbage import CollectGarbage
+from catalog_svc.usecases.manage_entries import ManageEntries
+from catalog_svc.usecases.manage_files import ManageFiles
+from catalog_svc.usecases.read_content import ReadContent
+from catalog_svc.usecases.run_validations import RunValidations
+from catalog_svc.usecases.settle_upload import SettleUpload
+from catalog_svc.usecases.upload_by_parts import UploadByParts
+from catalog_svc.usecases.upload_by_stream import UploadByStream
+from catalog_svc.usecases.validate_dataset import ValidateDataset
+from catalog_svc.usecases.validate_model import ValidateModel
+from catalog_svc.usecases.watch_entry import WatchEntry
+from meshkit.auth.keys import JwksKeys
+from meshkit.auth.principal import Caller
+from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.blob import BlobStore
+from meshkit.blob.failures import BLOB_FAILURES
+from meshkit.lifecycle import Runtime, Service
+from meshkit.postgres import Pool, migrate, open_pool
+from meshkit.postgres.failures import POSTGRES_FAILURES
+from meshkit.rpc.client import open_channel
+from meshkit.rpc.interceptors.authentication import Verifier
+from meshkit.rpc.paging import PageTokens
+from meshkit.rpc.registration import ServicerRegistration
+
+ERRORS = {**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE}
+LONG_RPCS = frozenset(
+    {
+        "/reeltune.catalog.v1.DatasetService/WatchDataset",
+        "/reeltune.catalog.v1.ModelService/WatchModel",
+        "/reeltune.catalog.v1.UploadService/UploadFile",
+        "/reeltune.catalog.v1.SnapshotService/StreamDatasetSnapshot",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All that the use cases keep things in."""
+
+    entries: EntryStore
+    files: FileStore
+    datasets: DatasetStore
+    validations: ValidationStore
+    garbage: GarbageStore
+    objects: ObjectStore
+    changes: ChangeFeed
+
+
+async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
+    """Opens database, object store and channels, and returns the service."""
+    pool = await _open_database(settings, runtime)
+    objects = await _open_object_store(settings, runtime)
+    verifier = await _verifier(settings, runtime)
+    stores = make_stores(settings, pool, objects)
+    return Service(
+        registrations=wire(settings, runtime, stores), error_table=ERRORS, verifier=verifier, long_rpcs=LONG_RPCS
+    )
+
+
+def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> Stores:
+    """Returns the stores over an open pool and object store."""
+    return Stores(
+        entries=EntryStore(pool),
+        files=FileStore(pool, settings.max_files),
+        datasets=DatasetStore(pool),
+        validations=ValidationStore(pool, timedelta(seconds=settings.validation_lease_seconds)),
+        garbage=GarbageStore(pool),
+        objects=objects,
+        changes=ChangeFeed(settings.postgres_dsn.get_secret_value()),
+    )
+
+
+def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[ServicerRegistration]:
+    """Starts the background tasks and returns the servicers."""
+    manage_entries = ManageEntries(stores.entries)
+    settle_upload = SettleUpload(stores.files, stores.objects)
+    runtime.stack.push_async_callback(settle_upload.close)
+    _start_validators(settings, runtime, stores, manage_entries)
+    _start_housekeeping(settings, runtime, stores)
+    page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
+    list_entries = ListEntries(manage_entries, page_tokens)
+    read_content = ReadContent(stores.entries, stores.files, stores.datasets, stores.objects)
+    watch_entry = WatchEntry(stores.entries, stores.changes, runtime.background.stopping)
+    by_parts = UploadByParts(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
+    by_stream = UploadByStream(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
+    dataset = DatasetServicer(manage_entries, list_entries, read_content, watch_entry, page_tokens)
+    upload = UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
+    model = ModelServicer(manage_entries, list_entries, watch_entry)
+    return [
+        ServicerRegistration(add_DatasetServiceServicer_to_server, dataset),
+        ServicerRegistration(add_ModelServiceServicer_to_server, model),
+        ServicerRegistration(add_UploadServiceServicer_to_server, upload),
+        ServicerRegistration(add_SnapshotServiceServicer_to_server, SnapshotServicer(read_content)),
+    ]
+
+
+def _start_validators(settings: CatalogSettings, runtime: Runtime, stores: Stores, manage: ManageEntries) -> None:
+    children = ProbePool(
+        settings.decode_processes, deadline_seconds=settings.decode_seconds, max_pixels=settings.max_clip_pixels
+    )
+    runtime.stack.push_async_callback(children.close)
+    validators = RunValidations(
+        validations=stores.validations,
+        validate_dataset=ValidateDataset(
+            stores.files, stores.datasets, stores.objects, children, settings.spool_dir, settings.max_clip_bytes
+        ),
+        validate_model=ValidateModel(stores.files, stores.objects, children, settings.spool_dir),
+        pool=children,
+        wanted=manage.validation_wanted,
+        lease_seconds=settings.validation_lease_seconds,
+    )
+    for number in range(1, settings.validations + 1):
+        runtime.background.start(f"validator {number}", validators.run(), is_intake=True)
+
+
+def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> None:
+    collector = CollectGarbage(
+        stores.garbage,
+        stores.files,
+        stores.entries,
+        stores.objects,
+        abandoned_after=timedelta(hours=settings.abandoned_upload_hours),
+    )
+    runtime.background.start("garbage collector", collector.run(settings.garbage_seconds), is_intake=True)
+    runtime.background.start("change feed", stores.changes.run())
+
+
+async def _open_database(settings: CatalogSettings, runtime: Runtime) -> Pool:
+    dsn = settings.postgres_dsn.get_secret_value()
+    await migrate(dsn, SCHEMA, MIGRATIONS)
+    pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size)
+    runtime.stack.push_async_callback(pool.close)
+    return pool
+
+
+async def _open_object_store(settings: CatalogSettings, runtime: Runtime) -> ObjectStore:
+    endpoint = urlsplit(settings.s3_endpoint if "://" in settings.s3_endpoint else f"http://{settings.s3_endpoint}")
+    blobs = BlobStore(
+        endpoint.netloc,
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        settings.s3_bucket,
+        public_url=settings.s3_public_url or None,
+        secure=endpoint.scheme == "https",
+        ca_file=settings.s3_ca_file,
+        max_threads=settings.s3_threads,
+    )
+    runtime.stack.push_async_callback(blobs.close)
+    await blobs.ensure_bucket()
+    return ObjectStore(blobs)
+
+
+async def _verifier(settings: CatalogSettings, runtime: Runtime) -> Verifier:
+    auth = await runtime.stack.enter_async_context(open_channel(settings.auth_target, tls_ca=settings.peer_tls_ca))
+    users = JwksKeys(user_token_keys(auth))
+    issuers = [TrustedIssuer("reeltune-auth", "reeltune", "at+jwt", Caller.USER, users)]
+    if settings.scheduler_target:
+        channel = open_channel(settings.scheduler_target, tls_ca=settings.peer_tls_ca)
+        scheduler = await runtime.stack.enter_async_context(channel)
+        grants = JwksKeys(attempt_grant_keys(scheduler))
+        issuers.append(TrustedIssuer("reeltune-scheduler", "reeltune-attempts", "ag+jwt", Caller.ATTEMPT, grants))
+    return TokenVerifier(issuers)

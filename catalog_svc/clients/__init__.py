@@ -1,0 +1,1 @@
+"""The object store, and the services whose tokens are accepted here."""

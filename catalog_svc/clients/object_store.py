@@ -1,0 +1,197 @@
+"""Where the catalog's bytes lie in the object store, and how they get there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from catalog_svc.domain.entry import EntryId
+from catalog_svc.domain.upload import PART_BYTES, FileHeader, Part, UploadId
+from meshkit.blob import BlobNotFound, BlobStore
+
+URL_TTL = timedelta(minutes=15)
+_CHUNK_BYTES = 1024 * 1024
+
+
+class BytesMissing(Exception):
+    """There are no such bytes: they were never sent, or have been moved or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a stream of bytes turned out to be."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """A secret address and when it ends."""
+
+    url: str
+    expire_time: datetime
+
+
+class ObjectStore:
+    """The catalog's part of the bucket.
+
+    Verified content lies under its digest: `datasets/{id}/clips/{sha256}` and `models/{id}/{sha256}`; what is on its
+    way lies under `uploads/{upload_id}`, the only place that a presigned URL can write to.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    def read_url(self, entry_id: EntryId, sha256: str) -> SignedUrl:
+        """Returns where to GET verified content."""
+        expire_time = datetime.now(UTC) + URL_TTL
+        return SignedUrl(self._blobs.presign_get(content_key(entry_id, sha256), URL_TTL), expire_time)
+
+    def write_url(self, upload_id: UploadId, multipart_id: str | None, part: Part) -> str:
+        """Returns where to PUT one part, of exactly its length."""
+        key = upload_key(upload_id)
+        if multipart_id is None:
+            return self._blobs.presign_put(key, URL_TTL, length=part.size_bytes)
+        return self._blobs.presign_part(key, multipart_id, part.number, URL_TTL, length=part.size_bytes)
+
+    async def begin_parts(self, upload_id: UploadId) -> str:
+        """Starts a multipart upload and returns S3's name for it."""
+        return await self._blobs.create_multipart(upload_key(upload_id))
+
+    async def put_part(self, upload_id: UploadId, multipart_id: str | None, number: int, data: bytes) -> None:
+        """Writes a part, or the whole staged object where there are no parts."""
+        if multipart_id is None:
+            await self._blobs.put_bytes(upload_key(upload_id), data)
+        else:
+            await self._blobs.put_part(upload_key(upload_id), multipart_id, number, data)
+
+    async def missing_parts(self, upload_id: UploadId, multipart_id: str, parts: Sequence[Part]) -> tuple[int, ...]:
+        """Assembles the parts if all are there with the right lengths, else returns the numbers of those that are not.
+
+        Raises:
+            BytesMissing: the multipart upload is not there, as it was assembled or aborted before.
+        """
+        key = upload_key(upload_id)
+        try:
+            arrived = {part.number: part for part in await self._blobs.list_parts(key, multipart_id)}
+            missing = tuple(
+                part.number
+                for part in parts
+                if part.number not in arrived or arrived[part.number].size != part.size_bytes
+            )
+            if not missing:
+                etags = [(part.number, arrived[part.number].etag) for part in parts]
+                await self._blobs.complete_multipart(key, multipart_id, etags)
+            return missing
+        except BlobNotFound as error:
+            raise BytesMissing(f"multipart upload of {upload_id}") from error
+
+    async def staged_size(self, upload_id: UploadId) -> int | None:
+        """Returns the length of the staged object, or None if there is none."""
+        try:
+            return (await self._blobs.stat(upload_key(upload_id))).size
+        except BlobNotFound:
+            return None
+
+    async def settle_small(self, upload_id: UploadId, header: FileHeader) -> Digest:
+        """Reads a staged object that fits into memory, and stores it under its digest if it is the announced one.
+
+        What is stored is exactly what was verified: the staged object can be overwritten as long as its URL lives.
+
+        Raises:
+            BytesMissing: there is no staged object.
+        """
+        data = b"".join([chunk async for chunk in self._staged(upload_id, header.size_bytes + 1)])
+        digest = Digest(len(data), hashlib.sha256(data).hexdigest())
+        if digest == Digest(header.size_bytes, header.sha256):
+            await self._blobs.put_bytes(content_key(header.parent_id, header.sha256), data)
+        return digest
+
+    async def settle_large(self, upload_id: UploadId, header: FileHeader) -> Digest:
+        """Reads an assembled object through, and has the store copy it under its digest if it is the announced one.
+
+        Once assembled, no part URL can write it any more, so what is copied is what was read.
+
+        Raises:
+            BytesMissing: there is no assembled object.
+        """
+        hasher, size = hashlib.sha256(), 0
+        async for chunk in self._staged(upload_id, header.size_bytes + 1):
+            hasher.update(chunk)
+            size += len(chunk)
+        digest = Digest(size, hasher.hexdigest())
+        if digest == Digest(header.size_bytes, header.sha256):
+            await self._blobs.copy(upload_key(upload_id), content_key(header.parent_id, header.sha256))
+        return digest
+
+    async def read(self, entry_id: EntryId, sha256: str, max_bytes: int) -> bytes:
+        """Returns verified content of at most that length."""
+        return await self._blobs.get_bytes(content_key(entry_id, sha256), max_bytes=max_bytes)
+
+    async def read_beginning(self, entry_id: EntryId, sha256: str, length: int) -> bytes:
+        """Returns the first `length` bytes of verified content, or all if there are fewer."""
+        stream = self._blobs.iter_bytes(content_key(entry_id, sha256), chunk_size=min(length, _CHUNK_BYTES))
+        data = bytearray()
+        async with contextlib.aclosing(stream):
+            async for chunk in stream:
+                data += chunk
+                if len(data) >= length:
+                    break
+        return bytes(data[:length])
+
+    async def download(self, entry_id: EntryId, sha256: str, size_bytes: int, path: Path) -> None:
+        """Writes verified content to a file."""
+        if size_bytes <= PART_BYTES:  # one request less, and most clips are small
+            await asyncio.to_thread(path.write_bytes, await self.read(entry_id, sha256, size_bytes))
+        else:
+            await self._blobs.get_file(content_key(entry_id, sha256), path)
+
+    async def remove_content(self, entry_id: EntryId, sha256: str) -> None:
+        """Removes content."""
+        await self._blobs.remove(content_key(entry_id, sha256))
+
+    async def remove_upload(self, upload_id: UploadId, multipart_id: str | None) -> None:
+        """Removes what is staged of an upload."""
+        if multipart_id is not None:
+            await self._blobs.abort_multipart(upload_key(upload_id), multipart_id)
+        await self._blobs.remove(upload_key(upload_id))
+
+    async def remove_entry(self, entry_id: EntryId) -> int:
+        """Removes all content of an entry; returns how many objects there were."""
+        return await self._blobs.remove_prefix(entry_prefix(entry_id))
+
+    async def _staged(self, upload_id: UploadId, most: int) -> AsyncGenerator[bytes, None]:
+        """Yields the staged object; stops early once more than was announced has come."""
+        stream = self._blobs.iter_bytes(upload_key(upload_id), chunk_size=_CHUNK_BYTES)
+        count = 0
+        try:
+            async with contextlib.aclosing(stream):
+                async for chunk in stream:
+                    yield chunk
+                    count += len(chunk)
+                    if count >= most:
+                        return
+        except BlobNotFound as error:
+            raise BytesMissing(f"staged object of {upload_id}") from error
+
+
+def entry_prefix(entry_id: EntryId) -> str:
+    """Returns what the keys of an entry's content begin with."""
+    return f"datasets/{entry_id}/" if entry_id.startswith("ds_") else f"models/{entry_id}/"
+
+
+def content_key(entry_id: EntryId, sha256: str) -> str:
+    """Returns the key of verified content."""
+    folder = "clips/" if entry_id.startswith("ds_") else ""
+    return f"{entry_prefix(entry_id)}{folder}{sha256}"
+
+
+def upload_key(upload_id: UploadId) -> str:
+    """Returns the key of what is on its way."""
+    return f"uploads/{upload_id}"

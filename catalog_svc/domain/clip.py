@@ -1,0 +1,65 @@
+"""Clips: what decoding found, and what can be wrong with one."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class ClipFault(enum.StrEnum):
+    """Why a file is no usable clip; the value is the reason of the issue."""
+
+    EMPTY = "CLIP_EMPTY"
+    NOT_VIDEO = "CLIP_NOT_VIDEO"
+    TRUNCATED = "CLIP_TRUNCATED"
+    UNDECODABLE = "CLIP_UNDECODABLE"
+    TIMEOUT = "CLIP_TIMEOUT"
+    TOO_LARGE = "CLIP_TOO_LARGE"
+
+
+REMEDIES = {
+    ClipFault.EMPTY: "upload the clip again from the original, or remove it and its rows",
+    ClipFault.NOT_VIDEO: "upload a video in MP4, MOV, Matroska, WebM, AVI or MPEG-TS, or remove the file and its rows",
+    ClipFault.TRUNCATED: "upload the clip again from the original: its end is missing",
+    ClipFault.UNDECODABLE: "encode the clip again, such as H.264 in MP4, and upload it, or remove it and its rows",
+    ClipFault.TIMEOUT: "encode the clip again, shorter or smaller, and upload it, or remove it and its rows",
+    ClipFault.TOO_LARGE: "scale the clip down and upload it again, or remove it and its rows",
+}
+
+# What depends on the machine's load must be tried again by the next validation; all else is a property of the bytes.
+TRANSIENT_FAULTS = frozenset({ClipFault.TIMEOUT})
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedClip:
+    """What decoding every frame of a clip found."""
+
+    frame_count: int
+    duration_seconds: float
+    fps: float
+    width: int
+    height: int
+    codec: str
+    damaged_frames: int = 0
+    """Frames that decoded with visible damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyClip:
+    """Why a file is no usable clip."""
+
+    fault: ClipFault
+    detail: str
+
+
+ProbeOutcome = DecodedClip | FaultyClip
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip of a dataset, ready to be read."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    decoded: DecodedClip

@@ -1,0 +1,154 @@
+"""What can go wrong in the catalog, by type. Every text tells what is wrong and what to do next."""
+
+from __future__ import annotations
+
+
+class CatalogError(Exception):
+    """The base of the catalog's own errors."""
+
+
+class EntryNotFound(CatalogError):
+    """No such dataset or model, or not the caller's to see: which of the two, nobody may learn."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"there is no such {kind.lower()} among those that you may use; check its id")
+        self.kind = kind
+
+
+class EntryExists(CatalogError):
+    """The owner has an entry of that name already."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"you have a {kind.lower()} named {name!r} already; choose another name or use that one")
+        self.kind = kind
+        self.name = name
+
+
+class StateConflict(CatalogError):
+    """The action is not possible in the entry's present state."""
+
+    def __init__(self, kind: str, state: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"the {kind.lower()} is {state}; this needs it to be {' or '.join(allowed)}")
+        self.kind = kind
+        self.state = state
+        self.allowed = allowed
+
+
+class RequestIdReused(CatalogError):
+    """The same request_id came with another body."""
+
+    def __init__(self) -> None:
+        super().__init__("request_id was used before for a different request; send a new UUID with each new request")
+
+
+class EtagMismatch(CatalogError):
+    """The entry has changed since the caller read it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the {kind.lower()} has changed since you read it; get it again and repeat the change")
+        self.kind = kind
+
+
+class InvalidField(CatalogError):
+    """A field of the request breaks a rule that the contract cannot express."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+class FileNotAllowed(CatalogError):
+    """A file that its parent can never hold."""
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}: {problem}; {remedy}")
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+
+
+class FileTooLarge(CatalogError):
+    """The file, or the number of files, is more than the operator allows."""
+
+    def __init__(self, path: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{path} has {size_bytes} bytes; this service takes files of at most {limit_bytes} bytes")
+        self.path = path
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class TooManyFiles(CatalogError):
+    """The parent holds as many files as the operator allows."""
+
+    def __init__(self, kind: str, limit: int) -> None:
+        super().__init__(f"the {kind.lower()} holds {limit} files, the most this service allows; split it in two")
+        self.kind = kind
+        self.limit = limit
+
+
+class StoredFileNotFound(CatalogError):
+    """The parent holds no file of that path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is no file {path!r} in it; ListFiles shows those there are")
+        self.path = path
+
+
+class ClipNotFound(CatalogError):
+    """The dataset holds no clip of that path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the dataset holds no clip {path!r}; ListSamples shows those there are")
+        self.path = path
+
+
+class UploadNotFound(CatalogError):
+    """No such upload, or not the caller's."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such upload of yours; it may have expired: create it again")
+
+
+class UploadIncomplete(CatalogError):
+    """Parts of the upload have not arrived, or with the wrong length."""
+
+    def __init__(self, missing: tuple[int, ...], part_count: int) -> None:
+        shown = ", ".join(str(number) for number in missing[:20]) + (" …" if len(missing) > 20 else "")
+        super().__init__(
+            f"{len(missing)} of {part_count} parts are missing or have the wrong length: {shown}; "
+            "PUT them (CreateUpload gives fresh URLs) and complete the upload again"
+        )
+        self.missing = missing
+        self.part_count = part_count
+
+
+class DigestMismatch(CatalogError):
+    """The bytes that arrived are not those that were announced."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(f"the bytes of {path} have SHA-256 {found}, announced was {expected}; send the file again")
+        self.path = path
+        self.expected = expected
+        self.found = found
+
+
+class LengthMismatch(CatalogError):
+    """Fewer or more bytes arrived than were announced."""
+
+    def __init__(self, path: str, expected: int, found: int) -> None:
+        super().__init__(f"{found} bytes of {path} arrived, {expected} were announced; send the file again")
+        self.path = path
+        self.expected = expected
+        self.found = found
+
+
+class ServiceStopping(CatalogError):
+    """A long stream ends because the service does."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is restarting; call again in a few seconds")
+
+
+class LeaseLost(CatalogError):
+    """Another replica took over the validation, or the entry is gone. Never leaves the service."""

@@ -1,0 +1,106 @@
+"""Samples in canonical form: conversations about clips."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TRAIN_SPLIT = "train"
+
+
+class AnnotationFormat(enum.StrEnum):
+    """How an annotation file was understood."""
+
+    CONTENT_PARTS = "CONTENT_PARTS"
+    COLUMNS = "COLUMNS"
+
+
+class Role(enum.StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """A clip of the dataset, or a stretch of one; None: as the job says."""
+
+    path: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    max_pixels: int | None = None
+
+
+ContentPart = TextPart | VideoPart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn."""
+
+    role: Role
+    content: tuple[ContentPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example."""
+
+    sample_id: str
+    split: str
+    messages: tuple[Message, ...]
+
+    def videos(self) -> tuple[VideoPart, ...]:
+        """Returns the clips it shows, in order."""
+        return tuple(part for message in self.messages for part in message.content if isinstance(part, VideoPart))
+
+
+def content_id(messages: tuple[Message, ...]) -> str:
+    """Returns an id that depends on what is said and shown only, so that the same row has it in every upload."""
+    return hashlib.sha256(canonical_json(messages_to_json(messages)).encode()).hexdigest()[:24]
+
+
+def canonical_json(value: Any) -> str:
+    """Returns the one JSON text of a value: sorted keys, no spaces, UTF-8 characters as they are."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def messages_to_json(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """Returns the turns as JSON values, without what is absent."""
+    return [
+        {"role": message.role.value, "content": [_part_to_json(part) for part in message.content]}
+        for message in messages
+    ]
+
+
+def messages_from_json(value: list[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """Inverts `messages_to_json`."""
+    return tuple(
+        Message(Role(turn["role"]), tuple(_part_from_json(part) for part in turn["content"])) for turn in value
+    )
+
+
+def _part_to_json(part: ContentPart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"text": part.text}
+    values = {name: getattr(part, name) for name in VideoPart.__slots__}
+    return {"video": {name: value for name, value in values.items() if value is not None}}
+
+
+def _part_from_json(value: Mapping[str, Any]) -> ContentPart:
+    return TextPart(value["text"]) if "text" in value else VideoPart(**value["video"])

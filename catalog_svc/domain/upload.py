@@ -1,0 +1,73 @@
+"""Uploads: a file on its way into an entry, and the parts that it is sent in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType
+
+from catalog_svc.domain.entry import EntryId, EntryKind
+
+UploadId = NewType("UploadId", str)
+
+PART_BYTES = 8 * 1024 * 1024
+MAX_PARTS = 10_000
+"""S3's limit; larger files get larger parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """Which file is to come."""
+
+    parent_id: EntryId
+    path: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def parent_kind(self) -> EntryKind:
+        return EntryKind.DATASET if self.parent_id.startswith("ds_") else EntryKind.MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file in place."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file on its way."""
+
+    id: UploadId
+    owner_id: str
+    header: FileHeader
+    multipart_id: str | None
+    """S3's name for the multipart upload; None for a file that fits into one PUT."""
+    stored: StoredFile | None = None
+    """The file in place, once the upload is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of the file, sent by one PUT."""
+
+    number: int
+    offset_bytes: int
+    size_bytes: int
+
+
+def plan_parts(size_bytes: int) -> tuple[Part, ...]:
+    """Returns the parts of a file of that size: all but the last equally long; an empty file is one empty part."""
+    length = part_length(size_bytes)
+    offsets = range(0, max(size_bytes, 1), length)
+    return tuple(Part(n, offset, min(length, size_bytes - offset)) for n, offset in enumerate(offsets, start=1))
+
+
+def part_length(size_bytes: int) -> int:
+    """Returns the length of all parts but the last: 8 MiB, or as many times that as MAX_PARTS demands."""
+    return PART_BYTES * max(1, -(-size_bytes // (PART_BYTES * MAX_PARTS)))

@@ -1,0 +1,1 @@
+"""Reading of files from strangers, in child processes that may be killed at any time."""

@@ -1,0 +1,112 @@
+"""One probe child, seen from the service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from catalog_svc.probe.protocol import MAX_LINE_BYTES, BadAnswer, decode, encode
+
+CHILD_COMMAND = (sys.executable, "-m", "catalog_svc.probe.child")
+_START_SECONDS = 30.0
+# Neither credentials nor addresses of the service reach a child: its environment is made anew.
+_PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TZ", "VIRTUAL_ENV")
+
+
+class ChildDied(Exception):
+    """The child ended, or talked nonsense, while it worked on a file."""
+
+
+class ChildTooSlow(Exception):
+    """The child was killed at the deadline."""
+
+
+class ProbeChild:
+    """A running child that answers one request at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.requests = 0
+
+    @classmethod
+    async def start(cls, command: Sequence[str] = CHILD_COMMAND) -> ProbeChild:
+        """Starts a child and waits until it is ready; raises ChildDied."""
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+            limit=MAX_LINE_BYTES,
+        )
+        child = cls(process)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                hello = await child._answer()
+        except TimeoutError:
+            await child.kill()
+            raise ChildDied(f"not ready within {_START_SECONDS:g} s") from None
+        except BaseException:
+            await child.kill()
+            raise
+        structlog.get_logger().debug("probe.started", pid=child.pid, has_no_network=hello.get("has_no_network"))
+        return child
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Returns the child's answer.
+
+        Raises:
+            ChildTooSlow, ChildDied: there is none, and the child is dead.
+        """
+        self.requests += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await self._send(encode({**request, "seconds": seconds}))
+                return await self._answer()
+        except TimeoutError:
+            await self.kill()
+            raise ChildTooSlow(f"no answer within {seconds:g} s") from None
+        except BaseException:
+            # A cancelled request, too, leaves a child whose next answer would be to the wrong question.
+            await self.kill()
+            raise
+
+    async def kill(self) -> None:
+        """Ends the child with SIGKILL and waits until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line)
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise ChildDied("its input is closed") from error
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        try:
+            line = await self._process.stdout.readuntil(b"\n")
+            return decode(line)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise ChildDied("it ended") from error
+        except (asyncio.LimitOverrunError, BadAnswer) as error:
+            raise ChildDied(f"it talks nonsense: {error}") from error

@@ -1,0 +1,109 @@
+"""How the errors of this service look to a client."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import grpc
+
+from catalog_svc.domain.errors import (
+    ClipNotFound,
+    DigestMismatch,
+    EntryExists,
+    EntryNotFound,
+    EtagMismatch,
+    FileNotAllowed,
+    FileTooLarge,
+    InvalidField,
+    LengthMismatch,
+    RequestIdReused,
+    ServiceStopping,
+    StateConflict,
+    StoredFileNotFound,
+    TooManyFiles,
+    UploadIncomplete,
+    UploadNotFound,
+)
+from meshkit.rpc.failure import ErrorTable, Failure, FieldViolation, PreconditionViolation, invalid_field
+from meshkit.rpc.filtering import FilterError, filter_failure
+
+
+def _state_conflict(error: StateConflict) -> Failure:
+    reason = f"{error.kind}_STATE_CONFLICT"
+    return Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        reason,
+        str(error),
+        {"state": error.state, "allowed": ",".join(error.allowed)},
+        precondition_violations=(PreconditionViolation(reason, error.kind.lower(), str(error)),),
+    )
+
+
+def _file_not_allowed(error: FileNotAllowed) -> Failure:
+    return Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "FILE_NOT_ALLOWED",
+        str(error),
+        {"path": error.path, "problem": error.problem, "remedy": error.remedy},
+        field_violations=(FieldViolation("path", f"{error.problem}; {error.remedy}", "FILE_NOT_ALLOWED"),),
+    )
+
+
+def _upload_incomplete(error: UploadIncomplete) -> Failure:
+    return Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "UPLOAD_INCOMPLETE",
+        str(error),
+        {"missing_parts": ",".join(map(str, error.missing[:20])), "missing_count": str(len(error.missing))},
+        precondition_violations=(PreconditionViolation("UPLOAD_INCOMPLETE", "upload", str(error)),),
+    )
+
+
+ERROR_TABLE: ErrorTable = {
+    FilterError: filter_failure,
+    InvalidField: lambda error: invalid_field(error.field, error.description),
+    # Without the id: what is foreign and what is absent answer the same bytes.
+    EntryNotFound: lambda error: Failure(grpc.StatusCode.NOT_FOUND, f"{error.kind}_NOT_FOUND", str(error)),
+    EntryExists: lambda error: Failure(
+        grpc.StatusCode.ALREADY_EXISTS, f"{error.kind}_EXISTS", str(error), {"name": error.name}
+    ),
+    StateConflict: _state_conflict,
+    RequestIdReused: lambda error: Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "REQUEST_ID_REUSED",
+        str(error),
+        field_violations=(FieldViolation("request_id", str(error), "REQUEST_ID_REUSED"),),
+    ),
+    EtagMismatch: lambda error: Failure(grpc.StatusCode.ABORTED, "ETAG_MISMATCH", str(error)),
+    FileNotAllowed: _file_not_allowed,
+    FileTooLarge: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "FILE_TOO_LARGE",
+        str(error),
+        {"path": error.path, "size_bytes": str(error.size_bytes), "limit_bytes": str(error.limit_bytes)},
+    ),
+    TooManyFiles: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_FILES", str(error), {"limit": str(error.limit)}
+    ),
+    StoredFileNotFound: lambda error: Failure(
+        grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND", str(error), {"path": error.path}
+    ),
+    ClipNotFound: lambda error: Failure(grpc.StatusCode.NOT_FOUND, "CLIP_NOT_FOUND", str(error), {"path": error.path}),
+    UploadNotFound: lambda error: Failure(grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND", str(error)),
+    UploadIncomplete: _upload_incomplete,
+    DigestMismatch: lambda error: Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "DIGEST_MISMATCH",
+        str(error),
+        {"path": error.path, "expected": error.expected, "found": error.found},
+    ),
+    LengthMismatch: lambda error: Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "LENGTH_MISMATCH",
+        str(error),
+        {"path": error.path, "expected": str(error.expected), "found": str(error.found)},
+    ),
+    ServiceStopping: lambda error: Failure(
+        grpc.StatusCode.UNAVAILABLE, "SERVICE_STOPPING", str(error), retry_after=timedelta(seconds=2)
+    ),
+}

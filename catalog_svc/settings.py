@@ -1,0 +1,59 @@
+"""The settings of the catalog service, from environment variables that begin with `CATALOG_`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from meshkit.settings import ServiceSettings
+
+
+class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
+    """Where the service keeps its data, and how much it takes."""
+
+    postgres_dsn: SecretStr
+    postgres_pool_size: int = Field(default=10, ge=2, le=100)
+    page_token_secret: SecretStr = Field(min_length=16)
+
+    s3_endpoint: str
+    """Where this service reaches the object store, e.g. `http://127.0.0.1:8333`."""
+    s3_public_url: str = ""
+    """Where clients reach it, e.g. `https://127.0.0.1:8443/s3`; empty: at the endpoint."""
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_bucket: str = "reeltune"
+    s3_ca_file: Path | None = None
+    """PEM of the authority of the store's certificate."""
+    s3_threads: int = Field(default=16, ge=1, le=256)
+
+    auth_target: str
+    """`host:port` of the auth service, which signs user tokens."""
+    scheduler_target: str = ""
+    """`host:port` of the scheduler, which signs attempt grants; empty: no attempt is admitted."""
+    peer_tls_ca: Path | None = None
+    """PEM of the authority of these services' certificates; None: no TLS between services."""
+
+    unary_deadline_seconds: float = Field(default=120, gt=0)
+    """Longer than elsewhere: CompleteUpload reads the whole file once."""
+
+    max_file_bytes: int = Field(default=50 * 1024**3, ge=1)
+    max_files: int = Field(default=200_000, ge=1)
+    """Of one dataset or model."""
+    abandoned_upload_hours: float = Field(default=24, gt=0)
+    garbage_seconds: float = Field(default=5, gt=0)
+    """Pause between two rounds of the collector."""
+
+    decode_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    """Clips decoded at once."""
+    decode_seconds: float = Field(default=30, gt=0)
+    """Longest time for one clip."""
+    max_clip_bytes: int = Field(default=4 * 1024**3, ge=1)
+    max_clip_pixels: int = Field(default=40_000_000, ge=1)
+    """Width times height of a frame."""
+    validations: int = Field(default=2, ge=1, le=32)
+    """Datasets and models validated at once; they share the decode processes."""
+    validation_lease_seconds: float = Field(default=30, gt=0)
+    spool_dir: Path | None = None
+    """Where clips lie while they are decoded; None: the system's folder for temporary files."""

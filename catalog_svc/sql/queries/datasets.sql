@@ -1,0 +1,87 @@
+-- name: reset_findings
+-- Begins a new set of findings.
+INSERT INTO dataset_findings (dataset_id) VALUES ($1)
+ON CONFLICT (dataset_id) DO UPDATE
+SET clips = 0, clips_checked = 0, duration_seconds = 0, rows = 0, train_rows = 0, eval_rows = 0, errors = 0, warnings = 0,
+    annotation_format = NULL, fingerprint = '';
+
+-- name: delete_transient_probes
+-- Forgets the faults that may have been the machine's and not the clip's.
+DELETE FROM clip_probes WHERE dataset_id = $1 AND fault = ANY ($2::text[]);
+
+-- name: delete_issues
+-- Forgets the issues of the validation before.
+DELETE FROM dataset_issues WHERE dataset_id = $1;
+
+-- name: delete_samples
+-- Forgets the samples of the validation before.
+DELETE FROM samples WHERE dataset_id = $1;
+
+-- name: set_progress
+-- Notes how far a validation has come.
+UPDATE dataset_findings SET clips = $2, clips_checked = $3, duration_seconds = $4 WHERE dataset_id = $1;
+
+-- name: set_findings
+-- Sets what a validation found in the end.
+UPDATE dataset_findings
+SET clips = $2, clips_checked = $3, duration_seconds = $4, rows = $5, train_rows = $6, eval_rows = $7, errors = $8,
+    warnings = $9, annotation_format = $10, fingerprint = $11
+WHERE dataset_id = $1;
+
+-- name: list_probes
+-- Lists what decoding has found in a dataset so far.
+SELECT * FROM clip_probes WHERE dataset_id = $1;
+
+-- name: put_probes
+-- Keeps what decoding found.
+INSERT INTO clip_probes (dataset_id, sha256, fault, detail, frame_count, duration_seconds, fps, width, height, codec, damaged_frames)
+SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::float8[], $7::float8[], $8::int[], $9::int[],
+                         $10::text[], $11::bigint[])
+ON CONFLICT (dataset_id, sha256) DO NOTHING;
+
+-- name: insert_issues
+-- Adds issues in their order.
+INSERT INTO dataset_issues (dataset_id, position, severity, reason, file, row, field, message, remedy)
+SELECT $1, * FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[]);
+
+-- name: insert_samples
+-- Adds samples in their order.
+INSERT INTO samples (dataset_id, position, sample_id, split, messages)
+SELECT $1, position, sample_id, split, messages::jsonb
+FROM unnest($2::int[], $3::text[], $4::text[], $5::text[]) AS row (position, sample_id, split, messages);
+
+-- name: list_issues
+-- Lists the issues of a dataset that the viewer may see, from a position on.
+SELECT i.* FROM dataset_issues i JOIN entries e ON e.id = i.dataset_id
+WHERE i.dataset_id = $1 AND i.position > $4
+  AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+ORDER BY i.position
+LIMIT $5;
+
+-- name: list_samples
+-- Lists the samples of a READY dataset that the viewer may see, from a position on.
+SELECT s.* FROM samples s JOIN entries e ON e.id = s.dataset_id
+WHERE s.dataset_id = $1 AND s.position > $4 AND ($5 = '' OR s.split = $5) AND e.state = 'READY'
+  AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+ORDER BY s.position
+LIMIT $6;
+
+-- name: list_clips
+-- Lists the clips of a dataset that the viewer may see, by path, from a position on.
+SELECT f.path, f.sha256, f.size_bytes, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+FROM files f
+JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
+JOIN entries e ON e.id = f.entry_id
+WHERE f.entry_id = $1 AND f.path > $4
+  AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+ORDER BY f.path
+LIMIT $5;
+
+-- name: find_clips
+-- Finds clips of a dataset that the viewer may see, by their paths.
+SELECT f.path, f.sha256, f.size_bytes, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+FROM files f
+JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
+JOIN entries e ON e.id = f.entry_id
+WHERE f.entry_id = $1 AND f.path = ANY ($4::text[])
+  AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3);

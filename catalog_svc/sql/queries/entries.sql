@@ -1,0 +1,109 @@
+-- name: remember_request
+-- Claims a request id for a new entry; returns nothing if the id was used before.
+INSERT INTO requests (owner_id, request_id, digest, entry_id)
+VALUES ($1, $2::uuid, $3, $4)
+ON CONFLICT DO NOTHING
+RETURNING entry_id;
+
+-- name: find_request
+-- Finds what an earlier use of a request id did.
+SELECT digest, entry_id, create_time FROM requests WHERE owner_id = $1 AND request_id = $2::uuid;
+
+-- name: delete_old_requests
+-- Forgets request ids after their time.
+DELETE FROM requests WHERE create_time < now() - $1::interval;
+
+-- name: insert_entry
+-- Adds an entry.
+INSERT INTO entries (id, kind, owner_id, name, description, visibility)
+VALUES ($1, $2, $3, $4, $5, $6)
+RETURNING *;
+
+-- name: get_entry
+-- Gets an entry that the viewer may see: their own, a shared one, or the one of their grant.
+SELECT * FROM entry_details
+WHERE id = $1 AND kind = $2
+  AND (($3::text IS NOT NULL AND (owner_id = $3 OR visibility = 'SHARED')) OR id = $4);
+
+-- name: lock_own_entry
+-- Gets an entry for its owner and keeps others from changing it until the transaction ends.
+SELECT * FROM entries WHERE id = $1 AND kind = $2 AND owner_id = $3 FOR UPDATE;
+
+-- name: list_entries
+-- Lists what a user may see, newest first, from a position on. Two index scans: their own, and others' shared ones.
+SELECT * FROM (
+    (SELECT * FROM entry_details
+     WHERE owner_id = $2 AND kind = $1 AND (create_time, id) < ($3, $4)
+       AND lower(name) LIKE ALL ($5::text[]) AND lower(name) NOT LIKE ALL ($6::text[])
+       AND state = ANY ($7::text[]) AND visibility = ANY ($8::text[])
+       AND owner_id = ALL ($9::text[]) AND owner_id <> ALL ($10::text[])
+     ORDER BY create_time DESC, id DESC LIMIT $11)
+    UNION ALL
+    (SELECT * FROM entry_details
+     WHERE visibility = 'SHARED' AND kind = $1 AND owner_id <> $2 AND (create_time, id) < ($3, $4)
+       AND lower(name) LIKE ALL ($5::text[]) AND lower(name) NOT LIKE ALL ($6::text[])
+       AND state = ANY ($7::text[]) AND visibility = ANY ($8::text[])
+       AND owner_id = ALL ($9::text[]) AND owner_id <> ALL ($10::text[])
+     ORDER BY create_time DESC, id DESC LIMIT $11)
+) AS visible
+ORDER BY create_time DESC, id DESC
+LIMIT $11;
+
+-- name: update_entry
+-- Sets what its owner may change; nulls leave the value.
+UPDATE entries
+SET name = COALESCE($2, name), description = COALESCE($3, description), visibility = COALESCE($4, visibility),
+    revision = revision + 1, update_time = now()
+WHERE id = $1;
+
+-- name: delete_entry
+-- Deletes an entry of this owner with everything that hangs on it.
+DELETE FROM entries WHERE id = $1 AND kind = $2 AND owner_id = $3 RETURNING id;
+
+-- name: discard_uploads_of_entry
+-- Turns the uploads of a deleted entry into garbage.
+WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id, complete_time)
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
+SELECT 'UPLOAD', $1, id, multipart_id FROM gone WHERE complete_time IS NULL;
+
+-- name: discard_entry
+-- Has the objects of a deleted entry removed: now, and again when uploads that were running meanwhile have ended.
+INSERT INTO garbage (kind, entry_id, due_time)
+VALUES ('ENTRY', $1, now()), ('ENTRY', $1, now() + interval '1 hour');
+
+-- name: begin_validation
+-- Sends an entry to the validators.
+UPDATE entries
+SET state = 'PROCESSING', revision = revision + 1, update_time = now(), lease_token = NULL, lease_expire_time = NULL
+WHERE id = $1;
+
+-- name: claim_validation
+-- Leases the entry that has waited longest for a validator, if there is one that nobody else works on.
+UPDATE entries
+SET lease_token = $1, lease_expire_time = now() + $2::interval
+WHERE id = (
+    SELECT id FROM entries
+    WHERE state = 'PROCESSING' AND (lease_expire_time IS NULL OR lease_expire_time < now())
+    ORDER BY update_time
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING *;
+
+-- name: renew_validation
+-- Extends a lease; returns nothing if it is lost.
+UPDATE entries SET lease_expire_time = now() + $3::interval
+WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING'
+RETURNING id;
+
+-- name: release_validation
+-- Gives a lease back, so that another replica goes on at once.
+UPDATE entries SET lease_token = NULL, lease_expire_time = NULL
+WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING';
+
+-- name: end_validation
+-- Sets the state that a validation ends with; returns nothing if its lease is lost.
+UPDATE entries
+SET state = $3, revision = revision + 1, update_time = now(), lease_token = NULL, lease_expire_time = NULL
+WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING'
+RETURNING id;

@@ -1,0 +1,53 @@
+-- name: list_files
+-- Lists the files of an entry for its owner, by path, from a position on.
+SELECT f.* FROM files f JOIN entries e ON e.id = f.entry_id
+WHERE f.entry_id = $1 AND e.owner_id = $2 AND f.path > $3
+ORDER BY f.path
+LIMIT $4;
+
+-- name: list_all_files
+-- Lists all files of an entry, for those who validate it.
+SELECT * FROM files WHERE entry_id = $1 ORDER BY path;
+
+-- name: list_visible_files
+-- Lists all files of an entry that the viewer may see.
+SELECT f.* FROM files f JOIN entries e ON e.id = f.entry_id
+WHERE f.entry_id = $1
+  AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+ORDER BY f.path;
+
+-- name: find_file
+-- Finds the file at a path.
+SELECT * FROM files WHERE entry_id = $1 AND path = $2;
+
+-- name: find_content
+-- Tells whether an entry holds these bytes under any path.
+SELECT EXISTS (SELECT FROM files WHERE entry_id = $1 AND sha256 = $2 AND size_bytes = $3);
+
+-- name: find_path_conflict
+-- Finds a file whose path goes through this one, or through which this one goes.
+SELECT path FROM files
+WHERE entry_id = $1 AND (path = ANY ($3::text[]) OR (path > $2 || '/' AND path < $2 || '0'))
+LIMIT 1;
+
+-- name: put_file
+-- Puts a file in place, instead of one at the same path if there is one.
+INSERT INTO files (entry_id, path, sha256, size_bytes)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (entry_id, path) DO UPDATE
+SET sha256 = EXCLUDED.sha256, size_bytes = EXCLUDED.size_bytes, create_time = now()
+RETURNING *;
+
+-- name: delete_file
+-- Removes a file from its entry.
+DELETE FROM files WHERE entry_id = $1 AND path = $2 RETURNING *;
+
+-- name: change_content
+-- Notes that an entry's files have changed.
+UPDATE entries
+SET state = $2, file_count = file_count + $3, size_bytes = size_bytes + $4, revision = revision + 1, update_time = now()
+WHERE id = $1;
+
+-- name: discard_content
+-- Has an object removed, if no file uses it when its turn comes.
+INSERT INTO garbage (kind, entry_id, sha256) VALUES ('CONTENT', $1, $2);

@@ -1,0 +1,50 @@
+-- name: open_upload
+-- Opens an upload, or finds the open one of the same file.
+INSERT INTO uploads (id, entry_id, path, sha256, size_bytes, is_resumable)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (entry_id, path, sha256, size_bytes) WHERE is_resumable AND complete_time IS NULL
+DO UPDATE SET touch_time = now()
+RETURNING *;
+
+-- name: insert_complete_upload
+-- Records an upload whose bytes were there already.
+INSERT INTO uploads (id, entry_id, path, sha256, size_bytes, is_resumable, complete_time)
+VALUES ($1, $2, $3, $4, $5, true, now())
+RETURNING *;
+
+-- name: set_multipart
+-- Notes S3's name of a multipart upload, unless another call was faster; returns the name that counts.
+UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2) WHERE id = $1 RETURNING multipart_id;
+
+-- name: get_upload
+-- Gets an upload into an entry of this owner.
+SELECT u.*, e.owner_id FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AND e.owner_id = $2;
+
+-- name: complete_upload
+-- Marks an upload as done.
+UPDATE uploads SET complete_time = now() WHERE id = $1 AND complete_time IS NULL RETURNING id;
+
+-- name: discard_upload
+-- Deletes an open upload and has its objects removed.
+WITH gone AS (DELETE FROM uploads WHERE id = $1 AND complete_time IS NULL RETURNING *)
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
+SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone;
+
+-- name: discard_staged
+-- Has the staged object of an upload removed: now, and again when no presigned URL can write it any longer.
+INSERT INTO garbage (kind, entry_id, upload_id, due_time)
+VALUES ('UPLOAD', $1, $2, now()), ('UPLOAD', $1, $2, now() + interval '20 minutes');
+
+-- name: discard_abandoned_uploads
+-- Deletes open uploads that nobody has touched for long, and has their objects removed.
+WITH gone AS (
+    DELETE FROM uploads
+    WHERE id IN (SELECT id FROM uploads WHERE complete_time IS NULL AND touch_time < now() - $1::interval LIMIT 1000)
+    RETURNING *
+)
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
+SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone;
+
+-- name: forget_complete_uploads
+-- Forgets finished uploads after their time.
+DELETE FROM uploads WHERE complete_time < now() - $1::interval;

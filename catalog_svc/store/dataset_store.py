@@ -1,0 +1,116 @@
+"""What validation finds in datasets, in Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import asyncpg
+
+from catalog_svc.domain.clip import Clip, DecodedClip, FaultyClip, ProbeOutcome
+from catalog_svc.domain.dataset import DatasetFindings
+from catalog_svc.domain.dataset_check import DatasetVerdict
+from catalog_svc.domain.entry import EntryId, Viewer
+from catalog_svc.domain.errors import LeaseLost
+from catalog_svc.domain.issue import Issue
+from catalog_svc.domain.sample import Sample, canonical_json, messages_to_json
+from catalog_svc.store.queries import queries
+from catalog_svc.store.rows import clip_from_row, issue_from_row, outcome_from_row, sample_from_row
+from meshkit.postgres import Connection, Pool
+
+_BATCH = 2000
+_T = TypeVar("_T")
+
+
+class DatasetStore:
+    """Keeps probes, issues, samples and clips; reading checks within the query what the viewer may see."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def list_probes(self, dataset_id: EntryId) -> dict[str, ProbeOutcome]:
+        """Returns what decoding has found so far, by SHA-256."""
+        rows = await self._pool.fetch(queries().list_probes, dataset_id)
+        return {row["sha256"]: outcome_from_row(row) for row in rows}
+
+    async def put_probes(self, dataset_id: EntryId, outcomes: Mapping[str, ProbeOutcome]) -> None:
+        """Keeps what decoding found, by SHA-256; raises LeaseLost if the dataset is gone."""
+        columns = zip(*(_probe_columns(sha256, outcome) for sha256, outcome in outcomes.items()), strict=True)
+        try:
+            await self._pool.execute(queries().put_probes, dataset_id, *(list(column) for column in columns))
+        except asyncpg.ForeignKeyViolationError as error:
+            raise LeaseLost(dataset_id) from error
+
+    async def set_progress(self, dataset_id: EntryId, clips: int, checked: int, duration_seconds: float) -> None:
+        """Notes how far a validation has come; watchers are told."""
+        await self._pool.execute(queries().set_progress, dataset_id, clips, checked, duration_seconds)
+
+    async def list_issues(self, dataset_id: EntryId, viewer: Viewer, after: int, size: int) -> list[tuple[int, Issue]]:
+        """Lists issues with their positions: at most `size` after a position."""
+        rows = await self._pool.fetch(queries().list_issues, dataset_id, viewer.user_id, viewer.granted_id, after, size)
+        return [(row["position"], issue_from_row(row)) for row in rows]
+
+    async def list_samples(
+        self, dataset_id: EntryId, viewer: Viewer, after: int, split: str, size: int
+    ) -> list[tuple[int, Sample]]:
+        """Lists samples with their positions: at most `size` after a position, of one split or of all (empty)."""
+        rows = await self._pool.fetch(
+            queries().list_samples, dataset_id, viewer.user_id, viewer.granted_id, after, split, size
+        )
+        return [(row["position"], sample_from_row(row)) for row in rows]
+
+    async def list_clips(self, dataset_id: EntryId, viewer: Viewer, after: str, size: int) -> list[Clip]:
+        """Lists clips by path: at most `size` after a path."""
+        rows = await self._pool.fetch(queries().list_clips, dataset_id, viewer.user_id, viewer.granted_id, after, size)
+        return [clip_from_row(row) for row in rows]
+
+    async def find_clips(self, dataset_id: EntryId, viewer: Viewer, paths: Sequence[str]) -> dict[str, Clip]:
+        """Finds clips by path."""
+        rows = await self._pool.fetch(queries().find_clips, dataset_id, viewer.user_id, viewer.granted_id, list(paths))
+        return {row["path"]: clip_from_row(row) for row in rows}
+
+
+async def put_verdict(connection: Connection, dataset_id: EntryId, verdict: DatasetVerdict) -> None:
+    """Replaces what the validation before found; part of the transaction that ends a validation."""
+    await connection.execute(queries().delete_issues, dataset_id)
+    await connection.execute(queries().delete_samples, dataset_id)
+    for first, issues in _batches(verdict.issues):
+        columns = zip(*(_issue_columns(position, found) for position, found in enumerate(issues, first)), strict=True)
+        await connection.execute(queries().insert_issues, dataset_id, *(list(column) for column in columns))
+    for first, samples in _batches(verdict.samples):
+        rows = zip(*(_sample_columns(position, sample) for position, sample in enumerate(samples, first)), strict=True)
+        await connection.execute(queries().insert_samples, dataset_id, *(list(column) for column in rows))
+    await connection.execute(queries().set_findings, dataset_id, *_findings_columns(verdict.findings))
+
+
+def _batches(values: Sequence[_T]) -> Iterator[tuple[int, Sequence[_T]]]:
+    """Yields stretches that one statement can take, each with its first position, counted from 1."""
+    for start in range(0, len(values), _BATCH):
+        yield start + 1, values[start : start + _BATCH]
+
+
+def _probe_columns(sha256: str, outcome: ProbeOutcome) -> tuple[object, ...]:
+    if isinstance(outcome, FaultyClip):
+        return (sha256, outcome.fault.value, outcome.detail, 0, 0.0, 0.0, 0, 0, "", 0)
+    clip: DecodedClip = outcome
+    return (
+        sha256, None, "", clip.frame_count, clip.duration_seconds, clip.fps, clip.width, clip.height, clip.codec,
+        clip.damaged_frames,
+    )  # fmt: skip
+
+
+def _issue_columns(position: int, found: Issue) -> tuple[object, ...]:
+    return (
+        position, found.severity.value, found.reason, found.file, found.row, found.field, found.message, found.remedy,
+    )  # fmt: skip
+
+
+def _sample_columns(position: int, sample: Sample) -> tuple[object, ...]:
+    return position, sample.sample_id, sample.split, canonical_json(messages_to_json(sample.messages))
+
+
+def _findings_columns(found: DatasetFindings) -> tuple[object, ...]:
+    return (
+        found.clips, found.clips_checked, found.duration_seconds, found.rows, found.train_rows, found.eval_rows,
+        found.errors, found.warnings, found.annotation_format, found.fingerprint,
+    )  # fmt: skip

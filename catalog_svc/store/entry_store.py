@@ -1,0 +1,204 @@
+"""Entries in Postgres: datasets and models, for those who may see or change them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from catalog_svc.domain.clip import TRANSIENT_FAULTS
+from catalog_svc.domain.dataset import Dataset
+from catalog_svc.domain.entry import (
+    Action,
+    Entry,
+    EntryChange,
+    EntryDraft,
+    EntryId,
+    EntryKind,
+    EntryState,
+    Viewer,
+    Visibility,
+    check_change,
+    next_state,
+)
+from catalog_svc.domain.errors import EntryExists, EntryNotFound, RequestIdReused
+from catalog_svc.domain.model import Model
+from catalog_svc.store.queries import queries
+from catalog_svc.store.rows import described_from_row, entry_from_row
+from meshkit.postgres import Connection, Pool, transaction
+
+Position = tuple[datetime, str]
+"""Where a page of a list starts: the create time and id of the last entry before it."""
+
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryQuery:
+    """Which entries to list; all conditions must hold. Names are compared without regard to case."""
+
+    name_like: Sequence[str] = ()
+    """Patterns of SQL's LIKE, in lower case."""
+    name_unlike: Sequence[str] = ()
+    states: Collection[EntryState] = tuple(EntryState)
+    visibilities: Collection[Visibility] = tuple(Visibility)
+    owner_ids: Sequence[str] = ()
+    """The owner must equal each of these."""
+    other_owner_ids: Sequence[str] = ()
+    """The owner must differ from each of these."""
+
+
+class EntryStore:
+    """Keeps entries. Every method checks within its query that the caller may do it; else it raises EntryNotFound."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def create(self, entry_id: EntryId, owner_id: str, draft: EntryDraft, request_id: str) -> Entry:
+        """Adds an entry; a request id that was used before gives the entry as it was first answered.
+
+        Raises:
+            EntryExists: the owner has one of that name.
+            RequestIdReused: the request id came with another draft.
+        """
+        async with transaction(self._pool) as connection:
+            if request_id:
+                claimed = await connection.fetchval(
+                    queries().remember_request, owner_id, request_id, draft.digest(), entry_id
+                )
+                if claimed is None:
+                    return await _first_answer(connection, owner_id, draft, request_id)
+            return await _insert(connection, entry_id, owner_id, draft)
+
+    async def get(self, kind: EntryKind, entry_id: EntryId, viewer: Viewer) -> Dataset | Model:
+        """Gets an entry that the viewer may see, with what validation found."""
+        row = await self._pool.fetchrow(queries().get_entry, entry_id, kind, viewer.user_id, viewer.granted_id)
+        if row is None:
+            raise EntryNotFound(kind)
+        return described_from_row(row)
+
+    async def list_page(
+        self, kind: EntryKind, user_id: str, query: EntryQuery, after: Position | None, size: int
+    ) -> list[Dataset | Model]:
+        """Lists what a user may see, newest first: at most `size` entries after a position."""
+        create_time, last_id = after or (_END_OF_TIME, "")
+        rows = await self._pool.fetch(
+            queries().list_entries,
+            kind,
+            user_id,
+            create_time,
+            last_id,
+            list(query.name_like),
+            list(query.name_unlike),
+            list(query.states),
+            list(query.visibilities),
+            list(query.owner_ids),
+            list(query.other_owner_ids),
+            size,
+        )
+        return [described_from_row(row) for row in rows]
+
+    async def update(self, kind: EntryKind, entry_id: EntryId, owner_id: str, change: EntryChange) -> Dataset | Model:
+        """Changes what an owner may change.
+
+        Raises:
+            EtagMismatch: the entry is not the one that the change was meant for.
+            EntryExists: the owner has another of that name.
+            InvalidField: a new value cannot be kept.
+        """
+        async with transaction(self._pool) as connection:
+            entry = await lock_own_entry(connection, kind, entry_id, owner_id)
+            check_change(entry, change)
+            try:
+                await connection.execute(
+                    queries().update_entry, entry_id, change.name, change.description, change.visibility
+                )
+            except asyncpg.UniqueViolationError as error:
+                raise EntryExists(kind, change.name or "") from error
+            row = await connection.fetchrow(queries().get_entry, entry_id, kind, owner_id, None)
+        assert row is not None
+        return described_from_row(row)
+
+    async def delete(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
+        """Deletes an entry and all its rows at once; its objects are removed later."""
+        async with transaction(self._pool) as connection:
+            if await connection.fetchval(queries().delete_entry, entry_id, kind, owner_id) is None:
+                raise EntryNotFound(kind)
+            await connection.execute(queries().discard_uploads_of_entry, entry_id)
+            await connection.execute(queries().discard_entry, entry_id)
+
+    async def begin_validation(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> Dataset | Model:
+        """Sends an entry to the validators.
+
+        Raises:
+            StateConflict: it is neither PENDING nor in ERROR.
+        """
+        async with transaction(self._pool) as connection:
+            entry = await lock_own_entry(connection, kind, entry_id, owner_id)
+            next_state(kind, entry.state, Action.VALIDATE)
+            await _forget_findings(connection, entry)
+            await connection.execute(queries().begin_validation, entry_id)
+            row = await connection.fetchrow(queries().get_entry, entry_id, kind, owner_id, None)
+        assert row is not None
+        return described_from_row(row)
+
+    async def forget_requests(self, age: timedelta) -> None:
+        """Forgets request ids that are older."""
+        await self._pool.execute(queries().delete_old_requests, age)
+
+
+async def lock_own_entry(connection: Connection, kind: EntryKind, entry_id: EntryId, owner_id: str) -> Entry:
+    """Gets an entry for its owner, and keeps others from changing it in this transaction; raises EntryNotFound."""
+    row = await connection.fetchrow(queries().lock_own_entry, entry_id, kind, owner_id)
+    if row is None:
+        raise EntryNotFound(kind)
+    return entry_from_row(row)
+
+
+async def _insert(connection: Connection, entry_id: EntryId, owner_id: str, draft: EntryDraft) -> Entry:
+    try:
+        row = await connection.fetchrow(
+            queries().insert_entry, entry_id, draft.kind, owner_id, draft.name, draft.description, draft.visibility
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise EntryExists(draft.kind, draft.name) from error
+    assert row is not None
+    return entry_from_row(row)
+
+
+async def _first_answer(connection: Connection, owner_id: str, draft: EntryDraft, request_id: str) -> Entry:
+    """Makes the first answer again: a new entry is what its draft says, whatever has become of it since."""
+    row = await connection.fetchrow(queries().find_request, owner_id, request_id)
+    if row is None or row["digest"] != draft.digest():
+        raise RequestIdReused
+    return new_entry(EntryId(row["entry_id"]), owner_id, draft, row["create_time"])
+
+
+def new_entry(entry_id: EntryId, owner_id: str, draft: EntryDraft, create_time: datetime) -> Entry:
+    """Returns an entry as it is in the moment of its creation."""
+    return Entry(
+        id=entry_id,
+        kind=draft.kind,
+        owner_id=owner_id,
+        name=draft.name,
+        description=draft.description,
+        visibility=draft.visibility,
+        state=EntryState.PENDING,
+        revision=1,
+        file_count=0,
+        size_bytes=0,
+        create_time=create_time,
+        update_time=create_time,
+    )
+
+
+async def _forget_findings(connection: Connection, entry: Entry) -> None:
+    if entry.kind is EntryKind.MODEL:
+        await connection.execute(queries().reset_model_findings, entry.id)
+        return
+    await connection.execute(queries().reset_findings, entry.id)
+    await connection.execute(queries().delete_issues, entry.id)
+    await connection.execute(queries().delete_transient_probes, entry.id, [fault.value for fault in TRANSIENT_FAULTS])

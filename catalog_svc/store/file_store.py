@@ -1,0 +1,171 @@
+"""Files and uploads in Postgres. A file's row appears only with its bytes verified and in place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, Viewer, next_state
+from catalog_svc.domain.errors import InvalidField, StoredFileNotFound, TooManyFiles, UploadNotFound
+from catalog_svc.domain.file_path import ancestors
+from catalog_svc.domain.upload import FileHeader, StoredFile, Upload, UploadId
+from catalog_svc.store.entry_store import lock_own_entry
+from catalog_svc.store.queries import queries
+from catalog_svc.store.rows import file_from_row, upload_from_row
+from meshkit.postgres import Connection, Pool, transaction
+
+
+class FileStore:
+    """Keeps files and uploads.
+
+    The lock on the entry's row orders everything: a file comes and goes, and garbage is removed, only under it.
+    """
+
+    def __init__(self, pool: Pool, max_files: int) -> None:
+        self._pool = pool
+        self._max_files = max_files
+
+    async def open_upload(
+        self, upload_id: UploadId, owner_id: str, header: FileHeader, *, is_resumable: bool
+    ) -> Upload:
+        """Opens an upload, or finds the open one of the same file; completes it at once where the bytes are there.
+
+        Raises:
+            EntryNotFound, StateConflict, TooManyFiles: the parent takes no file from this caller.
+            InvalidField: the path goes through a file, or another file's path goes through it.
+        """
+        async with transaction(self._pool) as connection:
+            entry = await lock_own_entry(connection, header.parent_kind, header.parent_id, owner_id)
+            await self._check_can_take(connection, entry, header)
+            if is_resumable and await connection.fetchval(
+                queries().find_content, entry.id, header.sha256, header.size_bytes
+            ):
+                await self._put(connection, entry, header)
+                row = await connection.fetchrow(
+                    queries().insert_complete_upload, upload_id, entry.id, header.path, header.sha256, header.size_bytes
+                )
+            else:
+                row = await connection.fetchrow(
+                    queries().open_upload,
+                    upload_id,
+                    entry.id,
+                    header.path,
+                    header.sha256,
+                    header.size_bytes,
+                    is_resumable,
+                )
+        assert row is not None
+        return upload_from_row(row, owner_id)
+
+    async def set_multipart(self, upload_id: UploadId, multipart_id: str) -> str:
+        """Notes S3's name of a multipart upload and returns the one that counts: another call may have been faster.
+
+        Raises:
+            UploadNotFound: the upload is gone.
+        """
+        settled = await self._pool.fetchval(queries().set_multipart, upload_id, multipart_id)
+        if settled is None:
+            raise UploadNotFound
+        return str(settled)
+
+    async def get_upload(self, upload_id: UploadId, owner_id: str) -> Upload:
+        """Gets an upload; raises UploadNotFound."""
+        row = await self._pool.fetchrow(queries().get_upload, upload_id, owner_id)
+        if row is None:
+            raise UploadNotFound
+        return upload_from_row(row, owner_id)
+
+    async def commit(self, upload: Upload) -> StoredFile:
+        """Puts a file in place whose bytes are verified and stored under their digest. A second commit changes nothing.
+
+        Raises:
+            EntryNotFound, StateConflict, TooManyFiles, InvalidField: the parent no longer takes it.
+        """
+        header = upload.header
+        async with transaction(self._pool) as connection:
+            entry = await lock_own_entry(connection, header.parent_kind, header.parent_id, upload.owner_id)
+            if await connection.fetchval(queries().complete_upload, upload.id) is None:
+                return (await self._committed(connection, upload)) or await self._lost(upload)
+            await self._check_can_take(connection, entry, header)
+            await connection.execute(queries().discard_staged, entry.id, upload.id)
+            return await self._put(connection, entry, header)
+
+    async def discard_upload(self, upload: Upload) -> None:
+        """Drops an open upload and has its objects removed, those under its digest included if nothing uses them."""
+        header = upload.header
+        async with transaction(self._pool) as connection:
+            await connection.execute(queries().discard_upload, upload.id)
+            await connection.execute(queries().discard_staged, header.parent_id, upload.id)
+            await connection.execute(queries().discard_content, header.parent_id, header.sha256)
+
+    async def list_page(self, entry_id: EntryId, owner_id: str, after: str, size: int) -> list[StoredFile]:
+        """Lists files of an owner's entry by path: at most `size` after a path; none if the entry is not theirs."""
+        rows = await self._pool.fetch(queries().list_files, entry_id, owner_id, after, size)
+        return [file_from_row(row) for row in rows]
+
+    async def list_all(self, entry_id: EntryId) -> list[StoredFile]:
+        """Lists all files of an entry, for those who validate it."""
+        return [file_from_row(row) for row in await self._pool.fetch(queries().list_all_files, entry_id)]
+
+    async def list_visible(self, entry_id: EntryId, viewer: Viewer) -> list[StoredFile]:
+        """Lists all files of an entry that the viewer may see."""
+        rows = await self._pool.fetch(queries().list_visible_files, entry_id, viewer.user_id, viewer.granted_id)
+        return [file_from_row(row) for row in rows]
+
+    async def check_is_owner(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
+        """Raises EntryNotFound unless the entry is this owner's."""
+        async with transaction(self._pool) as connection:
+            await lock_own_entry(connection, kind, entry_id, owner_id)
+
+    async def delete(self, kind: EntryKind, entry_id: EntryId, owner_id: str, path: str) -> StoredFile:
+        """Removes a file.
+
+        Raises:
+            EntryNotFound, StateConflict: the entry does not take changes from this caller.
+            StoredFileNotFound: it holds no such file.
+        """
+        async with transaction(self._pool) as connection:
+            entry = await lock_own_entry(connection, kind, entry_id, owner_id)
+            state = next_state(kind, entry.state, Action.CHANGE_FILES)
+            row = await connection.fetchrow(queries().delete_file, entry_id, path)
+            if row is None:
+                raise StoredFileNotFound(path)
+            gone = file_from_row(row)
+            await connection.execute(queries().change_content, entry_id, state, -1, -gone.size_bytes)
+            await connection.execute(queries().discard_content, entry_id, gone.sha256)
+        return gone
+
+    async def discard_abandoned(self, idle: timedelta, remember: timedelta) -> None:
+        """Drops open uploads untouched for `idle`, and forgets those completed longer than `remember` ago."""
+        await self._pool.execute(queries().discard_abandoned_uploads, idle)
+        await self._pool.execute(queries().forget_complete_uploads, remember)
+
+    async def _check_can_take(self, connection: Connection, entry: Entry, header: FileHeader) -> None:
+        next_state(entry.kind, entry.state, Action.CHANGE_FILES)
+        if entry.file_count >= self._max_files:
+            raise TooManyFiles(entry.kind, self._max_files)
+        conflict = await connection.fetchval(
+            queries().find_path_conflict, entry.id, header.path, list(ancestors(header.path))
+        )
+        if conflict is not None:
+            raise InvalidField("file.path", f"{header.path!r} and the file {conflict!r} cannot be in one folder tree")
+
+    async def _put(self, connection: Connection, entry: Entry, header: FileHeader) -> StoredFile:
+        before = await connection.fetchrow(queries().find_file, entry.id, header.path)
+        if before is not None and before["sha256"] == header.sha256:
+            return file_from_row(before)
+        row = await connection.fetchrow(queries().put_file, entry.id, header.path, header.sha256, header.size_bytes)
+        assert row is not None
+        growth = header.size_bytes - (before["size_bytes"] if before else 0)
+        state = next_state(entry.kind, entry.state, Action.CHANGE_FILES)
+        await connection.execute(queries().change_content, entry.id, state, 0 if before else 1, growth)
+        if before is not None:
+            await connection.execute(queries().discard_content, entry.id, before["sha256"])
+        return file_from_row(row)
+
+    async def _committed(self, connection: Connection, upload: Upload) -> StoredFile | None:
+        """Finds what a completed upload put in place; the file may have been removed since."""
+        row = await connection.fetchrow(queries().get_upload, upload.id, upload.owner_id)
+        return upload_from_row(row, upload.owner_id).stored if row is not None else None
+
+    async def _lost(self, upload: Upload) -> StoredFile:
+        raise UploadNotFound

@@ -1,0 +1,73 @@
+"""Objects that nothing points to any more, in Postgres."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from catalog_svc.domain.entry import EntryId
+from catalog_svc.domain.upload import UploadId
+from catalog_svc.store.queries import queries
+from meshkit.postgres import Pool, transaction
+
+
+class GarbageKind(enum.StrEnum):
+    """What is to be removed."""
+
+    UPLOAD = "UPLOAD"
+    """The staged object and the parts of an upload."""
+    CONTENT = "CONTENT"
+    """An object under its digest, if no file uses it."""
+    ENTRY = "ENTRY"
+    """All objects of a deleted entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """One piece."""
+
+    id: int
+    kind: GarbageKind
+    entry_id: EntryId
+    sha256: str
+    upload_id: UploadId
+    multipart_id: str | None
+
+
+class GarbageStore:
+    """Keeps the list of what is to be removed. What cannot be removed now comes up again."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def take(self) -> Garbage | None:
+        """Takes the next piece that is due; it comes again after ten minutes unless it is struck off."""
+        row = await self._pool.fetchrow(queries().take_garbage)
+        if row is None:
+            return None
+        return Garbage(
+            id=row["id"],
+            kind=GarbageKind(row["kind"]),
+            entry_id=EntryId(row["entry_id"]),
+            sha256=row["sha256"],
+            upload_id=UploadId(row["upload_id"]),
+            multipart_id=row["multipart_id"],
+        )
+
+    async def strike_off(self, garbage: Garbage) -> None:
+        """Notes that a piece is removed."""
+        await self._pool.execute(queries().delete_garbage, garbage.id)
+
+    async def is_alive(self, entry_id: EntryId) -> bool:
+        """Tells whether an entry exists."""
+        return bool(await self._pool.fetchval(queries().is_entry_alive, entry_id))
+
+    @contextlib.asynccontextmanager
+    async def unwanted(self, garbage: Garbage) -> AsyncIterator[bool]:
+        """Tells whether no file or upload needs these bytes, and keeps it so while the block runs."""
+        async with transaction(self._pool) as connection:
+            await connection.fetchval(queries().lock_entry, garbage.entry_id)
+            is_wanted = await connection.fetchval(queries().is_content_wanted, garbage.entry_id, garbage.sha256)
+            yield not is_wanted

@@ -1,0 +1,132 @@
+"""Rows of the database as domain objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from catalog_svc.domain.clip import Clip, ClipFault, DecodedClip, FaultyClip, ProbeOutcome
+from catalog_svc.domain.dataset import Dataset, DatasetFindings
+from catalog_svc.domain.entry import Entry, EntryId, EntryKind, EntryState, Visibility
+from catalog_svc.domain.issue import Issue, Severity
+from catalog_svc.domain.model import Model, ModelFacts, ModelIssue
+from catalog_svc.domain.sample import AnnotationFormat, Sample, messages_from_json
+from catalog_svc.domain.upload import FileHeader, StoredFile, Upload, UploadId
+
+Row = Any
+"""A row of asyncpg, read by column name."""
+
+
+def entry_from_row(row: Row) -> Entry:
+    """Reads a row of `entries` or `entry_details`."""
+    return Entry(
+        id=EntryId(row["id"]),
+        kind=EntryKind(row["kind"]),
+        owner_id=row["owner_id"],
+        name=row["name"],
+        description=row["description"],
+        visibility=Visibility(row["visibility"]),
+        state=EntryState(row["state"]),
+        revision=row["revision"],
+        file_count=row["file_count"],
+        size_bytes=row["size_bytes"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )
+
+
+def described_from_row(row: Row) -> Dataset | Model:
+    """Reads a row of `entry_details`."""
+    entry = entry_from_row(row)
+    return _dataset(entry, row) if entry.kind is EntryKind.DATASET else _model(entry, row)
+
+
+def file_from_row(row: Row) -> StoredFile:
+    """Reads a row of `files`."""
+    return StoredFile(row["path"], row["size_bytes"], row["sha256"], row["create_time"])
+
+
+def upload_from_row(row: Row, owner_id: str) -> Upload:
+    """Reads a row of `uploads`."""
+    header = FileHeader(EntryId(row["entry_id"]), row["path"], row["size_bytes"], row["sha256"])
+    stored = None
+    if row["complete_time"] is not None:
+        stored = StoredFile(header.path, header.size_bytes, header.sha256, row["complete_time"])
+    return Upload(UploadId(row["id"]), owner_id, header, row["multipart_id"], stored)
+
+
+def clip_from_row(row: Row) -> Clip:
+    """Reads a file joined with what decoding found of it."""
+    return Clip(row["path"], row["sha256"], row["size_bytes"], _decoded(row))
+
+
+def outcome_from_row(row: Row) -> ProbeOutcome:
+    """Reads a row of `clip_probes`."""
+    if row["fault"] is not None:
+        return FaultyClip(ClipFault(row["fault"]), row["detail"])
+    return _decoded(row)
+
+
+def issue_from_row(row: Row) -> Issue:
+    """Reads a row of `dataset_issues`."""
+    return Issue(
+        severity=Severity(row["severity"]),
+        reason=row["reason"],
+        message=row["message"],
+        remedy=row["remedy"],
+        file=row["file"],
+        row=row["row"],
+        field=row["field"],
+    )
+
+
+def sample_from_row(row: Row) -> Sample:
+    """Reads a row of `samples`."""
+    return Sample(row["sample_id"], row["split"], messages_from_json(row["messages"]))
+
+
+def _dataset(entry: Entry, row: Row) -> Dataset:
+    if row["clips"] is None:  # never validated
+        return Dataset(entry)
+    findings = DatasetFindings(
+        clips=row["clips"],
+        clips_checked=row["clips_checked"],
+        duration_seconds=row["duration_seconds"],
+        rows=row["rows"],
+        train_rows=row["train_rows"],
+        eval_rows=row["eval_rows"],
+        errors=row["errors"],
+        warnings=row["warnings"],
+        annotation_format=AnnotationFormat(row["annotation_format"]) if row["annotation_format"] else None,
+        fingerprint=row["fingerprint"],
+    )
+    return Dataset(entry, findings)
+
+
+def _model(entry: Entry, row: Row) -> Model:
+    issues = tuple(ModelIssue(**found) for found in row["issues"] or ())
+    if row["model_type"] is None:
+        return Model(entry, None, issues)
+    facts = ModelFacts(
+        model_type=row["model_type"],
+        architecture=row["architecture"],
+        parameter_count=row["parameter_count"],
+        weight_bytes=row["weight_bytes"],
+        size_bytes=row["content_bytes"],
+        context_length=row["context_length"],
+        max_frames=row["max_frames"],
+        has_video_processor=row["has_video_processor"],
+        fingerprint=row["model_fingerprint"],
+    )
+    return Model(entry, facts, issues)
+
+
+def _decoded(row: Row) -> DecodedClip:
+    return DecodedClip(
+        frame_count=row["frame_count"],
+        duration_seconds=row["duration_seconds"],
+        fps=row["fps"],
+        width=row["width"],
+        height=row["height"],
+        codec=row["codec"],
+        damaged_frames=row["damaged_frames"],
+    )

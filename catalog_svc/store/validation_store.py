@@ -1,0 +1,65 @@
+"""Leases on validations: an entry in PROCESSING is worked on by one replica at a time, by the database's clock."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, astuple
+from datetime import timedelta
+
+from catalog_svc.domain.dataset_check import DatasetVerdict
+from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, EntryState, next_state
+from catalog_svc.domain.errors import LeaseLost
+from catalog_svc.domain.model import ModelFacts, ModelIssue
+from catalog_svc.store.dataset_store import put_verdict
+from catalog_svc.store.queries import queries
+from catalog_svc.store.rows import entry_from_row
+from meshkit.postgres import Connection, Pool, transaction
+
+
+class ValidationStore:
+    """Claims entries to validate, and ends validations; who lost the lease changes nothing."""
+
+    def __init__(self, pool: Pool, lease: timedelta) -> None:
+        self._pool = pool
+        self._lease = lease
+
+    async def claim(self, token: str) -> Entry | None:
+        """Leases the entry that has waited longest; None if nothing waits."""
+        row = await self._pool.fetchrow(queries().claim_validation, token, self._lease)
+        return None if row is None else entry_from_row(row)
+
+    async def renew(self, entry_id: EntryId, token: str) -> None:
+        """Extends the lease; raises LeaseLost."""
+        if await self._pool.fetchval(queries().renew_validation, entry_id, token, self._lease) is None:
+            raise LeaseLost(entry_id)
+
+    async def release(self, entry_id: EntryId, token: str) -> None:
+        """Gives the lease back, so that another replica goes on at once."""
+        await self._pool.execute(queries().release_validation, entry_id, token)
+
+    async def end_dataset(self, dataset_id: EntryId, token: str, verdict: DatasetVerdict) -> EntryState:
+        """Ends the validation of a dataset; raises LeaseLost."""
+        async with transaction(self._pool) as connection:
+            state = await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)
+            await put_verdict(connection, dataset_id, verdict)
+        return state
+
+    async def end_model(
+        self, model_id: EntryId, token: str, verdict: ModelFacts | tuple[ModelIssue, ...]
+    ) -> EntryState:
+        """Ends the validation of a model; raises LeaseLost."""
+        async with transaction(self._pool) as connection:
+            is_sound = isinstance(verdict, ModelFacts)
+            state = await _end(connection, EntryKind.MODEL, model_id, token, is_sound)
+            await connection.execute(queries().reset_model_findings, model_id)
+            if isinstance(verdict, ModelFacts):
+                await connection.execute(queries().insert_model_facts, model_id, *astuple(verdict))
+            else:
+                await connection.execute(queries().insert_model_issues, model_id, [asdict(found) for found in verdict])
+        return state
+
+
+async def _end(connection: Connection, kind: EntryKind, entry_id: EntryId, token: str, is_sound: bool) -> EntryState:
+    state = next_state(kind, EntryState.PROCESSING, Action.PASS if is_sound else Action.FAIL)
+    if await connection.fetchval(queries().end_validation, entry_id, token, state) is None:
+        raise LeaseLost(entry_id)
+    return state

@@ -1,0 +1,14 @@
+"""The audit log: who did what to which entry. One event each, never a secret, never a URL."""
+
+from __future__ import annotations
+
+import structlog
+
+from catalog_svc.domain.entry import EntryId, EntryKind
+
+
+def record(event: str, actor: str, kind: EntryKind, entry_id: EntryId, **details: object) -> None:
+    """Writes one event that succeeded, such as `created`; the log line also carries the request id of the call."""
+    structlog.get_logger("audit").info(
+        f"audit.{kind.noun}_{event}", actor=actor, resource=entry_id, outcome="ok", **details
+    )

@@ -1,0 +1,105 @@
+"""Hands out what is in READY datasets and models: samples, clips and files, with URLs to read from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from catalog_svc.clients.object_store import ObjectStore, SignedUrl
+from catalog_svc.domain.clip import Clip
+from catalog_svc.domain.dataset import Dataset
+from catalog_svc.domain.entry import EntryId, EntryKind, EntryState, Viewer
+from catalog_svc.domain.errors import ClipNotFound, EntryNotFound, StateConflict
+from catalog_svc.domain.issue import Issue
+from catalog_svc.domain.model import Model
+from catalog_svc.domain.sample import Sample
+from catalog_svc.domain.upload import StoredFile
+from catalog_svc.store.dataset_store import DatasetStore
+from catalog_svc.store.entry_store import EntryStore
+from catalog_svc.store.file_store import FileStore
+
+CLIPS_PER_BATCH = 500
+SAMPLES_PER_BATCH = 500
+
+SignedClip = tuple[Clip, SignedUrl]
+SignedFile = tuple[StoredFile, SignedUrl]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContent:
+    """All of it raises EntryNotFound for what the viewer may not see; StateConflict unless READY where it says so."""
+
+    entries: EntryStore
+    files: FileStore
+    datasets: DatasetStore
+    objects: ObjectStore
+
+    async def list_issues(self, dataset_id: EntryId, viewer: Viewer, after: int, size: int) -> list[tuple[int, Issue]]:
+        """Lists what the last validation found wrong, with positions."""
+        await self.entries.get(EntryKind.DATASET, dataset_id, viewer)
+        return await self.datasets.list_issues(dataset_id, viewer, after, size)
+
+    async def list_samples(
+        self, dataset_id: EntryId, viewer: Viewer, after: int, split: str, size: int
+    ) -> tuple[list[tuple[int, Sample]], list[Clip]]:
+        """Lists samples of a READY dataset, with positions, and the clips that they name."""
+        await self._ready_dataset(dataset_id, viewer)
+        samples = await self.datasets.list_samples(dataset_id, viewer, after, split, size)
+        return samples, await self._clips_of([sample for _, sample in samples], dataset_id, viewer)
+
+    async def snapshot(
+        self, dataset_id: EntryId, viewer: Viewer
+    ) -> AsyncIterator[Dataset | list[SignedClip] | list[Sample]]:
+        """Yields a READY dataset, then its clips with URLs in batches by path, then its samples in batches by row."""
+        dataset = await self._ready_dataset(dataset_id, viewer)
+        yield dataset
+        clip_count = sample_count = position = 0
+        path = ""
+        while clips := await self.datasets.list_clips(dataset_id, viewer, path, CLIPS_PER_BATCH):
+            clip_count, path = clip_count + len(clips), clips[-1].path
+            yield self._signed(dataset_id, clips)
+        while samples := await self.datasets.list_samples(dataset_id, viewer, position, "", SAMPLES_PER_BATCH):
+            sample_count, position = sample_count + len(samples), samples[-1][0]
+            yield [sample for _, sample in samples]
+        # A READY dataset never changes, so fewer means that it was deleted, or hidden, meanwhile.
+        if (clip_count, sample_count) != (dataset.findings.clips, dataset.findings.rows):
+            raise EntryNotFound(EntryKind.DATASET)
+
+    async def get_clips(self, dataset_id: EntryId, viewer: Viewer, paths: Sequence[str]) -> list[SignedClip]:
+        """Gets clips of a READY dataset in the order asked for, with URLs; raises ClipNotFound."""
+        await self._ready_dataset(dataset_id, viewer)
+        found = await self.datasets.find_clips(dataset_id, viewer, paths)
+        for path in paths:
+            if path not in found:
+                raise ClipNotFound(path)
+        return self._signed(dataset_id, [found[path] for path in paths])
+
+    async def model_snapshot(self, model_id: EntryId, viewer: Viewer) -> tuple[Model, list[SignedFile]]:
+        """Gets a READY model and its files with URLs."""
+        model = await self.entries.get(EntryKind.MODEL, model_id, viewer)
+        assert isinstance(model, Model)
+        _check_ready(model)
+        files = await self.files.list_visible(model_id, viewer)
+        if len(files) != model.entry.file_count:
+            raise EntryNotFound(EntryKind.MODEL)
+        return model, [(file, self.objects.read_url(model_id, file.sha256)) for file in files]
+
+    async def _ready_dataset(self, dataset_id: EntryId, viewer: Viewer) -> Dataset:
+        dataset = await self.entries.get(EntryKind.DATASET, dataset_id, viewer)
+        assert isinstance(dataset, Dataset)
+        _check_ready(dataset)
+        return dataset
+
+    async def _clips_of(self, samples: Sequence[Sample], dataset_id: EntryId, viewer: Viewer) -> list[Clip]:
+        paths = sorted({video.path for sample in samples for video in sample.videos()})
+        found = await self.datasets.find_clips(dataset_id, viewer, paths) if paths else {}
+        return [found[path] for path in paths if path in found]
+
+    def _signed(self, dataset_id: EntryId, clips: Sequence[Clip]) -> list[SignedClip]:
+        return [(clip, self.objects.read_url(dataset_id, clip.sha256)) for clip in clips]
+
+
+def _check_ready(described: Dataset | Model) -> None:
+    entry = described.entry
+    if entry.state is not EntryState.READY:
+        raise StateConflict(entry.kind.value, entry.state.value, (EntryState.READY.value,))

@@ -1,0 +1,63 @@
+"""Uploads by presigned URLs: the client PUTs the parts, this service never touches them on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from catalog_svc.clients.object_store import URL_TTL, ObjectStore
+from catalog_svc.domain.upload import FileHeader, Part, StoredFile, Upload, UploadId, plan_parts
+from catalog_svc.store.file_store import FileStore
+from catalog_svc.usecases import audit
+from catalog_svc.usecases.check_header import check_header
+from catalog_svc.usecases.settle_upload import SettleUpload
+from meshkit.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOffer:
+    """An upload and where to send its parts; no parts for one that is complete."""
+
+    upload: Upload
+    parts: tuple[tuple[Part, str], ...]
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UploadByParts:
+    """Opens and completes uploads."""
+
+    files: FileStore
+    objects: ObjectStore
+    settle_upload: SettleUpload
+    max_file_bytes: int
+
+    async def open(self, owner_id: str, header: FileHeader) -> UploadOffer:
+        """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
+        check_header(header, self.max_file_bytes, field="file")
+        upload = await self.files.open_upload(UploadId(new_id("upl")), owner_id, header, is_resumable=True)
+        expire_time = datetime.now(UTC) + URL_TTL
+        if upload.stored is not None:
+            audit.record(
+                "file_stored", owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
+            )
+            return UploadOffer(upload, (), expire_time)
+        parts = plan_parts(header.size_bytes)
+        if len(parts) > 1 and upload.multipart_id is None:
+            upload = await self._with_multipart(upload)
+        offered = tuple((part, self.objects.write_url(upload.id, upload.multipart_id, part)) for part in parts)
+        return UploadOffer(upload, offered, expire_time)
+
+    async def complete(self, owner_id: str, upload_id: UploadId) -> StoredFile:
+        """Puts an uploaded file in place; one that is in place already is simply answered. See SettleUpload."""
+        upload = await self.files.get_upload(upload_id, owner_id)
+        if upload.stored is not None:
+            return upload.stored
+        return await self.settle_upload.settle(upload)
+
+    async def _with_multipart(self, upload: Upload) -> Upload:
+        made = await self.objects.begin_parts(upload.id)
+        settled = await self.files.set_multipart(upload.id, made)
+        if settled != made:
+            await self.objects.remove_upload(upload.id, made)
+        return replace(upload, multipart_id=settled)
