@@ -23,7 +23,7 @@ from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.messages import Generate, GenerationDone
 from trainer_svc.qlora.model_loader import BaseModel
-from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.qlora.spec import SamplingSpec, TrainingSpec
 
 _MAX_NEW_TOKENS = 8192
 
@@ -45,8 +45,9 @@ class InferenceEngine:
         """
         began = time.perf_counter()
         _check_limits(request)
+        sampling = TrainingSpec.from_dict({"sampling": request.sampling}).validate().sampling
         turns, clip = _turns(request)
-        frames = self._frames(clip, request, cancelled) if clip else []
+        frames = self._frames(clip, sampling, cancelled) if clip else []
         if frames is None:
             return GenerationDone(request.request_id, 0, 0, "cancelled", time.perf_counter() - began)
         encoded = self._processor.encode_prompt(turns, frames)
@@ -89,8 +90,8 @@ class InferenceEngine:
             )
         return streamer.tokens
 
-    def _frames(self, clip: Clip, request: Generate, cancelled: Callable[[], bool]) -> list[DecodedFrames] | None:
-        sampling = TrainingSpec.from_dict({"sampling": request.sampling}).validate().sampling
+    def _frames(self, clip: Clip, sampling: SamplingSpec, cancelled: Callable[[], bool]) -> list[DecodedFrames] | None:
+        """None when cancelled meanwhile."""
         future = self._pool.decode(clip.path, clip.frame_request(sampling))
         while not wait((future,), timeout=0.1).done:
             if cancelled():

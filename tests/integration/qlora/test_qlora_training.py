@@ -112,7 +112,8 @@ def test_plain_transformers_and_peft_load_it_and_give_the_same_logits(unbroken: 
     # Where the CPU has AVX512-BF16, bitsandbytes gives plain another kernel, in half the precision.
     with torch.no_grad():
         expected = ours(**batch.inputs).logits
-        assert torch.allclose(plain(**batch.inputs).logits, expected, atol=2e-2)
+        difference = plain(**batch.inputs).logits - expected
+        assert difference.norm() < 0.03 * expected.norm()
     plain = PeftModel.from_pretrained(load_plain(qwen3), str(unbroken.folders.adapter)).eval()
     guard_cpu_quantization(plain)
     with torch.no_grad():

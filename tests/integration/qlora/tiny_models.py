@@ -210,6 +210,8 @@ def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def _save(folder: Path, kind: Any, config: Any, processor: Any) -> Path:
     torch.manual_seed(0)
     model = kind(config)
+    # The head is never trained; at its random size no hidden state could make any token likely.
+    model.lm_head.weight.data.mul_(10)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.save_pretrained(folder)
