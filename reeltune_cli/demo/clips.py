@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
-SIZE: Final = 48
+SIZE: Final = 64
 """Width and height of a clip in pixels."""
 FRAME_COUNT: Final = 16
 """Frames of an encoded clip."""
@@ -39,8 +39,8 @@ BACKGROUNDS: Final = ((22, 22, 26), (18, 30, 58), (52, 26, 28), (24, 48, 34), (6
 
 # With its lookahead on, or several threads, x264 codes the same tiny frames in slightly different ways from run to run.
 _X264_OPTIONS: Final = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0:rc-lookahead=0:threads=1"}
-_RADIUS = (4.8, 6.0)
-_TRAVEL = (14.0, 18.0)
+_RADIUS = (6.4, 8.0)
+_TRAVEL = (19.0, 24.0)
 _NOISE_STDDEV = (3.0, 8.0)
 
 

@@ -30,10 +30,12 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 from transformers.video_utils import VideoMetadata
 
 from reeltune_cli.demo.clips import FPS, FRAME_COUNT, SIZE, Frames, draw, sample_base_scene, sample_scene
-from reeltune_cli.demo.questions import Turn, clip_turns, direction_question, picture_turns, question_turns
+from reeltune_cli.demo.questions import Turn, clip_turns, direction_question, picture_turns
 from reeltune_cli.demo.recipe import BASE_RECIPE, BasePhase, BaseRecipe
 
 _PATCH: Final = 8
+_SEEN_SIZE: Final = 48
+"""Width and height to which the processor brings a frame: 3 by 3 tokens, of which each names one place."""
 _PAD: Final = "<|endoftext|>"
 _END: Final = "<|im_end|>"
 _SPECIAL: Final = (
@@ -46,7 +48,7 @@ _SPECIAL: Final = (
     "<|video_pad|>",
 )
 _VOCABULARY: Final = 512
-_ASKS: Final = {"picture": picture_turns, "clip": clip_turns, "questions": question_turns}
+_ASKS: Final = {"picture": picture_turns, "clip": clip_turns}
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -104,11 +106,20 @@ def make_base(out: Path, *, seed: int = 0, recipe: BaseRecipe = BASE_RECIPE) -> 
 
 def build_processor() -> Qwen3VLProcessor:
     """The processor with its tokenizer: 8-pixel patches merged by 2, so a pair of frames costs 9 tokens."""
-    size = {"shortest_edge": SIZE * SIZE // 4, "longest_edge": 64 * SIZE * SIZE}
+    size = {"shortest_edge": _SEEN_SIZE**2, "longest_edge": 64 * _SEEN_SIZE**2}
     return Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(patch_size=_PATCH, merge_size=2, size=size),
+        image_processor=Qwen2VLImageProcessor(
+            patch_size=_PATCH,
+            merge_size=2,
+            size={"shortest_edge": _SEEN_SIZE**2, "longest_edge": _SEEN_SIZE**2},
+        ),
         video_processor=Qwen3VLVideoProcessor(
-            patch_size=_PATCH, merge_size=2, size=size, cap_pixels_per_frame=False, do_sample_frames=False
+            patch_size=_PATCH,
+            merge_size=2,
+            size=size,
+            cap_pixels_per_frame=True,
+            max_video_tokens=(_SEEN_SIZE // (2 * _PATCH)) ** 2,
+            do_sample_frames=False,
         ),
         tokenizer=_train_tokenizer(),
         chat_template=CHAT_TEMPLATE,
@@ -140,7 +151,7 @@ def _sentences() -> Iterator[str]:
     rng = np.random.default_rng(0)
     for _ in range(1500):
         scene = sample_base_scene(rng)
-        for turn in (*picture_turns(scene, rng), *clip_turns(scene, rng), *question_turns(scene, rng)):
+        for turn in (*picture_turns(scene, rng), *clip_turns(scene, rng)):
             yield f"user\n<0.3 seconds><1.8 seconds>{turn.question}"
             yield f"assistant\n{turn.answer}"
         moving = sample_scene(rng, ("left", "up") if rng.random() < 0.5 else ("right", "down"))
@@ -180,7 +191,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForCond
             "temporal_patch_size": 2,
             "spatial_merge_size": 2,
             "out_hidden_size": 256,
-            "num_position_embeddings": (SIZE // _PATCH) ** 2,
+            "num_position_embeddings": (_SEEN_SIZE // _PATCH) ** 2,
             "deepstack_visual_indexes": [1],
         },
         image_token_id=token("<|image_pad|>"),

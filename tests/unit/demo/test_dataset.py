@@ -31,7 +31,7 @@ def test_annotation_file_names_existing_clips(written: tuple[Path, list[DemoRow]
 
 @pytest.mark.parametrize(("split", "each"), [("train", 18), ("test", 6)])
 def test_answers_are_balanced(written: tuple[Path, list[DemoRow]], split: str, each: int) -> None:
-    counts = Counter(row.answer for row in written[1] if row.split == split)
+    counts = Counter(row.answer.split()[-1] for row in written[1] if row.split == split)
     assert counts == dict.fromkeys(DIRECTIONS, each)
 
 
