@@ -33,6 +33,9 @@ from trainer_svc.domain.reports import NumberedReport, Progress
 if TYPE_CHECKING:
     from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceAsyncStub
 
+_VERIFYING_SECONDS = 280.0
+"""The scheduler reads every byte that was published before it answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Registration:
@@ -143,13 +146,15 @@ class SchedulerClient:
     async def commit_checkpoint(self, grant: str, step: int, files: Sequence[RemoteFile]) -> None:
         checkpoint = pb.Checkpoint(step=step, files=files_to_proto(files))
         with typed_errors():
-            await self._stub.CommitCheckpoint(pb.CommitCheckpointRequest(checkpoint=checkpoint), metadata=bearer(grant))
+            await self._stub.CommitCheckpoint(
+                pb.CommitCheckpointRequest(checkpoint=checkpoint), metadata=bearer(grant), timeout=_VERIFYING_SECONDS
+            )
 
     async def complete_attempt(self, grant: str, files: Sequence[RemoteFile], progress: Progress) -> str:
         """The job's state after it: `COMPLETED` or `STOPPED`."""
         request = pb.CompleteAttemptRequest(files=files_to_proto(files), progress=progress_to_proto(progress))
         with typed_errors():
-            response = await self._stub.CompleteAttempt(request, metadata=bearer(grant))
+            response = await self._stub.CompleteAttempt(request, metadata=bearer(grant), timeout=_VERIFYING_SECONDS)
         return _state_name(response.state)
 
     async def fail_attempt(self, grant: str, reason: FailReason, message: str) -> str:

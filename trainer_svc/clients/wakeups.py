@@ -35,7 +35,8 @@ class Wakeups:
         """Returns at the next wake-up, at the latest after `seconds`; the trainer is idle while it waits here."""
         self._idle.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._arrived.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._arrived.wait()
         self._idle.clear()
 
     async def settle(self, *, was_claimed_for: bool) -> None:

@@ -101,8 +101,10 @@ class _Conversation:
             attempt.has_news.clear()
             while (report := attempt.reports.take()) is not None:
                 await self._stream.send(report)
+            # Not `wait_for`, which in Python 3.11 loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(attempt.has_news.wait(), max(0.0, next_heartbeat - time.monotonic()))
+                async with asyncio.timeout(max(0.0, next_heartbeat - time.monotonic())):
+                    await attempt.has_news.wait()
             if time.monotonic() >= next_heartbeat:
                 await self._stream.send_heartbeat()
                 next_heartbeat = time.monotonic() + self._limits.heartbeat

@@ -80,7 +80,8 @@ class WorkerRegistration:
                 continue
             backoff.reset()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._seconds_to_renewal())
+                async with asyncio.timeout(self._seconds_to_renewal()):
+                    await self._wanted.wait()
 
     async def _register(self, device: Device) -> None:
         identity = self._identity

@@ -208,9 +208,7 @@ class _Supervision:
     def _overdue(self) -> Outcome:
         if self._grace_ends is not None and time.monotonic() >= self._grace_ends:
             if self._attempt.stop_ordered.is_set():
-                return AttemptFailed(
-                    FailReason.STOP_GRACE_SPENT, "the training process did not stop when told to and was killed"
-                )
+                return AttemptFailed(FailReason.STALLED, "the training process did not stop when told to: killed")
             return Drained(None, self._attempt.progress.step)
         deadline = self._deadline
         return AttemptFailed(
