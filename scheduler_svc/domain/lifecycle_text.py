@@ -30,13 +30,7 @@ def _row(rule: Rule) -> str:
         ", ".join(source or "–" for source in rule.sources),
         rule.target.value,
         rule.actor.value,
-        _join(
-            [
-                f"`{reason}`"
-                for reason in StateReason
-                if reason in rule.reasons and reason is not StateReason.UNSPECIFIED
-            ]
-        ),
+        _join([f"`{reason}`" for reason in _EXPLAINED if reason in rule.reasons]),
         _join([guard.value for guard in rule.guards]),
         _join(["event", *(effect.value for effect in rule.effects)]),
     ]
