@@ -120,7 +120,7 @@ class Mesh:
                 asyncio.timeout(_EDGE_READY_SECONDS),
                 httpx.AsyncClient(verify=trust, timeout=5, trust_env=False) as client,
             ):
-                while not await _lets_callers_in(client, self._edge_url, edge.admin_url):
+                while not await _lets_callers_in(client, self._edge_url, edge.admin_url):  # noqa: ASYNC110 -- another process
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError as error:
             raise MeshFailed(f"the edge did not find all services within {_EDGE_READY_SECONDS:.0f} s") from error

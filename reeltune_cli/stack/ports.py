@@ -23,7 +23,7 @@ class PortInUse(Exception):
 def assign_ports(path: Path, names: Collection[str], *, edge: int | None, default_edge: int) -> dict[str, int]:
     """Returns a port for `edge` and for each name, remembered in `path` where they are still free.
 
-    `edge` None takes the remembered port or else the default, 0 a free one; a port that was asked for is never replaced.
+    `edge` None takes the remembered port or else the default, 0 a free one; a port asked for is never replaced.
 
     Raises:
         PortInUse: the edge's port is taken; the text says by whom.
@@ -58,7 +58,11 @@ def user_of(port: int) -> str:
     """Names the process that listens on the port, as far as this user may know."""
     with contextlib.suppress(psutil.AccessDenied):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and getattr(connection.laddr, "port", None) == port
+                and connection.pid
+            ):
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     return "another process"

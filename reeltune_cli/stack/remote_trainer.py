@@ -61,4 +61,4 @@ def run_trainer(trainer: RemoteTrainer) -> NoReturn:
         if importlib.util.find_spec(package) is None:
             raise TrainerNotInstalled(f"{package} is missing; a trainer needs: pip install 'reeltune[trainer]'")
     trainer.data.expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.execve(sys.executable, [sys.executable, "-m", "trainer_svc"], {**os.environ, **trainer.environment()})
+    os.execve(sys.executable, [sys.executable, "-m", "trainer_svc"], {**os.environ, **trainer.environment()})  # noqa: S606

@@ -49,8 +49,8 @@ def load_or_make_secrets(path: Path) -> StackSecrets:
             known = {item.name: read[item.name] for item in fields(StackSecrets) if item.name in read}
         except (ValueError, TypeError) as error:
             raise SecretsDamaged(
-                f"{path} is damaged ({error}); restore it from a backup, or remove it together with the folder postgres "
-                "beside it to start anew without the data"
+                f"{path} is damaged ({error}); restore it from a backup, or remove it together with the "
+                "folder postgres beside it to start anew without the data"
             ) from error
     made = StackSecrets(**known)
     if asdict(made) != known:
