@@ -1,0 +1,1 @@
+"""The command `reeltune`: a client of any mesh, and the whole mesh on one machine."""

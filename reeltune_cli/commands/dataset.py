@@ -1,0 +1,198 @@
+"""`reeltune dataset upload|list|show|issues|delete`."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from reeltune.catalog.v1 import dataset_content_pb2, dataset_pb2, visibility_pb2
+from reeltune.catalog.v1 import dataset_service_pb2 as pb
+from rich.console import Group
+from rich.table import Table
+
+from meshkit.rpc.status import failure_from_rpc_error
+from reeltune_cli.bars import step_bar, transfer_bars
+from reeltune_cli.client import Client, ClientError
+from reeltune_cli.client.upload import upload_folder
+from reeltune_cli.client.watch import watch_dataset
+from reeltune_cli.commands.naming import find_dataset
+from reeltune_cli.commands.options import (
+    DescriptionOption,
+    FilterOption,
+    FolderArgument,
+    LimitOption,
+    NameOption,
+    SharedOption,
+    YesOption,
+    all_pages,
+)
+from reeltune_cli.invocation import Invocation, add_command
+from reeltune_cli.tables import columns, count, enum_word, facts, local_time, size, to_document
+
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or id.", show_default=False)]
+_SHOWN_ISSUES = 50
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    commands = typer.Typer(help="Datasets: clips and what they show.", no_args_is_help=True)
+    add_command(commands, "upload", upload)
+    add_command(commands, "list", list_all)
+    add_command(commands, "show", show)
+    add_command(commands, "issues", issues)
+    add_command(commands, "delete", delete)
+    app.add_typer(commands, name="dataset")
+
+
+async def upload(
+    cli: Invocation,
+    folder: FolderArgument,
+    name: NameOption = None,
+    description: DescriptionOption = "",
+    shared: SharedOption = False,
+) -> None:
+    """Upload a folder of clips with its annotation file, and have every clip decoded and every row checked.
+
+    The same command again goes on where it was cut, and replaces what was mended meanwhile.
+    """
+    async with cli.client() as client:
+        dataset = await _create_or_resume(cli, client, name or folder.resolve().name, description, shared)
+        await _send(cli, client, dataset.id, folder)
+        dataset = await _validate(cli, client, dataset.id)
+        if dataset.state == dataset_pb2.DATASET_STATE_READY:
+            cli.answer({"dataset": to_document(dataset)}, _facts(dataset))
+            return
+        found = await _issues(client, dataset.id, _SHOWN_ISSUES)
+        cli.notes.print(_issue_table(found))
+        raise ClientError(
+            f"dataset {dataset.name} has {count(dataset.counts.errors, 'error')}",
+            "DATASET_INVALID",
+            f"mend the folder and run the command again; all of them: reeltune dataset issues {dataset.id}",
+        )
+
+
+async def list_all(cli: Invocation, filter: FilterOption = "", limit: LimitOption = 50) -> None:  # noqa: A002
+    """List your datasets and those that others share."""
+    async with cli.client() as client:
+        found = await all_pages(client.datasets.ListDatasets, pb.ListDatasetsRequest(filter=filter), "datasets", limit)
+        rows = [
+            (row.name, row.id, _state(row), row.counts.clips, row.counts.rows, size(row.counts.size_bytes),
+             local_time(row.create_time))
+            for row in found
+        ]  # fmt: skip
+        table = columns(("NAME", "ID", "STATE", "CLIPS", "ROWS", "SIZE", "CREATED"), rows)
+        cli.answer({"datasets": [to_document(row) for row in found]}, table)
+
+
+async def show(cli: Invocation, dataset: DatasetArgument) -> None:
+    """Show a dataset."""
+    async with cli.client() as client:
+        found = await find_dataset(client, dataset)
+        cli.answer({"dataset": to_document(found)}, _facts(found))
+
+
+async def issues(cli: Invocation, dataset: DatasetArgument, limit: LimitOption = 1000) -> None:
+    """List what the last validation found wrong, by file and row."""
+    async with cli.client() as client:
+        found = await find_dataset(client, dataset)
+        rows = await _issues(client, found.id, limit)
+        text = Group(_issue_table(rows)) if rows else Group(f"{found.name}: nothing is wrong")
+        cli.answer({"issues": [to_document(row) for row in rows]}, text)
+
+
+async def delete(cli: Invocation, dataset: DatasetArgument, yes: YesOption = False) -> None:
+    """Delete a dataset and its files."""
+    async with cli.client() as client:
+        found = await find_dataset(client, dataset)
+        cli.confirm(f"Delete dataset {found.name} with {count(found.counts.files, 'file')}?", yes=yes)
+        await client.datasets.DeleteDataset(pb.DeleteDatasetRequest(dataset_id=found.id))
+        cli.answer({"deleted": found.id}, f"deleted {found.name} ({found.id})")
+
+
+async def _create_or_resume(
+    cli: Invocation, client: Client, name: str, description: str, shared: bool
+) -> dataset_pb2.Dataset:
+    request = pb.CreateDatasetRequest(
+        name=name,
+        description=description,
+        visibility=visibility_pb2.VISIBILITY_SHARED if shared else visibility_pb2.VISIBILITY_PRIVATE,
+        request_id=str(uuid.uuid4()),
+    )
+    try:
+        return (await client.datasets.CreateDataset(request)).dataset
+    except grpc.aio.AioRpcError as error:
+        if failure_from_rpc_error(error).reason != "DATASET_EXISTS":
+            raise
+    dataset = await find_dataset(client, name)
+    if dataset.state not in (dataset_pb2.DATASET_STATE_PENDING, dataset_pb2.DATASET_STATE_ERROR):
+        raise ClientError(
+            f"you have a dataset {name} already, and it is {_state(dataset)}",
+            "DATASET_EXISTS",
+            f"choose another --name, or delete it: reeltune dataset delete {dataset.id}",
+        )
+    cli.note(f"going on with dataset {name} ({dataset.id})")
+    return dataset
+
+
+async def _send(cli: Invocation, client: Client, dataset_id: str, folder: Path) -> None:
+    with transfer_bars(cli.notes, "uploaded") as bars:
+        summary = await upload_folder(client, dataset_id, folder, bars)
+    cli.note(f"uploaded {count(summary.files, 'file')}, {size(summary.size_bytes)}")
+    for path in summary.removed:
+        cli.note(f"removed {path}: the folder does not hold it any more")
+
+
+async def _validate(cli: Invocation, client: Client, dataset_id: str) -> dataset_pb2.Dataset:
+    dataset = (await client.datasets.ValidateDataset(pb.ValidateDatasetRequest(dataset_id=dataset_id))).dataset
+    with step_bar(cli.notes) as bar:
+        async for dataset in watch_dataset(client, dataset_id):
+            counts = dataset.counts
+            bar.show("checking clips", counts.clips_checked, counts.clips, f"{counts.clips_checked}/{counts.clips}")
+    return dataset
+
+
+async def _issues(client: Client, dataset_id: str, limit: int) -> list[dataset_pb2.DatasetIssue]:
+    request = dataset_content_pb2.ListDatasetIssuesRequest(dataset_id=dataset_id)
+    return await all_pages(client.datasets.ListDatasetIssues, request, "issues", limit)
+
+
+def _issue_table(found: list[dataset_pb2.DatasetIssue]) -> Table:
+    rows = [
+        (
+            enum_word(dataset_pb2.IssueSeverity, issue.severity, "ISSUE_SEVERITY_"),
+            issue.file + (f" row {issue.row}" if issue.row else "") + (f" {issue.field}" if issue.field else ""),
+            issue.reason,
+            f"{issue.message} {issue.remedy}".strip(),
+        )
+        for issue in found
+    ]
+    return columns(("", "WHERE", "REASON", "WHAT IS WRONG, AND WHAT TO DO"), rows)
+
+
+def _state(dataset: dataset_pb2.Dataset) -> str:
+    return enum_word(dataset_pb2.DatasetState, dataset.state, "DATASET_STATE_")
+
+
+def _facts(dataset: dataset_pb2.Dataset) -> Table:
+    counts = dataset.counts
+    known = dataset.annotation_format != dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED
+    annotations = enum_word(dataset_pb2.AnnotationFormat, dataset.annotation_format, "ANNOTATION_FORMAT_")
+    return facts(
+        [
+            ("name", dataset.name),
+            ("id", dataset.id),
+            ("state", _state(dataset)),
+            ("description", dataset.description),
+            ("visibility", enum_word(visibility_pb2.Visibility, dataset.visibility, "VISIBILITY_")),
+            ("files", f"{counts.files:,}, {size(counts.size_bytes)}"),
+            ("clips", f"{counts.clips:,}, {counts.duration_seconds:.1f} s"),
+            ("rows", f"{counts.rows:,} ({counts.train_rows:,} train, {counts.eval_rows:,} other)"),
+            ("annotations", annotations if known else ""),
+            ("issues", f"{count(counts.errors, 'error')}, {count(counts.warnings, 'warning')}"),
+            ("fingerprint", dataset.fingerprint),
+            ("created", local_time(dataset.create_time)),
+        ]
+    )

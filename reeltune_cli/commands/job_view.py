@@ -1,0 +1,106 @@
+"""How a training job looks: its facts, and its life as it happens."""
+
+from __future__ import annotations
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from reeltune.scheduler.v1 import job_event_pb2, training_job_pb2
+from reeltune.scheduler.v1 import training_service_pb2 as pb
+from rich.table import Table
+
+from reeltune_cli.bars import StepBar, step_bar
+from reeltune_cli.client import Client, ClientError
+from reeltune_cli.client.watch import watch_job
+from reeltune_cli.invocation import Invocation, printable
+from reeltune_cli.tables import enum_word, facts, local_time, size
+
+
+def job_state(job: training_job_pb2.TrainingJob) -> str:
+    """Returns the state in a word."""
+    return enum_word(training_job_pb2.JobState, job.state, "JOB_STATE_")
+
+
+def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = False) -> Table:
+    """Returns what there is to know of a job."""
+    progress = job.progress
+    steps = f"{progress.step}/{progress.total_steps}" if progress.total_steps else ""
+    pairs: list[tuple[str, object]] = [
+        ("id", job.id),
+        ("name", job.name),
+        ("state", job_state(job)),
+        ("reason", _reason(job.reason)),
+        ("message", job.message),
+        ("phase", progress.phase),
+        ("steps", steps),
+        ("loss", f"{progress.loss:.4f}" if progress.HasField("loss") else ""),
+        ("attempt", job.attempt or ""),
+        ("model", job.model_id),
+        ("dataset", job.dataset_id),
+        ("adapter", f"reeltune train download {job.id}" if job.has_artifact else ""),
+        ("created", local_time(job.create_time)),
+        ("started", local_time(job.start_time)),
+        ("ended", local_time(job.end_time)),
+    ]
+    return facts([*pairs, *_flat(job.parameters)] if with_parameters else pairs)
+
+
+async def show_until_final(cli: Invocation, client: Client, job_id: str) -> training_job_pb2.TrainingJob:
+    """Shows a job's progress and what happens to it until it is final, and returns it as it is then.
+
+    Raises:
+        ClientError: the job failed.
+    """
+    with step_bar(cli.notes) as bar:
+        async for message in watch_job(client, job_id):
+            if message.WhichOneof("update") == "snapshot":
+                _show_progress(bar, message.snapshot.progress, job_state(message.snapshot))
+            else:
+                _show_event(cli, bar, message.event)
+    job = (await client.training.GetTrainingJob(pb.GetTrainingJobRequest(job_id=job_id))).job
+    if job.state == training_job_pb2.JOB_STATE_FAILED:
+        raise ClientError(
+            f"job {job.id} failed: {job.message or _reason(job.reason)}",
+            training_job_pb2.StateReason.Name(job.reason).removeprefix("STATE_REASON_"),
+            f"see its log: reeltune train logs {job.id}",
+        )
+    return job
+
+
+def _show_event(cli: Invocation, bar: StepBar, event: job_event_pb2.JobEvent) -> None:
+    match event.WhichOneof("event"):
+        case "progress":
+            _show_progress(bar, event.progress)
+        case "state_change":
+            change = event.state_change
+            why = ": ".join(filter(None, (_reason(change.reason), change.message)))
+            state = enum_word(training_job_pb2.JobState, change.to, "JOB_STATE_")
+            cli.note(f"{local_time(event.create_time)}  {state}{f' ({printable(why)})' if why else ''}")
+        case "checkpoint":
+            saved = event.checkpoint
+            cli.note(f"{local_time(event.create_time)}  checkpoint at step {saved.step}, {size(saved.size_bytes)}")
+        case "log" if event.log.level >= job_event_pb2.LOG_LEVEL_WARNING:
+            cli.note(f"{local_time(event.create_time)}  {printable(event.log.text)}")
+
+
+def _show_progress(bar: StepBar, progress: training_job_pb2.JobProgress, title: str = "") -> None:
+    loss = f"  loss {progress.loss:.4f}" if progress.HasField("loss") else ""
+    note = f"step {progress.step}/{progress.total_steps}{loss}" if progress.total_steps else ""
+    bar.show(progress.phase or title, progress.step, progress.total_steps or None, note)
+
+
+def _reason(number: int) -> str:
+    if number == training_job_pb2.STATE_REASON_UNSPECIFIED:
+        return ""
+    return enum_word(training_job_pb2.StateReason, number, "STATE_REASON_")
+
+
+def _flat(message: Message, prefix: str = "") -> list[tuple[str, object]]:
+    """Returns the fields of nested messages as `lora.rank`, as `--set` takes them."""
+    pairs: list[tuple[str, object]] = []
+    document = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    for name, value in document.items():
+        if isinstance(value, dict):
+            pairs += _flat(getattr(message, name), f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else value))
+    return pairs

@@ -1,0 +1,168 @@
+"""`reeltune model upload|list|show|delete`."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated
+
+import grpc
+import typer
+from reeltune.catalog.v1 import model_pb2, visibility_pb2
+from reeltune.catalog.v1 import model_service_pb2 as pb
+from rich.console import Group
+from rich.table import Table
+
+from meshkit.rpc.status import failure_from_rpc_error
+from reeltune_cli.bars import step_bar, transfer_bars
+from reeltune_cli.client import Client, ClientError
+from reeltune_cli.client.upload import upload_folder
+from reeltune_cli.client.watch import watch_model
+from reeltune_cli.commands.naming import find_model
+from reeltune_cli.commands.options import (
+    DescriptionOption,
+    FilterOption,
+    FolderArgument,
+    LimitOption,
+    NameOption,
+    SharedOption,
+    YesOption,
+    all_pages,
+)
+from reeltune_cli.invocation import Invocation, add_command
+from reeltune_cli.tables import columns, count, enum_word, facts, local_time, size, to_document
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its name or id.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    commands = typer.Typer(help="Base models: safetensors with their configuration.", no_args_is_help=True)
+    add_command(commands, "upload", upload)
+    add_command(commands, "list", list_all)
+    add_command(commands, "show", show)
+    add_command(commands, "delete", delete)
+    app.add_typer(commands, name="model")
+
+
+async def upload(
+    cli: Invocation,
+    folder: FolderArgument,
+    name: NameOption = None,
+    description: DescriptionOption = "",
+    shared: SharedOption = False,
+) -> None:
+    """Upload a model folder (safetensors, config, tokenizer and processor files) and have it checked.
+
+    The same command again goes on where it was cut, and replaces what was mended meanwhile.
+    """
+    async with cli.client() as client:
+        model = await _create_or_resume(cli, client, name or folder.resolve().name, description, shared)
+        with transfer_bars(cli.notes, "uploaded") as bars:
+            summary = await upload_folder(client, model.id, folder, bars)
+        cli.note(f"uploaded {count(summary.files, 'file')}, {size(summary.size_bytes)}")
+        for path in summary.removed:
+            cli.note(f"removed {path}: the folder does not hold it any more")
+        model = await _validate(cli, client, model.id)
+        if model.state == model_pb2.MODEL_STATE_READY:
+            cli.answer({"model": to_document(model)}, _facts(model))
+            return
+        cli.notes.print(_issue_table(model))
+        raise ClientError(
+            f"model {model.name} has {count(len(model.issues), 'error')}",
+            "MODEL_INVALID",
+            "mend the folder and run the command again",
+        )
+
+
+async def list_all(cli: Invocation, filter: FilterOption = "", limit: LimitOption = 50) -> None:  # noqa: A002
+    """List your models and those that others share."""
+    async with cli.client() as client:
+        found = await all_pages(client.models.ListModels, pb.ListModelsRequest(filter=filter), "models", limit)
+        rows = [
+            (row.name, row.id, _state(row), row.facts.model_type, f"{row.facts.parameter_count:,}",
+             size(row.facts.size_bytes), local_time(row.create_time))
+            for row in found
+        ]  # fmt: skip
+        table = columns(("NAME", "ID", "STATE", "TYPE", "PARAMETERS", "SIZE", "CREATED"), rows)
+        cli.answer({"models": [to_document(row) for row in found]}, table)
+
+
+async def show(cli: Invocation, model: ModelArgument) -> None:
+    """Show a model, and what is wrong with it if anything is."""
+    async with cli.client() as client:
+        found = await find_model(client, model)
+        text = Group(_facts(found), _issue_table(found)) if found.issues else Group(_facts(found))
+        cli.answer({"model": to_document(found)}, text)
+
+
+async def delete(cli: Invocation, model: ModelArgument, yes: YesOption = False) -> None:
+    """Delete a model and its files."""
+    async with cli.client() as client:
+        found = await find_model(client, model)
+        cli.confirm(f"Delete model {found.name} ({size(found.facts.size_bytes)})?", yes=yes)
+        await client.models.DeleteModel(pb.DeleteModelRequest(model_id=found.id))
+        cli.answer({"deleted": found.id}, f"deleted {found.name} ({found.id})")
+
+
+async def _create_or_resume(
+    cli: Invocation, client: Client, name: str, description: str, shared: bool
+) -> model_pb2.Model:
+    request = pb.CreateModelRequest(
+        name=name,
+        description=description,
+        visibility=visibility_pb2.VISIBILITY_SHARED if shared else visibility_pb2.VISIBILITY_PRIVATE,
+        request_id=str(uuid.uuid4()),
+    )
+    try:
+        return (await client.models.CreateModel(request)).model
+    except grpc.aio.AioRpcError as error:
+        if failure_from_rpc_error(error).reason != "MODEL_EXISTS":
+            raise
+    model = await find_model(client, name)
+    if model.state not in (model_pb2.MODEL_STATE_PENDING, model_pb2.MODEL_STATE_ERROR):
+        raise ClientError(
+            f"you have a model {name} already, and it is {_state(model)}",
+            "MODEL_EXISTS",
+            f"choose another --name, or delete it: reeltune model delete {model.id}",
+        )
+    cli.note(f"going on with model {name} ({model.id})")
+    return model
+
+
+async def _validate(cli: Invocation, client: Client, model_id: str) -> model_pb2.Model:
+    model = (await client.models.ValidateModel(pb.ValidateModelRequest(model_id=model_id))).model
+    with step_bar(cli.notes) as bar:
+        bar.show("checking the model", 0, None)
+        async for model in watch_model(client, model_id):
+            bar.show("checking the model", 0, None, _state(model))
+    return model
+
+
+def _issue_table(model: model_pb2.Model) -> Table:
+    rows = [(issue.file, issue.reason, f"{issue.message} {issue.remedy}".strip()) for issue in model.issues]
+    return columns(("FILE", "REASON", "WHAT IS WRONG, AND WHAT TO DO"), rows)
+
+
+def _state(model: model_pb2.Model) -> str:
+    return enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_")
+
+
+def _facts(model: model_pb2.Model) -> Table:
+    known = model.facts
+    return facts(
+        [
+            ("name", model.name),
+            ("id", model.id),
+            ("state", _state(model)),
+            ("description", model.description),
+            ("visibility", enum_word(visibility_pb2.Visibility, model.visibility, "VISIBILITY_")),
+            ("type", known.model_type),
+            ("architecture", known.architecture),
+            ("parameters", f"{known.parameter_count:,}" if known.parameter_count else ""),
+            ("size", size(known.size_bytes) if known.size_bytes else ""),
+            ("context", f"{known.context_length:,} tokens" if known.context_length else ""),
+            ("most frames", known.max_frames or ""),
+            ("fingerprint", known.fingerprint),
+            ("created", local_time(model.create_time)),
+        ]
+    )

@@ -1,0 +1,58 @@
+"""Datasets and models by name or id: people remember names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reeltune.auth.v1.user_service_pb2 import GetMeRequest
+from reeltune.catalog.v1 import dataset_pb2, model_pb2
+from reeltune.catalog.v1.dataset_service_pb2 import GetDatasetRequest, ListDatasetsRequest
+from reeltune.catalog.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
+
+from reeltune_cli.client import Client, ClientError
+
+_DATASET_ID = re.compile(r"ds_[0-9A-Z]{26}")
+_MODEL_ID = re.compile(r"mdl_[0-9A-Z]{26}")
+
+
+async def find_dataset(client: Client, named: str) -> dataset_pb2.Dataset:
+    """Returns the dataset with this id or name.
+
+    Raises:
+        ClientError: there is none, or several of this name are visible.
+    """
+    if _DATASET_ID.fullmatch(named):
+        return (await client.datasets.GetDataset(GetDatasetRequest(dataset_id=named))).dataset
+    answer = await client.datasets.ListDatasets(ListDatasetsRequest(filter=_has_name(named)))
+    found: dataset_pb2.Dataset = await _only(client, "dataset", named, list(answer.datasets))
+    return found
+
+
+async def find_model(client: Client, named: str) -> model_pb2.Model:
+    """Returns the model with this id or name; otherwise like `find_dataset`."""
+    if _MODEL_ID.fullmatch(named):
+        return (await client.models.GetModel(GetModelRequest(model_id=named))).model
+    answer = await client.models.ListModels(ListModelsRequest(filter=_has_name(named)))
+    found: model_pb2.Model = await _only(client, "model", named, list(answer.models))
+    return found
+
+
+def _has_name(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'name = "{escaped}"'
+
+
+async def _only(client: Client, noun: str, name: str, found: list[Any]) -> Any:
+    if not found:
+        raise ClientError(
+            f"there is no {noun} {name!r}", f"{noun.upper()}_NOT_FOUND", f"see which there are: reeltune {noun} list"
+        )
+    if len(found) > 1:
+        # Names are unique among one owner's; one's own come before what others share.
+        me = (await client.users.GetMe(GetMeRequest())).user.id
+        found = [resource for resource in found if resource.owner_id == me] or found
+    if len(found) > 1:
+        ids = ", ".join(resource.id for resource in found[:5])
+        raise ClientError(f"several {noun}s are named {name!r}: {ids}", "NAME_AMBIGUOUS", "name it by its id")
+    return found[0]
