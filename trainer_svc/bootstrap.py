@@ -200,6 +200,8 @@ def _attempt_limits(settings: TrainerSettings) -> AttemptLimits:
         loading=settings.loading_stall_seconds,
         progress=settings.stall_seconds,
         stop_grace=settings.stop_grace_seconds,
+        drain_grace=settings.drain_grace_seconds,
+        drain_total=settings.drain_grace_seconds + 5.0,
     )
 
 

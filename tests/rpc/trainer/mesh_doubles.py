@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import grpc
+from reeltune.auth.v1 import auth_service_pb2, auth_service_pb2_grpc, session_pb2
 from reeltune.catalog.v1 import dataset_pb2, sample_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from reeltune.scheduler.v1 import (
     artifact_pb2,
@@ -23,7 +24,18 @@ from reeltune.scheduler.v1 import (
     training_service_pb2_grpc,
 )
 
-from meshkit.auth.principal import Caller, current_principal
+from meshkit.auth.keys import StaticKeys
+from meshkit.auth.principal import Caller, Principal, current_principal
+from meshkit.auth.tokens import (
+    TokenRejected,
+    TokenSigner,
+    TokenVerifier,
+    TrustedIssuer,
+    generate_private_key,
+    public_jwk,
+    public_pem,
+)
+from meshkit.rpc.client import bearer
 from meshkit.rpc.failure import Failure
 from meshkit.testing import TokenMint
 
@@ -261,6 +273,37 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
             content = self.store.files.get(prefix + file.path, b"")
             if hashlib.sha256(content).hexdigest() != file.sha256 or len(content) != file.size_bytes:
                 raise Failure(grpc.StatusCode.FAILED_PRECONDITION, "FILES_INCOMPLETE", f"{file.path} differs")
+
+
+@dataclass
+class Auth(auth_service_pb2_grpc.AuthServiceServicer):
+    """Publishes one key, and signs users' tokens with it."""
+
+    private_key: bytes = field(default_factory=generate_private_key)
+
+    async def GetJwks(self, request, context):
+        key = session_pb2.JsonWebKey(**public_jwk(self.private_key, "auth-1"))
+        return auth_service_pb2.GetJwksResponse(keys=[key])
+
+    def user(self, user_id: str = OWNER, *, audience: str = "reeltune") -> tuple[tuple[str, str], ...]:
+        """Call metadata of a signed-in user."""
+        signer = TokenSigner(self.private_key, kid="auth-1", issuer="reeltune-auth", audience=audience, typ="at+jwt")
+        return bearer(signer.sign(user_id, timedelta(minutes=5), {"roles": ["user"]}))
+
+
+class ForwardingVerifier:
+    """Accepts what the auth service signed for users, and what the mint signed for machines."""
+
+    def __init__(self, auth: Auth, mint: TokenMint) -> None:
+        keys = StaticKeys({"auth-1": public_pem(auth.private_key)})
+        self._users = TokenVerifier([TrustedIssuer("reeltune-auth", "reeltune", "at+jwt", Caller.USER, keys)])
+        self._machines = mint.verifier
+
+    async def verify(self, token: str) -> Principal:
+        try:
+            return await self._users.verify(token)
+        except TokenRejected:
+            return await self._machines.verify(token)
 
 
 @dataclass

@@ -1,0 +1,66 @@
+"""An inference child without a model: `fake_inference_child.py MODEL_FOLDER MESSAGE_FD BITS`.
+
+It answers with what it was asked, word by word; the first word of a prompt may be an order: `crash`, `hang`, `slow`,
+`undecodable`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+
+from trainer_svc.qlora import messages
+
+
+def main() -> None:
+    model, fd, bits = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    line = messages.MessageSocket.from_fd(fd)
+    waiting: Queue[messages.Generate] = Queue()
+    cancelled: set[str] = set()
+
+    def listen() -> None:
+        while (order := line.receive()) is not None:
+            if isinstance(order, messages.Generate):
+                waiting.put(order)
+            elif isinstance(order, messages.Cancel):
+                cancelled.add(order.request_id)
+        os._exit(3)
+
+    threading.Thread(target=listen, daemon=True).start()
+    if b"unloadable" in (model / "config.json").read_bytes():
+        line.send(messages.Failed(messages.FailureReason.MODEL_UNSUPPORTED, "no such family", "use another"))
+        sys.exit(1)
+    line.send(messages.InferenceReady("cpu", f"{bits} bits"))
+    while True:
+        answer(waiting.get(), line, cancelled)
+
+
+def answer(request: messages.Generate, line: messages.MessageSocket, cancelled: set[str]) -> None:
+    order = request.prompt.split()[0]
+    if order == "crash":
+        os._exit(9)
+    if order == "hang":
+        time.sleep(600)
+    if order == "undecodable":
+        reason = messages.FailureReason.BAD_REQUEST
+        line.send(messages.GenerationFailed(request.request_id, reason, "clip one.mp4: not video: no", "another clip"))
+        return
+    clip = Path(request.clip or "").read_text()
+    adapter = (Path(request.adapter_dir) / "adapter.safetensors").read_text() if request.adapter_dir else "base"
+    words = [f"{adapter}:", f" {clip}", f" {os.getpid()}"] + [" again"] * (200 if order == "slow" else 0)
+    for word in words[: request.max_new_tokens]:
+        if request.request_id in cancelled:
+            line.send(messages.GenerationDone(request.request_id, 5, 1, "cancelled", 0.1))
+            return
+        line.send(messages.TokenText(request.request_id, word))
+        time.sleep(0.05 if order == "slow" else 0)
+    finish = "length" if len(words) >= request.max_new_tokens else "stop"
+    line.send(messages.GenerationDone(request.request_id, 5, len(words), finish, 0.1))
+
+
+if __name__ == "__main__":
+    main()
