@@ -11,7 +11,7 @@ from typing import Any
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from trainer_svc.qlora.dataset_rows import BadDataError
+from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.folder_files import write_folder, write_json
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import TrainingSpec

@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Self
 
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
-from trainer_svc.qlora.dataset_rows import BadDataError, Clip, Sample
-from trainer_svc.qlora.decode_pool import DecodePool, DecodeProcessError
-from trainer_svc.qlora.families import ModelRefusedError
-from trainer_svc.qlora.frame_decoder import BadClipError, DecodedFrames
+from trainer_svc.qlora.dataset_rows import Clip, Sample
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.errors import BadClipError, BadDataError, DecodeProcessError, ModelRefusedError
+from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_sampling import FrameRequest
 from trainer_svc.qlora.spec import SamplingSpec
 

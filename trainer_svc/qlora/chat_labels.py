@@ -14,7 +14,7 @@ from typing import Any
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from trainer_svc.qlora.dataset_rows import Turn
-from trainer_svc.qlora.families import ModelRefusedError
+from trainer_svc.qlora.errors import ModelRefusedError
 
 Span = tuple[int, int]
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")

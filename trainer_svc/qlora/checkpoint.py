@@ -20,14 +20,11 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from trainer_svc.qlora.adapter_files import adapter_tensors
+from trainer_svc.qlora.errors import CheckpointMismatchError
 from trainer_svc.qlora.folder_files import is_whole, write_folder, write_json
 from trainer_svc.qlora.qlora_injector import trainable
 
 _PREFIX = "step-"
-
-
-class CheckpointMismatchError(ValueError):
-    """A checkpoint of another run lies where this one would go on."""
 
 
 @dataclass(frozen=True, slots=True)

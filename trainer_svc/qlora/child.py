@@ -12,7 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from trainer_svc.qlora.dataset_rows import load_samples
+from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
+from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
@@ -41,11 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
 def run_training(run: RunContext, spec: TrainingSpec) -> int:
     """Trains; any error becomes a Failed message. Returns the exit code: 0, or 1 after Failed."""
     quiet_libraries(spec.runtime.threads)
-    # Heavy imports only here and only now: the environment must be quiet and offline before them.
-    from trainer_svc.qlora.failures import as_failure
-    from trainer_svc.qlora.trainer import train
-
     try:
+        # What is wrong with the owner's files is told at once, before seconds of imports.
+        check_model_folder(run.folders.model)
+        load_samples(run.folders.dataset)
+        # Heavy imports only here: the environment must be quiet and offline before them.
+        from trainer_svc.qlora.trainer import train
+
         train(run, spec)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
 from trainer_svc.qlora.chat_labels import render_prompt, render_with_spans, token_mask
-from trainer_svc.qlora.dataset_rows import BadDataError, Sample, Turn
+from trainer_svc.qlora.dataset_rows import Sample, Turn
+from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 
 IGNORED = -100

@@ -20,21 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_sampling import FrameRequest
 from trainer_svc.qlora.spec import SamplingSpec
 
 _ROLES = ("system", "user", "assistant")
 _SPLITS = {"train": "train", "eval": "eval", "validation": "eval", "val": "eval", "test": "test"}
 _SHOWN = 10
-
-
-class BadDataError(ValueError):
-    """A dataset or one of its samples that cannot be trained on, with where and what to do."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}; {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)

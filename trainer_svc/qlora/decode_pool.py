@@ -21,14 +21,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from trainer_svc.qlora.decode_worker import decoded_from, request_bytes, run_worker
-from trainer_svc.qlora.frame_decoder import (
-    BadClipError,
-    ClipFault,
-    DecodedFrames,
-    FrameDecoder,
-    best_decoder,
-    make_decoder,
-)
+from trainer_svc.qlora.errors import BadClipError, ClipFault, DecodeProcessError
+from trainer_svc.qlora.frame_decoder import DecodedFrames, FrameDecoder, best_decoder, make_decoder
 from trainer_svc.qlora.frame_sampling import FrameRequest
 
 _START_SECONDS = 60.0
@@ -36,10 +30,6 @@ _CLOSING_SECONDS = 0.1
 """How long a pool that closes may wait for a decode under way to notice."""
 _CLIPS_PER_PROCESS = 2000
 """Decoders leak; a fresh process now and then bounds it."""
-
-
-class DecodeProcessError(RuntimeError):
-    """A decode process cannot even start: a broken installation, not a bad clip."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import torch
-
-from trainer_svc.qlora.checkpoint import CheckpointMismatchError
-from trainer_svc.qlora.dataset_rows import BadDataError
-from trainer_svc.qlora.decode_pool import DecodeProcessError
-from trainer_svc.qlora.families import ModelRefusedError
-from trainer_svc.qlora.frame_decoder import BadClipError
+from trainer_svc.qlora.errors import (
+    BadClipError,
+    BadDataError,
+    CheckpointMismatchError,
+    DecodeProcessError,
+    GradientAuditError,
+    ModelAuditError,
+    ModelRefusedError,
+    NonFiniteLossError,
+)
 from trainer_svc.qlora.messages import Failed, FailureReason
-from trainer_svc.qlora.model_loader import ModelAuditError
-from trainer_svc.qlora.qlora_injector import GradientAuditError
 from trainer_svc.qlora.spec import SpecError
 
 _MESSAGE_CHARACTERS = 1000
-
-
-class NonFiniteLossError(ArithmeticError):
-    """Loss or gradient became infinite or not a number. The weights were not touched by that step."""
-
-    def __init__(self, step: int, loss: float, grad_norm: float, sample_ids: list[str]) -> None:
-        shown = ", ".join(sample_ids[:16]) + (" …" if len(sample_ids) > 16 else "")
-        super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}, samples {shown}")
 
 
 def as_failure(error: Exception) -> Failed:
@@ -71,6 +64,7 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    # By name: the class is torch's, and this module is used before torch is loaded.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)

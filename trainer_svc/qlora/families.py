@@ -10,19 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainer_svc.qlora.errors import ModelRefusedError
 from trainer_svc.qlora.spec import TargetGroup
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class ModelRefusedError(ValueError):
-    """A model folder that cannot or must not be loaded."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}; {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)

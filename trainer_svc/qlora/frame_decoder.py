@@ -7,36 +7,16 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer_svc.qlora.errors import BadClipError, ClipFault
 from trainer_svc.qlora.frame_sampling import FrameRequest, NoFramesError, frames_in_range, scaled_size, select_frames
 
 Frames = npt.NDArray[np.uint8]
-
-
-class ClipFault(StrEnum):
-    MISSING = "missing"
-    EMPTY = "empty"
-    NOT_VIDEO = "not_video"
-    UNDECODABLE = "undecodable"
-    NO_FRAMES = "no_frames"
-    TIMED_OUT = "timed_out"
-    CRASHED = "crashed"
-
-
-class BadClipError(Exception):
-    """A clip that gives no frames: which one, what kind of fault, and the decoder's words."""
-
-    def __init__(self, clip: str, fault: ClipFault, detail: str) -> None:
-        super().__init__(f"clip {Path(clip).name}: {fault.value.replace('_', ' ')}: {detail}")
-        self.clip = clip
-        self.fault = fault
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from transformers.generation.streamers import BaseStreamer
 
 from trainer_svc.qlora.adapter_files import check_adapter
 from trainer_svc.qlora.data_processor import DataProcessor
-from trainer_svc.qlora.dataset_rows import BadDataError, Clip, Turn
+from trainer_svc.qlora.dataset_rows import Clip, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.messages import Generate, GenerationDone
 from trainer_svc.qlora.model_loader import BaseModel

@@ -14,6 +14,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.messages import (
     Cancel,
     FailureReason,
@@ -27,6 +29,7 @@ from trainer_svc.qlora.messages import (
     Shutdown,
     TokenText,
 )
+from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.request_queue import RequestQueue
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE
@@ -69,19 +72,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namespace) -> int:
-    from trainer_svc.qlora.decode_pool import DecodePool
-    from trainer_svc.qlora.failures import as_failure
-    from trainer_svc.qlora.inference import InferenceEngine
-    from trainer_svc.qlora.model_loader import load_base_model
-
     with DecodePool() as pool:
         try:
+            check_model_folder(options.model)
+            # Heavy imports only after the folder was found to be safe: a bad one is refused at once.
+            from trainer_svc.qlora.inference import InferenceEngine
+            from trainer_svc.qlora.model_loader import load_base_model
+
             base = load_base_model(options.model, QuantizationSpec(bits=options.bits))
             engine = InferenceEngine(base, pool, max_adapters=options.max_adapters)
         # The edge of the process: whatever went wrong must reach the parent as a typed message.
         except Exception as error:
-            line.send(Log("error", traceback.format_exc()[-8000:]))
-            line.send(as_failure(error))
+            failure = as_failure(error)
+            if failure.reason is FailureReason.INTERNAL:
+                line.send(Log("error", traceback.format_exc()[-8000:]))
+            line.send(failure)
             return 1
         line.send(InferenceReady(str(base.device), base.fingerprint))
         while (request := waiting.take()) is not None:
@@ -90,8 +95,6 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
 
 
 def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: RequestQueue) -> None:
-    from trainer_svc.qlora.failures import as_failure
-
     try:
         done = engine.generate(
             request, lambda text: line.send(TokenText(request.request_id, text)), waiting.running_cancelled

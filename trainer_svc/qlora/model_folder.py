@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer_svc.qlora.families import ModelRefusedError
+from trainer_svc.qlora.errors import ModelRefusedError
 
 _LOADABLE = {".safetensors", ".json", ".txt", ".model", ".tiktoken", ".jinja"}
 _HARMLESS = {".md", ".png", ".jpg", ".jpeg", ".webp", ".svg", ".gif", ".pdf", ""}

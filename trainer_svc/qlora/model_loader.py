@@ -12,16 +12,13 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
-from trainer_svc.qlora.families import ModelFamily, ModelRefusedError, find_family
+from trainer_svc.qlora.errors import ModelAuditError, ModelRefusedError
+from trainer_svc.qlora.families import ModelFamily, find_family
 from trainer_svc.qlora.model_folder import check_model_folder, fingerprint
 from trainer_svc.qlora.quiet import quiet_transformers
 from trainer_svc.qlora.spec import QuantizationSpec, SpecError, TargetGroup
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-class ModelAuditError(RuntimeError):
-    """The model in memory is not what was asked for: training it would give a silently worse adapter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,9 @@ def _four_bit(device: torch.device) -> None:
 
 def _working_decoder() -> tuple[str, str]:
     """(the first decoder that reads a clip back, why the preferred one does not)."""
-    from trainer_svc.qlora.decode_pool import DecodePool, DecodeProcessError
-    from trainer_svc.qlora.frame_decoder import BadClipError, best_decoder
+    from trainer_svc.qlora.decode_pool import DecodePool
+    from trainer_svc.qlora.errors import BadClipError, DecodeProcessError
+    from trainer_svc.qlora.frame_decoder import best_decoder
     from trainer_svc.qlora.frame_sampling import FrameRequest
 
     reasons = []

@@ -15,13 +15,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from trainer_svc.qlora.errors import GradientAuditError
 from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import LoraSpec, SpecError, TargetGroup
-
-
-class GradientAuditError(RuntimeError):
-    """A trainable tensor got no gradient, or a non-finite one: it would silently stay untrained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, newest_che
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.failures import NonFiniteLossError
+from trainer_svc.qlora.errors import NonFiniteLossError
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.messages import (
     CheckpointSaved,

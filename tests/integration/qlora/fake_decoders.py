@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer_svc.qlora.frame_decoder import BadClipError, ClipFault, DecodedFrames, FrameDecoder
+from trainer_svc.qlora.errors import BadClipError, ClipFault
+from trainer_svc.qlora.frame_decoder import DecodedFrames, FrameDecoder
 from trainer_svc.qlora.frame_sampling import FrameRequest
 
 

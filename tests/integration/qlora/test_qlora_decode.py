@@ -15,15 +15,9 @@ import pytest
 from fake_decoders import misbehaving, never_starts
 from tiny_models import write_clip
 
-from trainer_svc.qlora.decode_pool import DecodePool, DecodeProcessError
-from trainer_svc.qlora.frame_decoder import (
-    BadClipError,
-    ClipFault,
-    DecordDecoder,
-    FrameDecoder,
-    PyAvDecoder,
-    check_container,
-)
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.errors import BadClipError, ClipFault, DecodeProcessError
+from trainer_svc.qlora.frame_decoder import DecordDecoder, FrameDecoder, PyAvDecoder, check_container
 from trainer_svc.qlora.frame_sampling import FrameRequest
 
 WAIT = 60

@@ -12,7 +12,7 @@ from child_processes import Child, started
 from recording_run import RecordingRun
 from safetensors.torch import load_file, save_file
 
-from trainer_svc.qlora.dataset_rows import BadDataError
+from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.inference import AdapterSet, _TextPieces
 from trainer_svc.qlora.launch import inference_command
 from trainer_svc.qlora.messages import (

@@ -11,8 +11,8 @@ from tiny_models import TEMPLATE_WITH_MARKS, TEMPLATE_WITHOUT_MARKS
 from transformers import AutoProcessor
 
 from trainer_svc.qlora.data_processor import IGNORED, DataProcessor, EncodedSample
-from trainer_svc.qlora.dataset_rows import BadDataError, Sample, Turn
-from trainer_svc.qlora.families import ModelRefusedError
+from trainer_svc.qlora.dataset_rows import Sample, Turn
+from trainer_svc.qlora.errors import BadDataError, ModelRefusedError
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.model_loader import load_base_model
 from trainer_svc.qlora.spec import QuantizationSpec

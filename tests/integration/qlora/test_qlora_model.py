@@ -13,16 +13,11 @@ from batches import one_batch
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from trainer_svc.qlora.families import FAMILIES, ModelFamily, ModelRefusedError, find_family
+from trainer_svc.qlora.errors import GradientAuditError, ModelAuditError, ModelRefusedError
+from trainer_svc.qlora.families import FAMILIES, ModelFamily, find_family
 from trainer_svc.qlora.loss import summed_loss
-from trainer_svc.qlora.model_loader import (
-    BaseModel,
-    ModelAuditError,
-    audit_model,
-    guard_cpu_quantization,
-    load_base_model,
-)
-from trainer_svc.qlora.qlora_injector import GradientAuditError, check_gradients, inject, target_pattern, trainable
+from trainer_svc.qlora.model_loader import BaseModel, audit_model, guard_cpu_quantization, load_base_model
+from trainer_svc.qlora.qlora_injector import check_gradients, inject, target_pattern, trainable
 from trainer_svc.qlora.spec import LoraSpec, QuantizationSpec, SpecError
 
 CPU = torch.device("cpu")

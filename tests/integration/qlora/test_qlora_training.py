@@ -18,9 +18,8 @@ from tiny_models import row, write_clip, write_dataset
 from transformers import AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
 
 from trainer_svc.qlora.adapter_files import SIDECAR
-from trainer_svc.qlora.checkpoint import CheckpointMismatchError
-from trainer_svc.qlora.dataset_rows import BadDataError
-from trainer_svc.qlora.failures import NonFiniteLossError, as_failure
+from trainer_svc.qlora.errors import BadDataError, CheckpointMismatchError, NonFiniteLossError
+from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.folder_files import is_whole
 from trainer_svc.qlora.messages import (
     CheckpointSaved,

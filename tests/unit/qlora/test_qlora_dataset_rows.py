@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_svc.qlora.dataset_rows import BadDataError, Clip, Sample, load_samples, split_samples
+from trainer_svc.qlora.dataset_rows import Clip, Sample, load_samples, split_samples
+from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.spec import SamplingSpec
 
 

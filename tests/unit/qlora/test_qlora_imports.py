@@ -5,7 +5,18 @@ import sys
 
 LIGHT = (
     *("spec", "messages", "launch", "run_context", "request_queue", "dataset_rows", "sampler", "frame_sampling"),
-    *("model_folder", "families", "child", "inference_child", "probe", "__main__", "decode_pool", "quiet"),
+    *(
+        "model_folder",
+        "families",
+        "child",
+        "inference_child",
+        "probe",
+        "__main__",
+        "decode_pool",
+        "quiet",
+        "errors",
+        "failures",
+    ),
 )
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "decord", "av")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_svc.qlora.families import FAMILIES, ModelRefusedError
+from trainer_svc.qlora.errors import ModelRefusedError
+from trainer_svc.qlora.families import FAMILIES
 from trainer_svc.qlora.model_folder import check_model_folder, fingerprint
 
 

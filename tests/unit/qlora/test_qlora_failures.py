@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from trainer_svc.qlora.errors import (
+    BadClipError,
+    BadDataError,
+    CheckpointMismatchError,
+    ClipFault,
+    DecodeProcessError,
+    GradientAuditError,
+    ModelAuditError,
+    ModelRefusedError,
+    NonFiniteLossError,
+)
+from trainer_svc.qlora.failures import as_failure
+from trainer_svc.qlora.messages import FailureReason
+from trainer_svc.qlora.spec import SpecError
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "words"),
+    [
+        (SpecError("lora.rank", "too large", "lower it"), FailureReason.BAD_SPEC, "lora.rank: too large"),
+        (BadDataError("row 3: no clip", "add it"), FailureReason.BAD_DATA, "row 3: no clip"),
+        (BadClipError("/x/a.mp4", ClipFault.EMPTY, "0 bytes"), FailureReason.BAD_DATA, "clip a.mp4: empty: 0 bytes"),
+        (ModelRefusedError("has code", "remove it"), FailureReason.MODEL_UNSUPPORTED, "has code"),
+        (ModelAuditError("lm_head is 4-bit"), FailureReason.MODEL_UNSUPPORTED, "lm_head is 4-bit"),
+        (GradientAuditError("x got no gradient"), FailureReason.MODEL_UNSUPPORTED, "x got no gradient"),
+        (CheckpointMismatchError("another run"), FailureReason.CHECKPOINT_MISMATCH, "another run"),
+        (NonFiniteLossError(3, float("nan"), 1.0, ["s1"]), FailureReason.NON_FINITE_LOSS, "step 3: loss nan"),
+        (OutOfMemoryError("CUDA out of memory"), FailureReason.OUT_OF_MEMORY, "CUDA out of memory"),
+        (MemoryError(), FailureReason.OUT_OF_MEMORY, "MemoryError"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureReason.OUT_OF_MEMORY, "allocate memory"),
+        (DecodeProcessError("no decord"), FailureReason.INTERNAL, "DecodeProcessError: no decord"),
+        (KeyError("what"), FailureReason.INTERNAL, "KeyError: 'what'"),
+    ],
+)
+def test_every_error_has_a_reason_words_and_a_next_step(error: Exception, reason: FailureReason, words: str) -> None:
+    failure = as_failure(error)
+    assert failure.reason is reason
+    assert words in failure.message
+    assert failure.next_step
+
+
+def test_long_messages_are_cut_to_what_a_job_record_takes() -> None:
+    assert len(as_failure(RuntimeError("x" * 5000)).message) <= 1024
