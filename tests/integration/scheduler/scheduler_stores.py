@@ -111,7 +111,7 @@ def files_of(key: AttemptKey, *, step: int | None = None) -> FileSet:
 
 
 def check_history(events: list[JobEvent]) -> None:
-    """Holds a whole history against the model: no gap, legal changes only, nothing after the end, attempts that grow."""
+    """Holds a history against the model: no gap, legal changes only, nothing after the end, attempts that grow."""
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     state, attempt = None, 0
     for event in events:
