@@ -75,6 +75,10 @@ class RunValidations:
             if renewals.done():
                 renewals.result()
             return await work
+        except Exception:
+            # What was deleted meanwhile fails in many ways, and none of them is trouble.
+            await self.validations.renew(entry.id, token)
+            raise
         finally:
             for task in (work, renewals):
                 task.cancel()

@@ -1,0 +1,179 @@
+"""Who may do what: user B on every rpc with every id of user A, attempts with other people's ids, nobody at all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from reeltune.catalog.v1 import dataset_content_pb2 as content
+from reeltune.catalog.v1 import dataset_pb2, model_pb2, visibility_pb2
+from reeltune.catalog.v1 import dataset_service_pb2 as ds
+from reeltune.catalog.v1 import model_service_pb2 as ms
+from reeltune.catalog.v1 import snapshot_service_pb2 as snap
+from reeltune.catalog.v1 import upload_service_pb2 as us
+
+from meshkit.auth.principal import Caller
+from meshkit.ids import new_id
+from meshkit.rpc.access import find_service
+from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Metadata, model_files
+from tests.rpc.catalog.clips import h264_clip
+
+SERVICES = ("DatasetService", "ModelService", "UploadService", "SnapshotService")
+FILES = {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()}
+DIGEST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Ids:
+    """What user A owns, or ids of the same form that nobody does."""
+
+    dataset: str
+    model: str
+    upload: str
+
+
+def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
+    """By rpc: requests that name these ids. Rpcs that take no id have none."""
+    dataset_header = us.FileHeader(parent_id=ids.dataset, path="b.mp4", size_bytes=1, sha256=DIGEST)
+    model_header = us.FileHeader(parent_id=ids.model, path="config.json", size_bytes=1, sha256=DIGEST)
+    return {
+        "CreateDataset": [],
+        "ListDatasets": [],
+        "GetDataset": [ds.GetDatasetRequest(dataset_id=ids.dataset)],
+        "UpdateDataset": [ds.UpdateDatasetRequest(dataset=dataset_pb2.Dataset(id=ids.dataset, description="mine"))],
+        "DeleteDataset": [ds.DeleteDatasetRequest(dataset_id=ids.dataset)],
+        "ValidateDataset": [ds.ValidateDatasetRequest(dataset_id=ids.dataset)],
+        "WatchDataset": [ds.WatchDatasetRequest(dataset_id=ids.dataset)],
+        "ListDatasetIssues": [content.ListDatasetIssuesRequest(dataset_id=ids.dataset)],
+        "ListSamples": [content.ListSamplesRequest(dataset_id=ids.dataset)],
+        "CreateModel": [],
+        "ListModels": [],
+        "GetModel": [ms.GetModelRequest(model_id=ids.model)],
+        "UpdateModel": [ms.UpdateModelRequest(model=model_pb2.Model(id=ids.model, description="mine"))],
+        "DeleteModel": [ms.DeleteModelRequest(model_id=ids.model)],
+        "ValidateModel": [ms.ValidateModelRequest(model_id=ids.model)],
+        "WatchModel": [ms.WatchModelRequest(model_id=ids.model)],
+        "CreateUpload": [us.CreateUploadRequest(file=dataset_header), us.CreateUploadRequest(file=model_header)],
+        "CompleteUpload": [us.CompleteUploadRequest(upload_id=ids.upload)],
+        "UploadFile": [us.UploadFileRequest(header=dataset_header), us.UploadFileRequest(header=model_header)],
+        "ListFiles": [us.ListFilesRequest(parent_id=ids.dataset), us.ListFilesRequest(parent_id=ids.model)],
+        "DeleteFile": [
+            us.DeleteFileRequest(parent_id=ids.dataset, path="a.mp4"),
+            us.DeleteFileRequest(parent_id=ids.model, path="config.json"),
+        ],
+        "StreamDatasetSnapshot": [snap.StreamDatasetSnapshotRequest(dataset_id=ids.dataset)],
+        "GetClips": [snap.GetClipsRequest(dataset_id=ids.dataset, paths=["a.mp4"])],
+        "GetModelSnapshot": [snap.GetModelSnapshotRequest(model_id=ids.model)],
+    }
+
+
+READS = {
+    "GetDataset", "WatchDataset", "ListDatasetIssues", "ListSamples", "GetModel", "WatchModel",
+    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot",
+}  # fmt: skip
+"""What others may do with a shared entry."""
+
+
+async def call(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata) -> Any:
+    """Makes a call of any kind and reads the answer to its end."""
+    stubs: tuple[Any, ...] = (mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots)
+    method: Callable[..., Any] = next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
+    if rpc == "UploadFile":
+
+        async def stream() -> AsyncIterator[Message]:
+            yield request
+
+        return await method(stream(), metadata=metadata, timeout=20)
+    answer = method(request, metadata=metadata, timeout=20)
+    if isinstance(answer, Awaitable):
+        return await answer
+    return [message async for message in answer]
+
+
+async def refusal(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata) -> tuple[Any, ...]:
+    """Returns all of a refusal that a client sees, but the id of the request."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(mesh, rpc, request, metadata)
+    trailers = [(key, value) for key, value in caught.value.trailing_metadata() or () if key != "x-request-id"]
+    return caught.value.code(), caught.value.details(), tuple(trailers)
+
+
+async def owned_by_alice(mesh: CatalogMesh) -> Ids:
+    dataset = await mesh.ready_dataset(FILES)
+    model = await mesh.create_model()
+    await mesh.put_all(model.id, model_files())
+    await mesh.validated_model(model.id)
+    open_dataset = await mesh.create_dataset("open")
+    upload = await mesh.open_upload(open_dataset.id, "a.mp4", b"x")
+    return Ids(dataset.id, model.id, upload.id)
+
+
+def test_the_matrix_knows_every_rpc() -> None:
+    rpcs = {method.name for name in SERVICES for method in find_service(f"reeltune.catalog.v1.{name}").methods}
+    assert set(requests_with_ids(Ids("", "", ""))) == rpcs
+
+
+async def test_another_users_ids_answer_like_absent_ones(mesh: CatalogMesh) -> None:
+    foreign = await owned_by_alice(mesh)
+    absent = Ids(new_id("ds"), new_id("mdl"), new_id("upl"))
+    bob = mesh.as_user(BOB)
+    absent_requests = requests_with_ids(absent)
+    for rpc, requests in requests_with_ids(foreign).items():
+        for request, twin in zip(requests, absent_requests[rpc], strict=True):
+            seen = await refusal(mesh, rpc, request, bob)
+            assert seen[0] is grpc.StatusCode.NOT_FOUND, rpc
+            assert seen == await refusal(mesh, rpc, twin, bob), rpc
+    assert await mesh.pool.fetchval("SELECT count(*) FROM files") == len(FILES) + len(model_files())
+    assert await mesh.pool.fetchval("SELECT count(*) FROM entries WHERE description <> ''") == 0
+
+
+async def test_shared_entries_can_be_read_by_others_and_changed_by_their_owner_only(mesh: CatalogMesh) -> None:
+    ids = await owned_by_alice(mesh)
+    shared = visibility_pb2.VISIBILITY_SHARED
+    for request in (
+        ds.UpdateDatasetRequest(dataset=dataset_pb2.Dataset(id=ids.dataset, visibility=shared)),
+        ms.UpdateModelRequest(model=model_pb2.Model(id=ids.model, visibility=shared)),
+    ):
+        rpc = "UpdateDataset" if isinstance(request, ds.UpdateDatasetRequest) else "UpdateModel"
+        await call(mesh, rpc, request, mesh.as_user(ALICE))
+    bob = mesh.as_user(BOB)
+    for rpc, requests in requests_with_ids(ids).items():
+        for request in requests:
+            if rpc in READS:
+                await call(mesh, rpc, request, bob)
+            else:
+                assert (await refusal(mesh, rpc, request, bob))[0] is grpc.StatusCode.NOT_FOUND, rpc
+    listed = await mesh.datasets.ListDatasets(ds.ListDatasetsRequest(), metadata=bob)
+    assert [dataset.id for dataset in listed.datasets] == [ids.dataset]
+
+
+async def test_an_attempt_reads_the_entries_of_its_grant_and_nothing_else(mesh: CatalogMesh) -> None:
+    ids = await owned_by_alice(mesh)
+    shared = await mesh.ready_dataset(FILES, name="shared", visibility=visibility_pb2.VISIBILITY_SHARED)
+    grant = mesh.tokens.machine(Caller.ATTEMPT, "job_1", dataset=ids.dataset, model=ids.model)
+    other = mesh.tokens.machine(Caller.ATTEMPT, "job_2", dataset=new_id("ds"), model=new_id("mdl"))
+    empty = mesh.tokens.machine(Caller.ATTEMPT, "job_3")
+    for rpc in ("StreamDatasetSnapshot", "GetClips", "GetModelSnapshot"):
+        for request in requests_with_ids(ids)[rpc]:
+            await call(mesh, rpc, request, grant)
+            for bearer in (other, empty):
+                assert (await refusal(mesh, rpc, request, bearer))[0] is grpc.StatusCode.NOT_FOUND
+    request = snap.StreamDatasetSnapshotRequest(dataset_id=shared.id)
+    assert (await refusal(mesh, "StreamDatasetSnapshot", request, grant))[0] is grpc.StatusCode.NOT_FOUND
+    for rpc, requests in requests_with_ids(ids).items():
+        if rpc in ("StreamDatasetSnapshot", "GetClips", "GetModelSnapshot"):
+            continue
+        for request in requests:
+            assert (await refusal(mesh, rpc, request, grant))[0] is grpc.StatusCode.PERMISSION_DENIED, rpc
+
+
+async def test_nobody_gets_nothing(mesh: CatalogMesh) -> None:
+    ids = Ids(new_id("ds"), new_id("mdl"), new_id("upl"))
+    for rpc, requests in requests_with_ids(ids).items():
+        for request in requests:
+            for metadata in ((), (("authorization", "Bearer nonsense"),)):
+                assert (await refusal(mesh, rpc, request, metadata))[0] is grpc.StatusCode.UNAUTHENTICATED, rpc
