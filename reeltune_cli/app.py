@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune_cli.commands import account, ask, dataset, model, stack, train
+from reeltune_cli.commands import account, ask, dataset, demo, model, stack, train
 
 
 def build_app() -> typer.Typer:
@@ -20,6 +20,7 @@ def build_app() -> typer.Typer:
         invoke_without_command=False,
     )
     stack.register(app)
+    demo.register(app)
     account.register(app)
     dataset.register(app)
     model.register(app)

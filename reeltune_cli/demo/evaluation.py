@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ async def ask(
     client: Client, job_id: str, clip: Path, question: str, responder: pb.Responder.ValueType, max_new_tokens: int
 ) -> dict[int, str]:
     """Asks about one clip and returns the whole answers by responder."""
+    clip_data = await asyncio.to_thread(clip.read_bytes)
     request = pb.GenerateRequest(
-        job_id=job_id, clip_data=clip.read_bytes(), prompt=question, responder=responder, max_new_tokens=max_new_tokens
+        job_id=job_id, clip_data=clip_data, prompt=question, responder=responder, max_new_tokens=max_new_tokens
     )
     metadata = (("x-reeltune-job", job_id),)
     answers: dict[int, str] = {}

@@ -87,7 +87,9 @@ async def _run(demo: Demo) -> str:
     held_out = await asyncio.to_thread(_make_data, demo)
     demo.say("starting the mesh: Postgres, NATS, object store, Envoy, four services, one trainer")
     async with background_mesh(demo.folder / "home") as endpoint, Client(endpoint) as client:
-        demo.say(f"the mesh is up at https://{endpoint.target}; its logs are in {demo.folder / 'home' / 'data' / 'logs'}")
+        demo.say(
+            f"the mesh is up at https://{endpoint.target}; its logs are in {demo.folder / 'home' / 'data' / 'logs'}"
+        )
         await _sign_up(demo, client)
         model_id, dataset_id = await _register_model(demo, client), await _register_dataset(demo, client)
         job_id = await _train(demo, client, model_id, dataset_id)
@@ -120,16 +122,20 @@ async def _sign_up(demo: Demo, client: Client) -> None:
 
 
 async def _register_model(demo: Demo, client: Client) -> str:
-    request = model_service_pb2.CreateModelRequest(name="tiny-shapes", description="4.7 M parameters, Qwen3-VL architecture")
+    request = model_service_pb2.CreateModelRequest(
+        name="tiny-shapes", description="4.7 M parameters, Qwen3-VL architecture"
+    )
     model = (await client.models.CreateModel(request)).model
     sent = await upload_folder(client, model.id, SHIPPED_BASE)
     await client.models.ValidateModel(model_service_pb2.ValidateModelRequest(model_id=model.id))
-    async for model in watch_model(client, model.id):
-        pass
+    async for seen in watch_model(client, model.id):
+        model = seen
     if model.state != model_pb2.MODEL_STATE_READY:
         raise DemoFailed(f"the base model was refused: {model.issues}")
     facts = model.facts
-    demo.say(f"base model registered: {facts.architecture}, {facts.parameter_count / 1e6:.1f} M parameters, {sent.files} files")
+    demo.say(
+        f"base model registered: {facts.architecture}, {facts.parameter_count / 1e6:.1f} M parameters, {sent.files} files"
+    )
     return model.id
 
 
@@ -139,8 +145,8 @@ async def _register_dataset(demo: Demo, client: Client) -> str:
     sent = await upload_folder(client, dataset.id, demo.training_data)
     demo.say(f"uploaded {sent.files} files, {sent.size_bytes / 1e6:.1f} MB")
     await client.datasets.ValidateDataset(dataset_service_pb2.ValidateDatasetRequest(dataset_id=dataset.id))
-    async for dataset in watch_dataset(client, dataset.id):
-        pass
+    async for seen in watch_dataset(client, dataset.id):
+        dataset = seen
     if dataset.state != dataset_pb2.DATASET_STATE_READY:
         raise DemoFailed(f"the dataset was refused with {dataset.counts.errors} errors")
     counts = dataset.counts
@@ -217,11 +223,17 @@ async def _measure(
         )
     base, tuned, shuffled = (exact_match(each, rows) for each in (answers.base, answers.tuned, answers.shuffled))
     demo.say(f"{rows[0].question!r}: base says {answers.base[0]!r}, tuned says {answers.tuned[0]!r}")
-    demo.say(f"exact match: base {base:.2f}, tuned {tuned:.2f}, tuned with clips shuffled among the questions {shuffled:.2f}")
+    demo.say(
+        f"exact match: base {base:.2f}, tuned {tuned:.2f}, tuned with clips shuffled among the questions {shuffled:.2f}"
+    )
     if base > recipe.most_base_exact_match:
-        raise DemoFailed(f"the base model knew {base:.2f} of the answers; at most {recipe.most_base_exact_match} was meant")
+        raise DemoFailed(
+            f"the base model knew {base:.2f} of the answers; at most {recipe.most_base_exact_match} was meant"
+        )
     if tuned < recipe.least_tuned_exact_match:
-        raise DemoFailed(f"the tuned model knows {tuned:.2f} of the answers, less than {recipe.least_tuned_exact_match}")
+        raise DemoFailed(
+            f"the tuned model knows {tuned:.2f} of the answers, less than {recipe.least_tuned_exact_match}"
+        )
     if shuffled > recipe.most_shuffled_exact_match:
         raise DemoFailed(f"with shuffled clips {shuffled:.2f} are still right: the answers do not come from the video")
     return (base, tuned, shuffled), answers.tuned

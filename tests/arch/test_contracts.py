@@ -57,5 +57,7 @@ def test_every_rpc_is_implemented(service: ServiceDescriptor) -> None:
 
     implementations = [cls for cls in base.__subclasses__() if cls.__module__.startswith(package.__name__)]
     assert len(implementations) == 1, f"{service.full_name}: {implementations}"
-    missing = [m.name for m in service.methods if inspect.getattr_static(implementations[0], m.name) is base.__dict__[m.name]]
+    missing = [
+        m.name for m in service.methods if inspect.getattr_static(implementations[0], m.name) is base.__dict__[m.name]
+    ]
     assert not missing

@@ -1,4 +1,4 @@
-"""What import-linter cannot say: domains use the standard library alone, and only the training library loads the heavy packages."""
+"""What import-linter cannot say: domains use the standard library alone, and only training loads heavy packages."""
 
 from __future__ import annotations
 
