@@ -80,8 +80,12 @@ class Invocation:
         """Gives the command's answer: the document, or the text for a person."""
         if self.is_json:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        else:
-            _console(sys.stdout).print(text)
+            return
+        console = _console(sys.stdout)
+        with console.capture() as captured:
+            console.print(text)
+        # Tables pad their cells: harmless on a screen, a nuisance in a file.
+        sys.stdout.writelines(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines())
 
     def note(self, text: str) -> None:
         """Says something beside the answer."""

@@ -1,0 +1,197 @@
+"""Servers that break off, answer 503 or send wrong bytes, as often as a test asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from reeltune.catalog.v1 import upload_pb2, upload_service_pb2, upload_service_pb2_grpc
+from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, training_job_pb2, training_service_pb2_grpc
+from reeltune.scheduler.v1 import training_history_pb2 as history
+
+from meshkit.ids import new_id
+from meshkit.rpc.failure import Failure
+from meshkit.rpc.registration import ServicerRegistration
+from meshkit.testing import Served
+
+PART_BYTES = 100_000
+JOB_ID = "job_00000000000000000000000000"
+
+
+@dataclass
+class FailingMesh:
+    """A catalog and a scheduler over a store of blobs; lists say how the next requests fail."""
+
+    put_failures: list[int] = field(default_factory=list)
+    """HTTP codes that the next PUTs answer instead of storing."""
+    get_failures: list[int | bytes] = field(default_factory=list)
+    """HTTP codes, or wrong bytes, that the next GETs answer."""
+    refused_paths: set[str] = field(default_factory=set)
+    watch_breaks: list[int | grpc.StatusCode] = field(default_factory=list)
+    """After how many events the next watches break off with UNAVAILABLE; or a status at the start."""
+    silent_watches: int = 0
+    """So many of the next watches say nothing after the snapshot, as behind a dead connection."""
+    watches: list[int] = field(default_factory=list)
+    """The `after_sequence` of each watch."""
+    events: list[job_event_pb2.JobEvent] = field(default_factory=list)
+    artifact_files: dict[str, bytes] = field(default_factory=dict)
+    stream_is_cut: bool = False
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """What was PUT, by path of the URL."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What is in place, by path in the dataset."""
+    uploads: dict[str, upload_service_pb2.FileHeader] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    served: Served = field(init=False)
+
+    async def __aenter__(self) -> Self:
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join(timeout=10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def registrations(self) -> list[ServicerRegistration]:
+        return [
+            ServicerRegistration(upload_service_pb2_grpc.add_UploadServiceServicer_to_server, Uploads(self)),
+            ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, Training(self)),
+        ]
+
+
+class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
+    def __init__(self, mesh: FailingMesh) -> None:
+        self._mesh = mesh
+
+    async def CreateUpload(self, request: Any, context: Any) -> Any:
+        header = request.file
+        if header.path in self._mesh.refused_paths:
+            message = f"{header.path} is not allowed"
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "FILE_NOT_ALLOWED", message)
+        known = self._mesh.files.get(header.path)
+        if known is not None and hashlib.sha256(known).hexdigest() == header.sha256:
+            return upload_service_pb2.CreateUploadResponse(upload=upload_pb2.Upload(complete=True))
+        upload_id = next((key for key, value in self._mesh.uploads.items() if value == header), new_id("upl"))
+        self._mesh.uploads[upload_id] = header
+        upload = upload_pb2.Upload(id=upload_id, path=header.path)
+        for number, offset in enumerate(range(0, max(header.size_bytes, 1), PART_BYTES), start=1):
+            size = min(PART_BYTES, header.size_bytes - offset)
+            url = f"{self._mesh.url}/{upload_id}/{number:04}"
+            upload.parts.append(upload_pb2.UploadPart(number=number, offset_bytes=offset, size_bytes=size, url=url))
+        return upload_service_pb2.CreateUploadResponse(upload=upload)
+
+    async def CompleteUpload(self, request: Any, context: Any) -> Any:
+        header = self._mesh.uploads.pop(request.upload_id)
+        prefix = f"/{request.upload_id}/"
+        parts = sorted(path for path in self._mesh.blobs if path.startswith(prefix))
+        content = b"".join(self._mesh.blobs[path] for path in parts)
+        if hashlib.sha256(content).hexdigest() != header.sha256:
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH", f"{header.path} has other bytes")
+        self._mesh.files[header.path] = content
+        return upload_service_pb2.CompleteUploadResponse()
+
+    async def ListFiles(self, request: Any, context: Any) -> Any:
+        files = [upload_pb2.StoredFile(path=path) for path in sorted(self._mesh.files)]
+        start = int(request.page_token or 0)
+        token = str(start + 2) if start + 2 < len(files) else ""
+        return upload_service_pb2.ListFilesResponse(files=files[start : start + 2], next_page_token=token)
+
+    async def DeleteFile(self, request: Any, context: Any) -> Any:
+        del self._mesh.files[request.path]
+        self._mesh.deleted.append(request.path)
+        return upload_service_pb2.DeleteFileResponse()
+
+
+class Training(training_service_pb2_grpc.TrainingServiceServicer):
+    def __init__(self, mesh: FailingMesh) -> None:
+        self._mesh = mesh
+
+    async def WatchTrainingJob(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self._mesh.watches.append(request.after_sequence)
+        limit = self._mesh.watch_breaks.pop(0) if self._mesh.watch_breaks else None
+        if isinstance(limit, grpc.StatusCode):
+            raise Failure(limit, "JOB_NOT_FOUND" if limit is grpc.StatusCode.NOT_FOUND else "PASSING", "refused")
+        last = self._mesh.events[-1]
+        state = last.state_change.to or training_job_pb2.JOB_STATE_RUNNING
+        yield history.WatchTrainingJobResponse(
+            sequence=last.sequence, snapshot=training_job_pb2.TrainingJob(id=JOB_ID, state=state)
+        )
+        if self._mesh.silent_watches:
+            self._mesh.silent_watches -= 1
+            await asyncio.Event().wait()
+        for told, event in enumerate(event for event in self._mesh.events if event.sequence > request.after_sequence):
+            if told == limit:
+                raise Failure(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", "the service restarts")
+            yield history.WatchTrainingJobResponse(sequence=event.sequence, heartbeat=history.Heartbeat())
+            yield history.WatchTrainingJobResponse(sequence=event.sequence, event=event)
+
+    async def GetArtifact(self, request: Any, context: Any) -> Any:
+        return history.GetArtifactResponse(artifact=self._artifact(with_urls=True))
+
+    async def DownloadArtifact(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        artifact = self._artifact(with_urls=False)
+        yield history.DownloadArtifactResponse(artifact=artifact)
+        for file in artifact.files:
+            yield history.DownloadArtifactResponse(file=file)
+            content = self._mesh.artifact_files[file.path]
+            for offset in range(0, len(content), PART_BYTES):
+                yield history.DownloadArtifactResponse(chunk=content[offset : offset + PART_BYTES])
+        if not self._mesh.stream_is_cut:
+            yield history.DownloadArtifactResponse(end_digest=artifact.digest)
+
+    def _artifact(self, *, with_urls: bool) -> artifact_pb2.Artifact:
+        artifact = artifact_pb2.Artifact(job_id=JOB_ID, digest="0" * 64)
+        for path, content in self._mesh.artifact_files.items():
+            self._mesh.blobs[f"/{path}"] = content
+            url = f"{self._mesh.url}/{path}" if with_urls else ""
+            digest = hashlib.sha256(content).hexdigest()
+            artifact.files.append(artifact_pb2.ArtifactFile(path=path, size_bytes=len(content), sha256=digest, url=url))
+            artifact.size_bytes += len(content)
+        return artifact
+
+
+def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if mesh.put_failures:
+                self._answer(mesh.put_failures.pop(0), b"")
+                return
+            mesh.blobs[self.path] = body
+            self._answer(200, b"")
+
+        def do_GET(self) -> None:
+            failure = mesh.get_failures.pop(0) if mesh.get_failures else None
+            if isinstance(failure, int):
+                self._answer(failure, b"")
+            else:
+                self._answer(200, mesh.blobs[self.path] if failure is None else failure)
+
+        def _answer(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    return Handler

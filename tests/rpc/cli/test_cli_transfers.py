@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import grpc
+import pytest
+
+from meshkit.ids import new_id
+from meshkit.rpc.status import failure_from_rpc_error
+from reeltune_cli.client import Client, ClientError, upload
+from reeltune_cli.client.download import download_artifact, stream_artifact
+from reeltune_cli.client.upload import upload_folder
+from tests.rpc.cli.failing_mesh import JOB_ID, PART_BYTES, FailingMesh
+
+DATASET_ID = new_id("ds")
+
+
+class Recorder:
+    """Adds up what a transfer tells."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.moved = 0
+        self.ended: list[str] = []
+
+    def begin(self, files: int, size_bytes: int) -> None:
+        self.total = size_bytes
+
+    def begin_file(self, path: str, size_bytes: int) -> None:
+        pass
+
+    def advance(self, path: str, size_bytes: int) -> None:
+        self.moved += size_bytes
+
+    def end_file(self, path: str) -> None:
+        self.ended.append(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "dataset"
+    (folder / "clips").mkdir(parents=True)
+    (folder / "rows.csv").write_text("video,caption\n")
+    (folder / "empty.txt").touch()
+    (folder / ".hidden").write_text("not sent")
+    for n in range(6):
+        (folder / "clips" / f"{n}.mp4").write_bytes(os.urandom(PART_BYTES * 2 + n))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("reeltune_cli.client.download._FIRST_PAUSE_SECONDS", 0.01)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+async def test_a_folder_arrives_whole(client: Client, failing_mesh: FailingMesh, folder: Path) -> None:
+    recorder = Recorder()
+    summary = await upload_folder(client, DATASET_ID, folder, recorder)
+    assert failing_mesh.files == content_of(folder)
+    assert summary.files == 8
+    assert recorder.moved == recorder.total == summary.size_bytes
+    assert sorted(recorder.ended) == sorted(failing_mesh.files)
+
+
+async def test_failed_parts_are_sent_again(client: Client, failing_mesh: FailingMesh, folder: Path) -> None:
+    failing_mesh.put_failures += [503, 403, 500]
+    recorder = Recorder()
+    await upload_folder(client, DATASET_ID, folder, recorder)
+    assert failing_mesh.files == content_of(folder)
+    assert recorder.moved == recorder.total
+
+
+async def test_a_store_that_stays_away_is_told(client: Client, failing_mesh: FailingMesh, folder: Path) -> None:
+    failing_mesh.put_failures += [503] * 1000
+    with pytest.raises(ClientError) as caught:
+        await upload_folder(client, DATASET_ID, folder)
+    assert caught.value.reason == "UPLOAD_FAILED"
+    assert "503" in caught.value.message
+    failing_mesh.put_failures.clear()
+    await upload_folder(client, DATASET_ID, folder)
+    assert failing_mesh.files == content_of(folder)
+
+
+async def test_the_same_folder_again_sends_nothing_and_a_mended_one_what_changed(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    await upload_folder(client, DATASET_ID, folder)
+    failing_mesh.blobs.clear()
+    await upload_folder(client, DATASET_ID, folder)
+    assert failing_mesh.blobs == {}
+    (folder / "clips" / "0.mp4").unlink()
+    (folder / "clips" / "5.mp4").unlink()
+    (folder / "rows.csv").write_text("video,caption\nclips/1.mp4,x\n")
+    summary = await upload_folder(client, DATASET_ID, folder)
+    assert sorted(summary.removed) == failing_mesh.deleted == ["clips/0.mp4", "clips/5.mp4"]
+    assert failing_mesh.files == content_of(folder)
+    assert len(failing_mesh.blobs) == 1
+
+
+async def test_a_refused_file_ends_the_upload_with_the_services_reason(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    failing_mesh.refused_paths.add("clips/3.mp4")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await upload_folder(client, DATASET_ID, folder)
+    assert failure_from_rpc_error(caught.value).reason == "FILE_NOT_ALLOWED"
+
+
+async def test_an_empty_folder_is_refused(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(ClientError) as caught:
+        await upload_folder(client, DATASET_ID, tmp_path)
+    assert caught.value.reason == "FOLDER_EMPTY"
+
+
+@pytest.fixture
+def artifact(failing_mesh: FailingMesh) -> dict[str, bytes]:
+    failing_mesh.artifact_files = {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": os.urandom(3 * PART_BYTES + 7),
+        "logs/train.txt": b"",
+    }
+    return failing_mesh.artifact_files
+
+
+@pytest.mark.parametrize("fetch", [download_artifact, stream_artifact])
+async def test_an_artifact_arrives_whole(
+    client: Client, artifact: dict[str, bytes], tmp_path: Path, fetch: type
+) -> None:
+    recorder = Recorder()
+    await fetch(client, JOB_ID, tmp_path / "out", recorder)
+    assert content_of(tmp_path / "out") == artifact
+    assert recorder.moved == recorder.total
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+async def test_failed_downloads_are_tried_again(
+    client: Client, failing_mesh: FailingMesh, artifact: dict[str, bytes], tmp_path: Path
+) -> None:
+    failing_mesh.get_failures += [503, 403, 500]
+    await download_artifact(client, JOB_ID, tmp_path)
+    assert content_of(tmp_path) == artifact
+
+
+async def test_damaged_bytes_never_take_the_files_place(
+    client: Client, failing_mesh: FailingMesh, artifact: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("the old one")
+    for damaged in (b"[]", b"{", b"{}{}"):
+        failing_mesh.get_failures.append(damaged)
+        with pytest.raises(ClientError) as caught:
+            await download_artifact(client, JOB_ID, tmp_path)
+        assert caught.value.reason == "DIGEST_MISMATCH"
+        assert content_of(tmp_path) == {"adapter_config.json": b"the old one"}
+        assert not list(tmp_path.glob(".*"))
+
+
+async def test_a_cut_stream_is_no_download(
+    client: Client, failing_mesh: FailingMesh, artifact: dict[str, bytes], tmp_path: Path
+) -> None:
+    failing_mesh.stream_is_cut = True
+    with pytest.raises(ClientError) as caught:
+        await stream_artifact(client, JOB_ID, tmp_path)
+    assert caught.value.reason == "DOWNLOAD_FAILED"
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b", "a\\b", ""])
+async def test_no_file_leaves_the_folder(client: Client, failing_mesh: FailingMesh, tmp_path: Path, path: str) -> None:
+    failing_mesh.artifact_files = {path: b"x"}
+    for fetch in (download_artifact, stream_artifact):
+        with pytest.raises(ClientError) as caught:
+            await fetch(client, JOB_ID, tmp_path / "out")
+        assert caught.value.reason == "PATH_INVALID"
+    assert list(tmp_path.rglob("*")) == []

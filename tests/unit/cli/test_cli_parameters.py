@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reeltune.scheduler.v1 import training_parameters_pb2 as pb
+
+from reeltune_cli.client import ClientError
+from reeltune_cli.commands.parameters import read_parameters
+
+
+def test_settings_change_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "parameters.json"
+    file.write_text('{"lora": {"rank": 4, "alpha": 8}, "optimization": {"learningRate": 0.001}}')
+    parameters = read_parameters(
+        file,
+        [
+            "lora.rank=8",
+            "quantization.type=QUANTIZATION_TYPE_NONE",
+            'lora.target_groups=["MODULE_GROUP_LANGUAGE","MODULE_GROUP_VISION"]',
+            "optimization.gradient_checkpointing=false",
+            "checkpoint_every_steps=0",
+        ],
+    )
+    assert (parameters.lora.rank, parameters.lora.alpha) == (8, 8)
+    assert list(parameters.lora.target_groups) == [pb.MODULE_GROUP_LANGUAGE, pb.MODULE_GROUP_VISION]
+    assert parameters.quantization.type == pb.QUANTIZATION_TYPE_NONE
+    assert parameters.optimization.learning_rate == 0.001
+    assert parameters.optimization.HasField("gradient_checkpointing")
+    assert parameters.HasField("checkpoint_every_steps")
+    assert not parameters.HasField("log_every_steps")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "rank",
+        "=8",
+        "lora.rang=8",
+        "lora.rank=many",
+        "lora.rank.deep=8",
+        "lora.rank=1.5",
+        "quantization.type=NF5",
+        "lora=8",
+    ],
+)
+def test_refuses_settings_that_are_none(setting: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        read_parameters(None, ["lora.rank=8", setting] if "deep" in setting else [setting])
+    assert caught.value.reason == "PARAMETERS_INVALID"
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_refuses_files_that_hold_no_object(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "parameters.json"
+    file.write_text(content)
+    with pytest.raises(ClientError, match=r"parameters\.json"):
+        read_parameters(file, [])
