@@ -13,7 +13,13 @@ from typing import Any, Self
 
 import grpc
 from reeltune.catalog.v1 import upload_pb2, upload_service_pb2, upload_service_pb2_grpc
-from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, training_job_pb2, training_service_pb2_grpc
+from reeltune.scheduler.v1 import (
+    artifact_pb2,
+    job_event_pb2,
+    training_job_pb2,
+    training_service_pb2,
+    training_service_pb2_grpc,
+)
 from reeltune.scheduler.v1 import training_history_pb2 as history
 
 from meshkit.ids import new_id
@@ -41,6 +47,7 @@ class FailingMesh:
     watches: list[int] = field(default_factory=list)
     """The `after_sequence` of each watch."""
     events: list[job_event_pb2.JobEvent] = field(default_factory=list)
+    job_reason: training_job_pb2.StateReason.ValueType = training_job_pb2.STATE_REASON_UNSPECIFIED
     artifact_files: dict[str, bytes] = field(default_factory=dict)
     stream_is_cut: bool = False
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -140,6 +147,20 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
                 raise Failure(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", "the service restarts")
             yield history.WatchTrainingJobResponse(sequence=event.sequence, heartbeat=history.Heartbeat())
             yield history.WatchTrainingJobResponse(sequence=event.sequence, event=event)
+
+    async def GetTrainingJob(self, request: Any, context: Any) -> Any:
+        change = self._mesh.events[-1].state_change
+        job = training_job_pb2.TrainingJob(
+            id=request.job_id, state=change.to, message=change.message, reason=self._mesh.job_reason
+        )
+        return training_service_pb2.GetTrainingJobResponse(job=job)
+
+    async def DeleteTrainingJob(self, request: Any, context: Any) -> Any:
+        self._mesh.deleted.append(request.job_id)
+        return training_service_pb2.DeleteTrainingJobResponse()
+
+    async def ListMetrics(self, request: Any, context: Any) -> Any:
+        return history.ListMetricsResponse(points=self._mesh.events)
 
     async def GetArtifact(self, request: Any, context: Any) -> Any:
         return history.GetArtifactResponse(artifact=self._artifact(with_urls=True))
