@@ -112,12 +112,15 @@ class PipeRun(_Orders):
             self._abandon()
 
     def _obey(self) -> None:
-        while (order := self._socket.receive()) is not None:
-            if isinstance(order, Stop):
-                self.request_stop(order.reason)
-            elif isinstance(order, CheckpointNow):
-                self.request_checkpoint()
-        self._abandon()
+        try:
+            while (order := self._socket.receive()) is not None:
+                if isinstance(order, Stop):
+                    self.request_stop(order.reason)
+                elif isinstance(order, CheckpointNow):
+                    self.request_checkpoint()
+        finally:
+            # Closed, reset or gone mad (MessageError): either way nobody steers this run any more.
+            self._abandon()
 
     def _abandon(self) -> None:
         if not self.orphaned:

@@ -185,6 +185,9 @@ def _evaluate(session: _Session, step: int) -> None:
             total += float(summed_loss(model, batch, session.base.device))
             targets += batch.target_tokens
     model.train()
+    if not math.isfinite(total):
+        names = [sample.sample_id for sample in session.held_out]
+        raise NonFiniteLossError(step, total, 0.0, names)
     session.run.report(Metrics(step, {"eval_loss": total / targets, "eval_seconds": time.perf_counter() - began}))
 
 
