@@ -71,10 +71,6 @@ async def _run(options: UpOptions, folder: StackFolder, console: Console) -> int
 
 
 def _tell_where(plan: StackPlan, console: Console, seconds: float) -> None:
-    home = reeltune_home()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # What the client commands read, so that nobody has to type an address or a certificate's path on this machine.
-    write_private(home / "endpoint.json", {"target": plan.target("edge"), "ca_file": str(plan.ca_file)})
     show_endpoints(
         console,
         seconds=seconds,
@@ -83,6 +79,11 @@ def _tell_where(plan: StackPlan, console: Console, seconds: float) -> None:
         data=plan.folder.root,
         protoset=plan.folder.edge / DESCRIPTORS_NAME,
     )
+    home = reeltune_home()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # What the client commands read, so that nobody has to type an address or a certificate's path on this machine.
+    # Written last: whoever started us in the background waits for it.
+    write_private(home / "endpoint.json", {"target": plan.target("edge"), "ca_file": str(plan.ca_file)})
 
 
 @contextlib.contextmanager
