@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import platform
@@ -52,23 +53,25 @@ def write_page(results: list[dict[str, object]], page: Path) -> None:
         "machine than about Reeltune.",
         "Run them with `make bench`, or one with `make bench NAME=rpc_edge`.",
         "",
-        f"Last run: {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, no GPU.",
+        f"Last run: {datetime.now(UTC):%Y-%m-%d}, {_machine()}.",
         "",
         "| benchmark | ratio | goal | holds |",
         "|---|---|---|---|",
     ]
     lines += [f"| `{r['name']}` | {r['ratio']} | {r['goal']} | {'yes' if r['holds'] else '**no**'} |" for r in results]
     for result in results:
-        lines += [
-            "",
-            f"## {result['name']}",
-            "",
-            f"`python -m benchmarks.{result['name']}`",
-            "",
-            "| figure | value |",
-            "|---|---|",
-        ]
-        raw = result["raw"]
+        name, raw = str(result["name"]), result["raw"]
         assert isinstance(raw, dict)
-        lines += [f"| {name} | {value:,.4g} |" for name, value in raw.items()]
+        lines += ["", f"## {name}", "", f"`python -m benchmarks.{name}`", "", explanation(name), ""]
+        lines += ["| figure | value |", "|---|---|", *(f"| {key} | {value:,.4g} |" for key, value in raw.items())]
     page.write_text("\n".join(lines) + "\n")
+
+
+def explanation(name: str) -> str:
+    """What a benchmark measures against what: its module's docstring, read without importing it."""
+    docstring = ast.get_docstring(ast.parse((Path(__file__).parent / f"{name}.py").read_text())) or ""
+    return docstring.partition(": ")[2]
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, no GPU"

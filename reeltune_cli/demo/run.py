@@ -99,8 +99,8 @@ async def _run(demo: Demo) -> str:
     await _check_plain_reload(demo, held_out, tuned)
     base, tuned_match, shuffled = scores
     return (
-        f"demo ok: exact match {base:.2f} -> {tuned_match:.2f} on {len(held_out)} held-out clips (shuffled {shuffled:.2f}), "
-        f"adapter {size_bytes / 1e6:.1f} MB, {time.monotonic() - demo.started:.0f} s"
+        f"demo ok: exact match {base:.2f} -> {tuned_match:.2f} on {len(held_out)} held-out clips "
+        f"(shuffled {shuffled:.2f}), adapter {size_bytes / 1e6:.1f} MB, {time.monotonic() - demo.started:.0f} s"
     )
 
 
@@ -133,9 +133,8 @@ async def _register_model(demo: Demo, client: Client) -> str:
     if model.state != model_pb2.MODEL_STATE_READY:
         raise DemoFailed(f"the base model was refused: {model.issues}")
     facts = model.facts
-    demo.say(
-        f"base model registered: {facts.architecture}, {facts.parameter_count / 1e6:.1f} M parameters, {sent.files} files"
-    )
+    size = f"{facts.parameter_count / 1e6:.1f} M parameters"
+    demo.say(f"base model registered: {facts.architecture}, {size}, {sent.files} files")
     return model.id
 
 
@@ -240,7 +239,7 @@ async def _measure(
 
 
 async def _check_plain_reload(demo: Demo, rows: Sequence[DemoRow], tuned: Sequence[str]) -> None:
-    """Has plain transformers and peft answer the same questions in a process of its own; the answers must be the same."""
+    """Has plain transformers and peft answer the same questions in a process of its own: the same answers must come."""
     questions = demo.folder / "questions.json"
     questions.write_text(
         json.dumps([{"clip": str(demo.held_out_data / row.video), "question": row.question} for row in rows])

@@ -33,7 +33,7 @@ async def background_mesh(home: Path, *options: str) -> AsyncIterator[Endpoint]:
     environment = os.environ | {"REELTUNE_HOME": str(home)}
     # Whatever becomes of us, no mesh is left behind.
     command = ending_with_parent([sys.executable, "-m", "reeltune_cli", "up", "--port", "0", *options], signal.SIGTERM)
-    with log.open("wb") as output:  # noqa: ASYNC230 - opens a local file, once
+    with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
