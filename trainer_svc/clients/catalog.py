@@ -124,12 +124,14 @@ def _add_samples(snapshot: DatasetSnapshot, samples: Sequence[sample_pb2.Sample]
             snapshot.skipped_rows += 1
             continue
         messages = [
-            {"role": message.role, "content": [_part(part) for part in message.content]} for message in sample.messages
+            {"role": message.role, "content": [part_to_row(part) for part in message.content]}
+            for message in sample.messages
         ]
         snapshot.rows.append({"sample_id": sample.sample_id, "split": split, "messages": messages})
 
 
-def _part(part: sample_pb2.ContentPart) -> dict[str, Any]:
+def part_to_row(part: sample_pb2.ContentPart) -> dict[str, Any]:
+    """A content part as the training library reads it."""
     if part.WhichOneof("part") == "text":
         return {"type": "text", "text": part.text}
     video = part.video

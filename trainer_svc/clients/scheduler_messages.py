@@ -62,7 +62,7 @@ def report_to_proto(numbered: NumberedReport) -> attempt_service_pb2.AttachReque
 
 def progress_to_proto(progress: Progress) -> training_job_pb2.JobProgress:
     return training_job_pb2.JobProgress(
-        phase=progress.phase,
+        phase=progress.phase.encode(errors="replace").decode(),
         step=progress.step,
         total_steps=progress.total_steps,
         epoch=progress.epoch,
@@ -77,7 +77,7 @@ def metrics_to_proto(point: MetricPoint) -> job_event_pb2.MetricPoint:
 
 def log_to_proto(line: LogLine) -> job_event_pb2.LogLine:
     level = job_event_pb2.LogLevel.Value(f"LOG_LEVEL_{line.level.upper()}")
-    text = line.text.encode()[:_LOG_BYTES].decode(errors="ignore")
+    text = line.text.encode(errors="replace")[:_LOG_BYTES].decode(errors="ignore")
     return job_event_pb2.LogLine(level=level, text=text)
 
 

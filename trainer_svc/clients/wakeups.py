@@ -57,5 +57,6 @@ class Wakeups:
                 self._idle.clear()
             else:
                 # It came while the pull for it was open and a job was being claimed: it may be another trainer's.
-                await delivery.retry_later(_AGAIN_SECONDS)
+                with contextlib.suppress(NatsUnavailable):
+                    await delivery.retry_later(_AGAIN_SECONDS)
             await self._idle.wait()

@@ -100,7 +100,7 @@ Outcome = AdapterMade | StoppedEmpty | Drained | AttemptFailed | CheckpointRefus
 
 def fit_message(text: str, limit: int = MAX_FAILURE_BYTES) -> str:
     """`text` cut to `limit` bytes of UTF-8, never within a character."""
-    encoded = text.encode()
+    encoded = text.encode(errors="replace")
     if len(encoded) <= limit:
-        return text
+        return encoded.decode()
     return encoded[: limit - 3].decode(errors="ignore") + "…"

@@ -11,7 +11,7 @@ _SECRETS = (
     (re.compile(r"eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"), "…"),
     (re.compile(r"(?i)((?:password|secret|token|api_key)\s*[=:]\s*)\S+"), r"\1…"),
 )
-_ABSOLUTE_PATH = re.compile(r"(?<![\w<.])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+_ABSOLUTE_PATH = re.compile(r"(?<![\w<>.:/])/(?:[\w.+@-]+/)+([\w.+@-]+)")
 
 
 def last_words(lines: Iterable[str], names: Mapping[str, str], *, limit: int = 600) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import grpc
 from reeltune.trainer.v1 import inference_service_pb2 as pb
@@ -35,7 +35,8 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         # In a task of its own: it is cancelled for certain when the client leaves, wherever this generator stands.
         answering = asyncio.create_task(_answer(question, self._tools, pieces), name="answer")
         stopping = asyncio.create_task(self._stop(answering), name="answer-stop")
-        context.add_done_callback(_Cancelling(answering))
+        # The stubs type the callback as a class of their own, which no function is.
+        cast("Any", context).add_done_callback(lambda _: answering.cancel())
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece_to_proto(piece)
@@ -53,16 +54,6 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def _stop(self, answering: asyncio.Task[None]) -> None:
         await self._stopping.wait()
         answering.cancel()
-
-
-class _Cancelling:
-    """Cancels a task when the call it serves is over."""
-
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        self._task = task
-
-    def __call__(self, ctx: Context) -> None:
-        self._task.cancel()
 
 
 async def _answer(question: Question, tools: InferenceTools, pieces: asyncio.Queue[AnswerPiece | None]) -> None:

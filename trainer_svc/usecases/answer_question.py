@@ -91,6 +91,7 @@ async def stop_when_idle(tools: InferenceTools) -> None:
         await asyncio.sleep(max(0.05, tools.limits.idle / 10))
         if tools.host.idle_seconds > tools.limits.idle:
             await release_model(tools)
+            await tools.cache.evict()
 
 
 async def _resolve(question: Question, tools: InferenceTools) -> _Resolved:

@@ -68,7 +68,8 @@ async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
         await _give_back(asking, tools)
         raise
     except _REFUSED as error:
-        structlog.get_logger().warning("claim.refused", cause=str(error))
+        if backoff.failures == 0:
+            structlog.get_logger().warning("claim.refused", cause=str(error))
         tools.registration.renew()
         _count_failure(backoff)
     except SchedulerUnavailableError as error:

@@ -150,6 +150,7 @@ class InferenceHost:
         start = time.monotonic()
         try:
             await self._cache.take_folder("models", base.files, folder / "model", refresh)
+            await self._cache.evict()
             child = await self._launch(folder, base.bits)
             inbox: asyncio.Queue[messages.Message | None] = asyncio.Queue()
             pump = asyncio.create_task(_pump(child, inbox), name="inference-messages")

@@ -69,13 +69,19 @@ class _Conversation:
     async def go_on(self) -> NoReturn:
         """Sends and receives until the stream breaks."""
         sending = asyncio.create_task(self._send_all(), name="attempt-reports")
+        receiving = asyncio.create_task(self._receive_all(), name="attempt-answers")
         try:
-            while True:
-                await self._receive()
+            done, _ = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+            # A broken stream shows in receiving; sending fails by faults of ours alone.
+            raise (receiving if receiving in done else sending).exception() or AssertionError("a stream ended well")
         finally:
-            sending.cancel()
-            # When sending failed the stream has ended, and receiving has said why.
-            await asyncio.gather(sending, return_exceptions=True)
+            for task in (sending, receiving):
+                task.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+
+    async def _receive_all(self) -> NoReturn:
+        while True:
+            await self._receive()
 
     async def _receive(self) -> None:
         try:

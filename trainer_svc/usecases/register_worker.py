@@ -94,7 +94,11 @@ class WorkerRegistration:
         )
         if registration.worker_id != self.worker_id:
             self.worker_id = registration.worker_id
-            await asyncio.to_thread(_write_id, identity.id_file, registration.worker_id)
+            try:
+                await asyncio.to_thread(_write_id, identity.id_file, registration.worker_id)
+            except OSError as error:
+                # Worth a new id at the next start, and not this trainer's life.
+                structlog.get_logger().warning("worker.id_not_kept", cause=error.strerror)
         self._registration = registration
         self._registered.set()
         structlog.get_logger().info("worker.registered", worker_id=registration.worker_id)

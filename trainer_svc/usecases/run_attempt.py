@@ -62,7 +62,7 @@ class AttemptTools:
 
 
 async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
-    """Runs the attempt and returns the job's state after it, or `FENCED`.
+    """Runs the attempt and returns the job's state after it, or `FENCED` or `ABANDONED`.
 
     Whatever happens on the way, the training child is gone afterwards, and so are the attempt's files. Cancelling
     ends it at once and tells nobody: the lease then runs out.
@@ -79,6 +79,10 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
     except AttemptFencedError as error:
         state = "FENCED"
         log.warning("attempt.fenced", cause=str(error))
+    # The edge of the attempt: whatever breaks in it, its lease runs out and the trainer lives on.
+    except Exception:
+        state = "ABANDONED"
+        log.exception("attempt.abandoned")
     finally:
         for task in (attached, working):
             task.cancel()
@@ -99,7 +103,12 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
             FailReason.INTERNAL,
             f"a fault of the trainer: {type(error).__name__}; the operator finds it in the trainer's log",
         )
-    return await _end(attempt, outcome, tools)
+    try:
+        return await _end(attempt, outcome, tools)
+    except (CallRefusedError, FilesIncompleteError) as error:
+        structlog.get_logger().error("attempt.end_refused", job_id=attempt.claim.job_id, cause=str(error))
+        refused = AttemptFailed(FailReason.INTERNAL, f"the scheduler refuses the attempt's end: {error}")
+        return await fail_attempt(attempt, refused, scheduler=tools.scheduler, limits=tools.limits)
 
 
 async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> Outcome:

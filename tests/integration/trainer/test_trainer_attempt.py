@@ -15,6 +15,7 @@ from meshkit.testing import assert_eventually
 from tests.integration.trainer.conftest import Bench
 from tests.rpc.trainer.mesh_doubles import JOB
 from trainer_svc.domain.attempt import FailReason
+from trainer_svc.domain.errors import CallRefusedError
 from trainer_svc.usecases.run_attempt import run_attempt
 
 
@@ -267,3 +268,16 @@ async def test_the_child_sees_no_credentials_and_works_in_its_folder(bench: Benc
     secret = [name for name in surroundings["names"] if any(word in name for word in ("SECRET", "DSN", "PASSWORD"))]
     assert not secret
     assert "HF_TOKEN" not in surroundings["names"]
+
+
+async def test_an_end_that_the_scheduler_refuses_is_told_as_a_failure(bench: Bench) -> None:
+    class Picky(type(bench.tools.scheduler)):
+        async def complete_attempt(self, grant, files, progress):
+            raise CallRefusedError("FIELD_INVALID", "no such path")
+
+    picky = Picky.__new__(Picky)
+    picky.__dict__.update(vars(bench.tools.scheduler))
+    await run_attempt(await bench.claim(), replace(bench.tools, scheduler=picky))
+
+    assert reason(bench) == FailReason.INTERNAL
+    assert "FIELD_INVALID" in bench.mesh.scheduler.failed[0].message

@@ -18,7 +18,7 @@ from meshkit.jetstream import JetStream, ensure_consumer, ensure_work_queue, pub
 from meshkit.rpc.client import open_channel
 from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import NATS_USER
-from tests.integration.trainer.conftest import StartTrainer
+from tests.rpc.trainer.fixtures import StartTrainer
 from tests.rpc.trainer.mesh_doubles import WORKER, job
 from tests.rpc.trainer.running_mesh import Mesh
 

@@ -13,7 +13,7 @@ from reeltune.trainer.v1.inference_service_pb2_grpc import InferenceServiceStub
 from meshkit.rpc.client import open_channel
 from meshkit.testing import assert_eventually
 from tests.integration.qlora.tiny_models import save_qwen3_vl, write_dataset
-from tests.integration.trainer.conftest import StartTrainer
+from tests.rpc.trainer.fixtures import StartTrainer
 from tests.rpc.trainer.mesh_doubles import DATASET, JOB, Catalog, FileStore, job, sample
 from tests.rpc.trainer.running_mesh import Mesh
 
@@ -39,7 +39,7 @@ def parameters() -> dict[str, object]:
         "lora": training_parameters_pb2.LoraParameters(rank=8, alpha=16, dropout=0.0),
         "sampling": training_parameters_pb2.SamplingParameters(max_frames=4),
         "optimization": training_parameters_pb2.OptimizationParameters(
-            learning_rate=0.01, batch_size=4, epochs=10, gradient_checkpointing=False
+            learning_rate=0.01, batch_size=4, epochs=20, gradient_checkpointing=False
         ),
         "checkpoint_every_steps": 8,
     }
