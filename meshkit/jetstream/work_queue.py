@@ -51,8 +51,15 @@ class Delivery:
             raise NatsUnavailable(f"the acknowledgement was not confirmed: {type(error).__name__}") from error
 
     async def retry_later(self, delay_seconds: float) -> None:
-        """Gives the message back, to be delivered again after the delay."""
-        await self._message.nak(delay=delay_seconds)
+        """Gives the message back, to be delivered again after the delay.
+
+        Raises:
+            NatsUnavailable: the connection is gone; the message is delivered again when its acknowledgement is overdue.
+        """
+        try:
+            await self._message.nak(delay=delay_seconds)
+        except _TROUBLE as error:
+            raise NatsUnavailable(f"the message could not be given back: {type(error).__name__}") from error
 
 
 async def ensure_work_queue(
