@@ -46,8 +46,8 @@ def load_or_make_secrets(path: Path) -> StackSecrets:
     if path.exists():
         try:
             read = json.loads(path.read_text("utf-8"))
-            known = {item.name: read[item.name] for item in fields(StackSecrets) if item.name in read}
-        except (ValueError, TypeError) as error:
+            known = {name: str(value) for name, value in read.items() if name in _names()}
+        except (ValueError, AttributeError) as error:
             raise SecretsDamaged(
                 f"{path} is damaged ({error}); restore it from a backup, or remove it together with the "
                 "folder postgres beside it to start anew without the data"
@@ -56,3 +56,7 @@ def load_or_make_secrets(path: Path) -> StackSecrets:
     if asdict(made) != known:
         write_private(path, asdict(made))
     return made
+
+
+def _names() -> set[str]:
+    return {item.name for item in fields(StackSecrets)}
