@@ -70,8 +70,10 @@ class JetStream:
             with contextlib.suppress(TimeoutError, nats.errors.Error):
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     await self._client.drain()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        # nats-py swallows a cancellation that comes while it connects: it is said again until it is heard.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=0.1)
         with contextlib.suppress(nats.errors.Error):
             await self._client.close()
 

@@ -157,3 +157,12 @@ async def test_a_worker_with_least_privilege_pulls_and_can_do_nothing_else(tmp_p
         await hand.close()
         await boss.close()
         await server.stop()
+
+
+async def test_closing_while_it_connects_does_not_hang(nats_server: NatsServer) -> None:
+    """nats-py swallows a cancellation that comes at some points of its handshake: all of them are tried."""
+    for milliseconds in range(30):
+        jetstream = connect(nats_server.url, user=NATS_USER.name, password=NATS_USER.password, name="hasty")
+        await asyncio.sleep(milliseconds / 1000)
+        async with asyncio.timeout(5):
+            await jetstream.close()
