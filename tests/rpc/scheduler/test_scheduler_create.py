@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-import pytest
 from reeltune.scheduler.v1 import training_parameters_pb2 as parameters_pb
 from reeltune.scheduler.v1 import training_service_pb2, worker_pb2
 
@@ -53,28 +52,29 @@ async def test_a_job_is_accepted_in_milliseconds(user: User) -> None:
     assert sorted(seconds)[10] < 0.2
 
 
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"model_id": "mdl_1"}, "model_id"),
-        ({"dataset_id": ""}, "dataset_id"),
-        ({"name": "x" * 101}, "name"),
-        ({"name": "a\0b"}, "name"),
-        ({"request_id": "not a uuid"}, "request_id"),
-        ({"device_class": 17}, "device_class"),
-        ({"parameters": {"lora": {"rank": 0}}}, "parameters.lora.rank"),
-        ({"parameters": {"lora": {"alpha": float("nan")}}}, "parameters.lora.alpha"),
-        ({"parameters": {"sampling": {"max_frames": 17}}}, "parameters.sampling.max_frames"),
-        ({"parameters": {"optimization": {"epochs": 1, "max_steps": 5}}}, "parameters.optimization.max_steps"),
-        ({"parameters": {"evaluate_every_steps": 5}}, "parameters.evaluate_every_steps"),
-    ],
-)
-async def test_a_bad_field_is_named(user: User, fields: dict[str, Any], field: str) -> None:
-    if "parameters" in fields:
-        fields = {**fields, "parameters": parameters_pb.TrainingParameters(**fields["parameters"])}
-    failure = await failure_of(user.create(**fields))
-    assert (failure.code, failure.reason) == (CODE.INVALID_ARGUMENT, "FIELD_INVALID")
-    assert [violation.field for violation in failure.field_violations] == [field]
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"model_id": "mdl_1"}, "model_id"),
+    ({"dataset_id": ""}, "dataset_id"),
+    ({"name": "x" * 101}, "name"),
+    ({"name": "a\0b"}, "name"),
+    ({"request_id": "not a uuid"}, "request_id"),
+    ({"device_class": 17}, "device_class"),
+    ({"parameters": {"lora": {"rank": 0}}}, "parameters.lora.rank"),
+    ({"parameters": {"lora": {"alpha": float("nan")}}}, "parameters.lora.alpha"),
+    ({"parameters": {"sampling": {"max_frames": 17}}}, "parameters.sampling.max_frames"),
+    ({"parameters": {"optimization": {"epochs": 1, "max_steps": 5}}}, "parameters.optimization.max_steps"),
+    ({"parameters": {"evaluate_every_steps": 5}}, "parameters.evaluate_every_steps"),
+]
+
+
+async def test_a_bad_field_is_named(user: User) -> None:
+    for given, field in BAD_FIELDS:
+        fields = dict(given)
+        if "parameters" in fields:
+            fields["parameters"] = parameters_pb.TrainingParameters(**fields["parameters"])
+        failure = await failure_of(user.create(**fields))
+        assert (failure.code, failure.reason) == (CODE.INVALID_ARGUMENT, "FIELD_INVALID"), given
+        assert [violation.field for violation in failure.field_violations] == [field]
 
 
 async def test_what_the_user_may_not_read_is_not_there(user: User, new_user: NewUser, catalog: SmallCatalog) -> None:
@@ -89,13 +89,13 @@ async def test_what_the_user_may_not_read_is_not_there(user: User, new_user: New
     assert await user.create(model_id=catalog.add_model())
 
 
-@pytest.mark.parametrize("state", ["PENDING", "PROCESSING", "ERROR"])
-async def test_what_is_not_ready_is_refused(user: User, catalog: SmallCatalog, state: str) -> None:
-    failure = await failure_of(user.create(model_id=catalog.add_model(state=state)))
-    assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "MODEL_NOT_READY")
-    assert failure.metadata["state"] == state
-    failure = await failure_of(user.create(dataset_id=catalog.add_dataset(state=state)))
-    assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "DATASET_NOT_READY")
+async def test_what_is_not_ready_is_refused(user: User, catalog: SmallCatalog) -> None:
+    for state in ("PENDING", "PROCESSING", "ERROR"):
+        failure = await failure_of(user.create(model_id=catalog.add_model(state=state)))
+        assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "MODEL_NOT_READY")
+        assert failure.metadata["state"] == state
+        failure = await failure_of(user.create(dataset_id=catalog.add_dataset(state=state)))
+        assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "DATASET_NOT_READY")
 
 
 async def test_a_model_without_a_video_processor_is_refused(user: User, catalog: SmallCatalog) -> None:

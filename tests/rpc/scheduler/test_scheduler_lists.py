@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-import pytest
 from reeltune.scheduler.v1 import training_history_pb2 as history_pb
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from reeltune.scheduler.v1 import worker_service_pb2
@@ -43,12 +42,6 @@ async def test_page_tokens_are_bound_and_cannot_be_made(user: User, new_user: Ne
             await one.create(name="job")
     token = (await _list(user, page_size=1)).next_page_token
     flipped = token[:10] + ("A" if token[10] != "A" else "B") + token[11:]
-    history = (
-        await user.training.ListEvents(
-            history_pb.ListEventsRequest(job_id=(await user.create()).id), metadata=user.metadata
-        )
-    ).next_page_token
-    assert not history
     for caller, fields in (
         (other, {"page_token": token}),
         (user, {"page_token": token, "filter": "state = QUEUED"}),
@@ -80,13 +73,17 @@ async def test_filters(user: User, catalog: Any) -> None:
     assert await ids('name : "x\' OR 1=1 --"') == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["state = Running", "owner_id = usr_1", "name : ", "state : RUNNING", "name = a OR name = b", 'name : "a\0"'],
-)
-async def test_a_filter_that_cannot_be_read_is_refused(user: User, text: str) -> None:
-    failure = await failure_of(_list(user, filter=text))
-    assert (failure.code, failure.reason) == (CODE.INVALID_ARGUMENT, "FILTER_INVALID")
+async def test_a_filter_that_cannot_be_read_is_refused(user: User) -> None:
+    for text in (
+        "state = Running",
+        "owner_id = u",
+        "name : ",
+        "state : RUNNING",
+        "name = a OR name = b",
+        'name : "\0"',
+    ):
+        failure = await failure_of(_list(user, filter=text))
+        assert (failure.code, failure.reason) == (CODE.INVALID_ARGUMENT, "FILTER_INVALID"), text
 
 
 async def test_events_logs_and_metrics_page_by_sequence(user: User, trainer: Trainer) -> None:
