@@ -153,6 +153,8 @@ def _fail(invocation: Invocation, error: ClientError) -> None:
         sys.stdout.write(json.dumps(error.to_document(), indent=2, ensure_ascii=False) + "\n")
     invocation.note(f"reeltune: {printable(error.message)} [{error.reason}]")
     for row in error.field_violations:
+        if row.description in error.message:
+            continue  # a single violation is the message
         invocation.note(f"  {printable(row.field)}: {printable(row.description)}")
     if error.next_step:
         invocation.note(f"  next: {printable(error.next_step)}")

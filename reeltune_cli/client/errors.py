@@ -74,7 +74,6 @@ def describe_failure(failure: Failure) -> ClientError:
         message=message,
         reason=failure.reason,
         next_step=next_step,
-        # A single bad field is in the message already.
         field_violations=failure.field_violations,
         metadata=dict(failure.metadata),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from reeltune.scheduler.v1 import job_event_pb2, training_job_pb2
@@ -102,5 +104,5 @@ def _flat(message: Message, prefix: str = "") -> list[tuple[str, object]]:
         if isinstance(value, dict):
             pairs += _flat(getattr(message, name), f"{prefix}{name}.")
         else:
-            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else value))
+            pairs.append((f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)))
     return pairs

@@ -27,7 +27,8 @@ def read_parameters(file: Path | None, settings: Iterable[str]) -> TrainingParam
     try:
         return json_format.ParseDict(document, TrainingParameters())
     except json_format.ParseError as error:
-        raise ClientError(f"the training parameters cannot be read: {error}", "PARAMETERS_INVALID", _NEXT) from error
+        cause = " ".join(str(error).split())
+        raise ClientError(f"the training parameters cannot be read: {cause}", "PARAMETERS_INVALID", _NEXT) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
