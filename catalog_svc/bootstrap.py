@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -103,7 +104,7 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> 
 def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[ServicerRegistration]:
     """Starts the background tasks and returns the servicers."""
     manage_entries = ManageEntries(stores.entries)
-    settle_upload = SettleUpload(stores.files, stores.objects)
+    settle_upload = SettleUpload(stores.files, stores.objects, asyncio.Semaphore(settings.settlements))
     runtime.stack.push_async_callback(settle_upload.close)
     _start_validators(settings, runtime, stores, manage_entries)
     _start_housekeeping(settings, runtime, stores)
@@ -112,7 +113,14 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     read_content = ReadContent(stores.entries, stores.files, stores.datasets, stores.objects)
     watch_entry = WatchEntry(stores.entries, stores.changes, runtime.background.stopping)
     by_parts = UploadByParts(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
-    by_stream = UploadByStream(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
+    by_stream = UploadByStream(
+        stores.files,
+        stores.objects,
+        settle_upload,
+        settings.max_file_bytes,
+        settings.upload_streams,
+        settings.upload_stall_seconds,
+    )
     dataset = DatasetServicer(manage_entries, list_entries, read_content, watch_entry, page_tokens)
     upload = UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
     model = ModelServicer(manage_entries, list_entries, watch_entry)

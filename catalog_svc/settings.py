@@ -38,6 +38,12 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     unary_deadline_seconds: float = Field(default=120, gt=0)
     """Longer than elsewhere: CompleteUpload reads the whole file once."""
 
+    upload_streams: int = Field(default=32, ge=1, le=1024)
+    """Files streamed through the gRPC port at once; each takes up to 16 MiB of memory."""
+    upload_stall_seconds: float = Field(default=60, gt=0)
+    """Longest silence of a client that streams a file."""
+    settlements: int = Field(default=8, ge=1, le=256)
+    """Uploaded files verified at once; each takes up to 16 MiB of memory."""
     max_file_bytes: int = Field(default=50 * 1024**3, ge=1)
     max_files: int = Field(default=200_000, ge=1)
     """Of one dataset or model."""

@@ -143,6 +143,21 @@ class LengthMismatch(CatalogError):
         self.found = found
 
 
+class UploadsBusy(CatalogError):
+    """As many uploads are streamed at once as this service allows."""
+
+    def __init__(self) -> None:
+        super().__init__("too many files are streamed at this moment; try again in a few seconds, or use CreateUpload")
+
+
+class UploadStalled(CatalogError):
+    """The client of a streamed upload has fallen silent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no byte of the upload came for {seconds:g} s; send the file again")
+        self.seconds = seconds
+
+
 class ServiceStopping(CatalogError):
     """A long stream ends because the service does."""
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_PATH_BYTES = 512
 _SEPARATOR = "/"
+# C0, DEL and C1; the line and paragraph separators and the direction overrides can make a listing lie.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\ufeff]")
 
 
 class BadPath(ValueError):
@@ -27,7 +31,7 @@ def check_path(path: str) -> str:
         raise BadPath("starts with `/`; give it relative to the folder that is uploaded")
     if "\\" in path:
         raise BadPath("holds `\\`; write `/` between folders")
-    if any(_is_control(character) for character in path):
+    if _CONTROL.search(path):
         raise BadPath("holds a control character; rename the file")
     for part in path.split(_SEPARATOR):
         if part in ("", ".", ".."):
@@ -51,12 +55,3 @@ def extension(path: str) -> str:
     name = file_name(path)
     stem, dot, last = name.rpartition(".")
     return f".{last.lower()}" if dot and stem else ""
-
-
-def _is_control(character: str) -> bool:
-    # C0, DEL and C1; the line and paragraph separators and the direction overrides can make a listing lie.
-    return (
-        character < " "
-        or "\x7f" <= character <= "\x9f"
-        or character in "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\ufeff"
-    )

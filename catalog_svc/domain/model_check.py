@@ -23,6 +23,7 @@ PARSED_FILES = (CONFIG, INDEX, PREPROCESSOR, PROCESSOR, VIDEO_PREPROCESSOR)
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _SAVE_WHOLE = "save model and processor with save_pretrained into one folder, and upload all of it"
 _MAX_NAMED = 5
+MAX_ISSUES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class ModelContent:
 def check_model(content: ModelContent) -> ModelFacts | tuple[ModelIssue, ...]:
     """Returns the model's facts if the folder is complete and safe, else all that is wrong."""
     issues = [*content.issues, *_config_issues(content), *_weight_issues(content), *_processor_issues(content)]
+    if len(issues) > MAX_ISSUES:
+        what = f"{len(issues) - MAX_ISSUES} more issues are not listed"
+        issues[MAX_ISSUES:] = [ModelIssue("MORE_ISSUES", what, "mend these and validate again")]
     return tuple(issues) if issues else _facts(content)
 
 

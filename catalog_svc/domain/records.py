@@ -13,7 +13,8 @@ from catalog_svc.domain import issue
 from catalog_svc.domain.issue import Issue, shown
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_RECORD_CHARACTERS = 1024 * 1024
+MAX_RECORD_CHARACTERS = 512 * 1024
+"""At most 2 MiB in UTF-8: a row must fit into one message of the service."""
 MAX_RECORDS = 500_000
 MAX_COLUMNS = 100
 

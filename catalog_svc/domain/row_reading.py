@@ -26,6 +26,8 @@ _TAGS = (
     "<|im_start|>",
     "<|im_end|>",
 )
+_TAG = re.compile("|".join(re.escape(tag) for tag in _TAGS))
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REMOTE = ("http://", "https://", "s3://", "gs://", "ftp://", "file://", "data:")
 
@@ -47,15 +49,14 @@ def read_text(value: Any, field: str) -> str:
         raise BadRow("ROW_INVALID", field, f"{field} is {_described(value)}, not a text", "give a text")
     if len(value) > MAX_TEXT_CHARACTERS:
         raise BadRow("ROW_TOO_LONG", field, f"{field} has more than {MAX_TEXT_CHARACTERS} characters", "shorten it")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _UNSTORABLE.search(value):
         raise BadRow(
             "ROW_INVALID", field, f"{field} holds a character that is no text", "remove the NUL or lone surrogate"
         )
-    tag = next((tag for tag in _TAGS if tag in value), None)
+    tag = _TAG.search(value)
     if tag is not None:
-        raise BadRow(
-            "TAG_IN_TEXT", field, f"{field} holds the tag {tag}", "remove it: the row's clip is shown without a tag"
-        )
+        remedy = "remove it: the row's clip is shown without a tag"
+        raise BadRow("TAG_IN_TEXT", field, f"{field} holds the tag {tag[0]}", remedy)
     return value
 
 

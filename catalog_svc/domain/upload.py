@@ -11,6 +11,8 @@ from catalog_svc.domain.entry import EntryId, EntryKind
 UploadId = NewType("UploadId", str)
 
 PART_BYTES = 8 * 1024 * 1024
+MAX_MODEL_FILES = 2_000
+"""Files of one model: its snapshot is one message."""
 MAX_PARTS = 10_000
 """S3's limit; larger files get larger parts."""
 

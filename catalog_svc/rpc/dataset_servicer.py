@@ -22,7 +22,7 @@ from catalog_svc.rpc.convert import (
     issue_to_proto,
     sample_to_proto,
 )
-from catalog_svc.rpc.list_requests import MAX_PAGE_SIZE, ListEntries
+from catalog_svc.rpc.list_requests import MAX_PAGE_SIZE, ListEntries, fitting
 from catalog_svc.usecases.manage_entries import ManageEntries
 from catalog_svc.usecases.read_content import ReadContent
 from catalog_svc.usecases.watch_entry import WatchEntry
@@ -53,11 +53,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         return pb.GetDatasetResponse(dataset=_to_proto(found))
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
-        page = await self.list_entries.page(
-            _KIND, calling_user(), request.page_size, request.page_token, request.filter
-        )
-        datasets = [_to_proto(found) for found in page.entries]
-        return pb.ListDatasetsResponse(datasets=datasets, next_page_token=page.next_page_token)
+        page = await self.list_entries.page(_KIND, calling_user(), request, _to_proto)
+        return pb.ListDatasetsResponse(datasets=page.messages, next_page_token=page.next_page_token)
 
     async def UpdateDataset(self, request: pb.UpdateDatasetRequest, context: Context) -> pb.UpdateDatasetResponse:
         change = change_from_proto(request.dataset, request.update_mask, _KIND.noun)
@@ -103,12 +100,13 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         found, clips = await self.read_content.list_samples(
             EntryId(request.dataset_id), viewer, after, request.split, size + 1
         )
-        shown = found[:size]
-        paths = {video.path for _, sample in shown for video in sample.videos()}
+        messages = [sample_to_proto(sample) for _, sample in found[:size]]
+        count = fitting(messages)
+        paths = {video.path for _, sample in found[:count] for video in sample.videos()}
         return content_pb.ListSamplesResponse(
-            samples=[sample_to_proto(sample) for _, sample in shown],
+            samples=messages[:count],
             clips=[clip_to_proto(clip) for clip in clips if clip.path in paths],
-            next_page_token=self._next([position for position, _ in found], size, binding),
+            next_page_token=self._next([position for position, _ in found], count, binding),
         )
 
     def _after(self, token: str, binding: str) -> int:

@@ -23,6 +23,8 @@ from catalog_svc.domain.errors import (
     TooManyFiles,
     UploadIncomplete,
     UploadNotFound,
+    UploadsBusy,
+    UploadStalled,
 )
 from meshkit.rpc.failure import ErrorTable, Failure, FieldViolation, PreconditionViolation, invalid_field
 from meshkit.rpc.filtering import FilterError, filter_failure
@@ -102,6 +104,12 @@ ERROR_TABLE: ErrorTable = {
         "LENGTH_MISMATCH",
         str(error),
         {"path": error.path, "expected": str(error.expected), "found": str(error.found)},
+    ),
+    UploadsBusy: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_BUSY", str(error), retry_after=timedelta(seconds=5)
+    ),
+    UploadStalled: lambda error: Failure(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_STALLED", str(error), {"seconds": f"{error.seconds:g}"}
     ),
     ServiceStopping: lambda error: Failure(
         grpc.StatusCode.UNAVAILABLE, "SERVICE_STOPPING", str(error), retry_after=timedelta(seconds=2)

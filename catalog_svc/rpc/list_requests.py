@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
 
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryKind, EntryState, Visibility
@@ -15,6 +18,8 @@ from meshkit.rpc.filtering import Choice, Comparison, FieldKind, Identifier, Ope
 from meshkit.rpc.paging import PageTokens, page_size
 
 MAX_PAGE_SIZE = 1000
+MAX_PAGE_BYTES = 2 * 1024 * 1024
+"""A page ends early rather than coming near the limit of a message."""
 
 _FIELDS: dict[str, FieldKind] = {
     "name": Text(),
@@ -28,8 +33,16 @@ _FIELDS: dict[str, FieldKind] = {
 class EntryPage:
     """One page, and the token of the next one (empty on the last)."""
 
-    entries: Sequence[Dataset | Model]
+    messages: Sequence[Any]
     next_page_token: str
+
+
+class ListRequest(Protocol):
+    """ListDatasetsRequest and ListModelsRequest."""
+
+    page_size: int
+    page_token: str
+    filter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +52,40 @@ class ListEntries:
     manage_entries: ManageEntries
     page_tokens: PageTokens
 
-    async def page(self, kind: EntryKind, user_id: str, size: int, token: str, filter_text: str) -> EntryPage:
+    async def page(
+        self,
+        kind: EntryKind,
+        user_id: str,
+        request: ListRequest,
+        to_proto: Callable[[Dataset | Model], Message],
+    ) -> EntryPage:
         """Returns a page; raises FilterError, or Failure for a bad token."""
+        filter_text = request.filter
         # The kind is bound too: a token of ListDatasets is none of ListModels.
         query, binding = query_from_filter(filter_text), f"{kind}:{filter_text}"
-        position = self.page_tokens.decode(token, caller=user_id, filter=binding)
+        position = self.page_tokens.decode(request.page_token, caller=user_id, filter=binding)
         after = None if position is None else (datetime.fromisoformat(str(position[0])), str(position[1]))
-        wanted = page_size(size, maximum=MAX_PAGE_SIZE)
+        wanted = page_size(request.page_size, maximum=MAX_PAGE_SIZE)
         # One more than asked for tells whether there is a next page.
         found = await self.manage_entries.list_page(kind, user_id, query, after, wanted + 1)
+        messages = [to_proto(entry) for entry in found[:wanted]]
+        count = fitting(messages)
         next_token = ""
-        if len(found) > wanted:
-            last = found[wanted - 1].entry
+        if len(found) > count:
+            last = found[count - 1].entry
             next_position = (last.create_time.isoformat(), last.id)
             next_token = self.page_tokens.encode(next_position, caller=user_id, filter=binding)
-        return EntryPage(found[:wanted], next_token)
+        return EntryPage(messages[:count], next_token)
+
+
+def fitting(messages: Sequence[Message]) -> int:
+    """Returns how many of these messages make a page: at least one, if there is one."""
+    size = 0
+    for count, message in enumerate(messages):
+        size += message.ByteSize()
+        if size > MAX_PAGE_BYTES and count:
+            return count
+    return len(messages)
 
 
 def query_from_filter(text: str) -> EntryQuery:

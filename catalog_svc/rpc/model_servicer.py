@@ -39,12 +39,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return pb.GetModelResponse(model=_to_proto(found))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        page = await self.list_entries.page(
-            _KIND, calling_user(), request.page_size, request.page_token, request.filter
-        )
-        return pb.ListModelsResponse(
-            models=[_to_proto(found) for found in page.entries], next_page_token=page.next_page_token
-        )
+        page = await self.list_entries.page(_KIND, calling_user(), request, _to_proto)
+        return pb.ListModelsResponse(models=page.messages, next_page_token=page.next_page_token)
 
     async def UpdateModel(self, request: pb.UpdateModelRequest, context: Context) -> pb.UpdateModelResponse:
         change = change_from_proto(request.model, request.update_mask, _KIND.noun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from reeltune.catalog.v1 import upload_service_pb2 as pb
 from reeltune.catalog.v1 import upload_service_pb2_grpc
 
 from catalog_svc.domain.entry import EntryId, EntryKind
+from catalog_svc.domain.errors import UploadStalled
 from catalog_svc.domain.upload import UploadId
 from catalog_svc.rpc.caller import Context, calling_user
 from catalog_svc.rpc.convert import file_to_proto, header_from_proto, upload_to_proto
@@ -43,7 +45,11 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Context
     ) -> pb.UploadFileResponse:
         requests = aiter(request_iterator)
-        first = await anext(requests, None)
+        try:
+            async with asyncio.timeout(self.upload_by_stream.stall_seconds):
+                first = await anext(requests, None)
+        except TimeoutError:
+            raise UploadStalled(self.upload_by_stream.stall_seconds) from None
         if first is None or first.WhichOneof("payload") != "header":
             raise invalid_field("header", "the first message of the stream must be the file's header")
         stored = await self.upload_by_stream.upload(calling_user(), header_from_proto(first.header), _chunks(requests))

@@ -7,7 +7,7 @@ from datetime import timedelta
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, Viewer, next_state
 from catalog_svc.domain.errors import InvalidField, StoredFileNotFound, TooManyFiles, UploadNotFound
 from catalog_svc.domain.file_path import ancestors
-from catalog_svc.domain.upload import FileHeader, StoredFile, Upload, UploadId
+from catalog_svc.domain.upload import MAX_MODEL_FILES, FileHeader, StoredFile, Upload, UploadId
 from catalog_svc.store.entry_store import lock_own_entry
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import file_from_row, upload_from_row
@@ -141,8 +141,9 @@ class FileStore:
 
     async def _check_can_take(self, connection: Connection, entry: Entry, header: FileHeader) -> None:
         next_state(entry.kind, entry.state, Action.CHANGE_FILES)
-        if entry.file_count >= self._max_files:
-            raise TooManyFiles(entry.kind, self._max_files)
+        limit = min(self._max_files, MAX_MODEL_FILES) if entry.kind is EntryKind.MODEL else self._max_files
+        if entry.file_count >= limit:
+            raise TooManyFiles(entry.kind, limit)
         conflict = await connection.fetchval(
             queries().find_path_conflict, entry.id, header.path, list(ancestors(header.path))
         )

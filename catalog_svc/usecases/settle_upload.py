@@ -18,6 +18,8 @@ class SettleUpload:
 
     files: FileStore
     objects: ObjectStore
+    slots: asyncio.Semaphore
+    """How many are verified at once: each holds a part in memory."""
     _running: dict[UploadId, asyncio.Task[StoredFile]] = field(default_factory=dict)
 
     async def settle(self, upload: Upload) -> StoredFile:
@@ -52,7 +54,8 @@ class SettleUpload:
 
     async def _settle(self, upload: Upload) -> StoredFile:
         try:
-            digest = await self._verified(upload)
+            async with self.slots:
+                digest = await self._verified(upload)
         except BytesMissing:
             # Another replica may have finished it a moment ago.
             return await self._finished_elsewhere(upload)

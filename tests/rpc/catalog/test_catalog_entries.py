@@ -105,6 +105,20 @@ async def test_pages_are_complete_and_stable_while_others_insert_and_delete(mesh
     assert seen == [shared.id, *(dataset.id for dataset in reversed(created))]
 
 
+async def test_a_page_ends_before_it_is_too_large_for_a_message(mesh: CatalogMesh) -> None:
+    created = [await mesh.create_dataset(f"set {number:03}", description="é" * 2000) for number in range(3)]
+    await mesh.pool.execute("UPDATE entries SET description = repeat('x', 1500000)")
+    seen, token = [], ""
+    while True:
+        page = await list_page(mesh, page_size=1000, page_token=token)
+        seen += [dataset.id for dataset in page.datasets]
+        token = page.next_page_token
+        if not token:
+            break
+        assert len(page.datasets) == 1
+    assert seen == [dataset.id for dataset in reversed(created)]
+
+
 async def test_page_tokens_belong_to_their_caller_kind_and_filter(mesh: CatalogMesh) -> None:
     for number in range(3):
         await mesh.create_dataset(f"set {number}")

@@ -226,6 +226,45 @@ async def test_a_stream_that_is_cut_commits_nothing(mesh: CatalogMesh) -> None:
     assert await files_of(mesh, dataset.id) == []
 
 
+@pytest.mark.parametrize("has_header", [True, False])
+async def test_a_client_that_falls_silent_is_let_go(start: Start, has_header: bool) -> None:
+    mesh = await start(upload_stall_seconds=0.3)
+    dataset = await mesh.create_dataset()
+
+    async def requests() -> AsyncIterator[us.UploadFileRequest]:
+        if has_header:
+            yield us.UploadFileRequest(header=header(dataset.id, "a.mp4", b"never sent"))
+        await asyncio.Event().wait()
+
+    stalled = await refused(mesh.uploads.UploadFile(requests(), metadata=mesh.as_user(), timeout=20))
+    assert (stalled.code, stalled.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_STALLED")
+    assert await mesh.pool.fetchval("SELECT count(*) FROM uploads") == 0
+
+
+async def test_only_so_many_files_are_streamed_at_once(start: Start) -> None:
+    mesh = await start(upload_streams=1)
+    dataset = await mesh.create_dataset()
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[us.UploadFileRequest]:
+        yield us.UploadFileRequest(header=header(dataset.id, "a.mp4", b"slow"))
+        await go_on.wait()
+        yield us.UploadFileRequest(chunk=b"slow")
+
+    first = asyncio.ensure_future(mesh.uploads.UploadFile(slow(), metadata=mesh.as_user(), timeout=30))
+
+    async def upload_is_open() -> bool:
+        return bool(await mesh.pool.fetchval("SELECT count(*) FROM uploads"))
+
+    await assert_eventually(upload_is_open)
+    second = chunks_of(header(dataset.id, "b.mp4", b"fast"), b"fast")
+    busy = await refused(mesh.uploads.UploadFile(second, metadata=mesh.as_user(), timeout=20))
+    assert (busy.code, busy.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_BUSY")
+    assert busy.retry_after is not None
+    go_on.set()
+    assert (await first).file.path == "a.mp4"
+
+
 async def test_abandoned_uploads_are_collected(mesh: CatalogMesh) -> None:
     dataset = await mesh.create_dataset()
     small = await mesh.open_upload(dataset.id, "a.mp4", b"never completed")

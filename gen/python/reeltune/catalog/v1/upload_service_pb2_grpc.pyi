@@ -42,7 +42,7 @@ class UploadServiceStub:
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_service_pb2.CreateUploadResponse]
     """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`.
+    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
     """
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]
     """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
@@ -53,7 +53,8 @@ class UploadServiceStub:
     UploadFile: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.UploadFileRequest, _upload_service_pb2.UploadFileResponse]
     """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
-    Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`.
+    Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
+    or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.ListFilesRequest, _upload_service_pb2.ListFilesResponse]
     """Lists the files in place of a dataset or model, by path.
@@ -80,7 +81,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     CreateUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_service_pb2.CreateUploadResponse]  # type: ignore[assignment]
     """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`.
+    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
     """
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
@@ -91,7 +92,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     UploadFile: _aio.StreamUnaryMultiCallable[_upload_service_pb2.UploadFileRequest, _upload_service_pb2.UploadFileResponse]  # type: ignore[assignment]
     """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
-    Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`.
+    Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
+    or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.ListFilesRequest, _upload_service_pb2.ListFilesResponse]  # type: ignore[assignment]
     """Lists the files in place of a dataset or model, by path.
@@ -121,7 +123,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_service_pb2.CreateUploadResponse, _abc.Awaitable[_upload_service_pb2.CreateUploadResponse]]:
         """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-        Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`.
+        Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
         """
 
     @_abc_1.abstractmethod
@@ -144,7 +146,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_service_pb2.UploadFileResponse, _abc.Awaitable[_upload_service_pb2.UploadFileResponse]]:
         """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
-        Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`.
+        Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
+        or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
         """
 
     @_abc_1.abstractmethod
