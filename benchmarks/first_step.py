@@ -1,4 +1,4 @@
-"""`first_step`: from `CreateTrainingJob` to the first optimizer step on a warm trainer, against the same training run bare.
+"""`first_step`: from `CreateTrainingJob` to the first optimizer step on a warm trainer, against the same training bare.
 
 Ours goes through the edge, scheduler, claim, materialisation of model and clips (cached, as on any trainer that has
 had the data once) and the training child. The baseline is `python -m trainer_svc.qlora` on the same folders, from the
@@ -42,9 +42,10 @@ async def main() -> None:
             await client.session.sign_up("bench", "bench@example.com", secrets.token_urlsafe(24))
             ids = await _register(client, model, dataset)
             await job_seconds(client, *ids)  # warms the trainer's caches
-            pairs = []
-            for number in range(PAIRS):
-                pairs.append((await job_seconds(client, *ids), await bare_seconds(model, dataset, work / f"{number}")))
+            pairs = [
+                (await job_seconds(client, *ids), await bare_seconds(model, dataset, work / f"out{number}"))
+                for number in range(PAIRS)
+            ]
     ratios = [ours["first_step"] / bare for ours, bare in pairs]
     parts = {f"{name}_seconds": statistics.median(ours[name] for ours, _ in pairs) for name in pairs[0][0]}
     print_result(

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.plain_trainer import WARM_UP
 from benchmarks.report import Result, print_result
 
-PAIRS = 1
+PAIRS = 3
 STEPS = 60
 BATCH_SIZE = 4
 FRAMES = 8
