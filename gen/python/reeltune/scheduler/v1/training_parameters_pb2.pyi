@@ -169,7 +169,9 @@ class TrainingParameters(_message.Message):
     log_every_steps: _builtins.int
     """Optimizer steps between two points of the metrics: 1 to 10,000. Default 1."""
     evaluate_every_steps: _builtins.int
-    """Optimizer steps between two evaluations on the rows of the split `eval`: 0 to 1,000,000; 0 for none. Default 0."""
+    """Optimizer steps between two measurements of the loss on the rows of the split `eval`, if there are any: 0 to 1,000,000; 0 for one at
+    the end alone. Default 0.
+    """
     @_builtins.property
     def lora(self) -> Global___LoraParameters:
         """Shape of the adapter."""

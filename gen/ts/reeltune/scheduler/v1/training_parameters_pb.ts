@@ -62,7 +62,8 @@ export type TrainingParameters = Message<"reeltune.scheduler.v1.TrainingParamete
   logEverySteps?: number | undefined;
 
   /**
-   * Optimizer steps between two evaluations on the rows of the split `eval`: 0 to 1,000,000; 0 for none. Default 0.
+   * Optimizer steps between two measurements of the loss on the rows of the split `eval`, if there are any: 0 to 1,000,000; 0 for one at
+   * the end alone. Default 0.
    *
    * @generated from field: optional int32 evaluate_every_steps = 7;
    */
