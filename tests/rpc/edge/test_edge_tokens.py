@@ -137,3 +137,16 @@ async def grpc_failure(edge: Edge, metadata: tuple[tuple[str, str], ...]) -> tup
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     return caught.value.code(), info.reason
+
+
+async def test_a_token_that_was_believed_is_refused_once_it_has_expired(edge: Edge) -> None:
+    # The edge forgives 10 s of clock difference, so this token has about one second left.
+    token = edge.keys.token(ttl=timedelta(seconds=-9))
+    path = "/v1/trainings"
+
+    async def is_refused_by_the_edge() -> bool:
+        answer = await edge.http.get(path, headers=edge.bearer(token))
+        return answer.status_code == 401 and "x-envoy-upstream-service-time" not in answer.headers
+
+    assert not await is_refused_by_the_edge()
+    await assert_eventually(is_refused_by_the_edge, timeout=15)
