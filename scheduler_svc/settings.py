@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from meshkit.settings import ServiceSettings
 
@@ -44,3 +45,11 @@ class SchedulerSettings(ServiceSettings, env_prefix="SCHEDULER_"):
     watch_heartbeat_seconds: float = Field(default=15, gt=0)
     unary_deadline_seconds: float = Field(default=300, gt=0)
     """Long enough to read and verify every byte of a large artifact; clients set shorter ones of their own."""
+
+    @model_validator(mode="after")
+    def _lease_outlasts_heartbeats(self) -> Self:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                "lease_seconds must be at least twice heartbeat_seconds: one lost heartbeat must cost nothing"
+            )
+        return self

@@ -84,14 +84,19 @@ class Notifications:
 
     async def _listen(self) -> None:
         connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
+        gone = asyncio.Event()
+        connection.add_termination_listener(lambda _: gone.set())
         try:
             await connection.add_listener(JOB_CHANNEL, self._on_job)
             await connection.add_listener(OUTBOX_CHANNEL, self._on_outbox)
             # Whatever happened while nobody listened.
             self._wake_all()
-            while True:
-                await asyncio.sleep(_PROBE_SECONDS)
+            while not gone.is_set():
+                # A connection that breaks without a word (a pulled cable) is noticed by asking.
                 await connection.execute("SELECT 1")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PROBE_SECONDS):
+                        await gone.wait()
         finally:
             connection.terminate()
 

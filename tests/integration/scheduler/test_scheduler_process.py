@@ -86,6 +86,13 @@ async def test_wrong_settings_are_told_without_their_values(environment: Environ
     assert "SCHEDULER_JOIN_SECRET" in text
     assert "SCHEDULER_LEASE_SECONDS" in text
     assert "Traceback" not in text
+    lease = {**environment, "SCHEDULER_LEASE_SECONDS": "6"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "scheduler_svc", env=lease, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        _, said = await process.communicate()
+    assert "twice heartbeat_seconds" in said.decode()
     assert "short" not in text.replace("SHORT", "")
 
 

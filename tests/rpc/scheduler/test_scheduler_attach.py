@@ -156,7 +156,7 @@ async def test_an_attached_attempt_that_is_replaced_is_told(
 
 
 async def test_leases_end_by_silence_and_live_by_heartbeats(user: User, start: StartReplica) -> None:
-    strict = await start(lease_seconds=1.0, sweep_seconds=0.1)
+    strict = await start(lease_seconds=1.0, heartbeat_seconds=0.2, sweep_seconds=0.1)
     trainer = await Trainer(strict).register()
     await user.create()
     attempt = await trainer.must_claim()

@@ -108,6 +108,8 @@ class AttemptServiceServicer:
 
         The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
         every heartbeat on `Attach` renews.
+
+        Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +144,8 @@ class AttemptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteAttempt(self, request, context):
-        """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time.
+        """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time. Every byte is read and
+        checked first; a call that is repeated after its deadline joins the check under way. Reports that were not acknowledged before are lost.
 
         Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE`. Repeating it after success answers the same.
         """
@@ -151,9 +154,9 @@ class AttemptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailAttempt(self, request, context):
-        """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED.
+        """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
 
-        Errors: ABORTED `ATTEMPT_FENCED`.
+        Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

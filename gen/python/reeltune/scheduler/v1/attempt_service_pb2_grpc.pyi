@@ -49,6 +49,8 @@ class AttemptServiceStub:
 
     The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
     every heartbeat on `Attach` renews.
+
+    Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
     """
     Attach: _grpc.StreamStreamMultiCallable[_attempt_service_pb2.AttachRequest, _attempt_service_pb2.AttachResponse]
     """Carries one attempt: the trainer's heartbeats and events up, acknowledgements and orders down. After a break the trainer attaches anew and
@@ -67,14 +69,15 @@ class AttemptServiceStub:
     Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
     """
     CompleteAttempt: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.CompleteAttemptRequest, _attempt_service_pb2.CompleteAttemptResponse]
-    """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time.
+    """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time. Every byte is read and
+    checked first; a call that is repeated after its deadline joins the check under way. Reports that were not acknowledged before are lost.
 
     Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE`. Repeating it after success answers the same.
     """
     FailAttempt: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.FailAttemptRequest, _attempt_service_pb2.FailAttemptResponse]
-    """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED.
+    """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
 
-    Errors: ABORTED `ATTEMPT_FENCED`.
+    Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
     """
 
 @_typing.type_check_only
@@ -98,6 +101,8 @@ class AttemptServiceAsyncStub(AttemptServiceStub):
 
     The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
     every heartbeat on `Attach` renews.
+
+    Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
     """
     Attach: _aio.StreamStreamMultiCallable[_attempt_service_pb2.AttachRequest, _attempt_service_pb2.AttachResponse]  # type: ignore[assignment]
     """Carries one attempt: the trainer's heartbeats and events up, acknowledgements and orders down. After a break the trainer attaches anew and
@@ -116,14 +121,15 @@ class AttemptServiceAsyncStub(AttemptServiceStub):
     Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
     """
     CompleteAttempt: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.CompleteAttemptRequest, _attempt_service_pb2.CompleteAttemptResponse]  # type: ignore[assignment]
-    """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time.
+    """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time. Every byte is read and
+    checked first; a call that is repeated after its deadline joins the check under way. Reports that were not acknowledged before are lost.
 
     Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE`. Repeating it after success answers the same.
     """
     FailAttempt: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.FailAttemptRequest, _attempt_service_pb2.FailAttemptResponse]  # type: ignore[assignment]
-    """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED.
+    """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
 
-    Errors: ABORTED `ATTEMPT_FENCED`.
+    Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
     """
 
 class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,6 +168,8 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
         every heartbeat on `Attach` renews.
+
+        Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
         """
 
     @_abc_1.abstractmethod
@@ -204,7 +212,8 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _attempt_service_pb2.CompleteAttemptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.CompleteAttemptResponse, _abc.Awaitable[_attempt_service_pb2.CompleteAttemptResponse]]:
-        """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time.
+        """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time. Every byte is read and
+        checked first; a call that is repeated after its deadline joins the check under way. Reports that were not acknowledged before are lost.
 
         Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE`. Repeating it after success answers the same.
         """
@@ -215,9 +224,9 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _attempt_service_pb2.FailAttemptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.FailAttemptResponse, _abc.Awaitable[_attempt_service_pb2.FailAttemptResponse]]:
-        """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED.
+        """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
 
-        Errors: ABORTED `ATTEMPT_FENCED`.
+        Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
         """
 
 def add_AttemptServiceServicer_to_server(servicer: AttemptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

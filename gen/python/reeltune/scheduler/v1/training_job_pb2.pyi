@@ -79,13 +79,13 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     STATE_REASON_UNSPECIFIED: _StateReason.ValueType  # 0
     """Nothing to explain: the ordinary course."""
     STATE_REASON_LEASE_LOST: _StateReason.ValueType  # 1
-    """The trainer went silent for longer than its lease. Tried again."""
+    """The trainer went silent for longer than its lease. Tried again, like all that is the infrastructure's fault, up to 10 times."""
     STATE_REASON_PREEMPTED: _StateReason.ValueType  # 2
     """The trainer was drained and gave the job back at a checkpoint. Tried again at no retry's cost."""
     STATE_REASON_CRASHED: _StateReason.ValueType  # 3
-    """The training process ended without a word. Tried again up to 3 times."""
+    """The training process ended without a word. Tried again; the third time in one job, stalls included, makes it QUARANTINED."""
     STATE_REASON_STALLED: _StateReason.ValueType  # 4
-    """The training process made no step within its progress deadline. Tried again up to 3 times."""
+    """The training process made no step within its progress deadline. Tried again as after a crash."""
     STATE_REASON_STORAGE_UNAVAILABLE: _StateReason.ValueType  # 5
     """Model, clips or artifact could not be moved to or from the object store. Tried again."""
     STATE_REASON_OUT_OF_MEMORY: _StateReason.ValueType  # 6
@@ -115,13 +115,13 @@ class StateReason(_StateReason, metaclass=_StateReasonEnumTypeWrapper):
 STATE_REASON_UNSPECIFIED: StateReason.ValueType  # 0
 """Nothing to explain: the ordinary course."""
 STATE_REASON_LEASE_LOST: StateReason.ValueType  # 1
-"""The trainer went silent for longer than its lease. Tried again."""
+"""The trainer went silent for longer than its lease. Tried again, like all that is the infrastructure's fault, up to 10 times."""
 STATE_REASON_PREEMPTED: StateReason.ValueType  # 2
 """The trainer was drained and gave the job back at a checkpoint. Tried again at no retry's cost."""
 STATE_REASON_CRASHED: StateReason.ValueType  # 3
-"""The training process ended without a word. Tried again up to 3 times."""
+"""The training process ended without a word. Tried again; the third time in one job, stalls included, makes it QUARANTINED."""
 STATE_REASON_STALLED: StateReason.ValueType  # 4
-"""The training process made no step within its progress deadline. Tried again up to 3 times."""
+"""The training process made no step within its progress deadline. Tried again as after a crash."""
 STATE_REASON_STORAGE_UNAVAILABLE: StateReason.ValueType  # 5
 """Model, clips or artifact could not be moved to or from the object store. Tried again."""
 STATE_REASON_OUT_OF_MEMORY: StateReason.ValueType  # 6

@@ -309,7 +309,7 @@ export enum StateReason {
   UNSPECIFIED = 0,
 
   /**
-   * The trainer went silent for longer than its lease. Tried again.
+   * The trainer went silent for longer than its lease. Tried again, like all that is the infrastructure's fault, up to 10 times.
    *
    * @generated from enum value: STATE_REASON_LEASE_LOST = 1;
    */
@@ -323,14 +323,14 @@ export enum StateReason {
   PREEMPTED = 2,
 
   /**
-   * The training process ended without a word. Tried again up to 3 times.
+   * The training process ended without a word. Tried again; the third time in one job, stalls included, makes it QUARANTINED.
    *
    * @generated from enum value: STATE_REASON_CRASHED = 3;
    */
   CRASHED = 3,
 
   /**
-   * The training process made no step within its progress deadline. Tried again up to 3 times.
+   * The training process made no step within its progress deadline. Tried again as after a crash.
    *
    * @generated from enum value: STATE_REASON_STALLED = 4;
    */
