@@ -108,7 +108,7 @@ class ObjectStore:
             BytesMissing: there is no staged object.
         """
         data = b"".join([chunk async for chunk in self._staged(upload_id, header.size_bytes + 1)])
-        digest = Digest(len(data), hashlib.sha256(data).hexdigest())
+        digest = Digest(len(data), (await asyncio.to_thread(hashlib.sha256, data)).hexdigest())
         if digest == Digest(header.size_bytes, header.sha256):
             await self._blobs.put_bytes(content_key(header.parent_id, header.sha256), data)
         return digest
@@ -123,7 +123,8 @@ class ObjectStore:
         """
         hasher, size = hashlib.sha256(), 0
         async for chunk in self._staged(upload_id, header.size_bytes + 1):
-            hasher.update(chunk)
+            # In a thread: hashing a large file must not make all other callers wait.
+            await asyncio.to_thread(hasher.update, chunk)
             size += len(chunk)
         digest = Digest(size, hasher.hexdigest())
         if digest == Digest(header.size_bytes, header.sha256):

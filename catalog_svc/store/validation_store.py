@@ -39,9 +39,10 @@ class ValidationStore:
     async def end_dataset(self, dataset_id: EntryId, token: str, verdict: DatasetVerdict) -> EntryState:
         """Ends the validation of a dataset; raises LeaseLost."""
         async with transaction(self._pool) as connection:
-            state = await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)
             await put_verdict(connection, dataset_id, verdict)
-        return state
+            # Last, and so with the entry's row locked for a moment only: writing hundreds of thousands of samples takes
+            # a while, in which the lease must be renewed.
+            return await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)
 
     async def end_model(
         self, model_id: EntryId, token: str, verdict: ModelFacts | tuple[ModelIssue, ...]

@@ -72,8 +72,8 @@ class RunValidations:
         renewals = asyncio.create_task(self._keep_lease(entry, token))
         try:
             await asyncio.wait({work, renewals}, return_when=asyncio.FIRST_COMPLETED)
-            if renewals.done():
-                renewals.result()
+            if not work.done():
+                renewals.result()  # the lease is lost, or nobody can say
             return await work
         except Exception:
             # What was deleted meanwhile fails in many ways, and none of them is trouble.
