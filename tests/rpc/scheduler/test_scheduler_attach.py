@@ -46,7 +46,7 @@ async def test_after_a_break_everything_is_recorded_once(user: User, trainer: Tr
         assert stream.acknowledged == 3
         await stream.report(number=3, log=_line("b"))
         await stream.report(number=4, log=_line("c"))
-        await stream.acked(5 - 1)
+        await stream.acked(4)
         await stream.report(number=2, log=_line("a"))
         await stream.acked(await stream.report(number=5, log=_line("d")))
     assert await _logged(user, attempt.job_id) == ["a", "b", "c", "d"]
@@ -156,15 +156,15 @@ async def test_an_attached_attempt_that_is_replaced_is_told(
 
 
 async def test_leases_end_by_silence_and_live_by_heartbeats(user: User, start: StartReplica) -> None:
-    strict = await start(lease_seconds=1.0, heartbeat_seconds=0.2, sweep_seconds=0.1)
+    strict = await start(lease_seconds=2.5, heartbeat_seconds=0.2, sweep_seconds=0.1)
     trainer = await Trainer(strict).register()
     await user.create()
     attempt = await trainer.must_claim()
     async with attempt.attach() as stream:
         await stream.started()
-        for _ in range(8):
-            await stream.heartbeat()
-            await asyncio.sleep(0.2)
+        alive_until = time.monotonic() + 4
+        while time.monotonic() < alive_until:
+            await stream.heartbeat()  # its answer comes after 0.2 s: heartbeats are written as seldom as reports
         assert await user.state(attempt.job_id) == "RUNNING"
         begin = time.monotonic()
 
@@ -172,7 +172,7 @@ async def test_leases_end_by_silence_and_live_by_heartbeats(user: User, start: S
             return await user.state(attempt.job_id) == "QUEUED"
 
         await assert_eventually(is_queued)
-        assert 0.5 < time.monotonic() - begin < 3
+        assert 1 < time.monotonic() - begin < 5
 
 
 async def test_a_stop_that_is_ignored_ends_with_the_grace(user: User, trainer: Trainer, start: StartReplica) -> None:
