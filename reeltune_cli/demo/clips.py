@@ -1,4 +1,4 @@
-"""Draws short clips of two moving shapes and encodes them as real H.264: what the demo and the tests train on.
+"""Draws short clips of two shapes that come and go, and encodes them as real H.264: what the demo trains on.
 
 Nothing here knows torch. A `Scene` is sampled from a numpy generator, so that a seed fixes every pixel; it is drawn
 at whatever instants are wanted, so that the demo's base model can be trained on frames that were never encoded.
@@ -33,20 +33,18 @@ COLOURS: Final[dict[str, tuple[int, int, int]]] = {
     "pink": (240, 110, 200),
 }
 KINDS: Final = ("circle", "square", "triangle")
-DIRECTIONS: Final[dict[str, tuple[int, int]]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-"""Each answer with its unit step in image coordinates: x grows to the right, y grows downwards."""
 BACKGROUNDS: Final = ((22, 22, 26), (18, 30, 58), (52, 26, 28), (24, 48, 34), (62, 56, 46), (44, 34, 62))
 
 # With its lookahead on, or several threads, x264 codes the same tiny frames in slightly different ways from run to run.
 _X264_OPTIONS: Final = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0:rc-lookahead=0:threads=1"}
-_RADIUS = (6.4, 8.0)
-_TRAVEL = (19.0, 24.0)
+_RADIUS = (6.5, 8.5)
+_DRIFT = 8.0
 _NOISE_STDDEV = (3.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
-class MovingShape:
-    """One shape and the straight path of its centre."""
+class Shape:
+    """One shape, when it is there, and the straight path along which its centre drifts."""
 
     colour: str
     """A key of `COLOURS`."""
@@ -56,97 +54,79 @@ class MovingShape:
     """Half the shape's extent, in pixels."""
     middle: tuple[float, float]
     """Where the centre is half-way through the clip: x, y in pixels."""
-    travel: tuple[float, float]
+    drift: tuple[float, float]
     """How far the centre goes from the first frame to the last: dx, dy in pixels."""
+    seen: tuple[float, float]
+    """The moments between which it is there; 0 is the clip's first frame and 1 its last."""
 
     @property
     def name(self) -> str:
-        """How questions call it, such as `red circle`."""
+        """How base answers call it, such as `red circle`."""
         return f"{self.colour} {self.kind}"
 
     def centre(self, moment: float) -> tuple[float, float]:
-        """The centre's x, y at `moment`, 0 being the first frame and 1 the last."""
+        """The centre's x, y at a moment."""
         along = moment - 0.5
-        return self.middle[0] + along * self.travel[0], self.middle[1] + along * self.travel[1]
+        return self.middle[0] + along * self.drift[0], self.middle[1] + along * self.drift[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Everything that fixes a clip's pixels."""
 
-    shapes: tuple[MovingShape, MovingShape]
-    """Drawn in this order; their colours differ."""
+    shapes: tuple[Shape, Shape]
+    """In the order in which they come; their colours differ. The second lies over the first."""
     background: tuple[int, int, int]
     noise_stddev: float
     """Spread of the noise laid on every pixel of every frame, in grey levels."""
     noise_seed: int
 
 
-def sample_scene(rng: np.random.Generator, directions: tuple[str, str]) -> Scene:
-    """A random scene whose two shapes move in these `directions` (keys of `DIRECTIONS`).
+def sample_scene(rng: np.random.Generator, colours: tuple[str, str] | None = None) -> Scene:
+    """A random scene in which one shape comes and goes before the other, in these colours or any two.
 
-    The half-way positions do not depend on the directions, nor does anything else that one frame shows there: the
-    middle of a clip tells nothing about the way its shapes move.
+    Nothing but time tells which is first: a frame shows the one, the other, or for a moment both or none, and place,
+    kind, size and drift do not depend on the order.
     """
-    colours = rng.choice(list(COLOURS), size=2, replace=False)
-    middles = _two_points(rng, _RADIUS[1] + _TRAVEL[1] / 2)
-    shapes = []
-    for colour, middle, direction in zip(colours, middles, directions, strict=True):
-        kind, radius, distance = str(rng.choice(KINDS)), float(rng.uniform(*_RADIUS)), float(rng.uniform(*_TRAVEL))
-        x, y = DIRECTIONS[direction]
-        shapes.append(
-            MovingShape(str(colour), kind, radius, (float(middle[0]), float(middle[1])), (x * distance, y * distance))
-        )
-    return _scene(rng, shapes[0], shapes[1])
+    # The change-over lies in the clip's middle third, with an overlap or a gap of a few frames.
+    change, overlap = rng.uniform(0.4, 0.6), rng.uniform(-0.08, 0.08)
+    return _scene(rng, ((0.0, change + overlap), (change - overlap, 1.0)), colours)
 
 
-def sample_base_scene(rng: np.random.Generator) -> Scene:
-    """A random scene of base training: wider than `sample_scene`, its shapes start anywhere and may stand still.
-
-    A quarter stand still, a third go from anywhere to anywhere, the rest run along a row or a column.
-    """
-    colours = rng.choice(list(COLOURS), size=2, replace=False)
-    starts = _two_points(rng, _RADIUS[1])
-    shapes = []
-    for colour, start in zip(colours, starts, strict=True):
-        radius = float(rng.uniform(*_RADIUS))
-        travel = _base_travel(rng, start)
-        middle = (float(start[0] + travel[0] / 2), float(start[1] + travel[1] / 2))
-        shapes.append(MovingShape(str(colour), str(rng.choice(KINDS)), radius, middle, travel))
-    return _scene(rng, shapes[0], shapes[1])
+def sample_picture(rng: np.random.Generator) -> Scene:
+    """A random scene whose two shapes are there all the time."""
+    return _scene(rng, ((0.0, 1.0), (0.0, 1.0)), None)
 
 
-def _base_travel(rng: np.random.Generator, start: NDArray[np.float64]) -> tuple[float, float]:
-    """A way for a shape to go that keeps it inside the frame."""
-    manner = rng.random()
-    if manner < 0.25:
-        return 0.0, 0.0
-    if manner < 0.6:
-        x, y = rng.uniform(_RADIUS[1], SIZE - _RADIUS[1], size=2) - start
-        return float(x), float(y)
-    # From the centre to the margin is the longest way that fits from every start.
-    longest = min(_TRAVEL[1], SIZE / 2 - _RADIUS[1])
-    ways = np.array(list(DIRECTIONS.values())) * rng.uniform(_TRAVEL[0], longest)
-    inside = [way for way in ways if np.all(np.abs(start + way - SIZE / 2) <= SIZE / 2 - _RADIUS[1])]
-    x, y = inside[int(rng.integers(len(inside)))]
-    return float(x), float(y)
-
-
-def _two_points(rng: np.random.Generator, margin: float) -> NDArray[np.float64]:
-    """Two x, y at least `margin` pixels from every edge, and far enough apart to show two whole shapes."""
-    while True:
-        points = rng.uniform(margin, SIZE - margin, size=(2, 2))
-        if np.hypot(*(points[0] - points[1])) >= 2 * _RADIUS[1] + 1:
-            return points
-
-
-def _scene(rng: np.random.Generator, first: MovingShape, second: MovingShape) -> Scene:
+def _scene(
+    rng: np.random.Generator,
+    seen: tuple[tuple[float, float], tuple[float, float]],
+    colours: tuple[str, str] | None,
+) -> Scene:
+    picked = colours or [str(colour) for colour in rng.choice(list(COLOURS), size=2, replace=False)]
+    middles = _two_points(rng)
+    first, second = (_shape(rng, picked[index], middles[index], seen[index]) for index in range(2))
     return Scene(
         shapes=(first, second),
         background=BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))],
         noise_stddev=float(rng.uniform(*_NOISE_STDDEV)),
         noise_seed=int(rng.integers(2**31)),
     )
+
+
+def _shape(rng: np.random.Generator, colour: str, middle: NDArray[np.float64], seen: tuple[float, float]) -> Shape:
+    kind, radius = str(rng.choice(KINDS)), float(rng.uniform(*_RADIUS))
+    x, y = rng.uniform(-_DRIFT, _DRIFT, size=2)
+    return Shape(colour, kind, radius, (float(middle[0]), float(middle[1])), (float(x), float(y)), seen)
+
+
+def _two_points(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Two x, y that keep two shapes whole inside the frame and clear of each other, drift included."""
+    margin = _RADIUS[1] + _DRIFT / 2
+    while True:
+        points = rng.uniform(margin, SIZE - margin, size=(2, 2))
+        if np.hypot(*(points[0] - points[1])) >= 2 * _RADIUS[1] + _DRIFT / 2:
+            return points
 
 
 def draw(scene: Scene, moments: NDArray[np.float64]) -> Frames:
@@ -161,8 +141,8 @@ def draw(scene: Scene, moments: NDArray[np.float64]) -> Frames:
     return np.clip(frames, 0, 255).astype(np.uint8)
 
 
-def _coverage(shape: MovingShape, moments: NDArray[np.float64]) -> NDArray[np.float32]:
-    """How much of every pixel the shape covers at each moment, 0 to 1: edges are soft, so motion is sub-pixel."""
+def _coverage(shape: Shape, moments: NDArray[np.float64]) -> NDArray[np.float32]:
+    """How much of every pixel the shape covers at each moment, 0 to 1: edges are soft, so drift is sub-pixel."""
     centres = np.array([shape.centre(float(moment)) for moment in moments], dtype=np.float32)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x = grid[None, None, :] - centres[:, 0, None, None]
@@ -174,7 +154,8 @@ def _coverage(shape: MovingShape, moments: NDArray[np.float64]) -> NDArray[np.fl
     else:
         # A triangle standing on its base: below two slanted sides and above the base line.
         outside = np.maximum(y - shape.radius * 0.9, (2 * np.abs(x) - y - shape.radius) / np.sqrt(5.0))
-    cover: NDArray[np.float32] = np.clip(0.5 - outside, 0.0, 1.0)
+    there = (moments >= shape.seen[0]) & (moments <= shape.seen[1])
+    cover: NDArray[np.float32] = np.clip(0.5 - outside, 0.0, 1.0) * there[:, None, None].astype(np.float32)
     return cover
 
 

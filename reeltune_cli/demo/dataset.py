@@ -11,16 +11,16 @@ from typing import Final, Literal
 
 import numpy as np
 
-from reeltune_cli.demo.clips import DIRECTIONS, Scene, sample_scene, write_clip
-from reeltune_cli.demo.questions import direction_question
+from reeltune_cli.demo.clips import COLOURS, Scene, sample_scene, write_clip
+from reeltune_cli.demo.questions import order_turns
 
 Split = Literal["train", "test"]
 """`test` rows are held out: no trainer reads them, not even for its evaluation loss."""
 
 ANNOTATION_FILE: Final = "annotations.csv"
 COLUMNS: Final = ("video", "question", "answer", "split")
-_PAIRS: Final = tuple(permutations(DIRECTIONS, 2))
-"""Every way in which two shapes move differently; clips take them in turn, so that answers are balanced."""
+_PAIRS: Final = tuple(permutations(COLOURS, 2))
+"""Every first and last colour; clips take them in turn, so that answers are balanced."""
 _SPLIT_SEEDS: Final[dict[Split, int]] = {"train": 1, "test": 2}
 
 
@@ -38,8 +38,8 @@ class DemoRow:
 def write_dataset(folder: Path, *, seed: int, train_clips: int, held_out_clips: int) -> list[DemoRow]:
     """Writes `clips/*.mp4` and `annotations.csv` to a new or empty folder and returns the rows.
 
-    A training clip is asked about both of its shapes, which move in different directions, so no clip has one answer;
-    a held-out clip is asked about one. Answers are exactly balanced when the counts are multiples of 12. The same
+    A training clip is asked for its first and for its last colour, so no clip has one answer; a held-out clip is asked
+    for one of them. Answers are exactly balanced when the counts are multiples of 30. The same
     arguments give the same files. Raises FileExistsError for a folder that holds something.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -51,9 +51,9 @@ def write_dataset(folder: Path, *, seed: int, train_clips: int, held_out_clips: 
         for number, scene in enumerate(scenes(seed, split, count)):
             video = f"clips/{split}-{number:04d}.mp4"
             write_clip(scene, folder / video)
-            # Held-out clips are asked about their first or second shape, turning after every full round of pairs.
-            asked = scene.shapes if split == "train" else (scene.shapes[number // len(_PAIRS) % 2],)
-            turns = [direction_question(shape) for shape in asked]
+            first, last = order_turns(scene)
+            # Held-out clips are asked for their first or their last colour, turning after every full round of pairs.
+            turns = (first, last) if split == "train" else ((first, last)[number // len(_PAIRS) % 2],)
             rows += [DemoRow(video, turn.question, turn.answer, split) for turn in turns]
     _write_annotations(folder / ANNOTATION_FILE, rows)
     return rows

@@ -27,10 +27,10 @@ class BaseRecipe:
     """How `trainer_svc.qlora.tiny_base` trains the base model."""
 
     phases: tuple[BasePhase, ...] = (
-        BasePhase("picture", steps=200, clips_per_step=48, frame_count=2),
-        BasePhase("clip", steps=220, clips_per_step=20, frame_count=8),
+        BasePhase("picture", steps=160, clips_per_step=48, frame_count=2),
+        BasePhase("clip", steps=120, clips_per_step=24, frame_count=8),
     )
-    """Seeing first, on short texts and many pictures; then time, and finding by name what a question is about."""
+    """Seeing first, on short texts and many pictures; then time."""
     muon_learning_rate: float = 0.02
     """For the matrices inside the blocks."""
     adamw_learning_rate: float = 2e-3
@@ -54,7 +54,7 @@ class TuningRecipe:
     """The fine-tuning job of the demo: QLoRA on NF4, adapters on the language model's linear layers only."""
 
     train_clips: int = 360
-    """Each asked about both of its shapes: twice as many samples."""
+    """Each asked for both of its colours: twice as many samples."""
     held_out_clips: int = 60
     max_frames: int = 8
     lora_rank: int = 16
@@ -75,8 +75,8 @@ class TuningRecipe:
     """The base must not know the answers …"""
     least_tuned_exact_match: float = 0.90
     """… the tuned model must …"""
-    most_shuffled_exact_match: float = 0.40
-    """… and must not when clips are shuffled among questions; chance is 0.25."""
+    most_shuffled_exact_match: float = 0.35
+    """… and must not when clips are shuffled among questions; chance is 1 in 6."""
 
 
 TUNING_RECIPE: Final = TuningRecipe()

@@ -2,8 +2,8 @@
 
     python -m trainer_svc.qlora.tiny_base --out DIR [--seed N]
 
-It learns to name colours and shapes, to say who is there, whether something moves, and where it is at the start and at
-the end of a clip. It is never asked which way something moves: that is left to fine-tuning. The folder it writes is
+It learns to describe who is where in a picture, and then when in a clip, always from left to right. It is never asked
+which comes first: that is left to fine-tuning. The folder it writes is
 what `AutoProcessor` and `AutoModelForImageTextToText` load, with its own byte-level BPE tokenizer; nothing comes from
 a hub.
 """
@@ -29,8 +29,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageP
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from reeltune_cli.demo.clips import FPS, FRAME_COUNT, SIZE, Frames, draw, sample_base_scene, sample_scene
-from reeltune_cli.demo.questions import Turn, clip_turns, direction_question, picture_turns
+from reeltune_cli.demo.clips import FPS, FRAME_COUNT, SIZE, Frames, draw, sample_picture, sample_scene
+from reeltune_cli.demo.questions import Turn, clip_turns, order_turns, picture_turns
 from reeltune_cli.demo.recipe import BASE_RECIPE, BasePhase, BaseRecipe
 
 _PATCH: Final = 8
@@ -48,7 +48,6 @@ _SPECIAL: Final = (
     "<|video_pad|>",
 )
 _VOCABULARY: Final = 512
-_ASKS: Final = {"picture": picture_turns, "clip": clip_turns}
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -150,15 +149,10 @@ def _train_tokenizer() -> PreTrainedTokenizerFast:
 def _sentences() -> Iterator[str]:
     rng = np.random.default_rng(0)
     for _ in range(1500):
-        scene = sample_base_scene(rng)
-        for turn in (*picture_turns(scene, rng), *clip_turns(scene, rng)):
+        scene = sample_scene(rng)
+        for turn in (*picture_turns(scene), *clip_turns(scene), *order_turns(scene)):
             yield f"user\n<0.3 seconds><1.8 seconds>{turn.question}"
             yield f"assistant\n{turn.answer}"
-        moving = sample_scene(rng, ("left", "up") if rng.random() < 0.5 else ("right", "down"))
-        for shape in moving.shapes:
-            turn = direction_question(shape)
-            yield turn.question
-            yield turn.answer
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForConditionalGeneration:
@@ -278,9 +272,12 @@ def _batch(processor: Qwen3VLProcessor, rng: np.random.Generator, phase: BasePha
     """Fresh scenes with their turns, as the model takes them; labels are -100 outside the assistant's words."""
     conversations, metadata = [], []
     for _ in range(phase.clips_per_step):
-        scene = sample_base_scene(rng)
-        indices = [0, 1] if phase.asks == "picture" else _sample_indices(rng, phase.frame_count)
-        turns = _ASKS[phase.asks](scene, rng)
+        if phase.asks == "picture":
+            scene, indices = sample_picture(rng), [0, 1]
+            turns = picture_turns(scene)
+        else:
+            scene, indices = sample_scene(rng), _sample_indices(rng, phase.frame_count)
+            turns = clip_turns(scene)
         frames = draw(scene, np.asarray(indices) / (FRAME_COUNT - 1))
         conversations.append(_conversation(turns, frames))
         metadata.append(_metadata(indices))

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from reeltune_cli.demo.clips import DIRECTIONS
+from reeltune_cli.demo.clips import COLOURS
 from reeltune_cli.demo.dataset import COLUMNS, DemoRow, write_dataset
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[DemoRow]]:
     folder = tmp_path_factory.mktemp("demo") / "dataset"
-    return folder, write_dataset(folder, seed=7, train_clips=36, held_out_clips=24)
+    return folder, write_dataset(folder, seed=7, train_clips=60, held_out_clips=30)
 
 
 def test_annotation_file_names_existing_clips(written: tuple[Path, list[DemoRow]]) -> None:
@@ -29,10 +29,10 @@ def test_annotation_file_names_existing_clips(written: tuple[Path, list[DemoRow]
     assert {row.video for row in rows} == {f"clips/{path.name}" for path in (folder / "clips").iterdir()}
 
 
-@pytest.mark.parametrize(("split", "each"), [("train", 18), ("test", 6)])
+@pytest.mark.parametrize(("split", "each"), [("train", 20), ("test", 5)])
 def test_answers_are_balanced(written: tuple[Path, list[DemoRow]], split: str, each: int) -> None:
-    counts = Counter(row.answer.split()[-1] for row in written[1] if row.split == split)
-    assert counts == dict.fromkeys(DIRECTIONS, each)
+    counts = Counter(row.answer for row in written[1] if row.split == split)
+    assert counts == dict.fromkeys(COLOURS, each)
 
 
 def test_no_training_clip_has_one_answer(written: tuple[Path, list[DemoRow]]) -> None:
@@ -48,15 +48,15 @@ def test_held_out_clips_are_new(written: tuple[Path, list[DemoRow]]) -> None:
     digests = {
         split: {_digest(folder / row.video) for row in rows if row.split == split} for split in ("train", "test")
     }
-    assert len(digests["train"]) == 36
-    assert len(digests["test"]) == 24
+    assert len(digests["train"]) == 60
+    assert len(digests["test"]) == 30
     assert digests["train"].isdisjoint(digests["test"])
 
 
 def test_same_seed_writes_the_same_files(written: tuple[Path, list[DemoRow]], tmp_path: Path) -> None:
     folder, rows = written
     again = tmp_path / "again"
-    assert write_dataset(again, seed=7, train_clips=36, held_out_clips=24) == rows
+    assert write_dataset(again, seed=7, train_clips=60, held_out_clips=30) == rows
     for path in sorted(folder.rglob("*.*")):
         assert _digest(path) == _digest(again / path.relative_to(folder)), path.name
 
