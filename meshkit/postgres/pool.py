@@ -63,6 +63,7 @@ async def open_pool(
             min_size=min_size,
             max_size=max_size,
             init=_prepare_connection,
+            reset=_reset_connection,
             command_timeout=command_timeout_seconds,
             timeout=5,
             server_settings={
@@ -113,6 +114,16 @@ async def _prepare_connection(connection: asyncpg.Connection[asyncpg.Record]) ->
         await connection.set_type_codec(
             name, encoder=lambda value: json.dumps(value, allow_nan=False), decoder=json.loads, schema="pg_catalog"
         )
+
+
+async def _reset_connection(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Makes a connection fit for its next user.
+
+    asyncpg's own way (RESET ALL, UNLISTEN …) is a second round trip for every query. None of it is needed: what
+    listens or locks for a session keeps a connection of its own, and settings are changed by SET LOCAL alone.
+    """
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
 
 
 async def _assert_durable(pool: Pool) -> None:
