@@ -7,11 +7,12 @@ import functools
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -57,8 +58,8 @@ _WATCH = "/reeltune.trainer.v1.TrainerService/WatchProgress"
 
 TrainingCommand = Callable[[Path, int], Sequence[str]]
 """Command line of the training child for a job folder and a message descriptor."""
-InferenceCommand = Callable[[Path, int, int], Sequence[str]]
-"""Command line of the inference child for a model folder, a message descriptor and a number of bits."""
+InferenceCommand = Callable[[Path, int, Mapping[str, Any]], Sequence[str]]
+"""Command line of the inference child for a model folder, a message descriptor and the fields of `QuantizationSpec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ChildCommands:
 
     probe: Callable[[], Sequence[str]] = probe_command
     training: TrainingCommand = training_command
-    inference: InferenceCommand = lambda model, fd, bits: inference_command(model, fd, bits=bits)
+    inference: InferenceCommand = inference_command
 
 
 async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: ChildCommands | None = None) -> Service:
@@ -261,10 +262,10 @@ async def _launch_training(settings: TrainerSettings, command: TrainingCommand, 
 
 
 async def _launch_inference(
-    settings: TrainerSettings, command: InferenceCommand, folder: Path, bits: int
+    settings: TrainerSettings, command: InferenceCommand, folder: Path, quantization: Mapping[str, Any]
 ) -> ChildProcess:
     return await spawn_child(
-        lambda fd: command(folder / "model", fd, bits), folder=folder, environment=_environment(settings)
+        lambda fd: command(folder / "model", fd, quantization), folder=folder, environment=_environment(settings)
     )
 
 

@@ -13,7 +13,7 @@ from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 
 from meshkit.rpc.client import bearer
 from meshkit.rpc.failure import Failure
-from trainer_svc.clients.parameters import bits_from_proto, sampling_from_proto
+from trainer_svc.clients.parameters import quantization_from_proto, sampling_from_proto
 from trainer_svc.clients.rpc_errors import passed_on
 from trainer_svc.clients.scheduler_messages import files_from_proto
 from trainer_svc.domain.attempt import RemoteFile
@@ -25,8 +25,8 @@ class TunedJob:
 
     job_id: str
     model_id: str
-    bits: int
-    """Bits of a frozen weight: 4 or 16."""
+    quantization: Mapping[str, Any]
+    """Fields of the training library's `QuantizationSpec`: an adapter answers on the weights that it was trained on."""
     sampling: Mapping[str, Any]
     """Fields of the training library's `SamplingSpec`."""
 
@@ -46,7 +46,7 @@ class JobsClient:
         return TunedJob(
             job_id=response.job.id,
             model_id=response.job.model_id,
-            bits=bits_from_proto(parameters.quantization),
+            quantization=quantization_from_proto(parameters.quantization),
             sampling=sampling_from_proto(parameters.sampling),
         )
 

@@ -39,7 +39,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
     """
     return {
         "lora": _lora(parameters.lora),
-        "quantization": _quantization(parameters.quantization),
+        "quantization": quantization_from_proto(parameters.quantization),
         "sampling": sampling_from_proto(parameters.sampling),
         "optimization": _optimization(parameters.optimization),
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
@@ -55,11 +55,6 @@ def sampling_from_proto(sampling: pb.SamplingParameters) -> dict[str, Any]:
     return fields
 
 
-def bits_from_proto(quantization: pb.QuantizationParameters) -> int:
-    """How many bits a frozen weight takes: 4 or 16."""
-    return 16 if quantization.type == pb.QUANTIZATION_TYPE_NONE else 4
-
-
 def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
     fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora")
     if lora.target_groups:
@@ -67,9 +62,10 @@ def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
     return fields
 
 
-def _quantization(quantization: pb.QuantizationParameters) -> dict[str, Any]:
+def quantization_from_proto(quantization: pb.QuantizationParameters) -> dict[str, Any]:
+    """`QuantizationSpec` fields for these parameters."""
     return {
-        "bits": bits_from_proto(quantization),
+        "bits": 16 if quantization.type == pb.QUANTIZATION_TYPE_NONE else 4,
         "compute_dtype": _COMPUTE_TYPES.get(quantization.compute_type, "auto"),
         **_set_fields(quantization, "double_quantization", "quantize_vision"),
     }

@@ -21,6 +21,7 @@ _TRY_AGAIN = frozenset(
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNKNOWN,
@@ -57,7 +58,8 @@ def passed_on() -> Iterator[None]:
 
 def _typed(error: grpc.aio.AioRpcError) -> Exception:
     failure = failure_from_rpc_error(error)
-    if failure.reason == "ATTEMPT_FENCED" or error.code() is grpc.StatusCode.ABORTED:
+    # By the reason, not the code: ABORTED also says that two transactions met, which costs a healthy attempt nothing.
+    if failure.reason == "ATTEMPT_FENCED":
         return AttemptFencedError(failure.message)
     if failure.reason == "FILES_INCOMPLETE":
         return FilesIncompleteError(failure.message)

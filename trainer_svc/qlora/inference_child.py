@@ -6,6 +6,7 @@ Only light imports here: decode processes import this module again when they are
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.request_queue import RequestQueue
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE
-from trainer_svc.qlora.spec import QuantizationSpec
+from trainer_svc.qlora.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from trainer_svc.qlora.inference import InferenceEngine
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer_svc.qlora.inference_child", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
-    parser.add_argument("--bits", type=int, default=4, choices=(4, 16))
+    parser.add_argument("--quantization", type=json.loads, default={}, help="JSON fields of QuantizationSpec")
     parser.add_argument("--max-adapters", type=int, default=4, help="adapters kept in memory")
     options = parser.parse_args(arguments)
     quiet_libraries()
@@ -79,7 +80,8 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
             from trainer_svc.qlora.inference import InferenceEngine
             from trainer_svc.qlora.model_loader import load_base_model
 
-            base = load_base_model(options.model, QuantizationSpec(bits=options.bits))
+            spec = TrainingSpec.from_dict({"quantization": options.quantization}).validate()
+            base = load_base_model(options.model, spec.quantization)
             engine = InferenceEngine(base, pool, max_adapters=options.max_adapters)
         # The edge of the process: whatever went wrong must reach the parent as a typed message.
         except Exception as error:

@@ -12,10 +12,12 @@ Standard library only; works with `subprocess.Popen` and `asyncio.create_subproc
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _KEPT = (
     "PATH",
@@ -39,9 +41,11 @@ def training_command(job: Path, message_fd: int) -> list[str]:
     return [sys.executable, "-m", "trainer_svc.qlora.child", "--job", str(job), "--message-fd", str(message_fd)]
 
 
-def inference_command(model: Path, message_fd: int, *, bits: int = 4, max_adapters: int = 4) -> list[str]:
+def inference_command(
+    model: Path, message_fd: int, quantization: Mapping[str, Any] | None = None, *, max_adapters: int = 4
+) -> list[str]:
     """Holds the base model in folder `model` and answers `Generate` requests on `message_fd`."""
-    options = ["--bits", str(bits), "--max-adapters", str(max_adapters)]
+    options = ["--quantization", json.dumps(dict(quantization or {})), "--max-adapters", str(max_adapters)]
     command = [sys.executable, "-m", "trainer_svc.qlora.inference_child"]
     return [*command, "--model", str(model), "--message-fd", str(message_fd), *options]
 

@@ -100,11 +100,11 @@ async def _resolve(question: Question, tools: InferenceTools) -> _Resolved:
     if Responder.TUNED in question.responders:
         adapter = await tools.jobs.get_adapter_files(question.token, question.job_id)
     files = await tools.catalog.get_model_files(question.token, job.model_id)
-    return _Resolved(job, BaseModel(files, job.bits), adapter)
+    return _Resolved(job, BaseModel(files, job.quantization), adapter)
 
 
 def _check_device(device: Device, base: BaseModel) -> None:
-    if base.bits == 4 and not device.can_train_4bit:
+    if base.quantization["bits"] == 4 and not device.can_train_4bit:
         raise DeviceUnfitError(f"this trainer cannot compute in 4 bits: {device.four_bit_problem}")
     if not device.decoder:
         raise DeviceUnfitError("this trainer has no working video decoder")

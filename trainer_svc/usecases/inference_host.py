@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import shutil
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -27,8 +29,8 @@ from trainer_svc.domain.materialisation import folder_key
 from trainer_svc.qlora import messages
 from trainer_svc.usecases.content_cache import ContentCache, Refresh
 
-LaunchInference = Callable[[Path, int], Awaitable[ChildProcess]]
-"""Starts the inference child in a folder that holds `model/`, for weights of so many bits."""
+LaunchInference = Callable[[Path, Mapping[str, Any]], Awaitable[ChildProcess]]
+"""Starts the inference child in a folder that holds `model/`, quantised as said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,12 @@ class BaseModel:
     """The base model that a question is for."""
 
     files: Sequence[RemoteFile]
-    bits: int
+    quantization: Mapping[str, Any]
+    """Fields of the training library's `QuantizationSpec`."""
 
     @property
     def key(self) -> str:
-        return f"{folder_key(self.files)}-{self.bits}"
+        return f"{folder_key(self.files)}-{json.dumps(dict(self.quantization), sort_keys=True)}"
 
     @property
     def size_bytes(self) -> int:
@@ -151,7 +154,7 @@ class InferenceHost:
         try:
             await self._cache.take_folder("models", base.files, folder / "model", refresh)
             await self._cache.evict()
-            child = await self._launch(folder, base.bits)
+            child = await self._launch(folder, base.quantization)
             inbox: asyncio.Queue[messages.Message | None] = asyncio.Queue()
             pump = asyncio.create_task(_pump(child, inbox), name="inference-messages")
             loaded = LoadedModel(base.key, folder, child, inbox, pump)

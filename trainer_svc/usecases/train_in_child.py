@@ -171,6 +171,7 @@ class _Supervision:
     def _started(self, message: messages.Started) -> None:
         fraction = message.start_step / message.total_steps if message.total_steps else 0.0
         self._attempt.report(Progress("training", message.start_step, message.total_steps, fraction=fraction))
+        self._attempt.report(LogLine("info", _summary(message)))
 
     def _progressed(self, message: messages.Progress) -> None:
         if not self._has_stepped:
@@ -216,6 +217,18 @@ class _Supervision:
             f"no progress for {deadline.limit:.0f} s at {deadline.phase!r}: the training process was killed; "
             "if it happens again, look for a clip or a device that hangs in the job's log",
         )
+
+
+def _summary(message: messages.Started) -> str:
+    """What is about to happen, as a line of the job's log."""
+    parts = [
+        f"training {message.trainable_parameters:,} of {message.total_parameters:,} parameters",
+        f"{message.quantized_layers} layers quantised",
+        f"{message.samples} samples and {message.eval_samples} held out",
+        f"steps {message.start_step + 1} to {message.total_steps}",
+        f"on {message.device}, frames by {message.decoder}",
+    ]
+    return "; ".join(parts)
 
 
 def _contract_names(values: dict[str, float]) -> dict[str, float]:

@@ -39,7 +39,9 @@ async def test_a_normal_attempt_publishes_adapter_and_reports_everything(bench: 
     reports = scheduler.reports()
     assert kinds(bench).count("started") == 1
     assert [report.metrics.step for report in reports if report.HasField("metrics")] == [1, 2, 3, 4, 5, 6]
-    assert [report.log.text for report in reports if report.HasField("log")] == [f"line {n}" for n in range(1, 7)]
+    summary, *lines = [report.log.text for report in reports if report.HasField("log")]
+    assert "4 samples and 0 held out; steps 1 to 6" in summary
+    assert lines == [f"line {n}" for n in range(1, 7)]
     assert dict(next(r.metrics.values for r in reports if r.HasField("metrics"))) == {"loss": 1, "memory_bytes": 5}
     assert not (bench.folder / "jobs").exists() or not os.listdir(bench.folder / "jobs")
 
@@ -98,7 +100,7 @@ async def test_breaks_lose_no_report_and_repeat_none_twice(bench: Bench) -> None
 
     assert bench.mesh.scheduler.attached >= 4
     assert bench.mesh.scheduler.repeated >= 1
-    logged = [report.log.text for report in bench.mesh.scheduler.reports() if report.HasField("log")]
+    _summary, *logged = [report.log.text for report in bench.mesh.scheduler.reports() if report.HasField("log")]
     assert logged == [f"line {n}" for n in range(1, 7)]
 
 

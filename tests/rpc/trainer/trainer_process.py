@@ -30,12 +30,12 @@ def fake_commands(script: str) -> ChildCommands:
     return ChildCommands(
         probe=lambda: [sys.executable, "-c", probe, json.dumps(DEVICE)],
         training=lambda job, fd: [sys.executable, str(HERE / "fake_child.py"), script, str(job), str(fd)],
-        inference=lambda model, fd, bits: [
+        inference=lambda model, fd, quantization: [
             sys.executable,
             str(HERE / "fake_inference_child.py"),
             str(model),
             str(fd),
-            str(bits),
+            str(quantization["bits"]),
         ],
     )
 
