@@ -1,14 +1,16 @@
 """Questions about a scene and their true answers, read from the scene itself.
 
 Two families, kept apart on purpose. `picture_turns` and `clip_turns` are what the demo's base model learns: to describe
-who is where, and when. `order_turns` is what only fine-tuning teaches: to say in one word which colour comes first or
-last. The base tells shapes from left to right, so their order in time is nothing that it can repeat.
+who is where and when, from left to right, and to tell the place where something is first or last. `order_turns` is what
+only fine-tuning teaches: to say in one word which colour comes first or last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from reeltune_cli.demo.clips import SIZE, Scene, Shape
 
@@ -35,10 +37,12 @@ def picture_turns(scene: Scene) -> list[Turn]:
     return [Turn("What is there?", _told([f"{shape.name} {_place(shape)}" for shape in _left_to_right(scene)]))]
 
 
-def clip_turns(scene: Scene) -> list[Turn]:
-    """What base training asks of a whole clip: the same description with when each shape is there."""
+def clip_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """What base training asks of a whole clip: where it all begins and ends, in either order, then a description."""
+    first, last = scene.shapes
+    places = [Turn("Where is it first?", _place(first)), Turn("Where is it last?", _place(last))]
     told = [f"{shape.name} {_place(shape)} {_time(shape)}" for shape in _left_to_right(scene)]
-    return [Turn("What happens?", _told(told))]
+    return [*(places[index] for index in rng.permutation(2)), Turn("What happens?", _told(told))]
 
 
 def cell_name(x: float, y: float) -> str:
@@ -56,7 +60,7 @@ def _place(shape: Shape) -> str:
 
 
 def _time(shape: Shape) -> str:
-    return "early" if sum(shape.seen) < 1 else "late"
+    return "first" if sum(shape.seen) < 1 else "last"
 
 
 def _left_to_right(scene: Scene) -> list[Shape]:

@@ -27,8 +27,8 @@ class BaseRecipe:
     """How `trainer_svc.qlora.tiny_base` trains the base model."""
 
     phases: tuple[BasePhase, ...] = (
-        BasePhase("picture", steps=160, clips_per_step=48, frame_count=2),
-        BasePhase("clip", steps=120, clips_per_step=24, frame_count=8),
+        BasePhase("picture", steps=150, clips_per_step=48, frame_count=2),
+        BasePhase("clip", steps=150, clips_per_step=24, frame_count=8),
     )
     """Seeing first, on short texts and many pictures; then time."""
     muon_learning_rate: float = 0.02
@@ -69,7 +69,7 @@ class TuningRecipe:
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     gradient_checkpointing: bool = False
-    max_new_tokens: int = 16
+    max_new_tokens: int = 12
     """Enough for every answer of the base and the tuned model."""
     most_base_exact_match: float = 0.30
     """The base must not know the answers …"""

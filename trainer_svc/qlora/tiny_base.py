@@ -2,8 +2,8 @@
 
     python -m trainer_svc.qlora.tiny_base --out DIR [--seed N]
 
-It learns to describe who is where in a picture, and then when in a clip, always from left to right. It is never asked
-which comes first: that is left to fine-tuning. The folder it writes is
+It learns to describe who is where in a picture, and then when in a clip, and to tell the place where something is
+first or last. It is never asked which colour comes first: that is left to fine-tuning. The folder it writes is
 what `AutoProcessor` and `AutoModelForImageTextToText` load, with its own byte-level BPE tokenizer; nothing comes from
 a hub.
 """
@@ -150,7 +150,7 @@ def _sentences() -> Iterator[str]:
     rng = np.random.default_rng(0)
     for _ in range(1500):
         scene = sample_scene(rng)
-        for turn in (*picture_turns(scene), *clip_turns(scene), *order_turns(scene)):
+        for turn in (*picture_turns(scene), *clip_turns(scene, rng), *order_turns(scene)):
             yield f"user\n<0.3 seconds><1.8 seconds>{turn.question}"
             yield f"assistant\n{turn.answer}"
 
@@ -277,7 +277,7 @@ def _batch(processor: Qwen3VLProcessor, rng: np.random.Generator, phase: BasePha
             turns = picture_turns(scene)
         else:
             scene, indices = sample_scene(rng), _sample_indices(rng, phase.frame_count)
-            turns = clip_turns(scene)
+            turns = clip_turns(scene, rng)
         frames = draw(scene, np.asarray(indices) / (FRAME_COUNT - 1))
         conversations.append(_conversation(turns, frames))
         metadata.append(_metadata(indices))

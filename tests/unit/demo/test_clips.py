@@ -79,7 +79,7 @@ def test_base_never_tells_the_order() -> None:
     first_told = 0
     for _ in range(400):
         scene = sample_scene(rng)
-        turns = (*picture_turns(scene), *clip_turns(scene))
+        turns = (*picture_turns(scene), *clip_turns(scene, rng))
         assert not {turn.question for turn in turns} & {turn.question for turn in order_turns(scene)}
         first_told += turns[-1].answer.startswith(scene.shapes[0].name)
     assert 160 < first_told < 240
