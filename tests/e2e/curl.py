@@ -26,7 +26,7 @@ class Curl:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
         """Returns status and JSON."""
-        return await self.call(path, "-H", "content-type: application/json", "-d", json.dumps(body))
+        return await self.call(path, "-d", json.dumps(body))
 
     async def delete(self, path: str) -> tuple[int, Any]:
         """Returns status and JSON."""
@@ -44,22 +44,15 @@ class Curl:
         body, _, status = said.rpartition(b"\n")
         return int(status), body
 
-    async def stream(self, path: str) -> AsyncIterator[Any]:
-        """Yields the messages of a streaming answer as they arrive: the elements of one JSON array."""
-        process = await self._start("--no-buffer", *self._authorization(), f"{self.mesh.url}{path}")
+    async def stream(self, path: str, body: Mapping[str, Any] | None = None) -> AsyncIterator[Any]:
+        """Yields the messages of a streaming answer as they arrive, one JSON object a line."""
+        posted = [] if body is None else ["-d", json.dumps(body)]
+        process = await self._start("--no-buffer", *self._authorization(), *posted, f"{self.mesh.url}{path}")
         assert process.stdout is not None
-        decoder, text = json.JSONDecoder(), ""
         try:
             async with asyncio.timeout(_SECONDS):
-                while chunk := await process.stdout.read(65536):
-                    text += chunk.decode()
-                    while (text := text.lstrip("[, \r\n]")).startswith("{"):
-                        try:
-                            message, end = decoder.raw_decode(text)
-                        except json.JSONDecodeError:
-                            break  # the rest of it is still on the way
-                        text = text[end:]
-                        yield message
+                async for line in process.stdout:
+                    yield json.loads(line)
                 assert await process.wait() == 0
         finally:
             if process.returncode is None:

@@ -104,14 +104,18 @@ async def test_plain_peft_gives_the_answers_that_the_mesh_gives(trained: Trained
     rows = material.rows[:4]
 
     answers = [
-        await ask(client, trained.id, material.dataset / row["video"], row["question"], inference_pb2.RESPONDER_BOTH, 32)
+        await ask(
+            client, trained.id, material.dataset / row["video"], row["question"], inference_pb2.RESPONDER_BOTH, 16
+        )
         for row in rows
     ]
     questions = [{"clip": str(material.dataset / row["video"]), "question": row["question"]} for row in rows]
     plain = await reload_with_plain_peft(material.model, tmp_path, questions)
 
-    assert [normalised(each[inference_pb2.RESPONDER_TUNED]) for each in answers] == [normalised(text) for text in plain]
-    assert any(each[inference_pb2.RESPONDER_BASE] != each[inference_pb2.RESPONDER_TUNED] for each in answers)
+    tuned = [normalised(each[inference_pb2.RESPONDER_TUNED]) for each in answers]
+    assert tuned == [normalised(text) for text in plain]
+    assert all(tuned), "an adapter that answers nothing would agree with anything"
+    assert all(each[inference_pb2.RESPONDER_BASE] != each[inference_pb2.RESPONDER_TUNED] for each in answers)
 
 
 async def test_a_clip_of_the_dataset_can_be_asked_about_by_its_path(trained: TrainedJob) -> None:

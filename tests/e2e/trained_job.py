@@ -18,7 +18,7 @@ from reeltune_cli.client.watch import watch_job
 from tests.e2e.running_mesh import PASSWORD, RunningMesh, SignedIn
 from tests.e2e.training_material import Material, parameters, register_dataset, register_model
 
-STEPS = 6
+STEPS = 16
 JOB_SECONDS = 120
 
 

@@ -88,7 +88,7 @@ def parameters(
             max_steps=max_steps,
             batch_size=batch_size,
             gradient_accumulation_steps=1,
-            learning_rate=2e-3,
+            learning_rate=1e-2,
             gradient_checkpointing=False,
         ),
         checkpoint_every_steps=checkpoint_every_steps,
