@@ -11,7 +11,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,14 +91,26 @@ class RunningMesh:
         said = answer.json()
         return SignedIn(username, said["user"]["id"], said["tokens"]["accessToken"])
 
-    async def run(self, *arguments: str, timeout_seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    async def run(
+        self, *arguments: str, timeout_seconds: float = 60, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Runs `reeltune …` as this mesh's user would."""
-        return await asyncio.to_thread(reeltune, self.home, *arguments, timeout_seconds=timeout_seconds)
+        return await asyncio.to_thread(reeltune, self.home, *arguments, timeout_seconds=timeout_seconds, stdin=stdin)
 
     def processes(self) -> dict[str, psutil.Process]:
         """The children of `reeltune up` and theirs, by `pid name`."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return {f"{child.pid} {child.name()}": child for child in children}
+
+    def listener(self, name: str) -> psutil.Process:
+        """The process that listens on the port of `auth`, `postgres` …: the one that serves."""
+        port = self.port(name)
+        for process in self.processes().values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for connection in process.net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                        return process
+        raise AssertionError(f"nobody listens for {name} on {port}")
 
     async def close(self) -> None:
         """Closes the clients."""
@@ -112,8 +124,13 @@ class RunningMesh:
 
 
 @contextlib.asynccontextmanager
-async def running_mesh(home: Path, *options: str) -> AsyncIterator[RunningMesh]:
-    """Runs `reeltune up` on free ports with everything under `home`, and stops it when the block ends."""
+async def running_mesh(
+    home: Path, *options: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningMesh]:
+    """Runs `reeltune up` on free ports with everything under `home`, and stops it when the block ends.
+
+    `settings` are the services' own, such as `SCHEDULER_LEASE_SECONDS`.
+    """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     endpoint = home / "endpoint.json"
     endpoint.unlink(missing_ok=True)
@@ -123,7 +140,7 @@ async def running_mesh(home: Path, *options: str) -> AsyncIterator[RunningMesh]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(home),
+            env={**environment(home), **(settings or {})},
             start_new_session=True,
         )
 
@@ -149,13 +166,15 @@ async def running_mesh(home: Path, *options: str) -> AsyncIterator[RunningMesh]:
                 process.wait()
 
 
-def reeltune(home: Path, *arguments: str, timeout_seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def reeltune(
+    home: Path, *arguments: str, timeout_seconds: float = 60, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Runs the command line."""
     return subprocess.run(
         [sys.executable, "-m", "reeltune_cli", *arguments],
         capture_output=True,
         text=True,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         env=environment(home),
         timeout=timeout_seconds,
         check=False,

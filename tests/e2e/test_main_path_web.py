@@ -1,4 +1,4 @@
-"""The main job as a browser does it: @connectrpc/connect-web on the generated TypeScript, and PUTs to presigned URLs."""
+"""The main job as a browser does it: @connectrpc/connect-web on the generated TypeScript, PUTs to presigned URLs."""
 
 from __future__ import annotations
 

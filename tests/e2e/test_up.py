@@ -142,25 +142,16 @@ async def assert_second_up_is_refused(mesh: RunningMesh) -> None:
 
 
 async def assert_comes_back(mesh: RunningMesh, name: str) -> None:
-    port = mesh.port(name)
-    victim = listener(mesh, port)
+    victim = mesh.listener(name)
     os.kill(victim.pid, signal.SIGKILL)
 
     def is_back() -> bool:
         told = mesh.output.count(f"{name:<10} ready")
-        return told >= 2 and listener(mesh, port).pid != victim.pid
+        return told >= 2 and mesh.listener(name).pid != victim.pid
 
     await assert_eventually(is_back, timeout=30)
     assert f"{name:<10} died" in mesh.output
     assert "killed by SIGKILL" in mesh.output
-
-
-def listener(mesh: RunningMesh, port: int) -> psutil.Process:
-    for process in mesh.processes().values():
-        for connection in process.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                return process
-    raise AssertionError(f"nobody listens on {port}")
 
 
 async def assert_still_knows(mesh: RunningMesh, username: str) -> None:

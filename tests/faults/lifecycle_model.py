@@ -1,0 +1,78 @@
+"""The life of a job as the contract tells it, to check event logs against; nothing of the scheduler is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reeltune.scheduler.v1 import job_event_pb2
+from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
+
+LEGAL = frozenset(
+    {
+        ("UNSPECIFIED", "QUEUED"),
+        ("QUEUED", "STARTING"),
+        ("QUEUED", "STOPPED"),
+        ("STARTING", "RUNNING"),
+        ("STARTING", "QUEUED"),
+        ("STARTING", "STOPPING"),
+        ("STARTING", "FAILED"),
+        ("RUNNING", "QUEUED"),
+        ("RUNNING", "STOPPING"),
+        ("RUNNING", "COMPLETED"),
+        ("RUNNING", "FAILED"),
+        ("STOPPING", "STOPPED"),
+        ("STOPPING", "FAILED"),
+    }
+)
+FINAL = frozenset({"COMPLETED", "STOPPED", "FAILED"})
+WITH_A_TRAINER = frozenset({"STARTING", "RUNNING", "STOPPING"})
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A job's history, found to be a possible one."""
+
+    states: tuple[str, ...]
+    attempts: tuple[int, ...]
+    """In the order in which they were claimed."""
+    requeue_reasons: tuple[str, ...]
+    """Why the job went back into the queue, each time."""
+
+
+def check_life(events: Sequence[job_event_pb2.JobEvent]) -> Life:
+    """Returns what happened to a job.
+
+    Raises:
+        AssertionError: by the contract it cannot have happened: a gap in the sequence, an illegal transition, an attempt
+            that is not the one before and one, a report of an attempt that does not have the job, or anything after the end.
+    """
+    state, attempt = "UNSPECIFIED", 0
+    states: list[str] = []
+    attempts: list[int] = []
+    reasons: list[str] = []
+    for number, event in enumerate(events, 1):
+        assert event.sequence == number, f"event {event.sequence} is at place {number}"
+        assert state not in FINAL, f"event {number} came after the job was {state}"
+        if event.WhichOneof("event") != "state_change":
+            assert state in WITH_A_TRAINER, f"event {number} is a report while the job is {state}"
+            assert event.attempt == attempt, f"event {number} is of attempt {event.attempt}, not of {attempt}"
+            continue
+        change = event.state_change
+        source, target = name(getattr(change, "from")), name(change.to)
+        assert source == state, f"event {number} says {source} when the job was {state}"
+        assert (source, target) in LEGAL, f"event {number}: {source} to {target}"
+        if target == "STARTING":
+            attempt += 1
+            attempts.append(event.attempt)
+            assert event.attempt == attempt, f"event {number} begins attempt {event.attempt}, not {attempt}"
+        if target == "QUEUED" and states:
+            reasons.append(job_pb2.StateReason.Name(change.reason).removeprefix("STATE_REASON_"))
+        state = target
+        states.append(state)
+    return Life(tuple(states), tuple(attempts), tuple(reasons))
+
+
+def name(state: job_pb2.JobState.ValueType) -> str:
+    """The state in a word."""
+    return job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")
