@@ -65,7 +65,11 @@ def up(
     s3_bucket: Annotated[str, typer.Option(envvar="REELTUNE_S3_BUCKET")] = "reeltune",
     log_level: Annotated[LogLevel, typer.Option(help="How much the services log.")] = LogLevel.INFO,
 ) -> None:
-    """Run the whole mesh on this machine until Ctrl-C: servers, services, the edge and a trainer."""
+    """Run the whole mesh on this machine until Ctrl-C: servers, services, the edge and a trainer.
+
+    A service's other settings are taken from the environment: SCHEDULER_LEASE_SECONDS=60, TRAINER_POLL_SECONDS=1 and
+    so on. Ports, addresses and secrets are always chosen here.
+    """
     console = Console()
     try:
         from reeltune_cli.stack.folder import FolderBusy

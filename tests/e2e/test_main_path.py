@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 import sys
@@ -19,9 +18,7 @@ from reeltune.trainer.v1 import inference_service_pb2 as inference_pb2
 from reeltune_cli.client.download import download_artifact, stream_artifact
 from reeltune_cli.client.watch import watch_job
 from reeltune_cli.demo.evaluation import ask, normalised
-from tests.e2e.trained_job import STEPS, TrainedJob, get_job
-
-ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "reeltune_adapter.json"}
+from tests.e2e.trained_job import ADAPTER_FILES, STEPS, TrainedJob, folder_digests, get_job
 
 
 async def test_the_job_lived_as_the_contract_says(trained: TrainedJob) -> None:
@@ -132,11 +129,6 @@ async def test_a_clip_of_the_dataset_can_be_asked_about_by_its_path(trained: Tra
     assert pieces[-1].HasField("end")
     assert "".join(piece.text for piece in pieces) == pieces[-1].end.text
     assert pieces[-1].end.prompt_tokens > 20, "the clip's frames are part of the question"
-
-
-def folder_digests(folder: Path) -> dict[str, str]:
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def pickled(artifact: artifact_pb2.Artifact) -> list[str]:

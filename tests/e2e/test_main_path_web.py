@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.grpc_web import GrpcWebClient
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.trained_job import TrainedJob
+from tests.e2e.training_material import first_clips
 
 DATASETS = "reeltune/catalog/v1/dataset_service_pb"
 MODELS = "reeltune/catalog/v1/model_service_pb"
@@ -22,7 +22,7 @@ STEPS = 5
 
 async def test_from_clips_to_an_adapter_and_an_answer(stack: RunningMesh, trained: TrainedJob, tmp_path: Path) -> None:
     web, token = stack.web, trained.owner.user.token
-    folder = two_clips(trained, tmp_path)
+    folder = first_clips(trained.material, tmp_path / "two")
 
     dataset_id = await upload_dataset(stack, token, folder)
     read = await call(web, token, MODELS, "ModelService/GetModel", {"modelId": trained.model.id})
@@ -84,18 +84,6 @@ async def test_a_refusal_comes_with_its_details(stack: RunningMesh, trained: Tra
     assert (unary.code, unary.reason) == (9, "JOB_STATE_CONFLICT")
     assert (streamed.code, streamed.reason, streamed.messages) == (5, "JOB_NOT_FOUND", [])
     assert (unsigned.code, unsigned.messages) == (16, [])
-
-
-def two_clips(trained: TrainedJob, folder: Path) -> Path:
-    """A dataset of the first two clips."""
-    rows = [row for row in trained.material.rows if row["video"] in {row["video"] for row in trained.material.rows[:3]}]
-    target = folder / "two"
-    for row in rows:
-        (target / row["video"]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(trained.material.dataset / row["video"], target / row["video"])
-    lines = [",".join(row[name] for name in ("video", "question", "answer")) for row in rows]
-    (target / "annotations.csv").write_text("\n".join(["video,question,answer", *lines]) + "\n")
-    return target
 
 
 async def call(web: GrpcWebClient, token: str, module: str, rpc: str, request: dict[str, Any]) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from reeltune.catalog.v1 import dataset_pb2, model_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as history
@@ -20,6 +22,7 @@ from tests.e2e.training_material import Material, parameters, register_dataset, 
 
 STEPS = 16
 JOB_SECONDS = 120
+ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "reeltune_adapter.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,9 @@ async def submit(
 async def get_job(client: Client, job_id: str) -> job_pb2.TrainingJob:
     """Returns the job as it is now."""
     return (await client.training.GetTrainingJob(pb.GetTrainingJobRequest(job_id=job_id))).job
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its path in the folder."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

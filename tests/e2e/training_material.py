@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,6 +54,20 @@ def make_material(folder: Path, clips: int = 12) -> Material:
     # The trainer's own form of the rows: a dataset has one annotation file.
     (material.dataset / "rows.jsonl").unlink()
     return material
+
+
+def first_clips(material: Material, folder: Path, count: int = 2) -> Path:
+    """Writes a dataset of the first clips alone, with their rows, and returns its folder."""
+    kept = {f"clips/{clip.name}" for clip in material.clips[:count]}
+    (folder / "clips").mkdir(parents=True)
+    for video in kept:
+        shutil.copy(material.dataset / video, folder / video)
+    columns = ("video", "question", "answer")
+    with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([row[name] for name in columns] for row in material.rows if row["video"] in kept)
+    return folder
 
 
 async def register_model(client: Client, folder: Path, name: str = "tiny") -> model_pb2.Model:

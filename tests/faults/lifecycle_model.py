@@ -44,8 +44,9 @@ def check_life(events: Sequence[job_event_pb2.JobEvent]) -> Life:
     """Returns what happened to a job.
 
     Raises:
-        AssertionError: by the contract it cannot have happened: a gap in the sequence, an illegal transition, an attempt
-            that is not the one before and one, a report of an attempt that does not have the job, or anything after the end.
+        AssertionError: by the contract it cannot have happened: a gap in the sequence, an illegal transition, an
+            attempt that is not the one before and one, a report of an attempt that does not have the job, or anything
+            after the end.
     """
     state, attempt = "UNSPECIFIED", 0
     states: list[str] = []
