@@ -1,8 +1,8 @@
 """Questions about a scene and their true answers, read from the scene itself.
 
 Two families, kept apart on purpose. `picture_turns` and `clip_turns` are what the demo's base model learns: to describe
-who is where and when, from left to right, and to tell the place where something is first or last. `order_turns` is what
-only fine-tuning teaches: to say in one word which colour comes first or last.
+in a fixed form who is where, and who is there first and last. `order_turns` is the fine-tuning task: the clip's order
+of events asked in other words and answered with one word. The base sees what is needed, but answers none of them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ def picture_turns(scene: Scene) -> list[Turn]:
 
 
 def clip_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    """What base training asks of a whole clip: where it all begins and ends, in either order, then a description."""
+    """What base training asks of a whole clip: how it begins and ends, in either order, then all of it."""
     first, last = scene.shapes
-    places = [Turn("Where is it first?", _place(first)), Turn("Where is it last?", _place(last))]
+    ends = [
+        Turn("What is it first?", f"{first.name} {_place(first)}"),
+        Turn("What is it last?", f"{last.name} {_place(last)}"),
+    ]
     told = [f"{shape.name} {_place(shape)} {_time(shape)}" for shape in _left_to_right(scene)]
-    return [*(places[index] for index in rng.permutation(2)), Turn("What happens?", _told(told))]
+    return [*(ends[index] for index in rng.permutation(2)), Turn("What happens?", _told(told))]
 
 
 def cell_name(x: float, y: float) -> str:

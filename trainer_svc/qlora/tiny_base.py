@@ -2,8 +2,8 @@
 
     python -m trainer_svc.qlora.tiny_base --out DIR [--seed N]
 
-It learns to describe who is where in a picture, and then when in a clip, and to tell the place where something is
-first or last. It is never asked which colour comes first: that is left to fine-tuning. The folder it writes is
+It learns to describe who is where in a picture, then who is there first and last in a clip. The fine-tuning task, asked
+in other words and answered with one, is left to fine-tuning. The folder it writes is
 what `AutoProcessor` and `AutoModelForImageTextToText` load, with its own byte-level BPE tokenizer; nothing comes from
 a hub.
 """
