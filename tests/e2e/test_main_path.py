@@ -1,4 +1,4 @@
-"""The main job through gRPC at the edge: clips and a model up, a real NF4 job watched live, its adapter down and at work."""
+"""The main job through gRPC at the edge: clips and a model up, a real NF4 job watched, its adapter down and at work."""
 
 from __future__ import annotations
 
