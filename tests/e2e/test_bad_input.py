@@ -114,7 +114,7 @@ async def test_clips_that_are_none_are_reported_and_can_be_mended(
         assert time.monotonic() - began < VALIDATION_SECONDS
         assert dataset.state == dataset_pb2.DATASET_STATE_ERROR
         request = dataset_content_pb2.ListDatasetIssuesRequest(dataset_id=dataset.id)
-        issues = [each for each in (await owner.client.datasets.ListDatasetIssues(request)).issues]
+        issues = list((await owner.client.datasets.ListDatasetIssues(request)).issues)
         assert {issue.file for issue in issues} == {f"clips/{file.name}" for file in (cut, empty, text)}
         assert all(issue.row and issue.reason and issue.message and issue.remedy for issue in issues)
         assert all(issue.severity == dataset_pb2.ISSUE_SEVERITY_ERROR for issue in issues)
