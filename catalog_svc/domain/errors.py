@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_SHOWN_PATH_LENGTH = 512
+
 
 class CatalogError(Exception):
     """The base of the catalog's own errors."""
@@ -99,8 +101,9 @@ class ClipNotFound(CatalogError):
     """The dataset holds no clip of that path."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"the dataset holds no clip {path!r}; ListSamples shows those there are")
-        self.path = path
+        # What was asked for may be of any length; an error has to fit into a trailer.
+        self.path = path if len(path) <= _SHOWN_PATH_LENGTH else f"{path[:_SHOWN_PATH_LENGTH]}…"
+        super().__init__(f"the dataset holds no clip {self.path!r}; ListSamples shows those there are")
 
 
 class UploadNotFound(CatalogError):

@@ -39,6 +39,15 @@ def check_path(path: str) -> str:
     return path
 
 
+def is_path(path: str) -> bool:
+    """Tells whether the path may name a file."""
+    try:
+        check_path(path)
+    except BadPath:
+        return False
+    return True
+
+
 def ancestors(path: str) -> tuple[str, ...]:
     """Returns the folders that the path goes through: `a/b/c` → (`a`, `a/b`)."""
     parts = path.split(_SEPARATOR)

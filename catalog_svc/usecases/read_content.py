@@ -10,6 +10,7 @@ from catalog_svc.domain.clip import Clip
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryId, EntryKind, EntryState, Viewer
 from catalog_svc.domain.errors import ClipNotFound, EntryNotFound, StateConflict
+from catalog_svc.domain.file_path import is_path
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.model import Model
 from catalog_svc.domain.sample import Sample
@@ -68,7 +69,8 @@ class ReadContent:
     async def get_clips(self, dataset_id: EntryId, viewer: Viewer, paths: Sequence[str]) -> list[SignedClip]:
         """Gets clips of a READY dataset in the order asked for, with URLs; raises ClipNotFound."""
         await self._ready_dataset(dataset_id, viewer)
-        found = await self.datasets.find_clips(dataset_id, viewer, paths)
+        # A path that no file can have, such as one with a NUL character, never reaches the database.
+        found = await self.datasets.find_clips(dataset_id, viewer, [path for path in paths if is_path(path)])
         for path in paths:
             if path not in found:
                 raise ClipNotFound(path)

@@ -43,6 +43,14 @@ def _conflict(_: BaseException) -> Failure:
     )
 
 
+def _bad_text(_: BaseException) -> Failure:
+    return Failure(
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason="TEXT_INVALID",
+        message="a text in the request holds a character that cannot be kept, such as NUL; remove it",
+    )
+
+
 def _interface_error(error: Any) -> Failure | None:
     # asyncpg raises this class both for a connection that broke and for a mistake in our own code.
     if "closed" in str(error) or "closing" in str(error):
@@ -64,5 +72,7 @@ POSTGRES_FAILURES: ErrorTable = {
     TimeoutError: _timed_out,
     asyncpg.SerializationError: _conflict,
     asyncpg.DeadlockDetectedError: _conflict,
+    asyncpg.CharacterNotInRepertoireError: _bad_text,
+    asyncpg.UntranslatableCharacterError: _bad_text,
 }
 """By exception type. `TimeoutError` is what acquiring a connection and the client-side command timeout raise."""

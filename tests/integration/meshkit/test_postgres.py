@@ -146,6 +146,18 @@ async def test_a_slow_statement_is_stopped_by_the_server(database: Database) -> 
         await pool.close()
 
 
+async def test_text_that_postgres_cannot_keep_is_the_callers_fault(database: Database) -> None:
+    pool = await open_pool(database.dsn, database.schema)
+    try:
+        with pytest.raises(asyncpg.CharacterNotInRepertoireError) as raised:
+            await pool.fetchval("SELECT $1::text", "a\0b")
+        failure = failure_for(raised.value, POSTGRES_FAILURES)
+        assert failure is not None
+        assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TEXT_INVALID")
+    finally:
+        await pool.close()
+
+
 async def test_a_role_sees_no_other_schema(database_factory: DatabaseFactory, database: Database) -> None:
     connection = await asyncpg.connect(database.superuser_dsn)
     await connection.execute("CREATE SCHEMA private CREATE TABLE private.secrets (id text)")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 
+import pytest
 from reeltune.catalog.v1 import dataset_content_pb2 as content
 from reeltune.catalog.v1 import dataset_pb2, model_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
@@ -81,6 +82,18 @@ async def test_a_snapshot_hands_out_everything_and_says_that_it_was_whole(mesh: 
         mesh.snapshots.GetClips(snap.GetClipsRequest(dataset_id=ready.id, paths=["none.mp4"]), metadata=grant)
     )
     assert (missing.reason, missing.metadata["path"]) == ("CLIP_NOT_FOUND", "none.mp4")
+
+
+@pytest.mark.parametrize(
+    "path", ["clips/\0.mp4", "../../etc/passwd", "", "x" * 30_000], ids=["NUL", "up", "none", "long"]
+)
+async def test_a_path_that_no_clip_can_have_names_none(mesh: CatalogMesh, path: str) -> None:
+    ready = await mesh.ready_dataset(two_clips())
+    grant = mesh.tokens.machine(Caller.ATTEMPT, "job_1", dataset=ready.id, model="mdl_x")
+    asked = snap.GetClipsRequest(dataset_id=ready.id, paths=["clips/0.mp4", path])
+    missing = await refused(mesh.snapshots.GetClips(asked, metadata=grant))
+    assert missing.reason == "CLIP_NOT_FOUND"
+    assert len(missing.message) < 1000
 
 
 async def test_equal_datasets_have_equal_fingerprints_and_sample_ids(mesh: CatalogMesh) -> None:
