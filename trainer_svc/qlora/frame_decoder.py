@@ -177,7 +177,8 @@ def _as_bad_clip(clip: Path, *kinds: type[Exception]) -> Iterator[None]:
     except NoFramesError as error:
         raise BadClipError(str(clip), ClipFault.NO_FRAMES, str(error)) from error
     except kinds as error:
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # Decoders quote the file's whole path: where a clip lies on this machine is nobody's business.
+        words = (str(error).replace(str(clip), clip.name).strip() or type(error).__name__).splitlines()[0]
         raise BadClipError(str(clip), ClipFault.UNDECODABLE, words[:300]) from error
 
 

@@ -27,6 +27,8 @@ from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import SamplingSpec, TrainingSpec
 
 _MAX_NEW_TOKENS = 8192
+# Below it the likeliest token is as good as certain, and logits divided by it no longer fit into a float.
+_LEAST_TEMPERATURE = 1e-3
 
 
 class InferenceEngine:
@@ -76,7 +78,7 @@ class InferenceEngine:
     ) -> list[int]:
         streamer = _TextPieces(self._base.processor.tokenizer, emit)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if request.temperature > 0:
+        if request.temperature >= _LEAST_TEMPERATURE:
             torch.manual_seed(request.seed)
             sampling = {"do_sample": True, "temperature": request.temperature, "top_p": None, "top_k": None}
         with torch.inference_mode():

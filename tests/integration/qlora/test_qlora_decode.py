@@ -93,6 +93,7 @@ def test_bad_clips_are_told_by_their_fault(decoder: FrameDecoder, clips: Path, n
         decoder.decode(clips / name, FrameRequest())
     assert caught.value.fault is fault
     assert name in str(caught.value)
+    assert str(clips) not in str(caught.value), "where clips lie on this machine is told to nobody"
 
 
 def test_a_part_without_frames(decoder: FrameDecoder, clips: Path) -> None:

@@ -107,6 +107,11 @@ def test_sampling_repeats_with_its_seed(child: Child) -> None:
     assert answer("three", 2) != answer("four", 3)
 
 
+def test_the_least_temperature_takes_the_likeliest_token(child: Child) -> None:
+    likeliest = ask(child, Generate("cold", "tell", max_new_tokens=8))[0]
+    assert ask(child, Generate("hardly warm", "tell", max_new_tokens=8, temperature=1e-300))[0] == likeliest
+
+
 def test_a_running_answer_is_cancelled(child: Child) -> None:
     child.send(Generate("long", "tell", max_new_tokens=LONG, temperature=5.0))
     child.read_kind(TokenText)
