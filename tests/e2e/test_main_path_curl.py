@@ -1,12 +1,10 @@
-"""The main job as HTTP/JSON with real curl: the bare paths all the way, and the same answers under /v1."""
+"""The main job as HTTP/JSON with real curl: the bare paths all the way, and the same under /v1."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.e2e.curl import Curl
 from tests.e2e.running_mesh import RunningMesh
@@ -21,14 +19,29 @@ LONG_JOB: dict[str, Any] = {
 SHORT_JOB = {**LONG_JOB, "optimization": {**LONG_JOB["optimization"], "maxSteps": 6}}
 
 
-@pytest.mark.parametrize("prefix", ["", "/v1"])
-async def test_from_files_to_an_adapter(stack: RunningMesh, material: Material, prefix: str, tmp_path: Path) -> None:
+async def test_a_question_is_answered_as_a_stream(stack: RunningMesh, trained: TrainedJob) -> None:
+    curl = Curl(stack, trained.owner.user.token)
+    row = trained.material.rows[0]
+    question = {
+        "datasetClip": {"datasetId": trained.dataset.id, "path": row["video"]},
+        "prompt": row["question"],
+        "maxNewTokens": 8,
+    }
+
+    *texts, last = [piece async for piece in curl.stream(f"/v1/trainings/{trained.id}/generate", question)]
+
+    assert texts
+    assert "".join(piece["text"] for piece in texts) == last["end"]["text"]
+    assert last["responder"] == "RESPONDER_TUNED"
+
+
+async def test_from_files_to_an_adapter(stack: RunningMesh, material: Material, tmp_path: Path) -> None:
     curl = Curl(stack, (await stack.sign_up("curl")).token)
 
-    model = await register(curl, f"{prefix}/models", material.model, tmp_path)
-    dataset = await register(curl, f"{prefix}/datasets", material.dataset, tmp_path)
+    model = await register(curl, "/models", material.model, tmp_path)
+    dataset = await register(curl, "/datasets", material.dataset, tmp_path)
     status, job = await curl.post(
-        f"{prefix}/trainings", {"modelId": model["id"], "datasetId": dataset["id"], "parameters": SHORT_JOB}
+        "/trainings", {"modelId": model["id"], "datasetId": dataset["id"], "parameters": SHORT_JOB}
     )
     assert (status, job["state"]) == (200, "JOB_STATE_QUEUED"), job
     states = [
@@ -37,10 +50,10 @@ async def test_from_files_to_an_adapter(stack: RunningMesh, material: Material, 
         if "stateChange" in message.get("event", {})
     ]
     assert states == [f"JOB_STATE_{state}" for state in ("QUEUED", "STARTING", "RUNNING", "COMPLETED")]
-    status, done = await curl.get(f"{prefix}/trainings/{job['id']}")
+    status, done = await curl.get(f"/trainings/{job['id']}")
     assert (status, done["state"], done["hasArtifact"]) == (200, "JOB_STATE_COMPLETED", True)
     assert done["parameters"]["optimization"]["maxSteps"] == 6
-    status, listed = await curl.get(f"{prefix}/trainings")
+    status, listed = await curl.get("/trainings")
     assert [each["id"] for each in listed["jobs"]] == [job["id"]]
 
     await download(curl, job["id"], tmp_path)
@@ -65,7 +78,7 @@ async def test_the_bare_paths_answer_as_the_versioned_ones_do(stack: RunningMesh
 async def test_a_running_job_is_stopped_and_keeps_its_adapter_so_far(stack: RunningMesh, trained: TrainedJob) -> None:
     curl = Curl(stack, trained.owner.user.token)
     status, job = await curl.post(
-        "/trainings", {"modelId": trained.model.id, "datasetId": trained.dataset.id, "parameters": LONG_JOB}
+        "/v1/trainings", {"modelId": trained.model.id, "datasetId": trained.dataset.id, "parameters": LONG_JOB}
     )
     assert status == 200, job
     stop_status, refused_deletion, changes = 0, {}, []
@@ -76,7 +89,7 @@ async def test_a_running_job_is_stopped_and_keeps_its_adapter_so_far(stack: Runn
             continue
         changes.append(change)
         if change["to"] == "JOB_STATE_RUNNING":
-            _, refused_deletion = await curl.delete(f"/trainings/{job['id']}")
+            _, refused_deletion = await curl.delete(f"/v1/trainings/{job['id']}")
             stop_status, _ = await curl.post(f"/trainings/{job['id']}/stop", {})
 
     assert stop_status == 200
@@ -88,25 +101,9 @@ async def test_a_running_job_is_stopped_and_keeps_its_adapter_so_far(stack: Runn
     assert 0 < int(stopped["progress"]["step"]) < 2000
     status, artifact = await curl.get(f"/v1/trainings/{job['id']}/artifact")
     assert "adapter_model.safetensors" in [file["path"] for file in artifact["files"]]
-    status, again = await curl.post(f"/trainings/{job['id']}/stop", {})
+    status, again = await curl.post(f"/v1/trainings/{job['id']}/stop", {})
     assert (status, again["details"][0]["reason"]) == (400, "JOB_STATE_CONFLICT")
     await assert_deletion(curl, job["id"])
-
-
-async def test_a_question_is_answered_as_a_stream(stack: RunningMesh, trained: TrainedJob) -> None:
-    curl = Curl(stack, trained.owner.user.token)
-    row = trained.material.rows[0]
-    question = {
-        "datasetClip": {"datasetId": trained.dataset.id, "path": row["video"]},
-        "prompt": row["question"],
-        "maxNewTokens": 8,
-    }
-
-    *texts, last = [piece async for piece in curl.stream(f"/v1/trainings/{trained.id}/generate", question)]
-
-    assert texts
-    assert "".join(piece["text"] for piece in texts) == last["end"]["text"]
-    assert last["responder"] == "RESPONDER_TUNED"
 
 
 async def register(curl: Curl, collection: str, folder: Path, work: Path) -> Any:
