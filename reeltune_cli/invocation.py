@@ -120,6 +120,8 @@ def add_command(app: typer.Typer, name: str, run: Command[P]) -> None:
             _fail(invocation, error)
         except grpc.aio.AioRpcError as error:
             _fail(invocation, describe_rpc_error(error))
+        except OSError as error:
+            _fail(invocation, _of_this_machine(error))
         except typer.Abort:
             raise typer.Exit(130) from None
 
@@ -145,6 +147,13 @@ def _with_common_options(run: Callable[..., Any]) -> inspect.Signature:
             ),
         ]
     )
+
+
+def _of_this_machine(error: OSError) -> ClientError:
+    """What went wrong with a file of the user's: a folder that cannot be written, a full disk."""
+    where = f"{error.filename}: " if error.filename else ""
+    why = error.strerror or str(error) or type(error).__name__
+    return ClientError(f"{where}{why}", "LOCAL_FILE_ERROR", "check the path, its permissions and the space left")
 
 
 def _fail(invocation: Invocation, error: ClientError) -> None:
