@@ -33,12 +33,16 @@ class EdgeCertificates:
 def ensure_certificates(folder: Path, names: tuple[str, ...] = DEFAULT_NAMES) -> EdgeCertificates:
     """Returns the authority and a server certificate for these names and addresses; makes what is missing or runs out.
 
-    The authority stays the same for ten years, so that clients which trust it go on doing so.
+    The authority stays the same for ten years, so that clients which trust it go on doing so. One that cannot be read
+    is therefore not replaced; a server certificate is.
+
+    Raises:
+        ValueError: the authority's files are damaged; the text says what to do.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = EdgeCertificates(folder / "ca.pem", folder / "edge.pem", folder / "edge.key")
     ca_key_path = folder / "ca.key"
-    if not _is_good(files.ca, ca_key_path, ()):
+    if not _is_good_authority(files.ca, ca_key_path):
         ca_key = ec.generate_private_key(ec.SECP256R1())
         _write_pair(files.ca, ca_key_path, _ca_certificate(ca_key), ca_key)
         files.certificate.unlink(missing_ok=True)  # signed by the former authority
@@ -49,16 +53,34 @@ def ensure_certificates(folder: Path, names: tuple[str, ...] = DEFAULT_NAMES) ->
     return files
 
 
-def _is_good(certificate: Path, key: Path, names: tuple[str, ...]) -> bool:
+def _is_good_authority(certificate: Path, key: Path) -> bool:
     if not certificate.exists() or not key.exists():
         return False
-    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
-    if loaded.not_valid_after_utc - dt.datetime.now(dt.UTC) < _RENEW_BEFORE:
+    try:
+        loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+        _load_key(key)
+    except ValueError as error:
+        raise ValueError(
+            f"{certificate} or {key} is damaged; restore them from a backup, or remove both to have a new authority "
+            "made, which every client then has to trust anew"
+        ) from error
+    return not _runs_out(loaded)
+
+
+def _is_good(certificate: Path, key: Path, names: tuple[str, ...]) -> bool:
+    try:
+        loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+        _load_key(key)
+    except (FileNotFoundError, ValueError):
+        return False  # missing, or cut by a full disk: another is as good
+    if _runs_out(loaded):
         return False
-    if not names:
-        return True
     subjects = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return set(subjects) == set(_subjects(names))
+
+
+def _runs_out(certificate: x509.Certificate) -> bool:
+    return certificate.not_valid_after_utc - dt.datetime.now(dt.UTC) < _RENEW_BEFORE
 
 
 def _ca_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

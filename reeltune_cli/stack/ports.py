@@ -72,6 +72,7 @@ def _remembered(path: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     try:
-        return {str(name): int(port) for name, port in json.loads(path.read_text("utf-8")).items()}
+        ports = {str(name): int(port) for name, port in json.loads(path.read_text("utf-8")).items()}
     except (ValueError, TypeError, AttributeError):
         return {}  # ports are no data: others are as good
+    return {name: port for name, port in ports.items() if 0 < port < 65536}

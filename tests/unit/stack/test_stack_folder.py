@@ -7,7 +7,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from reeltune_cli.stack.certificates import ensure_certificates
 from reeltune_cli.stack.folder import FolderBusy, open_folder
 from reeltune_cli.stack.options import external_nats, external_s3
 from reeltune_cli.stack.ports import PortInUse, assign_ports
@@ -75,6 +77,45 @@ def test_ports_are_remembered_and_only_the_edges_is_insisted_on(tmp_path: Path) 
         taken.listen()
         with pytest.raises(PortInUse, match=f"{first['edge']} is already used by .*--port"):
             assign_ports(path, ("auth", "nats"), edge=None, default_edge=8443)
+
+
+@pytest.mark.parametrize("content", ['{"edge": 99999, "auth": -1}', '{"edge": 0}', "[]", "{", '{"auth": "x"}'])
+def test_damaged_ports_are_replaced(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "ports.json"
+    path.write_text(content)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        default = int(free.getsockname()[1])
+
+    chosen = assign_ports(path, ("auth",), edge=None, default_edge=default)
+
+    assert chosen["edge"] == default
+    assert 0 < chosen["auth"] < 65536
+
+
+@pytest.mark.parametrize("name", ["edge.pem", "edge.key"])
+def test_a_damaged_server_certificate_is_replaced(tmp_path: Path, name: str) -> None:
+    made = ensure_certificates(tmp_path)
+    authority = made.ca.read_bytes()
+    (tmp_path / name).write_bytes(b"")
+
+    again = ensure_certificates(tmp_path)
+
+    x509.load_pem_x509_certificate(again.certificate.read_bytes()).verify_directly_issued_by(
+        x509.load_pem_x509_certificate(authority)
+    )
+    assert b"PRIVATE KEY" in again.key.read_bytes()
+    assert again.ca.read_bytes() == authority
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "ca.key"])
+def test_a_damaged_authority_is_told_and_never_replaced(tmp_path: Path, name: str) -> None:
+    ensure_certificates(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+
+    with pytest.raises(ValueError, match=rf"{name}.* damaged; restore"):
+        ensure_certificates(tmp_path)
+    assert (tmp_path / name).read_bytes() == b""
 
 
 def test_an_external_nats_is_read_from_its_url() -> None:
