@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from reeltune_cli.invocation import OutputFormat, OutputOption
 
 _NEEDS_LOCAL = "this command needs the servers too: pip install 'reeltune[local]'"
 
@@ -103,15 +107,20 @@ def doctor(
         typer.Option(help="The data folder to look at; by default $REELTUNE_HOME/data.", show_default=False),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The edge's port to look at.")] = 8443,
+    output: OutputOption = OutputFormat.TEXT,
 ) -> None:
     """Check whether this machine can run Reeltune, and say what to do where it cannot."""
-    from reeltune_cli.stack.doctor import examine, show
+    from reeltune_cli.stack.doctor import examine, show, to_document
     from reeltune_cli.stack.options import reeltune_home
 
-    console = Console()
-    with console.status("looking …"):
+    with Console(stderr=True).status("looking …"):
         findings = examine(data or reeltune_home() / "data", port)
-    raise typer.Exit(show(findings, console))
+    document = to_document(findings)
+    if output is OutputFormat.JSON:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        show(findings, Console())
+    raise typer.Exit(0 if document["fit"] else 1)
 
 
 def trainer(

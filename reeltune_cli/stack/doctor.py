@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -65,8 +66,14 @@ def examine(data: Path, port: int) -> list[Finding]:
     ]
 
 
-def show(findings: list[Finding], console: Console) -> int:
-    """Prints the findings and returns the exit code: 1 if anything keeps Reeltune from running."""
+def to_document(findings: list[Finding]) -> dict[str, Any]:
+    """Returns the findings as JSON values; `fit` is false if any of them keeps Reeltune from running."""
+    fit = all(finding.verdict is not Verdict.BAD for finding in findings)
+    return {"fit": fit, "findings": [asdict(finding) for finding in findings]}
+
+
+def show(findings: list[Finding], console: Console) -> None:
+    """Prints the findings."""
     styles = {Verdict.GOOD: "green", Verdict.WARNING: "yellow", Verdict.BAD: "bold red"}
     table = Table.grid(padding=(0, 2))
     for finding in findings:
@@ -76,7 +83,6 @@ def show(findings: list[Finding], console: Console) -> int:
     console.print(table)
     bad = sum(finding.verdict is Verdict.BAD for finding in findings)
     console.print("\nReeltune can run here: reeltune up" if not bad else f"\n{bad} to mend before `reeltune up`")
-    return 1 if bad else 0
 
 
 def _python() -> Finding:

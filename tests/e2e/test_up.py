@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import signal
@@ -128,11 +129,14 @@ def test_bad_options_are_refused_before_anything_starts(tmp_path: Path, options:
 
 def test_doctor_finds_this_machine_fit(tmp_path: Path) -> None:
     skip_without_servers()
-    found = reeltune(tmp_path, "doctor", timeout_seconds=200)
+    found = reeltune(tmp_path, "doctor", "--output", "json", timeout_seconds=200)
 
     assert found.returncode == 0, found.stdout + found.stderr
-    for subject in ("Postgres", "NATS", "S3 server", "Envoy", "training device"):
-        assert subject in found.stdout
+    document = json.loads(found.stdout)
+    assert document["fit"] is True
+    assert {"Postgres", "NATS", "S3 server", "Envoy", "training device"} <= {
+        finding["subject"] for finding in document["findings"]
+    }
 
 
 async def assert_second_up_is_refused(mesh: RunningMesh) -> None:
