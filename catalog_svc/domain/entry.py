@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NewType
 
 from catalog_svc.domain.errors import EtagMismatch, InvalidField, StateConflict
+from catalog_svc.domain.plain_text import holds_control, is_blank
 
 EntryId = NewType("EntryId", str)
 
@@ -165,12 +166,12 @@ def check_change(entry: Entry, change: EntryChange) -> None:
 
 
 def _check_name(field: str, name: str) -> None:
-    if not name.strip():
+    if is_blank(name):
         raise InvalidField(field, f"must not be blank; give a name of 1 to {MAX_NAME_LENGTH} characters")
     if name != name.strip():
         raise InvalidField(field, "must not start or end with a space; remove it")
     _check_text(field, name, MAX_NAME_LENGTH)
-    if any(character < " " or character == "\x7f" for character in name):
+    if holds_control(name):
         raise InvalidField(field, "holds a control character; remove it")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from catalog_svc.domain.plain_text import holds_control
 
 MAX_PATH_BYTES = 512
 _SEPARATOR = "/"
-# C0, DEL and C1; the line and paragraph separators and the direction overrides can make a listing lie.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\ufeff]")
 
 
 class BadPath(ValueError):
@@ -31,7 +29,7 @@ def check_path(path: str) -> str:
         raise BadPath("starts with `/`; give it relative to the folder that is uploaded")
     if "\\" in path:
         raise BadPath("holds `\\`; write `/` between folders")
-    if _CONTROL.search(path):
+    if holds_control(path):
         raise BadPath("holds a control character; rename the file")
     for part in path.split(_SEPARATOR):
         if part in ("", ".", ".."):

@@ -35,10 +35,17 @@ async def test_names_are_unique_per_owner_and_kind(mesh: CatalogMesh) -> None:
     assert (await refused(mesh.create_model("clips"))).reason == "MODEL_EXISTS"
 
 
-@pytest.mark.parametrize("name", [" ", " a", "a ", "a\nb", "a\0b"])
+@pytest.mark.parametrize(
+    "name", [" ", " a", "a ", "a\nb", "a\0b", "a\x9b31m", "a\u202e4pm", "a\u2067b", "\u200b", "\u200d\u200c"]
+)
 async def test_names_that_cannot_be_kept_are_refused(mesh: CatalogMesh, name: str) -> None:
     failure = await refused(mesh.create_dataset(name))
     assert (failure.reason, failure.field_violations[0].field) == ("FIELD_INVALID", "name")
+
+
+async def test_names_of_every_script_are_kept(mesh: CatalogMesh) -> None:
+    for name in ("کتاب\u200cخانه", "映像　その１", '👩\u200d🎓 100% "x"_', "O'Brien; --"):
+        assert (await mesh.create_dataset(name)).name == name
 
 
 async def test_a_repeated_create_gets_the_first_answer(mesh: CatalogMesh) -> None:
