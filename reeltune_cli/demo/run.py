@@ -31,6 +31,7 @@ from reeltune_cli.demo.recipe import SHIPPED_BASE, TUNING_RECIPE, TuningRecipe
 from reeltune_cli.stack.background import MeshNotReady, background_mesh
 
 _RELOAD_TIMEOUT_SECONDS = 300
+_TOLD_EVERY_STEPS = 15
 
 
 class DemoFailed(Exception):
@@ -63,9 +64,11 @@ class Demo:
         self.console.print(f"[dim]{time.monotonic() - self.started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     def progress(self) -> Progress:
-        """A bar that disappears when it is full."""
+        """A bar that disappears when it is full; on what is no terminal, nothing."""
         columns = (TextColumn("          {task.description}"), BarColumn(), TimeRemainingColumn())
-        return Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
+        note = TextColumn("{task.fields[note]}")
+        is_quiet = not self.console.is_terminal
+        return Progress(*columns, note, console=self.console, transient=True, disable=is_quiet)
 
 
 def run_demo(folder: Path, console: Console) -> int:
@@ -173,7 +176,12 @@ async def _train(demo: Demo, client: Client, model_id: str, dataset_id: str) -> 
                 progress.update(bar, completed=event.progress.step, total=event.progress.total_steps or None)
             elif event.HasField("metrics") and "loss" in event.metrics.values:
                 values = event.metrics.values
-                progress.update(bar, note=f"loss {values['loss']:.3f}  {values['samples_per_second']:.0f} samples/s")
+                note = f"loss {values['loss']:.3f}  {values['samples_per_second']:.0f} samples/s"
+                progress.update(bar, note=note)
+                if event.metrics.step % _TOLD_EVERY_STEPS == 0:
+                    demo.say(f"step {event.metrics.step}: {note}")
+            elif event.HasField("log"):
+                demo.say(event.log.text)
     if job.state != job_pb2.JOB_STATE_COMPLETED:
         raise DemoFailed(f"the job ended as {job_pb2.JobState.Name(job.state)}: {job.message}")
     return job.id
