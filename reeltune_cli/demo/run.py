@@ -158,7 +158,7 @@ async def _register_dataset(demo: Demo, client: Client) -> str:
 
 async def _train(demo: Demo, client: Client, model_id: str, dataset_id: str) -> str:
     request = training_service_pb2.CreateTrainingJobRequest(
-        model_id=model_id, dataset_id=dataset_id, name="which way", parameters=_parameters(demo.recipe)
+        model_id=model_id, dataset_id=dataset_id, name="first or last", parameters=_parameters(demo.recipe)
     )
     job = (await client.training.CreateTrainingJob(request)).job
     demo.say(f"job {job.id} accepted: QLoRA, NF4, rank {job.parameters.lora.rank}")
