@@ -90,5 +90,7 @@ def _password(from_stdin: bool, *, confirm: bool) -> str:
         if not password:
             raise ClientError("stdin holds no password", "PASSWORD_MISSING", "send it: … --password-stdin < FILE")
         return password
-    asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True)
+    # Without a terminal there is nothing to hide, and Python would warn that it cannot.
+    is_hidden = sys.stdin.isatty()
+    asked: str = typer.prompt("Password", hide_input=is_hidden, confirmation_prompt=confirm, err=True)
     return asked

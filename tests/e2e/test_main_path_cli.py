@@ -51,6 +51,7 @@ async def test_its_log_and_metrics_are_there_afterwards(stack: RunningMesh, job:
     steps = [int(point["metrics"]["step"]) for point in metrics["points"] if "loss" in point["metrics"]["values"]]
     assert steps == list(range(1, STEPS + 1))
     assert logs.returncode == 0, logs.stderr
+    assert "layers quantised" in logs.stdout
     assert [each["id"] for each in listed["jobs"]] == [job["id"]]
 
 
