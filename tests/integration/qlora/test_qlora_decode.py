@@ -151,6 +151,19 @@ def test_what_the_first_decoder_fails_on_is_tried_with_the_second(name: str) -> 
         assert pool.decode("1.mp4", FrameRequest()).result(WAIT).frame_count == 1
 
 
+def test_a_width_that_decord_cannot_take_is_decoded_all_the_same(tmp_path: Path) -> None:
+    """decord 0.6 pads rows of 48 pixels to 64 and then takes them for pixels of four channels."""
+    clip = write_clip(tmp_path / "narrow.mp4", frames=8, rate=8, size=48)
+    request = FrameRequest(max_frames=4)
+    with pytest.raises(BadClipError):
+        DecordDecoder().decode(clip, request)
+
+    with DecodePool(decoder="decord") as pool:
+        decoded = pool.decode(clip, request).result(WAIT)
+
+    assert np.array_equal(decoded.frames, PyAvDecoder().decode(clip, request).frames)
+
+
 def test_a_decoder_that_hangs_is_killed_not_left_behind() -> None:
     with DecodePool(decoder="first", make=misbehaving, fallback=None, timeout_seconds=0.5) as pool:
         pool.decode("1.mp4", FrameRequest()).result(WAIT)
