@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
+from meshkit.blob import BlobStore
+from meshkit.blob.store import BlobError
 from meshkit.embedded.inner_credentials import seaweed_environment
 from meshkit.embedded.ports import free_ports
 from meshkit.embedded.process import StartableServer, installed_binary
@@ -26,6 +27,9 @@ class S3Identity:
     actions: tuple[str, ...] = ("Admin", "Read", "List", "Tagging", "Write")
 
 
+_PROBE_BUCKET = "readiness"
+
+
 class S3Server(StartableServer):
     """An S3 server in `data_dir`."""
 
@@ -36,6 +40,8 @@ class S3Server(StartableServer):
         chosen, *self._inner_ports = free_ports(8)
         self.port = port or chosen
         self.identities = tuple(identities)
+        # Of this start alone, and good for nothing but finding out whether the server takes objects.
+        self._probe = S3Identity(f"probe-{secrets.token_hex(8)}", secrets.token_hex(32), (f"Admin:{_PROBE_BUCKET}",))
         self._identities_path = data_dir / "identities.json"
 
     @property
@@ -77,7 +83,7 @@ class S3Server(StartableServer):
                     "credentials": [{"accessKey": identity.access_key, "secretKey": identity.secret_key}],
                     "actions": list(identity.actions),
                 }
-                for number, identity in enumerate(self.identities)
+                for number, identity in enumerate((*self.identities, self._probe))
             ]
         }
         descriptor = os.open(self._identities_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -100,15 +106,13 @@ class S3Server(StartableServer):
             Path(tempfile.gettempdir(), f"seaweedfs-{kind}-grpc-{port}.sock").unlink(missing_ok=True)
 
     async def _is_ready(self) -> bool:
-        # The gateway listens before the master can place anything: ready means that it answers with S3's own refusal
-        # and that the volume server, which the master has to know first, is well.
-        volume = self._inner_ports[2]
+        # Each part listens before the others know it: only an object that was written and read proves that they do.
+        probe = BlobStore(self.endpoint, self._probe.access_key, self._probe.secret_key, _PROBE_BUCKET)
         try:
-            async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-                refused = await client.get(f"http://{self.endpoint}/")
-                if refused.status_code not in (200, 403):
-                    return False
-                healthy = await client.get(f"http://127.0.0.1:{volume}/healthz")
-        except httpx.TransportError:
+            await probe.ensure_bucket()
+            await probe.put_bytes("object", b"written")
+            return await probe.get_bytes("object") == b"written"
+        except BlobError:
             return False
-        return healthy.status_code == 200
+        finally:
+            await probe.close()
