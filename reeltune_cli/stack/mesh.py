@@ -71,8 +71,8 @@ class Mesh:
                 for part in self._parts.values():
                     self._report.changed(part.name, Status.WAITING)
                     group.create_task(self._start_part(part))
-        except* (ServerNotReady, OSError) as failures:
-            raise MeshFailed(str(failures.exceptions[0])) from failures
+        except ExceptionGroup as failures:
+            raise MeshFailed(str(_first_of(failures, (ServerNotReady, OSError)))) from failures
         await self._wait_for_edge()
 
     async def keep_alive(self) -> None:
@@ -85,8 +85,8 @@ class Mesh:
             async with asyncio.TaskGroup() as group:
                 for part in self._parts.values():
                     group.create_task(self._keep_part_alive(part))
-        except* MeshFailed as failures:
-            raise MeshFailed(str(failures.exceptions[0])) from failures
+        except ExceptionGroup as failures:
+            raise MeshFailed(str(_first_of(failures, MeshFailed))) from failures
 
     async def stop(self) -> None:
         """Stops everything in order; what does not stop in its time is killed. Takes less than 30 s."""
@@ -166,3 +166,14 @@ def _how(code: int) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"ended with code {code}"
+
+
+def _first_of(failures: ExceptionGroup[Exception], kinds: type[Exception] | tuple[type[Exception], ...]) -> Exception:
+    """Returns the first failure if all are of these kinds; raises the group if one is not.
+
+    An `except*` would do, but before Python 3.11.4 what it raises comes wrapped in a group.
+    """
+    expected, others = failures.split(kinds)
+    if expected is None or others is not None:
+        raise failures
+    return expected.exceptions[0]

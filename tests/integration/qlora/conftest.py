@@ -27,8 +27,9 @@ def quiet() -> None:
     quiet_transformers()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
+    """For the session: fixtures that train do it on one thread, too; with more, sums differ in their last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
