@@ -13,6 +13,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Clip, Sample
 from trainer_svc.qlora.decode_pool import DecodePool
@@ -129,6 +131,8 @@ class BatchStream:
         return ready
 
     def _produce(self) -> None:
+        # A team of OpenMP threads of its own would fight with the one that trains for the same cores.
+        torch.set_num_threads(1)
         try:
             upcoming = iter(self._groups)
             window = list(islice(upcoming, self._ahead))
