@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import os
@@ -172,13 +173,13 @@ async def running(*servers: StartableServer) -> AsyncIterator[None]:
         yield
 
 
-class StartableServer(ChildServer):
+class StartableServer(ChildServer, abc.ABC):
     """A server that knows how to start itself."""
 
+    @abc.abstractmethod
     async def start(self) -> None:
         """Starts the server and returns once it serves.
 
         Raises:
             ServerNotReady: it ended or was not ready in time.
         """
-        raise NotImplementedError
