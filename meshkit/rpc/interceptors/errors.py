@@ -12,6 +12,7 @@ import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from meshkit.rpc.failure import ErrorTable, Failure, failure_for
+from meshkit.rpc.interceptors.outcome import code_of_cancelled
 from meshkit.rpc.interceptors.step import Handler
 from meshkit.rpc.request_context import RpcContext, current_request_id
 from meshkit.rpc.status import abort_with, failure_from_rpc_error
@@ -33,6 +34,9 @@ class ErrorsInterceptor(AsyncServerInterceptor):
             if hasattr(response, "__aiter__"):
                 return self._translated(response, context)
             return await response
+        except asyncio.CancelledError:
+            context.set_code(code_of_cancelled(context))
+            raise
         except _PASS:
             raise
         except Exception as error:

@@ -19,7 +19,13 @@ def outcome_of(context: RpcContext) -> grpc.StatusCode:
     if code:
         return _CODES.get(code, grpc.StatusCode.UNKNOWN)
     # No status was sent: the client went away, or core cut the call at the client's deadline.
-    if not context.done():
-        remaining = context.time_remaining()
-        return grpc.StatusCode.CANCELLED if remaining is None or remaining > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
-    return grpc.StatusCode.OK
+    return grpc.StatusCode.OK if context.done() else code_of_cancelled(context)
+
+
+def code_of_cancelled(context: RpcContext) -> grpc.StatusCode:
+    """Returns why a call was cancelled: by its client, or by core at the client's deadline.
+
+    Whoever sees the cancellation sets it on the context: grpc.aio may then still count the call as answered.
+    """
+    remaining = context.time_remaining()
+    return grpc.StatusCode.CANCELLED if remaining is None or remaining > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
