@@ -12,6 +12,7 @@ from reeltune.scheduler.v1 import training_service_pb2 as pb
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceServicer
 
 from meshkit.auth.principal import current_principal
+from meshkit.failpoints import failpoint
 from meshkit.rpc.paging import PageTokens, page_size
 from scheduler_svc.clients.attempt_files import URL_TTL, AttemptFiles
 from scheduler_svc.clients.catalog import Catalog
@@ -100,6 +101,7 @@ class TrainingServicer(TrainingServiceServicer):
 
     async def StopTrainingJob(self, request: pb.StopTrainingJobRequest, context: Context) -> pb.StopTrainingJobResponse:
         job = await self._parts.jobs.stop(JobId(request.job_id), calling_user(), self._parts.stop_grace)
+        await failpoint("job.stop.after_commit")
         return pb.StopTrainingJobResponse(job=job_to_proto(job))
 
     async def DeleteTrainingJob(

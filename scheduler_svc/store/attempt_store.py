@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.errors import StaleAttempt, WorkerNotFound
 from scheduler_svc.domain.events import CheckpointSaved, Report, digest_reports
@@ -72,6 +73,7 @@ class AttemptStore:
             change = Change(JobState.STARTING, Actor.TRAINER, worker_id=worker_id, lease=self._lease)
             job = await change_state(connection, self._sql, locked_job_from_row(row), change)
             await connection.execute(self._sql.insert_attempt, job.id, job.attempt, worker_id)
+            await failpoint("claim.before_commit")
             return job
 
     async def status(self, key: AttemptKey) -> AttemptStatus:
@@ -185,6 +187,7 @@ class AttemptStore:
                     self._sql.insert_artifact, key.job_id, key.attempt, files_to_json(files.files), files.digest
                 )
             await end_attempt(connection, self._sql, key, job.state, Actor.TRAINER)
+            await failpoint("complete.before_commit")
             return job.state
 
     async def fail(self, key: AttemptKey, reason: StateReason, message: str, *, dice: float) -> JobState:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.errors import ArtifactNotFound, JobNotFound, RequestIdReused
 from scheduler_svc.domain.events import StateChange
@@ -65,7 +66,10 @@ class JobStore:
                     raise AssertionError("a request id was taken and is not there")
                 return found
             transition(Facts(request_id_new=True), JobState.QUEUED, Actor.USER, StateReason.UNSPECIFIED)
-            return await self._insert(connection, submission)
+            await failpoint("job.create.before_insert")
+            job = await self._insert(connection, submission)
+            await failpoint("job.create.before_commit")
+            return job
 
     async def get(self, job_id: JobId, owner_id: UserId) -> Job:
         """Returns a job. Raises JobNotFound."""
@@ -109,7 +113,9 @@ class JobStore:
             if target is locked.job.state:
                 return locked.job
             change = Change(target, Actor.USER, StateReason.STOP_REQUESTED, "stopped by its owner", stop_grace=grace)
-            return await change_state(connection, self._sql, locked, change)
+            job = await change_state(connection, self._sql, locked, change)
+            await failpoint("job.stop.before_commit")
+            return job
 
     async def delete(self, job_id: JobId, owner_id: UserId) -> None:
         """Removes a job's rows and has its objects collected.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.files import FileSet
 from scheduler_svc.domain.ids import AttemptKey, JobId
@@ -37,6 +38,7 @@ class LeaseStore:
             key = AttemptKey(job.id, job.attempt)
             outcome = StateReason.LEASE_LOST if locked.lease_expired else StateReason.STOP_GRACE_SPENT
             await close_failed_attempt(connection, self._sql, key, outcome, Actor.SWEEPER)
+            await failpoint("sweep.before_commit")
             return job
 
     async def next_deadline(self) -> timedelta | None:

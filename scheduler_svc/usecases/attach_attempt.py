@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from scheduler_svc.domain.errors import SchedulerStopping, StaleAttempt
 from scheduler_svc.domain.events import Report, Started
 from scheduler_svc.domain.ids import AttemptKey
@@ -94,6 +95,7 @@ class Attachment:
         state: JobState | None = None
         if reports:
             state, self._acknowledged = await self._attempts.record(self._key, reports)
+            await failpoint("reports.after_commit")
         if has_heartbeat or state is None:
             state = await self._attempts.renew_lease(self._key)
         return state

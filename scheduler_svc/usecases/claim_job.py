@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from meshkit.blob import BlobUnavailable
+from meshkit.failpoints import failpoint
 from scheduler_svc.clients.attempt_files import AttemptFiles
 from scheduler_svc.domain.files import FileSet
 from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
@@ -32,6 +33,7 @@ async def claim_job(
     job = await attempts.claim(worker_id)
     if job is None:
         return None
+    await failpoint("claim.after_commit")
     structlog.get_logger().info("job.claimed", job_id=job.id, attempt=job.attempt, worker_id=worker_id)
     grant = issuer.grant(AttemptKey(job.id, job.attempt), worker_id, dataset_id=job.dataset_id, model_id=job.model_id)
     checkpoint = await _newest_whole_checkpoint(job.id, attempts, files) if job.attempt > 1 else None

@@ -6,6 +6,7 @@ import random
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.ids import AttemptKey
 from scheduler_svc.domain.job import JobState, StateReason
@@ -19,5 +20,6 @@ async def fail_attempt(key: AttemptKey, reason: StateReason, message: str, attem
         known = ", ".join(sorted(TRAINER_REASONS))
         raise InvalidField("reason", f"is not one that a trainer can give: use one of {known}")
     state = await attempts.fail(key, reason, message, dice=random.random())  # noqa: S311  # spreads retries, no secret
+    await failpoint("fail.after_commit")
     structlog.get_logger().info("attempt.failed", job_id=key.job_id, attempt=key.attempt, reason=reason, state=state)
     return state

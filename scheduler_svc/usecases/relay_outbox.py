@@ -7,6 +7,7 @@ import contextlib
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from meshkit.jetstream import NatsUnavailable
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.store.notifications import Notifications
@@ -53,6 +54,7 @@ class OutboxRelay:
                     trouble = error
                     break
                 batch.published.append(wake_up.id)
+                await failpoint("relay.after_publish")
         # Raised outside: what was published before the trouble is published.
         if trouble is not None:
             raise trouble

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from scheduler_svc.clients.attempt_files import AttemptFiles
 from scheduler_svc.domain.errors import InvalidField, StaleAttempt
 from scheduler_svc.domain.files import FileSet, check_files
@@ -25,7 +26,9 @@ async def commit_checkpoint(file_set: FileSet, attempts: AttemptStore, files: At
     check_files(file_set, "checkpoint.files")
     await attempts.check(file_set.key)
     await files.publish(file_set)
+    await failpoint("checkpoint.files_verified")
     await attempts.commit_checkpoint(file_set)
+    await failpoint("checkpoint.after_commit")
 
 
 async def complete_attempt(
@@ -46,8 +49,10 @@ async def complete_attempt(
             raise InvalidField("files", "may be empty only after an order to stop")
         if file_set.files:
             await files.publish(file_set)
+            await failpoint("complete.files_verified")
     elif not status.ended_by_trainer:
         raise StaleAttempt(key.job_id, key.attempt)
     state = await attempts.complete(file_set, progress)
+    await failpoint("complete.after_commit")
     structlog.get_logger().info("attempt.completed", job_id=key.job_id, attempt=key.attempt, state=state)
     return state

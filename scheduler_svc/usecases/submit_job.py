@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.domain.errors import DeviceUnfit
@@ -56,7 +57,9 @@ async def submit_job(request: JobRequest, jobs: JobStore, workers: WorkerStore, 
         parameters=fit_parameters(parameters, request.parameters, model, dataset),
         device_class=request.device_class,
     )
-    return as_first_answered(await jobs.submit(submission, key))
+    job = await jobs.submit(submission, key)
+    await failpoint("job.create.after_commit")
+    return as_first_answered(job)
 
 
 def as_first_answered(job: Job) -> Job:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.sweep_store import LeaseStore, OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
@@ -47,6 +48,7 @@ class Sweeper:
     async def sweep(self) -> None:
         """Ends every lease and stop grace that is over, and puts lost wake-ups back into the outbox."""
         while (job := await self._leases.expire_one(dice=random.random())) is not None:  # noqa: S311  # no secret
+            await failpoint("sweep.after_commit")
             structlog.get_logger().warning(
                 "lease.expired", job_id=job.id, attempt=job.attempt, worker_id=job.worker_id, state=job.state
             )

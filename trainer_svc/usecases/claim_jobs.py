@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.wakeups import Wakeups
 from trainer_svc.domain.attempt import FailReason, JobClaim
@@ -89,6 +90,7 @@ async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
 
 async def _run(claim: JobClaim, tools: ClaimTools) -> None:
     attempt = LiveAttempt(claim)
+    await failpoint("trainer.claimed")
     structlog.get_logger().info("job.claimed", job_id=claim.job_id, attempt=claim.attempt)
     with tools.live.running(attempt):
         await tools.before_training()

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers
 from trainer_svc.domain.attempt import AdapterMade, AttemptFailed, FailReason, RemoteFile
@@ -46,6 +47,7 @@ async def publish_artifact(
         try:
             await publish_files(attempt, made.adapter, files, scheduler=scheduler, transfers=transfers)
             await attempt.flush(limits.flush)
+            await failpoint("trainer.artifact.uploaded")
             return await scheduler.complete_attempt(attempt.grant, files, attempt.progress)
         except (StorageUnavailableError, FilesIncompleteError) as error:
             if time.monotonic() < gives_up:

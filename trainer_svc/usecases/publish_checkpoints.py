@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from meshkit.failpoints import failpoint
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers
 from trainer_svc.domain.errors import (
@@ -98,6 +99,7 @@ class CheckpointPublisher:
             transfers=self._transfers,
             checkpoint_step=step,
         )
+        await failpoint("trainer.checkpoint.uploaded")
         await self._scheduler.commit_checkpoint(self._attempt.grant, step, files)
         self.published_step = step
         structlog.get_logger().info("checkpoint.published", job_id=self._attempt.claim.job_id, step=step)
