@@ -6,10 +6,7 @@ samples are functions of the step, so the step is all there is to keep of them.
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +17,8 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from trainer_svc.qlora.adapter_files import adapter_tensors
-from trainer_svc.qlora.errors import CheckpointMismatchError
-from trainer_svc.qlora.folder_files import is_whole, write_folder, write_json
+from trainer_svc.qlora.checkpoint_folders import read_state, write_checkpoint
 from trainer_svc.qlora.qlora_injector import trainable
-
-_PREFIX = "step-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,47 +33,24 @@ class TrainState:
 def save_checkpoint(folder: Path, state: TrainState, *, step: int, identity: dict[str, Any], keep: int) -> Path:
     """Writes `folder`/step-NNNNNNNN whole, then deletes all but the newest `keep`. `identity` is what must be the
     same for a run to go on from here."""
-    target = folder / f"{_PREFIX}{step:08d}"
+    tensors, scalars = _optimizer_state(state)
+    content = {
+        "optimizer": scalars,
+        "scaler": state.scaler.state_dict(),
+        "random": {"python": random.getstate(), "numpy": _numpy_random_state()},
+    }
 
     def fill(building: Path) -> None:
-        tensors, scalars = _optimizer_state(state)
         save_file(adapter_tensors(state.model), building / "adapter.safetensors")
         save_file(tensors, building / "optimizer.safetensors")
         save_file(_torch_random_states(), building / "random.safetensors")
-        content = {
-            "step": step,
-            "identity": identity,
-            "optimizer": scalars,
-            "scaler": state.scaler.state_dict(),
-            "random": {"python": random.getstate(), "numpy": _numpy_random_state()},
-        }
-        write_json(building / "state.json", content)
 
-    write_folder(target, fill)
-    for _, old in list(_numbered(folder))[keep:]:
-        shutil.rmtree(old)
-    return target
-
-
-def newest_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path | None, list[Path]]:
-    """(the newest whole checkpoint, newer ones that are damaged). Raises `CheckpointMismatchError` when it belongs
-    to another run."""
-    damaged = []
-    for _, candidate in _numbered(folder):
-        if not is_whole(candidate):
-            damaged.append(candidate)
-            continue
-        saved = json.loads((candidate / "state.json").read_bytes())["identity"]
-        if saved != identity:
-            changed = sorted(key for key in {*saved, *identity} if saved.get(key) != identity.get(key))
-            raise CheckpointMismatchError(f"{candidate} was saved by a run with another {', '.join(changed)}")
-        return candidate, damaged
-    return None, damaged
+    return write_checkpoint(folder, content, fill, step=step, identity=identity, keep=keep)
 
 
 def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     """Restores `state` and the random generators; returns the steps done."""
-    content = json.loads((checkpoint / "state.json").read_bytes())
+    content = read_state(checkpoint)
     # In place: wrapping the model again would leave the optimizer with tensors that nobody trains.
     set_peft_model_state_dict(state.model, load_file(checkpoint / "adapter.safetensors"))
     _restore_optimizer(state, load_file(checkpoint / "optimizer.safetensors"), content["optimizer"])
@@ -90,16 +61,6 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
     _restore_torch_random_states(load_file(checkpoint / "random.safetensors"))
     return int(content["step"])
-
-
-def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Checkpoints by name, newest first."""
-    found = [
-        (int(path.name.removeprefix(_PREFIX)), path)
-        for path in folder.glob(f"{_PREFIX}*")
-        if path.name.removeprefix(_PREFIX).isdigit() and path.is_dir()
-    ]
-    yield from sorted(found, reverse=True)
 
 
 def _optimizer_state(state: TrainState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

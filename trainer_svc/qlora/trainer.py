@@ -17,7 +17,8 @@ import torch
 
 from trainer_svc.qlora.adapter_files import write_adapter
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
-from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, newest_checkpoint, save_checkpoint
+from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from trainer_svc.qlora.checkpoint_folders import newest_checkpoint
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
