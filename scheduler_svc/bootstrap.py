@@ -26,6 +26,7 @@ from scheduler_svc.clients.auth_keys import AuthKeys
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
+from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
 from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
 from scheduler_svc.rpc.worker_servicer import WorkerServicer
@@ -47,6 +48,7 @@ from scheduler_svc.usecases.issue_tokens import (
     WORKER_TYP,
     TokenIssuer,
 )
+from scheduler_svc.usecases.job_feed import JobFeeds, WatchLimits
 from scheduler_svc.usecases.relay_outbox import OutboxRelay
 from scheduler_svc.usecases.sweep_leases import Sweeper
 
@@ -74,13 +76,15 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     jobs = JobStore(pool, queries)
     workers = WorkerStore(pool, queries, lease)
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
+    events = EventStore(pool, queries)
+    feeds = JobFeeds(jobs, events, notifications, watch_message_to_proto, _watch_limits(settings))
     training = TrainingParts(
         jobs=jobs,
-        events=EventStore(pool, queries),
+        events=events,
         workers=workers,
         catalog=await _open_catalog(settings, runtime),
         files=files,
-        notifications=notifications,
+        feeds=feeds,
         page_tokens=page_tokens,
         stop_grace=timedelta(seconds=settings.stop_grace_seconds),
         watch_heartbeat_seconds=settings.watch_heartbeat_seconds,
@@ -101,6 +105,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     background = runtime.background
     background.start("listen", notifications.run())
     background.start("end streams", notifications.close_when(background.stopping), may_finish=True)
+    background.start("end watches", feeds.close_when(background.stopping), may_finish=True)
     background.start("sweep", sweeper.run(settings.sweep_seconds))
     background.start("relay outbox", relay.run())
     background.start("collect garbage", collector.run(settings.sweep_seconds))
@@ -153,6 +158,15 @@ async def _open_verifier(settings: SchedulerSettings, runtime: Runtime, keys: tu
             TrustedIssuer(ISSUER, WORKER_AUDIENCE, WORKER_TYP, Caller.WORKER, own),
             TrustedIssuer(ISSUER, GRANT_AUDIENCE, GRANT_TYP, Caller.ATTEMPT, own),
         ]
+    )
+
+
+def _watch_limits(settings: SchedulerSettings) -> WatchLimits:
+    return WatchLimits(
+        watches=settings.max_watches,
+        watches_per_user=settings.max_watches_per_user,
+        concurrent_reads=max(1, settings.postgres_pool_size // 4),
+        poll_seconds=settings.watch_heartbeat_seconds,
     )
 
 

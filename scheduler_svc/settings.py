@@ -43,6 +43,11 @@ class SchedulerSettings(ServiceSettings, env_prefix="SCHEDULER_"):
     sweep_seconds: float = Field(default=5, gt=0)
     stop_grace_seconds: float = Field(default=30, gt=0)
     watch_heartbeat_seconds: float = Field(default=15, gt=0)
+    max_watches: int = Field(default=2048, ge=1)
+    """Watches that one replica keeps open; well below `max_concurrent_rpcs`, so that other calls always find room."""
+    max_watches_per_user: int = Field(default=1024, ge=1)
+    """Watches of one user among them."""
+    max_concurrent_rpcs: int = Field(default=4096, ge=1)
     unary_deadline_seconds: float = Field(default=300, gt=0)
     """Long enough to read and verify every byte of a large artifact; clients set shorter ones of their own."""
 
@@ -52,4 +57,10 @@ class SchedulerSettings(ServiceSettings, env_prefix="SCHEDULER_"):
             raise ValueError(
                 "lease_seconds must be at least twice heartbeat_seconds: one lost heartbeat must cost nothing"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _watches_leave_room(self) -> Self:
+        if self.max_watches >= self.max_concurrent_rpcs:
+            raise ValueError("max_watches must be less than max_concurrent_rpcs: watches must not shut out other calls")
         return self

@@ -147,3 +147,16 @@ class JoinSecretInvalid(SchedulerError):
 
 class SchedulerStopping(SchedulerError):
     """This replica is shutting down; another one, or the same a moment later, goes on."""
+
+
+class HistoryUnavailable(SchedulerError):
+    """The events of a watched job could not be read for long: the database does not answer this replica."""
+
+
+class TooManyWatches(SchedulerError):
+    """As many watches are open as may be."""
+
+    def __init__(self, limit: int, *, whose: str) -> None:
+        super().__init__(f"{limit} watches are open, {whose}")
+        self.limit = limit
+        self.whose = whose

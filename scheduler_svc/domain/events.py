@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -144,13 +144,6 @@ def digest_reports(reports: Iterable[Report], recorded: int, present: Progress) 
     if progress is not None:
         bodies.append(progress)
     return Digest(has_started, progress, tuple(bodies), last)
-
-
-def coalesce_progress(events: Sequence[JobEvent]) -> tuple[list[JobEvent], bool]:
-    """Returns the events without all progress but the newest, and whether any was left out."""
-    newest = max((event.sequence for event in events if isinstance(event.body, Progress)), default=0)
-    kept = [event for event in events if not isinstance(event.body, Progress) or event.sequence == newest]
-    return kept, len(kept) < len(events)
 
 
 @dataclass(frozen=True, slots=True)

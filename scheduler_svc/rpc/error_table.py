@@ -15,6 +15,7 @@ from scheduler_svc.domain.errors import (
     DatasetNotReady,
     DeviceUnfit,
     FilesIncomplete,
+    HistoryUnavailable,
     IllegalTransition,
     InvalidField,
     JobNotFound,
@@ -25,6 +26,7 @@ from scheduler_svc.domain.errors import (
     SchedulerStopping,
     SequenceAhead,
     StaleAttempt,
+    TooManyWatches,
     WorkerNotFound,
 )
 
@@ -153,5 +155,18 @@ ERROR_TABLE: ErrorTable = {
     ),
     SchedulerStopping: lambda error: Failure(
         _CODE.UNAVAILABLE, "SERVER_STOPPING", str(error), retry_after=timedelta(seconds=1)
+    ),
+    HistoryUnavailable: lambda _: Failure(
+        _CODE.UNAVAILABLE,
+        "POSTGRES_UNAVAILABLE",
+        "the database does not answer; watch again after the last sequence in a few seconds",
+        retry_after=timedelta(seconds=2),
+    ),
+    TooManyWatches: lambda error: Failure(
+        _CODE.RESOURCE_EXHAUSTED,
+        "TOO_MANY_WATCHES",
+        f"{error.limit} watches are open here, {error.whose}: end one, or try again later",
+        {"limit": str(error.limit), "whose": error.whose},
+        retry_after=timedelta(seconds=10),
     ),
 }

@@ -27,13 +27,12 @@ from scheduler_svc.rpc.convert import (
     file_to_proto,
     filter_from_text,
     job_to_proto,
-    watch_message_to_proto,
 )
 from scheduler_svc.rpc.parameters_convert import given_from_proto
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
-from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.job_feed import JobFeeds
 from scheduler_svc.usecases.submit_job import JobRequest, submit_job
 from scheduler_svc.usecases.watch_job import watch_job
 
@@ -50,7 +49,7 @@ class TrainingParts:
     workers: WorkerStore
     catalog: Catalog
     files: AttemptFiles
-    notifications: Notifications
+    feeds: JobFeeds[history_pb.WatchTrainingJobResponse]
     page_tokens: PageTokens
     stop_grace: timedelta
     watch_heartbeat_seconds: float
@@ -117,13 +116,11 @@ class TrainingServicer(TrainingServiceServicer):
             JobId(request.job_id),
             calling_user(),
             request.after_sequence,
-            self._parts.jobs,
-            self._parts.events,
-            self._parts.notifications,
+            self._parts.feeds,
             self._parts.watch_heartbeat_seconds,
         )
         async for message in messages:
-            yield watch_message_to_proto(message)
+            yield message
 
     async def ListEvents(
         self, request: history_pb.ListEventsRequest, context: Context

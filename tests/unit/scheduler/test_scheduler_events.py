@@ -15,14 +15,12 @@ from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.events import (
     CheckpointSaved,
     EventBody,
-    JobEvent,
     LogLevel,
     LogLine,
     MetricPoint,
     Report,
     Started,
     StateChange,
-    coalesce_progress,
     digest_reports,
 )
 from scheduler_svc.domain.job import JobState, Progress, StateReason, clean_text
@@ -90,14 +88,6 @@ def test_the_first_step_keeps_the_progress_and_tells_the_total() -> None:
     digest = digest_reports([Report(4, Started(90))], 3, Progress(phase="loading model"))
     assert digest.has_started
     assert digest.progress == Progress(phase="loading model", total_steps=90)
-
-
-def test_of_old_progress_the_newest_is_told() -> None:
-    events = [JobEvent(n, NOW, 1, Progress(step=n) if n % 2 else LogLine(LogLevel.INFO, str(n))) for n in range(1, 8)]
-    kept, is_thinned = coalesce_progress(events)
-    assert [event.sequence for event in kept] == [2, 4, 6, 7]
-    assert is_thinned
-    assert coalesce_progress(kept) == (kept, False)
 
 
 async def test_trainers_words_are_made_fit_for_the_database() -> None:
