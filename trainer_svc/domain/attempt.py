@@ -45,6 +45,16 @@ class RemoteCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedCheckpoint:
+    """A checkpoint on this trainer's disk."""
+
+    step: int
+    folder: Path
+    eval_loss: float | None = None
+    """Loss on the held-out samples at that step, if it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobClaim:
     """A job given to this trainer."""
 
@@ -76,7 +86,6 @@ class StoppedEmpty:
 class Drained:
     """Stopped at a step boundary because the trainer goes away."""
 
-    checkpoint: Path | None
     step: int
 
 

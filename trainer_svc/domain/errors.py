@@ -38,6 +38,10 @@ class UrlExpiredError(StorageUnavailableError):
     """The presigned URL is not accepted any more; a fresh one may be."""
 
 
+class CheckpointDamagedError(Exception):
+    """A checkpoint is not what was saved, in whole or in part."""
+
+
 class UnsafePathError(ValueError):
     """A file's path would lead out of the folder it belongs to."""
 

@@ -18,10 +18,16 @@ class AttemptLimits:
     """Longest time without progress afterwards."""
     stop_grace: float = 20.0
     """How long the child may take to stop when a user asked; the scheduler waits 30 s for all of it."""
+    stop_total: float = 26.0
+    """How long after the order the last checkpoint may still be on its way: the rest is for completing the attempt."""
+    last_checkpoint: float = 60.0
+    """How long the last checkpoint of a training process that died may take to be published."""
     drain_grace: float = 14.0
     """How long the child may take to checkpoint when the trainer goes away."""
+    drain_publish: float = 17.0
+    """How long after that word the checkpoint may still be on its way: the rest is for giving the job back."""
     drain_total: float = 19.0
-    """How long going away may take with publishing the checkpoint."""
+    """How long going away may take in all."""
     storage: float = 600.0
     """How long storage troubles are borne before the attempt is given up."""
     flush: float = 5.0

@@ -106,6 +106,8 @@ class CheckpointSaved:
     step: int
     path: str
     """The finished folder, its `manifest.json` included."""
+    eval_loss: float | None = None
+    """Loss on the held-out samples at this very step, if it was measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,11 +208,12 @@ def _finish_stopped(session: _Session, step: int, reason: StopReason) -> None:
     if step == 0:
         session.run.report(Stopped(reason, 0, None, None, None))
         return
-    checkpoint = _checkpoint(session, step)
     adapter_dir, manifest = None, None
     if reason is StopReason.USER:
+        # First what the owner asked for, in case that there is no time for both.
         manifest = _write_adapter(session, step)
         adapter_dir = str(session.run.folders.adapter)
+    checkpoint = _checkpoint(session, step)
     session.run.report(Stopped(reason, step, adapter_dir, checkpoint, manifest))
 
 

@@ -104,7 +104,7 @@ async def _run(claim: JobClaim, tools: ClaimTools) -> None:
 
 async def _drain(attempt: LiveAttempt, running: asyncio.Future[str], seconds: float) -> None:
     structlog.get_logger().info("attempt.draining", job_id=attempt.claim.job_id)
-    attempt.drained.set()
+    attempt.order_drain()
     await asyncio.wait({running}, timeout=seconds)
     if not running.done():
         structlog.get_logger().warning("attempt.drain_timed_out", job_id=attempt.claim.job_id, seconds=seconds)

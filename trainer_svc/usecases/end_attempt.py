@@ -22,6 +22,7 @@ from trainer_svc.domain.errors import (
 )
 from trainer_svc.domain.limits import AttemptLimits
 from trainer_svc.usecases.live_attempt import LiveAttempt
+from trainer_svc.usecases.publish_checkpoints import CheckpointPublisher
 from trainer_svc.usecases.publish_files import describe_folder, publish_files
 
 T = TypeVar("T")
@@ -30,9 +31,18 @@ _MANIFEST = "manifest.json"
 
 
 async def publish_artifact(
-    attempt: LiveAttempt, made: AdapterMade, *, scheduler: SchedulerClient, transfers: Transfers, limits: AttemptLimits
+    attempt: LiveAttempt,
+    made: AdapterMade,
+    checkpoints: CheckpointPublisher,
+    *,
+    scheduler: SchedulerClient,
+    transfers: Transfers,
+    limits: AttemptLimits,
 ) -> str | AttemptFailed:
     """Publishes the adapter and ends the attempt well; returns the job's state, or why it cannot be published.
+
+    After an order to stop, the checkpoint of the last step is published between the two: what its owner asked for
+    comes first, and once the attempt is completed nothing more is taken from it.
 
     An unreachable scheduler is asked again until the attempt is fenced; the store's troubles are borne for
     `limits.storage` seconds.
@@ -46,6 +56,8 @@ async def publish_artifact(
     async def publish_and_complete() -> str | AttemptFailed:
         try:
             await publish_files(attempt, made.adapter, files, scheduler=scheduler, transfers=transfers)
+            if attempt.stop_ordered.is_set():
+                await finish_checkpoints(attempt, checkpoints, limits)
             await attempt.flush(limits.flush)
             await failpoint("trainer.artifact.uploaded")
             return await scheduler.complete_attempt(attempt.grant, files, attempt.progress)
@@ -55,6 +67,21 @@ async def publish_artifact(
             return AttemptFailed(FailReason.STORAGE_UNAVAILABLE, f"the adapter could not be published: {error}")
 
     return await _until_answered(attempt, "artifact.not_published_yet", publish_and_complete)
+
+
+async def finish_checkpoints(attempt: LiveAttempt, checkpoints: CheckpointPublisher, limits: AttemptLimits) -> None:
+    """Publishes the newest checkpoint if that is still to be done, for as long as there is time.
+
+    Raises:
+        AttemptFencedError.
+    """
+    now = time.monotonic()
+    ends = [now + limits.last_checkpoint]
+    if attempt.stop_time is not None:
+        ends.append(attempt.stop_time + limits.stop_total)
+    if attempt.drain_time is not None:
+        ends.append(attempt.drain_time + limits.drain_publish)
+    await checkpoints.finish(max(0.0, min(ends) - now))
 
 
 async def complete_empty(attempt: LiveAttempt, *, scheduler: SchedulerClient, limits: AttemptLimits) -> str:

@@ -98,7 +98,7 @@ class _Conversation:
             attempt.grant = answer.grant
         if answer.has_stop_order and not attempt.stop_ordered.is_set():
             structlog.get_logger().info("attempt.stop_ordered", job_id=attempt.claim.job_id)
-            attempt.stop_ordered.set()
+            attempt.order_stop()
 
     async def _send_all(self) -> None:
         attempt = self._attempt

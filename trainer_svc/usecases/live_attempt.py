@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,9 +32,25 @@ class LiveAttempt:
         """Set whenever the scheduler has recorded something."""
         self.stop_ordered = asyncio.Event()
         """A user stopped the job."""
+        self.stop_time: float | None = None
+        """When the order to stop came, by `time.monotonic`."""
         self.drained = asyncio.Event()
         """The trainer goes away."""
+        self.drain_time: float | None = None
+        """When it was told so, by `time.monotonic`."""
         self._subscriptions: dict[Subscription, asyncio.Event] = {}
+
+    def order_stop(self) -> None:
+        """Passes a user's order to stop on to whatever the attempt is at; repeating it changes nothing."""
+        if self.stop_time is None:
+            self.stop_time = time.monotonic()
+            self.stop_ordered.set()
+
+    def order_drain(self) -> None:
+        """Has the attempt given back at its next step because the trainer goes away; repeating it changes nothing."""
+        if self.drain_time is None:
+            self.drain_time = time.monotonic()
+            self.drained.set()
 
     @property
     def name(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -13,30 +13,22 @@ import structlog
 from meshkit.failpoints import failpoint
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers
+from trainer_svc.domain.attempt import RemoteFile, SavedCheckpoint
+from trainer_svc.domain.backoff import Backoff
 from trainer_svc.domain.errors import (
     CallRefusedError,
+    CheckpointDamagedError,
     CredentialRefusedError,
     FilesIncompleteError,
     SchedulerUnavailableError,
     StorageUnavailableError,
 )
+from trainer_svc.qlora.folder_files import is_whole
 from trainer_svc.usecases.live_attempt import LiveAttempt
 from trainer_svc.usecases.publish_files import describe_folder, publish_files
 
-_BEARABLE = (
-    SchedulerUnavailableError,
-    StorageUnavailableError,
-    FilesIncompleteError,
-    CredentialRefusedError,
-    CallRefusedError,
-    OSError,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Saved:
-    step: int
-    copy: Path
+_PASSING = (SchedulerUnavailableError, StorageUnavailableError, FilesIncompleteError, CredentialRefusedError)
+_LASTING = (CheckpointDamagedError, CallRefusedError, OSError)
 
 
 class CheckpointPublisher:
@@ -48,58 +40,109 @@ class CheckpointPublisher:
         self._folder = folder
         self._scheduler = scheduler
         self._transfers = transfers
-        self._waiting: _Saved | None = None
+        self._newest: SavedCheckpoint | None = None
+        self._sending: SavedCheckpoint | None = None
+        self._troubled_step: int | None = None
         self._arrived = asyncio.Event()
-        self.published_step: int | None = None
-        """Step of the newest checkpoint that counts."""
 
-    def offer(self, step: int, checkpoint: Path) -> None:
+    def offer(self, saved: SavedCheckpoint) -> None:
         """Takes a checkpoint that was just saved; returns at once."""
-        copy = self._folder / f"{step:08d}"
+        copy = self._folder / f"{saved.step:08d}"
         try:
-            shutil.copytree(checkpoint, copy, copy_function=os.link, dirs_exist_ok=False)
+            shutil.copytree(saved.folder, copy, copy_function=os.link, dirs_exist_ok=False)
         except (OSError, shutil.Error) as error:
-            structlog.get_logger().warning("checkpoint.not_copied", step=step, cause=type(error).__name__)
+            structlog.get_logger().warning("checkpoint.not_copied", step=saved.step, cause=type(error).__name__)
             return
-        if self._waiting is not None:
-            shutil.rmtree(self._waiting.copy, ignore_errors=True)
-        self._waiting = _Saved(step, copy)
-        self._arrived.set()
+        if self._newest is not None and self._newest is not self._sending:
+            shutil.rmtree(self._newest.folder, ignore_errors=True)
+        self._newest = SavedCheckpoint(saved.step, copy, saved.eval_loss)
+        # After an order to stop the adapter goes first: `finish` publishes this one.
+        if not self._attempt.stop_ordered.is_set():
+            self._arrived.set()
 
     async def run(self) -> None:
-        """Publishes what is offered, for ever. A checkpoint that cannot be published is only worth a warning.
+        """Publishes what is offered, for ever; in troubles that may pass it tries again while nothing newer comes.
 
         Raises:
             AttemptFencedError.
         """
+        backoff = Backoff(first=0.5, longest=30.0)
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            saved, self._waiting = self._waiting, None
-            if saved is None:
+            if await self._publish_newest():
+                backoff.reset()
                 continue
-            try:
-                await self.publish(saved.step, saved.copy)
-            except _BEARABLE as error:
-                structlog.get_logger().warning(
-                    "checkpoint.not_published", job_id=self._attempt.claim.job_id, step=saved.step, cause=str(error)
-                )
-                self._attempt.log("warning", f"the checkpoint of step {saved.step} could not be published: {error}")
-            finally:
-                shutil.rmtree(saved.copy, ignore_errors=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next_delay()):
+                    await self._arrived.wait()
+            self._arrived.set()
 
-    async def publish(self, step: int, checkpoint: Path) -> None:
-        """Publishes one checkpoint and makes it count."""
-        files = await asyncio.to_thread(describe_folder, checkpoint)
+    async def finish(self, seconds: float) -> None:
+        """Publishes what `run`, which must have ended, left unpublished; gives up after `seconds`.
+
+        Raises:
+            AttemptFencedError.
+        """
+        backoff = Backoff(first=0.3, longest=3.0)
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    if await self._publish_newest():
+                        return
+                    await asyncio.sleep(backoff.next_delay())
+        except TimeoutError:
+            if self._newest is not None:
+                self._warn(self._newest.step, f"there were {seconds:.1f} s for it")
+                self._newest = None
+
+    async def _publish_newest(self) -> bool:
+        """Whether nothing waits any more. A checkpoint that cannot be published is only worth a warning."""
+        saved = self._sending = self._newest
+        if saved is None:
+            return True
+        is_settled = True
+        try:
+            await self._publish(saved)
+        except _LASTING as error:
+            self._warn(saved.step, str(error))
+        except _PASSING as error:
+            is_settled = False
+            if self._troubled_step != saved.step:
+                self._troubled_step = saved.step
+                self._warn(saved.step, f"{error}; it is tried again")
+        finally:
+            self._sending = None
+            if self._newest is not saved:
+                shutil.rmtree(saved.folder, ignore_errors=True)
+        if is_settled and self._newest is saved:
+            self._newest = None
+            shutil.rmtree(saved.folder, ignore_errors=True)
+        return is_settled
+
+    async def _publish(self, saved: SavedCheckpoint) -> None:
+        files = await asyncio.to_thread(_whole_files, saved.folder)
         await publish_files(
             self._attempt,
-            checkpoint,
+            saved.folder,
             files,
             scheduler=self._scheduler,
             transfers=self._transfers,
-            checkpoint_step=step,
+            checkpoint_step=saved.step,
         )
         await failpoint("trainer.checkpoint.uploaded")
-        await self._scheduler.commit_checkpoint(self._attempt.grant, step, files)
-        self.published_step = step
-        structlog.get_logger().info("checkpoint.published", job_id=self._attempt.claim.job_id, step=step)
+        await self._scheduler.commit_checkpoint(self._attempt.grant, saved.step, files)
+        structlog.get_logger().info("checkpoint.published", job_id=self._attempt.claim.job_id, step=saved.step)
+
+    def _warn(self, step: int, cause: str) -> None:
+        structlog.get_logger().warning(
+            "checkpoint.not_published", job_id=self._attempt.claim.job_id, step=step, cause=cause
+        )
+        self._attempt.log("warning", f"the checkpoint of step {step} could not be published: {cause}")
+
+
+def _whole_files(folder: Path) -> tuple[RemoteFile, ...]:
+    """The checkpoint's files: what counts later must be what the training process wrote."""
+    if not is_whole(folder):
+        raise CheckpointDamagedError("it is not on the disk any more as it was written")
+    return describe_folder(folder)

@@ -37,7 +37,7 @@ from trainer_svc.domain.errors import (
 from trainer_svc.domain.limits import AttemptLimits
 from trainer_svc.qlora.spec import SpecError
 from trainer_svc.usecases.content_cache import ContentCache
-from trainer_svc.usecases.end_attempt import complete_empty, fail_attempt, publish_artifact
+from trainer_svc.usecases.end_attempt import complete_empty, fail_attempt, finish_checkpoints, publish_artifact
 from trainer_svc.usecases.keep_attached import keep_attached
 from trainer_svc.usecases.live_attempt import LiveAttempt
 from trainer_svc.usecases.materialise_job import drop_checkpoints, materialise_job
@@ -92,8 +92,9 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
 
 
 async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> str:
+    checkpoints = CheckpointPublisher(attempt, folder / "publish", tools.scheduler, tools.transfers)
     try:
-        outcome = await _work(attempt, folder, tools)
+        outcome = await _work(attempt, folder, tools, checkpoints)
     except AttemptFencedError:
         raise
     # The edge of the attempt: a fault of ours must end this attempt, and neither the trainer nor other attempts.
@@ -104,24 +105,24 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
             f"a fault of the trainer: {type(error).__name__}; the operator finds it in the trainer's log",
         )
     try:
-        return await _end(attempt, outcome, tools)
+        return await _end(attempt, outcome, tools, checkpoints)
     except (CallRefusedError, FilesIncompleteError) as error:
         structlog.get_logger().error("attempt.end_refused", job_id=attempt.claim.job_id, cause=str(error))
         refused = AttemptFailed(FailReason.INTERNAL, f"the scheduler refuses the attempt's end: {error}")
         return await fail_attempt(attempt, refused, scheduler=tools.scheduler, limits=tools.limits)
 
 
-async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> Outcome:
+async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:
     prepared = await _unless_told_to_stop(attempt, _materialise(attempt, folder, tools))
     if prepared is None:
-        return StoppedEmpty() if attempt.stop_ordered.is_set() else Drained(None, 0)
+        return StoppedEmpty() if attempt.stop_ordered.is_set() else Drained(0)
     if isinstance(prepared, AttemptFailed):
         return prepared
-    outcome = await _train(attempt, folder, tools)
+    outcome = await _train(attempt, folder, tools, checkpoints)
     if isinstance(outcome, CheckpointRefused):
         attempt.log("warning", f"{outcome.message}: beginning at step 0")
         drop_checkpoints(folder)
-        outcome = await _train(attempt, folder, tools)
+        outcome = await _train(attempt, folder, tools, checkpoints)
     return outcome
 
 
@@ -153,46 +154,35 @@ async def _materialise(attempt: LiveAttempt, folder: Path, tools: AttemptTools) 
             return AttemptFailed(FailReason.MODEL_UNSUPPORTED, str(error))
 
 
-async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> Outcome:
+async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:
     attempt.show_phase("starting training process")
-    publisher = CheckpointPublisher(attempt, folder / "publish", tools.scheduler, tools.transfers)
-    publishing = asyncio.create_task(publisher.run(), name="checkpoint-publisher")
+    publishing = asyncio.create_task(checkpoints.run(), name="checkpoint-publisher")
     training = asyncio.create_task(
-        train_in_child(attempt, folder, launch=tools.launch, limits=tools.limits, on_checkpoint=publisher.offer),
+        train_in_child(attempt, folder, launch=tools.launch, limits=tools.limits, on_checkpoint=checkpoints.offer),
         name="training",
     )
     try:
         await asyncio.wait({publishing, training}, return_when=asyncio.FIRST_COMPLETED)
         if publishing.done():
             publishing.result()
-        outcome = await training
+        return await training
     finally:
         for task in (publishing, training):
             task.cancel()
         await asyncio.gather(publishing, training, return_exceptions=True)
-    if isinstance(outcome, Drained) and outcome.checkpoint is not None:
-        await _publish_last(attempt, publisher, outcome.checkpoint, outcome.step)
-    return outcome
 
 
-async def _publish_last(attempt: LiveAttempt, publisher: CheckpointPublisher, checkpoint: Path, step: int) -> None:
-    if publisher.published_step == step:
-        return
-    try:
-        await publisher.publish(step, checkpoint)
-    except (SchedulerUnavailableError, StorageUnavailableError, FilesIncompleteError, CallRefusedError) as error:
-        structlog.get_logger().warning("checkpoint.not_published", job_id=attempt.claim.job_id, cause=str(error))
-
-
-async def _end(attempt: LiveAttempt, outcome: Outcome, tools: AttemptTools) -> str:
+async def _end(attempt: LiveAttempt, outcome: Outcome, tools: AttemptTools, checkpoints: CheckpointPublisher) -> str:
     """Tells the scheduler; returns the job's state."""
     if isinstance(outcome, AdapterMade):
         published = await publish_artifact(
-            attempt, outcome, scheduler=tools.scheduler, transfers=tools.transfers, limits=tools.limits
+            attempt, outcome, checkpoints, scheduler=tools.scheduler, transfers=tools.transfers, limits=tools.limits
         )
         if isinstance(published, str):
             return published
         outcome = published
+    else:
+        await finish_checkpoints(attempt, checkpoints, tools.limits)
     if isinstance(outcome, StoppedEmpty) or (isinstance(outcome, Drained) and attempt.stop_ordered.is_set()):
         return await complete_empty(attempt, scheduler=tools.scheduler, limits=tools.limits)
     if isinstance(outcome, Drained):

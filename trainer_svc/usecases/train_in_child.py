@@ -21,6 +21,7 @@ from trainer_svc.domain.attempt import (
     FailReason,
     Outcome,
     RemoteFile,
+    SavedCheckpoint,
     StoppedEmpty,
 )
 from trainer_svc.domain.last_words import last_words
@@ -55,11 +56,11 @@ async def train_in_child(
     *,
     launch: LaunchTraining,
     limits: AttemptLimits,
-    on_checkpoint: Callable[[int, Path], None],
+    on_checkpoint: Callable[[SavedCheckpoint], None],
 ) -> Outcome:
     """Trains the job in `folder` and returns how that ended; the child is gone then, however this returns.
 
-    `on_checkpoint` is told of each checkpoint's step and folder, and must not block.
+    `on_checkpoint` is told of each checkpoint, the one of a stop included, and must not block.
     """
     child = await launch(folder)
     log = structlog.get_logger().bind(job_id=attempt.claim.job_id, attempt=attempt.claim.attempt)
@@ -79,7 +80,7 @@ class _Supervision:
         folder: Path,
         child: ChildProcess,
         limits: AttemptLimits,
-        on_checkpoint: Callable[[int, Path], None],
+        on_checkpoint: Callable[[SavedCheckpoint], None],
     ) -> None:
         self._attempt = attempt
         self._folder = folder
@@ -158,8 +159,8 @@ class _Supervision:
                 self._attempt.report(MetricPoint(step, _contract_names(values)))
             case messages.Log(level, text):
                 self._attempt.report(LogLine(level if level in _LEVELS else "info", text))
-            case messages.CheckpointSaved(step, path):
-                self._on_checkpoint(step, Path(path))
+            case messages.CheckpointSaved(step, path, eval_loss):
+                self._on_checkpoint(SavedCheckpoint(step, Path(path), eval_loss))
             case messages.Completed(adapter_dir, manifest):
                 return self._adapter_made(adapter_dir, manifest)
             case messages.Stopped():
@@ -191,7 +192,7 @@ class _Supervision:
 
     def _stopped(self, message: messages.Stopped) -> Outcome:
         if message.reason is messages.StopReason.DRAIN:
-            return Drained(Path(message.checkpoint) if message.checkpoint else None, message.step)
+            return Drained(message.step)
         if message.adapter_dir is None:
             return StoppedEmpty()
         return self._adapter_made(message.adapter_dir, message.manifest)
@@ -210,7 +211,7 @@ class _Supervision:
         if self._grace_ends is not None and time.monotonic() >= self._grace_ends:
             if self._attempt.stop_ordered.is_set():
                 return AttemptFailed(FailReason.STALLED, "the training process did not stop when told to: killed")
-            return Drained(None, self._attempt.progress.step)
+            return Drained(self._attempt.progress.step)
         deadline = self._deadline
         return AttemptFailed(
             FailReason.STALLED,

@@ -37,6 +37,7 @@ LIMITS = AttemptLimits(
     drain_grace=1.0,
     drain_total=5.0,
     storage=1.0,
+    last_checkpoint=1.0,
     flush=2.0,
 )
 

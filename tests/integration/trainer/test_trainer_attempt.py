@@ -132,7 +132,49 @@ async def test_a_stop_publishes_the_adapter_so_far(bench: Bench) -> None:
     bench.mesh.scheduler.orders.set()
 
     assert await asyncio.wait_for(running, 10) == "STOPPED"
-    assert bench.mesh.store.files[f"jobs/{JOB}/adapter_model.safetensors"].startswith(b"so far")
+    store = bench.mesh.store
+    adapter = f"jobs/{JOB}/adapter_model.safetensors"
+    assert store.files[adapter].startswith(b"so far")
+    # And what a later attempt goes on from, of the very step that the adapter is of; the adapter goes first.
+    (checkpoint,) = bench.mesh.scheduler.committed
+    state = f"jobs/{JOB}/checkpoints/{checkpoint.step}/state.json"
+    assert store.files[adapter] == f"so far {checkpoint.step}".encode()
+    assert store.files[state] == f"step {checkpoint.step}".encode()
+    assert store.requests.index(("PUT", adapter)) < store.requests.index(("PUT", state))
+
+
+async def test_a_stop_keeps_its_time_when_the_checkpoint_cannot_be_published(bench: Bench) -> None:
+    bench.script = "obedient"
+    tools = replace(bench.tools, limits=replace(bench.tools.limits, stop_total=1.5))
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, tools))
+    await assert_eventually(lambda: attempt.progress.step >= 2)
+    bench.mesh.scheduler.refused_checkpoints = 1000
+
+    bench.mesh.scheduler.orders.set()
+    start = time.monotonic()
+
+    assert await asyncio.wait_for(running, 10) == "STOPPED"
+    assert time.monotonic() - start < 4
+    assert bench.mesh.scheduler.completed[0].files
+    assert not bench.mesh.scheduler.committed
+
+
+async def test_the_last_checkpoint_of_a_process_that_died_is_published(bench: Bench) -> None:
+    bench.mesh.scheduler.refused_checkpoints = 1
+
+    await bench.run("crash_after_checkpoint")
+
+    assert reason(bench) == FailReason.CRASHED
+    assert [checkpoint.step for checkpoint in bench.mesh.scheduler.committed] == [2]
+
+
+async def test_a_checkpoint_that_is_damaged_before_it_is_published_does_not_count(bench: Bench) -> None:
+    assert await bench.run("damager") == "COMPLETED"
+
+    assert not bench.mesh.scheduler.committed
+    logged = [report.log.text for report in bench.mesh.scheduler.reports() if report.HasField("log")]
+    assert any("step 1 could not be published: it is not on the disk any more" in line for line in logged)
 
 
 async def test_a_child_that_ignores_a_stop_is_killed_after_the_grace(bench: Bench) -> None:

@@ -84,7 +84,7 @@ def obedient(child: Child) -> None:
         if reason is messages.StopReason.USER:
             folder = child.job / "out" / "adapter"
             manifest = child.write(folder, **{"adapter_model.safetensors": f"so far {number}"})
-            child.line.send(messages.Stopped(reason, number, str(folder), None, manifest))
+            child.line.send(messages.Stopped(reason, number, str(folder), child.checkpoint(number), manifest))
             return
         if reason is messages.StopReason.DRAIN:
             child.line.send(messages.Stopped(reason, number, None, child.checkpoint(number), None))
@@ -115,6 +115,26 @@ def crash(child: Child) -> None:
     os.write(1, f"loading with password=hunter2 from {child.job / 'model'}\n".encode())
     os.write(2, b"Segmentation fault\n")
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def crash_after_checkpoint(child: Child) -> None:
+    child.start()
+    child.step(1)
+    child.step(2)
+    child.checkpoint(2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def damager(child: Child) -> None:
+    """Spoils its checkpoint in place the moment that it is saved: the trainer's copy is the same file."""
+    child.start()
+    child.step(1)
+    folder = child.job / "out" / "checkpoints" / "step-00000001"
+    child.write(folder, **{"state.json": "step 1"})
+    (folder / "state.json").write_text("step 2")
+    child.line.send(messages.CheckpointSaved(1, str(folder)))
+    child.order(0.5)
+    child.complete()
 
 
 def out_of_memory(child: Child) -> None:
@@ -167,4 +187,5 @@ def environment(child: Child) -> None:
 if __name__ == "__main__":
     scripts = {script.__name__: script for script in (normal, obedient, deaf, hung, crash, out_of_memory, nonsense)}
     scripts |= {script.__name__: script for script in (resumed, picky, liar, environment)}
+    scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager)}
     scripts[sys.argv[1]](Child(Path(sys.argv[2]), int(sys.argv[3])))

@@ -137,6 +137,8 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
     orders: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: every attached attempt is told to stop."""
     is_away: bool = False
+    refused_checkpoints: int = 0
+    """So many commits of checkpoints fail as if the object store were away."""
     breaks: list[int] = field(default_factory=list)
     """Each number breaks a stream after so many reports, the last of which is recorded and not acknowledged."""
     registrations: list[attempt_service_pb2.RegisterWorkerRequest] = field(default_factory=list)
@@ -236,6 +238,9 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
 
     async def CommitCheckpoint(self, request, context):
         self._check_fenced()
+        if self.refused_checkpoints:
+            self.refused_checkpoints -= 1
+            raise Failure(grpc.StatusCode.UNAVAILABLE, "BLOB_UNAVAILABLE", "the object store is away")
         self._check_files(request.checkpoint.files, self._prefix(request.checkpoint.step))
         self.committed.append(request.checkpoint)
         return attempt_service_pb2.CommitCheckpointResponse()
