@@ -48,6 +48,16 @@ class StateReason(StrEnum):
     STOP_GRACE_SPENT = "STOP_GRACE_SPENT"
     DEVICE_UNFIT = "DEVICE_UNFIT"
     INTERNAL = "INTERNAL"
+    PAUSED = "PAUSED"
+    RESUMED = "RESUMED"
+    RETRY_REQUESTED = "RETRY_REQUESTED"
+
+
+class Recipe(StrEnum):
+    """A way to train; the names are those of the contract without the prefix `RECIPE_`."""
+
+    QLORA = "QLORA"
+    REHEARSAL = "REHEARSAL"
 
 
 class DeviceClass(StrEnum):
@@ -75,6 +85,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a job needs of a trainer."""
+
+    device_class: DeviceClass = DeviceClass.ANY
+    device_count: int = 1
+    device_memory_bytes: int = 0
+    """Of each device; 0 for any."""
+    recipe: Recipe = Recipe.QLORA
+    is_4bit: bool = False
+    """It computes in 4 bits."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as its owner sees it, and its generation."""
 
@@ -84,7 +107,9 @@ class Job:
     model_id: str
     dataset_id: str
     parameters: TrainingParameters
-    device_class: DeviceClass
+    needs: Needs
+    priority: int
+    """Goes before the owner's jobs of lower priority."""
     state: JobState
     reason: StateReason
     message: str
@@ -101,6 +126,9 @@ class Job:
     end_time: datetime | None = None
     has_artifact: bool = False
     progress: Progress = field(default_factory=Progress)
+    is_paused: bool = False
+    revision: int = 1
+    """Counts the changes of name and priority."""
 
     @property
     def is_final(self) -> bool:
@@ -117,7 +145,8 @@ class JobSubmission:
     model_id: str
     dataset_id: str
     parameters: TrainingParameters
-    device_class: DeviceClass
+    needs: Needs = field(default_factory=Needs)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

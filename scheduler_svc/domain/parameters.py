@@ -106,6 +106,52 @@ class OptimizationParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointPolicy:
+    """Which checkpoints are kept."""
+
+    keep_last: int = 3
+    """The newest and, should that one be damaged, two to fall back on."""
+    keep_best: bool = False
+    keep_every_steps: int = 0
+
+
+class MisbehaviorKind(StrEnum):
+    """What can go wrong in a rehearsal."""
+
+    HANG = "HANG"
+    SPIN = "SPIN"
+    CRASH = "CRASH"
+    EXIT = "EXIT"
+    KILL_WORKER = "KILL_WORKER"
+    IGNORE_ORDERS = "IGNORE_ORDERS"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    NON_FINITE_LOSS = "NON_FINITE_LOSS"
+    BAD_DATA = "BAD_DATA"
+    NONSENSE = "NONSENSE"
+    SLOW_STOP = "SLOW_STOP"
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehavior:
+    """One thing that goes wrong in a rehearsal."""
+
+    kind: MisbehaviorKind
+    at_step: int = 0
+    attempts: int = 0
+    """In how many attempts, the first ones; 0 for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalParameters:
+    """A job that trains nothing."""
+
+    step_milliseconds: int = 0
+    checkpoint_bytes: int = 0
+    artifact_bytes: int = 0
+    misbehaviors: tuple[Misbehavior, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingParameters:
     """How to train: every value in force."""
 
@@ -116,10 +162,13 @@ class TrainingParameters:
     checkpoint_every_steps: int = 50
     log_every_steps: int = 1
     evaluate_every_steps: int = 0
+    checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    rehearsal: RehearsalParameters | None = None
+    """None for training in earnest."""
 
     @property
     def needs_4bit(self) -> bool:
-        return self.quantization.type is QuantizationType.NF4
+        return self.quantization.type is QuantizationType.NF4 and self.rehearsal is None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values that `parameters_from_json` reads back."""
@@ -200,11 +249,20 @@ def parameters_from_json(value: Given) -> TrainingParameters:
         quantization=QuantizationParameters(**quantization),
         sampling=SamplingParameters(**value.get("sampling", {})),
         optimization=OptimizationParameters(**optimization),
+        checkpoints=CheckpointPolicy(**value.get("checkpoints", {})),
+        rehearsal=_rehearsal(value.get("rehearsal")),
         **{name: value[name] for name in _OWN_FIELDS if name in value},
     )
 
 
 _OWN_FIELDS = ("checkpoint_every_steps", "log_every_steps", "evaluate_every_steps")
+
+
+def _rehearsal(value: Mapping[str, Any] | None) -> RehearsalParameters | None:
+    if value is None:
+        return None
+    misbehaviors = (_with_enums(each, {"kind": MisbehaviorKind}) for each in value.get("misbehaviors", ()))
+    return RehearsalParameters(**{**value, "misbehaviors": tuple(Misbehavior(**each) for each in misbehaviors)})
 
 
 def _with_enums(values: Mapping[str, Any], enums: Mapping[str, type[StrEnum]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from scheduler_svc.domain.ids import JobId, WorkerId
-from scheduler_svc.domain.job import DeviceClass
+from scheduler_svc.domain.job import DeviceClass, Recipe
 
 
 class WorkerState(StrEnum):
@@ -16,6 +16,8 @@ class WorkerState(StrEnum):
     IDLE = "IDLE"
     BUSY = "BUSY"
     LOST = "LOST"
+    DRAINING = "DRAINING"
+    DRAINED = "DRAINED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Device:
     four_bit_problem: str = ""
     decoder: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    device_count: int = 1
+    """How many such devices one job can use together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +47,6 @@ class Worker:
     version: str
     create_time: datetime
     heartbeat_time: datetime
+    recipes: tuple[Recipe, ...] = (Recipe.QLORA,)
+    drain_time: datetime | None = None
+    """When it was told to take no more jobs."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable
 
-from reeltune.scheduler.v1 import artifact_pb2, attempt_service_pb2, job_event_pb2, training_job_pb2, worker_pb2
+from reeltune.scheduler.v1 import (
+    artifact_pb2,
+    attempt_service_pb2,
+    job_event_pb2,
+    recipe_pb2,
+    training_job_pb2,
+    worker_pb2,
+)
 
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.events import (
@@ -21,12 +28,13 @@ from scheduler_svc.domain.events import (
 )
 from scheduler_svc.domain.files import FileSet, StoredFile
 from scheduler_svc.domain.ids import AttemptKey, WorkerId
-from scheduler_svc.domain.job import DeviceClass, Progress, clean_text
+from scheduler_svc.domain.job import DeviceClass, Progress, Recipe, clean_text
 from scheduler_svc.domain.worker import Device
 from scheduler_svc.rpc.convert import device_class_from_proto
 
 _MAX_TEXT_BYTES = 400
 _MAX_VERSIONS = 50
+MAX_DEVICES = 64
 
 
 async def reports_from_proto(
@@ -77,7 +85,14 @@ def device_from_proto(message: worker_pb2.Device) -> Device:
         four_bit_problem=clean_text(message.four_bit_problem, _MAX_TEXT_BYTES),
         decoder=clean_text(message.decoder, _MAX_TEXT_BYTES),
         versions={clean_text(name, 100): clean_text(version, 100) for name, version in versions},
+        device_count=min(max(message.device_count, 1), MAX_DEVICES),
     )
+
+
+def recipes_from_proto(numbers: Iterable[recipe_pb2.Recipe.ValueType]) -> tuple[Recipe, ...]:
+    """Returns what a trainer can do; QLoRA when it does not say."""
+    found = [Recipe(recipe_pb2.Recipe.Name(number).removeprefix("RECIPE_")) for number in numbers if number]
+    return tuple(dict.fromkeys(found)) or (Recipe.QLORA,)
 
 
 def worker_id_from_text(text: str) -> WorkerId | None:

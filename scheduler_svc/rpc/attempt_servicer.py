@@ -17,6 +17,7 @@ from scheduler_svc.rpc.attempt_convert import (
     device_from_proto,
     files_from_proto,
     progress_from_proto,
+    recipes_from_proto,
     reports_from_proto,
     worker_id_from_text,
 )
@@ -70,6 +71,7 @@ class AttemptServicer(AttemptServiceServicer):
             name=check_printable("name", request.name),
             device=device_from_proto(request.device),
             version=check_printable("version", request.version),
+            recipes=recipes_from_proto(request.recipes),
         )
         worker_id, issued = await register_worker(
             registration, self._parts.join_secret, self._parts.workers, self._parts.issuer

@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, training_history_pb2, training_job_pb2, worker_pb2
+from reeltune.scheduler.v1 import (
+    artifact_pb2,
+    job_event_pb2,
+    recipe_pb2,
+    training_history_pb2,
+    training_job_pb2,
+    worker_pb2,
+)
 
 from meshkit.rpc.filtering import Choice, Comparison, FieldKind, Identifier, Operator, Text, parse_filter
 from scheduler_svc.domain.errors import InvalidField
@@ -18,7 +25,7 @@ from scheduler_svc.domain.events import (
     WatchMessage,
 )
 from scheduler_svc.domain.files import Artifact, FileSet, StoredFile
-from scheduler_svc.domain.job import DeviceClass, Job, JobFilter, JobState, Progress, StateReason
+from scheduler_svc.domain.job import DeviceClass, Job, JobFilter, JobState, Progress, Recipe, StateReason
 from scheduler_svc.domain.worker import Device, Worker
 from scheduler_svc.rpc.parameters_convert import parameters_to_proto
 
@@ -48,7 +55,7 @@ def job_to_proto(job: Job) -> training_job_pb2.TrainingJob:
         model_id=job.model_id,
         dataset_id=job.dataset_id,
         parameters=parameters_to_proto(job.parameters),
-        device_class=device_class_to_proto(job.device_class),
+        device_class=device_class_to_proto(job.needs.device_class),
         state=state_to_proto(job.state),
         reason=reason_to_proto(job.reason),
         message=job.message,
@@ -61,7 +68,18 @@ def job_to_proto(job: Job) -> training_job_pb2.TrainingJob:
         end_time=timestamp(job.end_time),
         update_time=timestamp(job.update_time),
         has_artifact=job.has_artifact,
+        priority=job.priority,
+        device_count=job.needs.device_count,
+        device_memory_bytes=job.needs.device_memory_bytes,
+        is_paused=job.is_paused,
+        recipe=recipe_to_proto(job.needs.recipe),
+        etag=str(job.revision),
     )
+
+
+def recipe_to_proto(recipe: Recipe) -> recipe_pb2.Recipe.ValueType:
+    """Returns the contract's recipe."""
+    return recipe_pb2.Recipe.Value(f"RECIPE_{recipe}")
 
 
 def state_to_proto(state: JobState | None) -> training_job_pb2.JobState.ValueType:
@@ -177,6 +195,8 @@ def worker_to_proto(worker: Worker, *, with_jobs: bool) -> worker_pb2.Worker:
         version=worker.version,
         create_time=timestamp(worker.create_time),
         heartbeat_time=timestamp(worker.heartbeat_time),
+        recipes=[recipe_to_proto(recipe) for recipe in worker.recipes],
+        drain_time=timestamp(worker.drain_time),
     )
 
 

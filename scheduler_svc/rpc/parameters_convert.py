@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
+from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.parameters import ComputeType, Given, TrainingParameters
@@ -16,6 +17,7 @@ _ENUMS = {
     "schedule": ("LEARNING_RATE_SCHEDULE_", pb.LearningRateSchedule),
     "optimizer": ("OPTIMIZER_", pb.Optimizer),
     "target_groups": ("MODULE_GROUP_", pb.ModuleGroup),
+    "kind": ("MISBEHAVIOR_KIND_", rehearsal_pb2.MisbehaviorKind),
 }
 
 
@@ -27,11 +29,14 @@ def given_from_proto(message: pb.TrainingParameters) -> Given:
 def parameters_to_proto(parameters: TrainingParameters) -> pb.TrainingParameters:
     """Returns every value in force; `epochs` is absent where `max_steps` counts."""
     value = parameters.to_json()
+    rehearsal = value.pop("rehearsal")
     return pb.TrainingParameters(
         lora=pb.LoraParameters(**_fields(value.pop("lora"))),
         quantization=pb.QuantizationParameters(**_fields(value.pop("quantization"))),
         sampling=pb.SamplingParameters(**_fields(value.pop("sampling"))),
         optimization=pb.OptimizationParameters(**_fields(value.pop("optimization"))),
+        checkpoints=checkpoint_pb2.CheckpointPolicy(**value.pop("checkpoints")),
+        rehearsal=None if rehearsal is None else _rehearsal(rehearsal),
         **value,
     )
 
@@ -41,6 +46,8 @@ def _given(message: Message) -> dict[str, Any]:
     for field, value in message.ListFields():
         if isinstance(value, Message):
             given[field.name] = _given(value)
+        elif field.message_type is not None:
+            given[field.name] = [_given(each) for each in value]
         elif field.name in _ENUMS:
             numbers = value if field.name == "target_groups" else [value]
             names = [_enum_name(field.name, number) for number in numbers]
@@ -48,6 +55,11 @@ def _given(message: Message) -> dict[str, Any]:
         else:
             given[field.name] = value
     return given
+
+
+def _rehearsal(values: Mapping[str, Any]) -> rehearsal_pb2.RehearsalParameters:
+    misbehaviors = [rehearsal_pb2.Misbehavior(**_fields(each)) for each in values["misbehaviors"]]
+    return rehearsal_pb2.RehearsalParameters(**{**values, "misbehaviors": misbehaviors})
 
 
 def _fields(values: Mapping[str, Any]) -> dict[str, Any]:

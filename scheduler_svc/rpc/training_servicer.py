@@ -73,6 +73,9 @@ class TrainingServicer(TrainingServiceServicer):
             dataset_id=request.dataset_id,
             parameters=given_from_proto(request.parameters),
             device_class=device_class_from_proto(request.device_class),
+            device_count=request.device_count or 1,
+            device_memory_bytes=request.device_memory_bytes,
+            priority=request.priority,
             request_id=UUID(request.request_id) if request.request_id else None,
         )
         job = await submit_job(asked, self._parts.jobs, self._parts.workers, self._parts.catalog)

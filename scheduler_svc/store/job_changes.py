@@ -87,7 +87,7 @@ async def change_state(connection: Connection, queries: Queries, locked: LockedJ
     await insert_events(connection, queries, job.id, changed.sequence, changed.attempt, [body])
     if Effect.OUTBOX in rule.effects:
         await connection.execute(
-            queries.insert_outbox, job.id, changed.generation, changed.device_class, row["not_before"]
+            queries.insert_outbox, job.id, changed.generation, changed.needs.device_class, row["not_before"]
         )
         await connection.execute(queries.notify, OUTBOX_CHANNEL, "")
     await notify_job(connection, queries, job.id, "state")

@@ -166,14 +166,20 @@ class JobStore:
             submission.model_id,
             submission.dataset_id,
             submission.parameters.to_json(),
-            submission.device_class,
-            submission.parameters.needs_4bit,
+            submission.needs.device_class,
+            submission.needs.is_4bit,
             REPUBLISH_AFTER,
+            submission.priority,
+            submission.needs.device_count,
+            submission.needs.device_memory_bytes,
+            submission.needs.recipe,
         )
         job = job_from_row(the_row(row))
         body = StateChange(None, JobState.QUEUED, StateReason.UNSPECIFIED, "")
         await insert_events(connection, self._sql, job.id, 1, 0, [body])
-        await connection.execute(self._sql.insert_outbox, job.id, job.generation, job.device_class, job.create_time)
+        await connection.execute(
+            self._sql.insert_outbox, job.id, job.generation, job.needs.device_class, job.create_time
+        )
         await connection.execute(self._sql.notify, OUTBOX_CHANNEL, "")
         return job
 

@@ -20,7 +20,7 @@ from scheduler_svc.domain.events import (
 )
 from scheduler_svc.domain.files import StoredFile
 from scheduler_svc.domain.ids import JobId, UserId, WorkerId
-from scheduler_svc.domain.job import DeviceClass, Job, JobState, Progress, StateReason
+from scheduler_svc.domain.job import DeviceClass, Job, JobState, Needs, Progress, Recipe, StateReason
 from scheduler_svc.domain.parameters import parameters_from_json
 from scheduler_svc.domain.retry import FailureCounts
 from scheduler_svc.domain.worker import Device, Worker, WorkerState
@@ -58,7 +58,8 @@ def job_from_row(row: Row) -> Job:
         model_id=row["model_id"],
         dataset_id=row["dataset_id"],
         parameters=parameters_from_json(row["parameters"]),
-        device_class=DeviceClass(row["device_class"]),
+        needs=needs_from_row(row),
+        priority=row["priority"],
         state=JobState(row["state"]),
         reason=StateReason(row["reason"]),
         message=row["message"],
@@ -72,6 +73,19 @@ def job_from_row(row: Row) -> Job:
         end_time=row["end_time"],
         has_artifact=row["artifact_attempt"] is not None,
         progress=progress_from_json(row["progress"]),
+        is_paused=row["is_paused"],
+        revision=row["revision"],
+    )
+
+
+def needs_from_row(row: Row) -> Needs:
+    """Returns what the job of a row of `jobs` needs of a trainer."""
+    return Needs(
+        device_class=DeviceClass(row["device_class"]),
+        device_count=row["device_count"],
+        device_memory_bytes=row["device_memory_bytes"],
+        recipe=Recipe(row["recipe"]),
+        is_4bit=row["needs_4bit"],
     )
 
 
@@ -163,6 +177,8 @@ def worker_from_row(row: Row) -> Worker:
         version=row["version"],
         create_time=row["create_time"],
         heartbeat_time=row["heartbeat_time"],
+        recipes=tuple(Recipe(recipe) for recipe in row["recipes"]),
+        drain_time=row["drain_time"],
     )
 
 

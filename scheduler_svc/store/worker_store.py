@@ -9,7 +9,7 @@ from datetime import timedelta
 from meshkit.postgres import Pool, Queries
 from scheduler_svc.domain.errors import WorkerNotFound
 from scheduler_svc.domain.ids import WorkerId
-from scheduler_svc.domain.job import DeviceClass
+from scheduler_svc.domain.job import DeviceClass, Recipe
 from scheduler_svc.domain.worker import Device, Worker
 from scheduler_svc.store.rows import worker_from_row
 
@@ -22,7 +22,9 @@ class WorkerStore:
         self._sql = queries
         self._lease = lease
 
-    async def register(self, worker_id: WorkerId, name: str, device: Device, version: str) -> None:
+    async def register(
+        self, worker_id: WorkerId, name: str, device: Device, version: str, recipes: Sequence[Recipe]
+    ) -> None:
         """Makes a worker known, or brings a known one up to date."""
         await self._pool.execute(
             self._sql.upsert_worker,
@@ -32,6 +34,9 @@ class WorkerStore:
             device.can_train_4bit,
             asdict(device),
             version,
+            device.device_count,
+            device.memory_bytes,
+            list(recipes),
         )
 
     async def get(self, worker_id: WorkerId) -> Worker:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from meshkit.ids import new_id
 from scheduler_svc.domain.errors import JoinSecretInvalid
 from scheduler_svc.domain.ids import WorkerId
+from scheduler_svc.domain.job import Recipe
 from scheduler_svc.domain.worker import Device
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.issue_tokens import IssuedToken, TokenIssuer
@@ -23,6 +24,7 @@ class Registration:
     name: str
     device: Device
     version: str
+    recipes: tuple[Recipe, ...]
 
 
 async def register_worker(
@@ -32,5 +34,7 @@ async def register_worker(
     if not hmac.compare_digest(registration.join_secret.encode(), join_secret.encode()):
         raise JoinSecretInvalid("the join secret is not this mesh's")
     worker_id = registration.worker_id or WorkerId(new_id("wrk"))
-    await workers.register(worker_id, registration.name, registration.device, registration.version)
+    await workers.register(
+        worker_id, registration.name, registration.device, registration.version, registration.recipes
+    )
     return worker_id, issuer.worker_token(worker_id)

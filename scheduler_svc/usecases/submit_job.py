@@ -13,8 +13,15 @@ from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.domain.errors import DeviceUnfit
 from scheduler_svc.domain.ids import JobId, UserId
-from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Progress, StateReason
-from scheduler_svc.domain.parameters import DatasetFacts, Given, ModelFacts, fit_parameters, resolve_parameters
+from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Needs, Progress, Recipe, StateReason
+from scheduler_svc.domain.parameters import (
+    DatasetFacts,
+    Given,
+    ModelFacts,
+    TrainingParameters,
+    fit_parameters,
+    resolve_parameters,
+)
 from scheduler_svc.store.job_store import JobStore, RequestKey
 from scheduler_svc.store.worker_store import WorkerStore
 
@@ -31,6 +38,9 @@ class JobRequest:
     dataset_id: str
     parameters: Given
     device_class: DeviceClass
+    device_count: int
+    device_memory_bytes: int
+    priority: int
     request_id: UUID | None
 
 
@@ -55,7 +65,8 @@ async def submit_job(request: JobRequest, jobs: JobStore, workers: WorkerStore, 
         model_id=request.model_id,
         dataset_id=request.dataset_id,
         parameters=fit_parameters(parameters, request.parameters, model, dataset),
-        device_class=request.device_class,
+        needs=_needs(request, parameters),
+        priority=request.priority,
     )
     job = await jobs.submit(submission, key)
     await failpoint("job.create.after_commit")
@@ -78,6 +89,18 @@ def as_first_answered(job: Job) -> Job:
         end_time=None,
         has_artifact=False,
         progress=Progress(),
+        is_paused=False,
+        revision=1,
+    )
+
+
+def _needs(request: JobRequest, parameters: TrainingParameters) -> Needs:
+    return Needs(
+        device_class=request.device_class,
+        device_count=request.device_count,
+        device_memory_bytes=request.device_memory_bytes,
+        recipe=Recipe.QLORA if parameters.rehearsal is None else Recipe.REHEARSAL,
+        is_4bit=parameters.needs_4bit,
     )
 
 
@@ -98,5 +121,14 @@ async def _look_up(
 
 
 def _body_sha256(request: JobRequest) -> str:
-    body = [request.name, request.model_id, request.dataset_id, request.parameters, request.device_class]
+    body = [
+        request.name,
+        request.model_id,
+        request.dataset_id,
+        request.parameters,
+        request.device_class,
+        request.device_count,
+        request.device_memory_bytes,
+        request.priority,
+    ]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -2,11 +2,13 @@
 -- Adds a job without its first event; the caller records that in the same transaction.
 INSERT INTO jobs (
     id, owner_id, name, model_id, dataset_id, parameters, device_class, needs_4bit, state, reason,
-    queue_time, not_before, republish_time, sequence, create_time, update_time
+    queue_time, not_before, republish_time, sequence, create_time, update_time,
+    priority, device_count, device_memory_bytes, recipe
 )
 VALUES (
     $1, $2, $3, $4, $5, $6, $7, $8, 'QUEUED', 'UNSPECIFIED',
-    now(), now(), now() + $9::interval, 1, now(), now()
+    now(), now(), now() + $9::interval, 1, now(), now(),
+    $10, $11, $12, $13
 )
 RETURNING *
 

@@ -1,10 +1,13 @@
 -- name: upsert_worker
 -- Registers a worker, or brings a known one up to date.
-INSERT INTO workers (id, name, device_class, can_train_4bit, device, version, create_time, heartbeat_time)
-VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), clock_timestamp())
+INSERT INTO workers (
+    id, name, device_class, can_train_4bit, device, version, device_count, memory_bytes, recipes, create_time, heartbeat_time
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), clock_timestamp())
 ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, device_class = excluded.device_class, can_train_4bit = excluded.can_train_4bit,
-    device = excluded.device, version = excluded.version, heartbeat_time = excluded.heartbeat_time
+    device = excluded.device, version = excluded.version, device_count = excluded.device_count,
+    memory_bytes = excluded.memory_bytes, recipes = excluded.recipes, heartbeat_time = excluded.heartbeat_time
 
 -- name: touch_worker
 -- Marks a worker as heard of and says what it can do; nothing when it is not registered.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from meshkit.postgres import Pool
 from scheduler_svc.domain.events import JobEvent, Report, Started, StateChange
 from scheduler_svc.domain.files import FileSet, StoredFile
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId, WorkerId
-from scheduler_svc.domain.job import FINAL_STATES, DeviceClass, Job, JobSubmission
+from scheduler_svc.domain.job import FINAL_STATES, DeviceClass, Job, JobSubmission, Needs, Recipe
 from scheduler_svc.domain.lifecycle import LEGAL_PAIRS
 from scheduler_svc.domain.parameters import TrainingParameters
 from scheduler_svc.domain.worker import Device
@@ -25,6 +26,7 @@ from scheduler_svc.store.worker_store import WorkerStore
 LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=30)
 OWNER = UserId("usr_owner")
+NEEDS = frozenset(field.name for field in fields_of(Needs))
 FILE = StoredFile("adapter_model.safetensors", 3, "ab" * 32)
 
 
@@ -53,7 +55,7 @@ class Stores:
         """Registers a worker."""
         worker_id = WorkerId(new_id("wrk"))
         await self.workers.register(
-            worker_id, "w", Device(DeviceClass(device_class), can_train_4bit=can_train_4bit), "1"
+            worker_id, "w", Device(DeviceClass(device_class), can_train_4bit=can_train_4bit), "1", [Recipe.QLORA]
         )
         return worker_id
 
@@ -100,9 +102,11 @@ def submission(owner_id: UserId = OWNER, **fields: Any) -> JobSubmission:
         "model_id": "mdl_1",
         "dataset_id": "ds_1",
         "parameters": TrainingParameters(),
-        "device_class": DeviceClass.ANY,
     }
-    return JobSubmission(**{**values, **fields})
+    needs = {"device_class": DeviceClass.ANY, **{name: fields.pop(name) for name in NEEDS if name in fields}}
+    submission = JobSubmission(**{**values, **fields})
+    is_4bit = submission.parameters.needs_4bit
+    return replace(submission, needs=Needs(**{"is_4bit": is_4bit, **needs}))
 
 
 def files_of(key: AttemptKey, *, step: int | None = None) -> FileSet:

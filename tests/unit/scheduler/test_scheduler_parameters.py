@@ -163,8 +163,12 @@ def test_a_default_gives_way_to_the_model() -> None:
 def test_the_names_are_those_of_the_training_specification() -> None:
     specification = TrainingSpec().to_dict()
     renamed = {"quantization.type", "quantization.compute_type"}
+    # The scheduler's own business, and another recipe's.
+    elsewhere = {"checkpoints", "rehearsal"}
     for section, values in TrainingParameters().to_json().items():
-        assert section in specification
+        assert section in specification or section in elsewhere
+        if section in elsewhere:
+            continue
         if isinstance(values, dict):
             assert {f"{section}.{name}" for name in values if name not in specification[section]} <= renamed
 

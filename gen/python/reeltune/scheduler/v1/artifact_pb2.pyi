@@ -81,6 +81,7 @@ class ArtifactFile(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The file's path, such as `adapter_model.safetensors`."""
     size_bytes: _builtins.int
@@ -89,6 +90,12 @@ class ArtifactFile(_message.Message):
     """SHA-256 of its bytes, in hexadecimal."""
     url: _builtins.str
     """Where to GET the bytes until `url_expire_time`. A secret: whoever has it can read the file."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilePart]:
+        """Where to PUT the bytes in parts; only in an answer to `PrepareFiles` about a large file, whose `url` is then empty. Names the parts that
+        are still missing.
+        """
+
     def __init__(
         self,
         *,
@@ -96,11 +103,46 @@ class ArtifactFile(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
         url: _builtins.str = ...,
+        parts: _abc.Iterable[Global___FilePart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArtifactFile: _TypeAlias = ArtifactFile  # noqa: Y015
+
+@_typing.final
+class FilePart(_message.Message):
+    """A part of a large file on its way to the object store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Place in the file, from 1."""
+    offset_bytes: _builtins.int
+    """Where in the file it begins, in bytes."""
+    size_bytes: _builtins.int
+    """Its size, in bytes."""
+    url: _builtins.str
+    """Where to PUT exactly these bytes. A secret."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        offset_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilePart: _TypeAlias = FilePart  # noqa: Y015

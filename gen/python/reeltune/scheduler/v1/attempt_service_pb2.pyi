@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from reeltune.auth.v1 import session_pb2 as _session_pb2
 from reeltune.scheduler.v1 import artifact_pb2 as _artifact_pb2
 from reeltune.scheduler.v1 import job_event_pb2 as _job_event_pb2
+from reeltune.scheduler.v1 import recipe_pb2 as _recipe_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as _training_job_pb2
 from reeltune.scheduler.v1 import worker_pb2 as _worker_pb2
 import builtins as _builtins
@@ -35,6 +36,8 @@ class _OrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Order.ValueType
     """Go on."""
     ORDER_STOP: _Order.ValueType  # 1
     """Save checkpoint and adapter at the next step, publish them with `CompleteAttempt`, and end."""
+    ORDER_DRAIN: _Order.ValueType  # 2
+    """Save a checkpoint at the next step, publish it, and give the job back with `FailAttempt` as PREEMPTED; then take no job until asked to."""
 
 class Order(_Order, metaclass=_OrderEnumTypeWrapper):
     """Tells a trainer what to do."""
@@ -43,6 +46,8 @@ ORDER_UNSPECIFIED: Order.ValueType  # 0
 """Go on."""
 ORDER_STOP: Order.ValueType  # 1
 """Save checkpoint and adapter at the next step, publish them with `CompleteAttempt`, and end."""
+ORDER_DRAIN: Order.ValueType  # 2
+"""Save a checkpoint at the next step, publish it, and give the job back with `FailAttempt` as PREEMPTED; then take no job until asked to."""
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
@@ -97,6 +102,7 @@ class RegisterWorkerRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    RECIPES_FIELD_NUMBER: _builtins.int
     join_secret: _builtins.str
     """The mesh's join secret, as the operator gave it to the trainer. Required."""
     worker_id: _builtins.str
@@ -109,6 +115,10 @@ class RegisterWorkerRequest(_message.Message):
     def device(self) -> _worker_pb2.Device:
         """What its probe found. Required."""
 
+    @_builtins.property
+    def recipes(self) -> _containers.RepeatedScalarFieldContainer[_recipe_pb2.Recipe.ValueType]:
+        """What it can do; none stands for QLoRA."""
+
     def __init__(
         self,
         *,
@@ -117,10 +127,11 @@ class RegisterWorkerRequest(_message.Message):
         name: _builtins.str = ...,
         device: _worker_pb2.Device | None = ...,
         version: _builtins.str = ...,
+        recipes: _abc.Iterable[_recipe_pb2.Recipe.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "join_secret", b"join_secret", "name", b"name", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "join_secret", b"join_secret", "name", b"name", "recipes", b"recipes", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,8 +258,11 @@ class Checkpoint(_message.Message):
 
     STEP_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    EVAL_LOSS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps made."""
+    eval_loss: _builtins.float
+    """Loss on the rows of the split `eval` at that step, if it was measured."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.ArtifactFile]:
         """Its files, with URLs in a claim."""
@@ -258,12 +272,15 @@ class Checkpoint(_message.Message):
         *,
         step: _builtins.int = ...,
         files: _abc.Iterable[_artifact_pb2.ArtifactFile] | None = ...,
+        eval_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "eval_loss", b"eval_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "eval_loss", b"eval_loss", "files", b"files", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
+    _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eval_loss) -> _WhichOneofReturnType__eval_loss | None: ...
 
 Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
 

@@ -26,10 +26,8 @@ if _version_not_supported:
 
 
 class AttemptServiceStub:
-    """What trainers call. Not reachable through the edge.
-
-    Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another attempt by now or is final. The trainer then
-    kills its training process and throws away what it has.
+    """What trainers call. Not reachable through the edge. Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another
+    attempt by now or is final. The trainer then kills its training process and throws away what it has.
     """
 
     def __init__(self, channel):
@@ -81,10 +79,8 @@ class AttemptServiceStub:
 
 
 class AttemptServiceServicer:
-    """What trainers call. Not reachable through the edge.
-
-    Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another attempt by now or is final. The trainer then
-    kills its training process and throws away what it has.
+    """What trainers call. Not reachable through the edge. Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another
+    attempt by now or is final. The trainer then kills its training process and throws away what it has.
     """
 
     def GetJwks(self, request, context):
@@ -95,9 +91,8 @@ class AttemptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterWorker(self, request, context):
-        """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret.
-
-        Errors: UNAUTHENTICATED `JOIN_SECRET_INVALID`.
+        """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret: UNAUTHENTICATED
+        `JOIN_SECRET_INVALID` otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,10 +209,8 @@ def add_AttemptServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AttemptService:
-    """What trainers call. Not reachable through the edge.
-
-    Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another attempt by now or is final. The trainer then
-    kills its training process and throws away what it has.
+    """What trainers call. Not reachable through the edge. Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another
+    attempt by now or is final. The trainer then kills its training process and throws away what it has.
     """
 
     @staticmethod

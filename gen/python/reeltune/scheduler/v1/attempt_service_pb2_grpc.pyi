@@ -27,10 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AttemptServiceStub:
-    """What trainers call. Not reachable through the edge.
-
-    Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another attempt by now or is final. The trainer then
-    kills its training process and throws away what it has.
+    """What trainers call. Not reachable through the edge. Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another
+    attempt by now or is final. The trainer then kills its training process and throws away what it has.
     """
 
     @_typing.overload
@@ -40,9 +38,8 @@ class AttemptServiceStub:
     GetJwks: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.GetJwksRequest, _attempt_service_pb2.GetJwksResponse]
     """Lists the public keys that verify worker tokens and attempt grants."""
     RegisterWorker: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.RegisterWorkerRequest, _attempt_service_pb2.RegisterWorkerResponse]
-    """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret.
-
-    Errors: UNAUTHENTICATED `JOIN_SECRET_INVALID`.
+    """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret: UNAUTHENTICATED
+    `JOIN_SECRET_INVALID` otherwise.
     """
     ClaimJob: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.ClaimJobRequest, _attempt_service_pb2.ClaimJobResponse]
     """Claims the next job that fits the worker; the answer has no claim when there is none. Ask when woken by the queue, and every few seconds anyway.
@@ -82,19 +79,16 @@ class AttemptServiceStub:
 
 @_typing.type_check_only
 class AttemptServiceAsyncStub(AttemptServiceStub):
-    """What trainers call. Not reachable through the edge.
-
-    Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another attempt by now or is final. The trainer then
-    kills its training process and throws away what it has.
+    """What trainers call. Not reachable through the edge. Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another
+    attempt by now or is final. The trainer then kills its training process and throws away what it has.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetJwks: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.GetJwksRequest, _attempt_service_pb2.GetJwksResponse]  # type: ignore[assignment]
     """Lists the public keys that verify worker tokens and attempt grants."""
     RegisterWorker: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.RegisterWorkerRequest, _attempt_service_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
-    """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret.
-
-    Errors: UNAUTHENTICATED `JOIN_SECRET_INVALID`.
+    """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret: UNAUTHENTICATED
+    `JOIN_SECRET_INVALID` otherwise.
     """
     ClaimJob: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.ClaimJobRequest, _attempt_service_pb2.ClaimJobResponse]  # type: ignore[assignment]
     """Claims the next job that fits the worker; the answer has no claim when there is none. Ask when woken by the queue, and every few seconds anyway.
@@ -133,10 +127,8 @@ class AttemptServiceAsyncStub(AttemptServiceStub):
     """
 
 class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What trainers call. Not reachable through the edge.
-
-    Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another attempt by now or is final. The trainer then
-    kills its training process and throws away what it has.
+    """What trainers call. Not reachable through the edge. Every call about an attempt is fenced: ABORTED `ATTEMPT_FENCED` when the job has another
+    attempt by now or is final. The trainer then kills its training process and throws away what it has.
     """
 
     @_abc_1.abstractmethod
@@ -153,9 +145,8 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _attempt_service_pb2.RegisterWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.RegisterWorkerResponse, _abc.Awaitable[_attempt_service_pb2.RegisterWorkerResponse]]:
-        """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret.
-
-        Errors: UNAUTHENTICATED `JOIN_SECRET_INVALID`.
+        """Makes a trainer known and answers with its worker token. The call proves itself by the mesh's join secret: UNAUTHENTICATED
+        `JOIN_SECRET_INVALID` otherwise.
         """
 
     @_abc_1.abstractmethod

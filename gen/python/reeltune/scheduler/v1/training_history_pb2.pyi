@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from reeltune.scheduler.v1 import artifact_pb2 as _artifact_pb2
 from reeltune.scheduler.v1 import job_event_pb2 as _job_event_pb2
+from reeltune.scheduler.v1 import queue_status_pb2 as _queue_status_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
 import sys
@@ -58,6 +59,7 @@ class WatchTrainingJobResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Sequence up to which the stream has told everything: what to send as `after_sequence` to go on after a break."""
     @_builtins.property
@@ -72,6 +74,10 @@ class WatchTrainingJobResponse(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """Nothing happened, and the stream is alive."""
 
+    @_builtins.property
+    def queue(self) -> _queue_status_pb2.QueueStatus:
+        """The job still waits, at another place or for another reason than was told before. No event: it has no sequence of its own."""
+
     def __init__(
         self,
         *,
@@ -79,12 +85,13 @@ class WatchTrainingJobResponse(_message.Message):
         snapshot: _training_job_pb2.TrainingJob | None = ...,
         event: _job_event_pb2.JobEvent | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        queue: _queue_status_pb2.QueueStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "queue", b"queue", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "sequence", b"sequence", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "queue", b"queue", "sequence", b"sequence", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "event", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "event", "heartbeat", "queue"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 

@@ -7,6 +7,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.scheduler.v1 import queue_status_pb2 as _queue_status_pb2
+from reeltune.scheduler.v1 import recipe_pb2 as _recipe_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as _training_parameters_pb2
 from reeltune.scheduler.v1 import worker_pb2 as _worker_pb2
 import builtins as _builtins
@@ -49,7 +51,8 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     QUEUED → STARTING (a trainer claims it) → RUNNING (first optimizer step) → COMPLETED.
     QUEUED → STOPPED, and STARTING or RUNNING → STOPPING → STOPPED: the user stops it.
     STARTING or RUNNING → QUEUED: its trainer was lost or gave it back; the next attempt goes on from the newest checkpoint.
-    STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final.
+    STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final: nothing but its owner's retry moves a STOPPED or FAILED job.
+    QUEUED → QUEUED: its owner pauses or resumes it.
     """
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
@@ -108,6 +111,12 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     """The device cannot do what the job asks, for instance 4-bit products. Tried again elsewhere."""
     STATE_REASON_INTERNAL: _StateReason.ValueType  # 15
     """A fault of the trainer itself. Not tried again."""
+    STATE_REASON_PAUSED: _StateReason.ValueType  # 16
+    """Its owner keeps it from the trainers."""
+    STATE_REASON_RESUMED: _StateReason.ValueType  # 17
+    """Its owner gives it back to the queue."""
+    STATE_REASON_RETRY_REQUESTED: _StateReason.ValueType  # 18
+    """Its owner asked to try it again."""
 
 class StateReason(_StateReason, metaclass=_StateReasonEnumTypeWrapper):
     """Says why a job is in its state."""
@@ -144,6 +153,12 @@ STATE_REASON_DEVICE_UNFIT: StateReason.ValueType  # 14
 """The device cannot do what the job asks, for instance 4-bit products. Tried again elsewhere."""
 STATE_REASON_INTERNAL: StateReason.ValueType  # 15
 """A fault of the trainer itself. Not tried again."""
+STATE_REASON_PAUSED: StateReason.ValueType  # 16
+"""Its owner keeps it from the trainers."""
+STATE_REASON_RESUMED: StateReason.ValueType  # 17
+"""Its owner gives it back to the queue."""
+STATE_REASON_RETRY_REQUESTED: StateReason.ValueType  # 18
+"""Its owner asked to try it again."""
 Global___StateReason: _TypeAlias = StateReason  # noqa: Y015
 
 @_typing.final
@@ -171,6 +186,13 @@ class TrainingJob(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     HAS_ARTIFACT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    IS_PAUSED_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the job: `job_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
@@ -197,6 +219,18 @@ class TrainingJob(_message.Message):
     """Sequence of the newest event. Output only."""
     has_artifact: _builtins.bool
     """True once there is an artifact to download. Output only."""
+    priority: _builtins.int
+    """Goes before the owner's jobs of lower priority; never before another owner's: -100 to 100, default 0."""
+    device_count: _builtins.int
+    """Devices that one trainer must have for it: 1 to 64, default 1."""
+    device_memory_bytes: _builtins.int
+    """Memory that each of these devices must have, in bytes; 0 for any."""
+    is_paused: _builtins.bool
+    """True while its owner keeps it from the trainers. Output only."""
+    recipe: _recipe_pb2.Recipe.ValueType
+    """What trains it. Output only."""
+    etag: _builtins.str
+    """Changes whenever the job's name or priority does; an update that names an older one is refused. Output only."""
     @_builtins.property
     def parameters(self) -> _training_parameters_pb2.TrainingParameters:
         """How it is trained: every value in force."""
@@ -221,6 +255,10 @@ class TrainingJob(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the job was last changed. Output only."""
 
+    @_builtins.property
+    def queue(self) -> _queue_status_pb2.QueueStatus:
+        """Where in the queue it is and why it waits; absent unless QUEUED. Output only."""
+
     def __init__(
         self,
         *,
@@ -243,10 +281,17 @@ class TrainingJob(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         has_artifact: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+        device_count: _builtins.int = ...,
+        device_memory_bytes: _builtins.int = ...,
+        is_paused: _builtins.bool = ...,
+        queue: _queue_status_pb2.QueueStatus | None = ...,
+        recipe: _recipe_pb2.Recipe.ValueType = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "progress", b"progress", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "progress", b"progress", "queue", b"queue", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "device_class", b"device_class", "end_time", b"end_time", "has_artifact", b"has_artifact", "id", b"id", "message", b"message", "model_id", b"model_id", "name", b"name", "owner_id", b"owner_id", "parameters", b"parameters", "progress", b"progress", "reason", b"reason", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "device_class", b"device_class", "device_count", b"device_count", "device_memory_bytes", b"device_memory_bytes", "end_time", b"end_time", "etag", b"etag", "has_artifact", b"has_artifact", "id", b"id", "is_paused", b"is_paused", "message", b"message", "model_id", b"model_id", "name", b"name", "owner_id", b"owner_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reason", b"reason", "recipe", b"recipe", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.scheduler.v1 import checkpoint_pb2 as _checkpoint_pb2
+from reeltune.scheduler.v1 import rehearsal_pb2 as _rehearsal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -164,6 +166,8 @@ class TrainingParameters(_message.Message):
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     LOG_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     EVALUATE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    REHEARSAL_FIELD_NUMBER: _builtins.int
     checkpoint_every_steps: _builtins.int
     """Optimizer steps between two checkpoints: 0 to 1,000,000; 0 for one at the end alone. Default 50."""
     log_every_steps: _builtins.int
@@ -188,6 +192,14 @@ class TrainingParameters(_message.Message):
     def optimization(self) -> Global___OptimizationParameters:
         """How the adapter is fitted."""
 
+    @_builtins.property
+    def checkpoints(self) -> _checkpoint_pb2.CheckpointPolicy:
+        """Which checkpoints are kept."""
+
+    @_builtins.property
+    def rehearsal(self) -> _rehearsal_pb2.RehearsalParameters:
+        """Trains nothing, for tests of the mesh itself: FAILED_PRECONDITION `RECIPE_UNAVAILABLE` unless a trainer was started for it."""
+
     def __init__(
         self,
         *,
@@ -198,10 +210,12 @@ class TrainingParameters(_message.Message):
         checkpoint_every_steps: _builtins.int | None = ...,
         log_every_steps: _builtins.int | None = ...,
         evaluate_every_steps: _builtins.int | None = ...,
+        checkpoints: _checkpoint_pb2.CheckpointPolicy | None = ...,
+        rehearsal: _rehearsal_pb2.RehearsalParameters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_every_steps: _TypeAlias = _typing.Literal["checkpoint_every_steps"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_every_steps: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps"]  # noqa: Y015

@@ -33,6 +33,9 @@ class CreateTrainingJobRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The base model, READY. Required."""
     dataset_id: _builtins.str
@@ -43,6 +46,12 @@ class CreateTrainingJobRequest(_message.Message):
     """Where it may run; unspecified for anywhere."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat: the same request again gets the first answer."""
+    priority: _builtins.int
+    """Goes before the owner's jobs of lower priority: -100 to 100. Default 0."""
+    device_count: _builtins.int
+    """Devices that one trainer must have for it: 1 to 64. Default 1."""
+    device_memory_bytes: _builtins.int
+    """Memory that each device must have, in bytes. Default 0: any."""
     @_builtins.property
     def parameters(self) -> _training_parameters_pb2.TrainingParameters:
         """How to train; what is left out gets its default."""
@@ -56,12 +65,17 @@ class CreateTrainingJobRequest(_message.Message):
         parameters: _training_parameters_pb2.TrainingParameters | None = ...,
         device_class: _worker_pb2.DeviceClass.ValueType = ...,
         request_id: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        device_count: _builtins.int | None = ...,
+        device_memory_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_count", b"_device_count", "device_count", b"device_count", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "device_class", b"device_class", "model_id", b"model_id", "name", b"name", "parameters", b"parameters", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_count", b"_device_count", "dataset_id", b"dataset_id", "device_class", b"device_class", "device_count", b"device_count", "device_memory_bytes", b"device_memory_bytes", "model_id", b"model_id", "name", b"name", "parameters", b"parameters", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__device_count: _TypeAlias = _typing.Literal["device_count"]  # noqa: Y015
+    _WhichOneofArgType__device_count: _TypeAlias = _typing.Literal["_device_count", b"_device_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_count) -> _WhichOneofReturnType__device_count | None: ...
 
 Global___CreateTrainingJobRequest: _TypeAlias = CreateTrainingJobRequest  # noqa: Y015
 

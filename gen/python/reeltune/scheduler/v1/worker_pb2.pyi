@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.scheduler.v1 import recipe_pb2 as _recipe_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -62,6 +63,10 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     """Heard of within its lease, and training."""
     WORKER_STATE_LOST: _WorkerState.ValueType  # 3
     """Not heard of for longer than its lease."""
+    WORKER_STATE_DRAINING: _WorkerState.ValueType  # 4
+    """Told to take no more jobs, and giving back the one that it has."""
+    WORKER_STATE_DRAINED: _WorkerState.ValueType  # 5
+    """Told to take no more jobs, and free."""
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
     """Says whether a worker is there."""
@@ -74,6 +79,10 @@ WORKER_STATE_BUSY: WorkerState.ValueType  # 2
 """Heard of within its lease, and training."""
 WORKER_STATE_LOST: WorkerState.ValueType  # 3
 """Not heard of for longer than its lease."""
+WORKER_STATE_DRAINING: WorkerState.ValueType  # 4
+"""Told to take no more jobs, and giving back the one that it has."""
+WORKER_STATE_DRAINED: WorkerState.ValueType  # 5
+"""Told to take no more jobs, and free."""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final
@@ -90,6 +99,8 @@ class Worker(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    RECIPES_FIELD_NUMBER: _builtins.int
+    DRAIN_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the worker: `wrk_` and 26 characters; a restarted trainer keeps its own. Output only."""
     name: _builtins.str
@@ -114,6 +125,14 @@ class Worker(_message.Message):
     def heartbeat_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last heard of. Output only."""
 
+    @_builtins.property
+    def recipes(self) -> _containers.RepeatedScalarFieldContainer[_recipe_pb2.Recipe.ValueType]:
+        """What it can do."""
+
+    @_builtins.property
+    def drain_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was told to take no more jobs; absent unless it was. Output only."""
+
     def __init__(
         self,
         *,
@@ -125,10 +144,12 @@ class Worker(_message.Message):
         version: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+        recipes: _abc.Iterable[_recipe_pb2.Recipe.ValueType] | None = ...,
+        drain_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "device", b"device", "heartbeat_time", b"heartbeat_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "device", b"device", "drain_time", b"drain_time", "heartbeat_time", b"heartbeat_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "device", b"device", "heartbeat_time", b"heartbeat_time", "id", b"id", "job_ids", b"job_ids", "name", b"name", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "device", b"device", "drain_time", b"drain_time", "heartbeat_time", b"heartbeat_time", "id", b"id", "job_ids", b"job_ids", "name", b"name", "recipes", b"recipes", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +188,7 @@ class Device(_message.Message):
     FOUR_BIT_PROBLEM_FIELD_NUMBER: _builtins.int
     DECODER_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
     device_class: Global___DeviceClass.ValueType
     """Kind of hardware."""
     name: _builtins.str
@@ -179,6 +201,8 @@ class Device(_message.Message):
     """Why not, when it did not."""
     decoder: _builtins.str
     """The decoder in use: `decord` or `pyav`."""
+    device_count: _builtins.int
+    """How many such devices one job can use together; 0 stands for 1."""
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the libraries that matter, by name."""
@@ -193,10 +217,11 @@ class Device(_message.Message):
         four_bit_problem: _builtins.str = ...,
         decoder: _builtins.str = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        device_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train_4bit", b"can_train_4bit", "decoder", b"decoder", "device_class", b"device_class", "four_bit_problem", b"four_bit_problem", "memory_bytes", b"memory_bytes", "name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train_4bit", b"can_train_4bit", "decoder", b"decoder", "device_class", b"device_class", "device_count", b"device_count", "four_bit_problem", b"four_bit_problem", "memory_bytes", b"memory_bytes", "name", b"name", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/artifact.proto.
  */
 export const file_reeltune_scheduler_v1_artifact: GenFile = /*@__PURE__*/
-  fileDesc("CiRyZWVsdHVuZS9zY2hlZHVsZXIvdjEvYXJ0aWZhY3QucHJvdG8SFXJlZWx0dW5lLnNjaGVkdWxlci52MSLpAQoIQXJ0aWZhY3QSDgoGam9iX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSMgoFZmlsZXMYAyADKAsyIy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQXJ0aWZhY3RGaWxlEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGZGlnZXN0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg91cmxfZXhwaXJlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIk0KDEFydGlmYWN0RmlsZRIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDgoGc2hhMjU2GAMgASgJEgsKA3VybBgEIAEoCWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CiRyZWVsdHVuZS9zY2hlZHVsZXIvdjEvYXJ0aWZhY3QucHJvdG8SFXJlZWx0dW5lLnNjaGVkdWxlci52MSLpAQoIQXJ0aWZhY3QSDgoGam9iX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSMgoFZmlsZXMYAyADKAsyIy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQXJ0aWZhY3RGaWxlEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGZGlnZXN0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg91cmxfZXhwaXJlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIn0KDEFydGlmYWN0RmlsZRIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDgoGc2hhMjU2GAMgASgJEgsKA3VybBgEIAEoCRIuCgVwYXJ0cxgFIAMoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5GaWxlUGFydCJRCghGaWxlUGFydBIOCgZudW1iZXIYASABKAUSFAoMb2Zmc2V0X2J5dGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMSCwoDdXJsGAQgASgJYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * What a job made: the adapter as plain PEFT files, with Reeltune's own record of the base model and parameters beside it.
@@ -110,6 +110,14 @@ export type ArtifactFile = Message<"reeltune.scheduler.v1.ArtifactFile"> & {
    * @generated from field: string url = 4;
    */
   url: string;
+
+  /**
+   * Where to PUT the bytes in parts; only in an answer to `PrepareFiles` about a large file, whose `url` is then empty. Names the parts that
+   * are still missing.
+   *
+   * @generated from field: repeated reeltune.scheduler.v1.FilePart parts = 5;
+   */
+  parts: FilePart[];
 };
 
 /**
@@ -118,4 +126,46 @@ export type ArtifactFile = Message<"reeltune.scheduler.v1.ArtifactFile"> & {
  */
 export const ArtifactFileSchema: GenMessage<ArtifactFile> = /*@__PURE__*/
   messageDesc(file_reeltune_scheduler_v1_artifact, 1);
+
+/**
+ * A part of a large file on its way to the object store.
+ *
+ * @generated from message reeltune.scheduler.v1.FilePart
+ */
+export type FilePart = Message<"reeltune.scheduler.v1.FilePart"> & {
+  /**
+   * Place in the file, from 1.
+   *
+   * @generated from field: int32 number = 1;
+   */
+  number: number;
+
+  /**
+   * Where in the file it begins, in bytes.
+   *
+   * @generated from field: int64 offset_bytes = 2;
+   */
+  offsetBytes: bigint;
+
+  /**
+   * Its size, in bytes.
+   *
+   * @generated from field: int64 size_bytes = 3;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Where to PUT exactly these bytes. A secret.
+   *
+   * @generated from field: string url = 4;
+   */
+  url: string;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.FilePart.
+ * Use `create(FilePartSchema)` to create a new message.
+ */
+export const FilePartSchema: GenMessage<FilePart> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_artifact, 2);
 

@@ -6,6 +6,10 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { QueueStatus } from "./queue_status_pb.js";
+import { file_reeltune_scheduler_v1_queue_status } from "./queue_status_pb.js";
+import type { Recipe } from "./recipe_pb.js";
+import { file_reeltune_scheduler_v1_recipe } from "./recipe_pb.js";
 import type { TrainingParameters } from "./training_parameters_pb.js";
 import { file_reeltune_scheduler_v1_training_parameters } from "./training_parameters_pb.js";
 import type { DeviceClass } from "./worker_pb.js";
@@ -16,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/training_job.proto.
  */
 export const file_reeltune_scheduler_v1_training_job: GenFile = /*@__PURE__*/
-  fileDesc("CihyZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfam9iLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEijwUKC1RyYWluaW5nSm9iEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIb3duZXJfaWQYAyABKAkSEAoIbW9kZWxfaWQYBCABKAkSEgoKZGF0YXNldF9pZBgFIAEoCRI9CgpwYXJhbWV0ZXJzGAYgASgLMikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlRyYWluaW5nUGFyYW1ldGVycxI4CgxkZXZpY2VfY2xhc3MYByABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRGV2aWNlQ2xhc3MSLgoFc3RhdGUYCCABKA4yHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSm9iU3RhdGUSMgoGcmVhc29uGAkgASgOMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlN0YXRlUmVhc29uEg8KB21lc3NhZ2UYCiABKAkSNAoIcHJvZ3Jlc3MYCyABKAsyIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSm9iUHJvZ3Jlc3MSDwoHYXR0ZW1wdBgMIAEoBRIRCgl3b3JrZXJfaWQYDSABKAkSEAoIc2VxdWVuY2UYDiABKAMSLwoLY3JlYXRlX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0X3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgSIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMaGFzX2FydGlmYWN0GBMgASgIInwKC0pvYlByb2dyZXNzEg0KBXBoYXNlGAEgASgJEgwKBHN0ZXAYAiABKAMSEwoLdG90YWxfc3RlcHMYAyABKAMSDQoFZXBvY2gYBCABKAESEAoIZnJhY3Rpb24YBSABKAESEQoEbG9zcxgGIAEoAUgAiAEBQgcKBV9sb3NzKsgBCghKb2JTdGF0ZRIZChVKT0JfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBKT0JfU1RBVEVfUVVFVUVEEAESFgoSSk9CX1NUQVRFX1NUQVJUSU5HEAISFQoRSk9CX1NUQVRFX1JVTk5JTkcQAxIWChJKT0JfU1RBVEVfU1RPUFBJTkcQBBIXChNKT0JfU1RBVEVfQ09NUExFVEVEEAUSFQoRSk9CX1NUQVRFX1NUT1BQRUQQBhIUChBKT0JfU1RBVEVfRkFJTEVEEAcq+wMKC1N0YXRlUmVhc29uEhwKGFNUQVRFX1JFQVNPTl9VTlNQRUNJRklFRBAAEhsKF1NUQVRFX1JFQVNPTl9MRUFTRV9MT1NUEAESGgoWU1RBVEVfUkVBU09OX1BSRUVNUFRFRBACEhgKFFNUQVRFX1JFQVNPTl9DUkFTSEVEEAMSGAoUU1RBVEVfUkVBU09OX1NUQUxMRUQQBBIkCiBTVEFURV9SRUFTT05fU1RPUkFHRV9VTkFWQUlMQUJMRRAFEh4KGlNUQVRFX1JFQVNPTl9PVVRfT0ZfTUVNT1JZEAYSGQoVU1RBVEVfUkVBU09OX0JBRF9EQVRBEAcSIAocU1RBVEVfUkVBU09OX05PTl9GSU5JVEVfTE9TUxAIEiIKHlNUQVRFX1JFQVNPTl9NT0RFTF9VTlNVUFBPUlRFRBAJEhwKGFNUQVRFX1JFQVNPTl9RVUFSQU5USU5FRBAKEh4KGlNUQVRFX1JFQVNPTl9SRVRSSUVTX1NQRU5UEAsSHwobU1RBVEVfUkVBU09OX1NUT1BfUkVRVUVTVEVEEAwSIQodU1RBVEVfUkVBU09OX1NUT1BfR1JBQ0VfU1BFTlQQDRIdChlTVEFURV9SRUFTT05fREVWSUNFX1VORklUEA4SGQoVU1RBVEVfUkVBU09OX0lOVEVSTkFMEA9iBnByb3RvMw", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_training_parameters, file_reeltune_scheduler_v1_worker]);
+  fileDesc("CihyZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfam9iLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEi1wYKC1RyYWluaW5nSm9iEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIb3duZXJfaWQYAyABKAkSEAoIbW9kZWxfaWQYBCABKAkSEgoKZGF0YXNldF9pZBgFIAEoCRI9CgpwYXJhbWV0ZXJzGAYgASgLMikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlRyYWluaW5nUGFyYW1ldGVycxI4CgxkZXZpY2VfY2xhc3MYByABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRGV2aWNlQ2xhc3MSLgoFc3RhdGUYCCABKA4yHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSm9iU3RhdGUSMgoGcmVhc29uGAkgASgOMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlN0YXRlUmVhc29uEg8KB21lc3NhZ2UYCiABKAkSNAoIcHJvZ3Jlc3MYCyABKAsyIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSm9iUHJvZ3Jlc3MSDwoHYXR0ZW1wdBgMIAEoBRIRCgl3b3JrZXJfaWQYDSABKAkSEAoIc2VxdWVuY2UYDiABKAMSLwoLY3JlYXRlX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0X3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgSIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMaGFzX2FydGlmYWN0GBMgASgIEhAKCHByaW9yaXR5GBQgASgFEhQKDGRldmljZV9jb3VudBgVIAEoBRIbChNkZXZpY2VfbWVtb3J5X2J5dGVzGBYgASgDEhEKCWlzX3BhdXNlZBgXIAEoCBIxCgVxdWV1ZRgYIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdWV1ZVN0YXR1cxItCgZyZWNpcGUYGSABKA4yHS5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUmVjaXBlEgwKBGV0YWcYGiABKAkifAoLSm9iUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSDAoEc3RlcBgCIAEoAxITCgt0b3RhbF9zdGVwcxgDIAEoAxINCgVlcG9jaBgEIAEoARIQCghmcmFjdGlvbhgFIAEoARIRCgRsb3NzGAYgASgBSACIAQFCBwoFX2xvc3MqyAEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhQKEEpPQl9TVEFURV9RVUVVRUQQARIWChJKT0JfU1RBVEVfU1RBUlRJTkcQAhIVChFKT0JfU1RBVEVfUlVOTklORxADEhYKEkpPQl9TVEFURV9TVE9QUElORxAEEhcKE0pPQl9TVEFURV9DT01QTEVURUQQBRIVChFKT0JfU1RBVEVfU1RPUFBFRBAGEhQKEEpPQl9TVEFURV9GQUlMRUQQByrQBAoLU3RhdGVSZWFzb24SHAoYU1RBVEVfUkVBU09OX1VOU1BFQ0lGSUVEEAASGwoXU1RBVEVfUkVBU09OX0xFQVNFX0xPU1QQARIaChZTVEFURV9SRUFTT05fUFJFRU1QVEVEEAISGAoUU1RBVEVfUkVBU09OX0NSQVNIRUQQAxIYChRTVEFURV9SRUFTT05fU1RBTExFRBAEEiQKIFNUQVRFX1JFQVNPTl9TVE9SQUdFX1VOQVZBSUxBQkxFEAUSHgoaU1RBVEVfUkVBU09OX09VVF9PRl9NRU1PUlkQBhIZChVTVEFURV9SRUFTT05fQkFEX0RBVEEQBxIgChxTVEFURV9SRUFTT05fTk9OX0ZJTklURV9MT1NTEAgSIgoeU1RBVEVfUkVBU09OX01PREVMX1VOU1VQUE9SVEVEEAkSHAoYU1RBVEVfUkVBU09OX1FVQVJBTlRJTkVEEAoSHgoaU1RBVEVfUkVBU09OX1JFVFJJRVNfU1BFTlQQCxIfChtTVEFURV9SRUFTT05fU1RPUF9SRVFVRVNURUQQDBIhCh1TVEFURV9SRUFTT05fU1RPUF9HUkFDRV9TUEVOVBANEh0KGVNUQVRFX1JFQVNPTl9ERVZJQ0VfVU5GSVQQDhIZChVTVEFURV9SRUFTT05fSU5URVJOQUwQDxIXChNTVEFURV9SRUFTT05fUEFVU0VEEBASGAoUU1RBVEVfUkVBU09OX1JFU1VNRUQQERIgChxTVEFURV9SRUFTT05fUkVUUllfUkVRVUVTVEVEEBJiBnByb3RvMw", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_queue_status, file_reeltune_scheduler_v1_recipe, file_reeltune_scheduler_v1_training_parameters, file_reeltune_scheduler_v1_worker]);
 
 /**
  * Describes a QLoRA fine-tuning of one model on one dataset.
@@ -156,6 +160,55 @@ export type TrainingJob = Message<"reeltune.scheduler.v1.TrainingJob"> & {
    * @generated from field: bool has_artifact = 19;
    */
   hasArtifact: boolean;
+
+  /**
+   * Goes before the owner's jobs of lower priority; never before another owner's: -100 to 100, default 0.
+   *
+   * @generated from field: int32 priority = 20;
+   */
+  priority: number;
+
+  /**
+   * Devices that one trainer must have for it: 1 to 64, default 1.
+   *
+   * @generated from field: int32 device_count = 21;
+   */
+  deviceCount: number;
+
+  /**
+   * Memory that each of these devices must have, in bytes; 0 for any.
+   *
+   * @generated from field: int64 device_memory_bytes = 22;
+   */
+  deviceMemoryBytes: bigint;
+
+  /**
+   * True while its owner keeps it from the trainers. Output only.
+   *
+   * @generated from field: bool is_paused = 23;
+   */
+  isPaused: boolean;
+
+  /**
+   * Where in the queue it is and why it waits; absent unless QUEUED. Output only.
+   *
+   * @generated from field: reeltune.scheduler.v1.QueueStatus queue = 24;
+   */
+  queue?: QueueStatus | undefined;
+
+  /**
+   * What trains it. Output only.
+   *
+   * @generated from field: reeltune.scheduler.v1.Recipe recipe = 25;
+   */
+  recipe: Recipe;
+
+  /**
+   * Changes whenever the job's name or priority does; an update that names an older one is refused. Output only.
+   *
+   * @generated from field: string etag = 26;
+   */
+  etag: string;
 };
 
 /**
@@ -227,7 +280,8 @@ export const JobProgressSchema: GenMessage<JobProgress> = /*@__PURE__*/
  * QUEUED → STARTING (a trainer claims it) → RUNNING (first optimizer step) → COMPLETED.
  * QUEUED → STOPPED, and STARTING or RUNNING → STOPPING → STOPPED: the user stops it.
  * STARTING or RUNNING → QUEUED: its trainer was lost or gave it back; the next attempt goes on from the newest checkpoint.
- * STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final.
+ * STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final: nothing but its owner's retry moves a STOPPED or FAILED job.
+ * QUEUED → QUEUED: its owner pauses or resumes it.
  *
  * @generated from enum reeltune.scheduler.v1.JobState
  */
@@ -412,6 +466,27 @@ export enum StateReason {
    * @generated from enum value: STATE_REASON_INTERNAL = 15;
    */
   INTERNAL = 15,
+
+  /**
+   * Its owner keeps it from the trainers.
+   *
+   * @generated from enum value: STATE_REASON_PAUSED = 16;
+   */
+  PAUSED = 16,
+
+  /**
+   * Its owner gives it back to the queue.
+   *
+   * @generated from enum value: STATE_REASON_RESUMED = 17;
+   */
+  RESUMED = 17,
+
+  /**
+   * Its owner asked to try it again.
+   *
+   * @generated from enum value: STATE_REASON_RETRY_REQUESTED = 18;
+   */
+  RETRY_REQUESTED = 18,
 }
 
 /**

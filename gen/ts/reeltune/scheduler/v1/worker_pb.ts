@@ -6,13 +6,15 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Recipe } from "./recipe_pb.js";
+import { file_reeltune_scheduler_v1_recipe } from "./recipe_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file reeltune/scheduler/v1/worker.proto.
  */
 export const file_reeltune_scheduler_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("CiJyZWVsdHVuZS9zY2hlZHVsZXIvdjEvd29ya2VyLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEiiwIKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEi0KBmRldmljZRgDIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZXZpY2USMQoFc3RhdGUYBCABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuV29ya2VyU3RhdGUSDwoHam9iX2lkcxgFIAMoCRIPCgd2ZXJzaW9uGAYgASgJEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAimQIKBkRldmljZRI4CgxkZXZpY2VfY2xhc3MYASABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRGV2aWNlQ2xhc3MSDAoEbmFtZRgCIAEoCRIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSFgoOY2FuX3RyYWluXzRiaXQYBCABKAgSGAoQZm91cl9iaXRfcHJvYmxlbRgFIAEoCRIPCgdkZWNvZGVyGAYgASgJEj0KCHZlcnNpb25zGAcgAygLMisucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRldmljZS5WZXJzaW9uc0VudHJ5Gi8KDVZlcnNpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASpxCgtEZXZpY2VDbGFzcxIcChhERVZJQ0VfQ0xBU1NfVU5TUEVDSUZJRUQQABIUChBERVZJQ0VfQ0xBU1NfQ1BVEAESFQoRREVWSUNFX0NMQVNTX0NVREEQAhIXChNERVZJQ0VfQ0xBU1NfSkVUU09OEAMqcAoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRV09SS0VSX1NUQVRFX0lETEUQARIVChFXT1JLRVJfU1RBVEVfQlVTWRACEhUKEVdPUktFUl9TVEFURV9MT1NUEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiJyZWVsdHVuZS9zY2hlZHVsZXIvdjEvd29ya2VyLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEi6wIKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEi0KBmRldmljZRgDIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZXZpY2USMQoFc3RhdGUYBCABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuV29ya2VyU3RhdGUSDwoHam9iX2lkcxgFIAMoCRIPCgd2ZXJzaW9uGAYgASgJEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoHcmVjaXBlcxgJIAMoDjIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZWNpcGUSLgoKZHJhaW5fdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAirwIKBkRldmljZRI4CgxkZXZpY2VfY2xhc3MYASABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRGV2aWNlQ2xhc3MSDAoEbmFtZRgCIAEoCRIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSFgoOY2FuX3RyYWluXzRiaXQYBCABKAgSGAoQZm91cl9iaXRfcHJvYmxlbRgFIAEoCRIPCgdkZWNvZGVyGAYgASgJEj0KCHZlcnNpb25zGAcgAygLMisucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRldmljZS5WZXJzaW9uc0VudHJ5EhQKDGRldmljZV9jb3VudBgIIAEoBRovCg1WZXJzaW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEqcQoLRGV2aWNlQ2xhc3MSHAoYREVWSUNFX0NMQVNTX1VOU1BFQ0lGSUVEEAASFAoQREVWSUNFX0NMQVNTX0NQVRABEhUKEURFVklDRV9DTEFTU19DVURBEAISFwoTREVWSUNFX0NMQVNTX0pFVFNPThADKqUBCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFXT1JLRVJfU1RBVEVfSURMRRABEhUKEVdPUktFUl9TVEFURV9CVVNZEAISFQoRV09SS0VSX1NUQVRFX0xPU1QQAxIZChVXT1JLRVJfU1RBVEVfRFJBSU5JTkcQBBIYChRXT1JLRVJfU1RBVEVfRFJBSU5FRBAFYgZwcm90bzM", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_recipe]);
 
 /**
  * Describes a trainer.
@@ -75,6 +77,20 @@ export type Worker = Message<"reeltune.scheduler.v1.Worker"> & {
    * @generated from field: google.protobuf.Timestamp heartbeat_time = 8;
    */
   heartbeatTime?: Timestamp | undefined;
+
+  /**
+   * What it can do.
+   *
+   * @generated from field: repeated reeltune.scheduler.v1.Recipe recipes = 9;
+   */
+  recipes: Recipe[];
+
+  /**
+   * When it was told to take no more jobs; absent unless it was. Output only.
+   *
+   * @generated from field: google.protobuf.Timestamp drain_time = 10;
+   */
+  drainTime?: Timestamp | undefined;
 };
 
 /**
@@ -138,6 +154,13 @@ export type Device = Message<"reeltune.scheduler.v1.Device"> & {
    * @generated from field: map<string, string> versions = 7;
    */
   versions: { [key: string]: string };
+
+  /**
+   * How many such devices one job can use together; 0 stands for 1.
+   *
+   * @generated from field: int32 device_count = 8;
+   */
+  deviceCount: number;
 };
 
 /**
@@ -221,6 +244,20 @@ export enum WorkerState {
    * @generated from enum value: WORKER_STATE_LOST = 3;
    */
   LOST = 3,
+
+  /**
+   * Told to take no more jobs, and giving back the one that it has.
+   *
+   * @generated from enum value: WORKER_STATE_DRAINING = 4;
+   */
+  DRAINING = 4,
+
+  /**
+   * Told to take no more jobs, and free.
+   *
+   * @generated from enum value: WORKER_STATE_DRAINED = 5;
+   */
+  DRAINED = 5,
 }
 
 /**
