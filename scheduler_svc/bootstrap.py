@@ -37,6 +37,7 @@ from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.notifications import Notifications
+from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.collect_garbage import GarbageCollector
@@ -73,13 +74,14 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     files = AttemptFiles(await _open_blob_store(settings, runtime))
     notifications = Notifications(dsn)
     queries, lease = load_queries(), timedelta(seconds=settings.lease_seconds)
-    jobs = JobStore(pool, queries)
+    jobs, requests = JobStore(pool, queries), RequestStore(pool, queries)
     workers = WorkerStore(pool, queries, lease)
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
     events = EventStore(pool, queries)
     feeds = JobFeeds(jobs, events, notifications, watch_message_to_proto, _watch_limits(settings))
     training = TrainingParts(
         jobs=jobs,
+        requests=requests,
         events=events,
         workers=workers,
         catalog=await _open_catalog(settings, runtime),
@@ -99,7 +101,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         public_keys=tuple(key.jwk for key in keys),
     )
     outbox = OutboxStore(pool, queries)
-    sweeper = Sweeper(LeaseStore(pool, queries), outbox, jobs, workers)
+    sweeper = Sweeper(LeaseStore(pool, queries), outbox, requests, workers)
     relay = OutboxRelay(outbox, _connect_nats(settings, runtime), notifications)
     collector = GarbageCollector(GarbageStore(pool, queries), files)
     background = runtime.background

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from reeltune.scheduler.v1 import training_history_pb2 as history_pb
 from reeltune.scheduler.v1 import training_service_pb2 as pb
@@ -29,8 +28,10 @@ from scheduler_svc.rpc.convert import (
     job_to_proto,
 )
 from scheduler_svc.rpc.parameters_convert import given_from_proto
+from scheduler_svc.rpc.request_keys import request_key
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.job_feed import JobFeeds
 from scheduler_svc.usecases.submit_job import JobRequest, submit_job
@@ -45,6 +46,7 @@ class TrainingParts:
     """What the rpcs of users work with."""
 
     jobs: JobStore
+    requests: RequestStore
     events: EventStore
     workers: WorkerStore
     catalog: Catalog
@@ -76,9 +78,9 @@ class TrainingServicer(TrainingServiceServicer):
             device_count=request.device_count or 1,
             device_memory_bytes=request.device_memory_bytes,
             priority=request.priority,
-            request_id=UUID(request.request_id) if request.request_id else None,
+            key=request_key(request),
         )
-        job = await submit_job(asked, self._parts.jobs, self._parts.workers, self._parts.catalog)
+        job = await submit_job(asked, self._parts.jobs, self._parts.requests, self._parts.workers, self._parts.catalog)
         return pb.CreateTrainingJobResponse(job=job_to_proto(job))
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
-from scheduler_svc.domain.errors import ArtifactNotFound, JobNotFound, RequestIdReused
+from scheduler_svc.domain.errors import ArtifactNotFound, JobNotFound
 from scheduler_svc.domain.events import StateChange
 from scheduler_svc.domain.files import Artifact, FileSet, job_prefix
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
 from scheduler_svc.domain.job import Job, JobFilter, JobState, JobSubmission, StateReason
 from scheduler_svc.domain.lifecycle import Actor, Facts, check_deletable, stop_target, transition
+from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_changes import (
     OUTBOX_CHANNEL,
     REPUBLISH_AFTER,
@@ -23,18 +23,11 @@ from scheduler_svc.store.job_changes import (
     insert_events,
     notify_job,
 )
+from scheduler_svc.store.request_store import Answer, take_request
 from scheduler_svc.store.rows import LockedJob, files_from_json, job_from_row, locked_job_from_row, the_row
 
 UPLOAD_MARGIN = timedelta(minutes=16)
 """A presigned upload that was under way when its attempt ended is over by then: URLs live 15 minutes."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a request known when it comes again."""
-
-    request_id: UUID
-    body_sha256: str
 
 
 class JobStore:
@@ -44,32 +37,33 @@ class JobStore:
         self._pool = pool
         self._sql = queries
 
-    async def find_by_request(self, owner_id: UserId, key: RequestKey) -> Job | None:
-        """Returns the job that the same request made before, as it is now, or None.
-
-        Raises:
-            RequestIdReused: the id belongs to another request.
-            JobNotFound: the job has been deleted since.
-        """
-        return await self._find_by_request(self._pool, owner_id, key)
-
     async def submit(self, submission: JobSubmission, key: RequestKey | None) -> Job:
         """Adds the job with its first event and its wake-up, or returns the one that the same request made before.
 
         Raises:
-            RequestIdReused, JobNotFound: as `find_by_request`.
+            RequestIdReused: the id belongs to another request.
+            JobNotFound: the job of the same request has been deleted since.
         """
         async with transaction(self._pool) as connection:
-            if key is not None and not await self._take_request_id(connection, submission, key):
-                found = await self._find_by_request(connection, submission.owner_id, key)
-                if found is None:
-                    raise AssertionError("a request id was taken and is not there")
-                return found
+            if key is not None:
+                # Known beforehand, and so kept by the statement that takes the id: no round trip more to accept a job.
+                answer = {"job_id": submission.id, "name": submission.name, "priority": submission.priority}
+                known = await take_request(connection, self._sql, key, answer)
+                if known is not None:
+                    return await self._get_answered(connection, submission.owner_id, known)
             transition(Facts(request_id_new=True), JobState.QUEUED, Actor.USER, StateReason.UNSPECIFIED)
             await failpoint("job.create.before_insert")
             job = await self._insert(connection, submission)
             await failpoint("job.create.before_commit")
             return job
+
+    async def get_answered(self, owner_id: UserId, answer: Answer) -> Job:
+        """Returns the job of a submission's answer as it is now, except for what its owner may have changed since.
+
+        Raises:
+            JobNotFound: it has been deleted since.
+        """
+        return await self._get_answered(self._pool, owner_id, answer)
 
     async def get(self, job_id: JobId, owner_id: UserId) -> Job:
         """Returns a job. Raises JobNotFound."""
@@ -147,10 +141,6 @@ class JobStore:
         files = FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]))
         return Artifact(files, row["create_time"])
 
-    async def forget_old_requests(self, age: timedelta) -> None:
-        """Forgets request ids that no client repeats any more."""
-        await self._pool.execute(self._sql.delete_old_request_ids, age)
-
     async def _lock(self, connection: Connection, job_id: JobId, owner_id: UserId) -> LockedJob:
         row = await connection.fetchrow(self._sql.lock_job_of_owner, job_id, owner_id)
         if row is None:
@@ -183,19 +173,9 @@ class JobStore:
         await connection.execute(self._sql.notify, OUTBOX_CHANNEL, "")
         return job
 
-    async def _take_request_id(self, connection: Connection, submission: JobSubmission, key: RequestKey) -> bool:
-        taken = await connection.fetchval(
-            self._sql.insert_request_id, submission.owner_id, key.request_id, key.body_sha256, submission.id
-        )
-        return taken is not None
-
-    async def _find_by_request(self, connection: Connection | Pool, owner_id: UserId, key: RequestKey) -> Job | None:
-        known = await connection.fetchrow(self._sql.select_request_id, owner_id, key.request_id)
-        if known is None:
-            return None
-        if known["body_sha256"] != key.body_sha256:
-            raise RequestIdReused(str(key.request_id))
-        row = await connection.fetchrow(self._sql.select_job, known["job_id"], owner_id)
+    async def _get_answered(self, connection: Connection | Pool, owner_id: UserId, answer: Answer) -> Job:
+        row = await connection.fetchrow(self._sql.select_job, answer["job_id"], owner_id)
         if row is None:
-            raise JobNotFound(known["job_id"])
-        return job_from_row(row)
+            raise JobNotFound(answer["job_id"])
+        job = job_from_row(row)
+        return replace(job, name=answer.get("name", job.name), priority=answer.get("priority", job.priority))

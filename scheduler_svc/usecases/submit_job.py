@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from dataclasses import dataclass, replace
-from uuid import UUID
 
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
@@ -22,7 +19,9 @@ from scheduler_svc.domain.parameters import (
     fit_parameters,
     resolve_parameters,
 )
-from scheduler_svc.store.job_store import JobStore, RequestKey
+from scheduler_svc.domain.request_key import RequestKey
+from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
 
 
@@ -41,10 +40,13 @@ class JobRequest:
     device_count: int
     device_memory_bytes: int
     priority: int
-    request_id: UUID | None
+    key: RequestKey | None
+    """None for a request that is not safe to repeat."""
 
 
-async def submit_job(request: JobRequest, jobs: JobStore, workers: WorkerStore, catalog: Catalog) -> Job:
+async def submit_job(
+    request: JobRequest, jobs: JobStore, requests: RequestStore, workers: WorkerStore, catalog: Catalog
+) -> Job:
     """Returns the accepted job, QUEUED; a repeated request gets the first answer.
 
     Raises:
@@ -52,9 +54,9 @@ async def submit_job(request: JobRequest, jobs: JobStore, workers: WorkerStore, 
         JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
-    key = None if request.request_id is None else RequestKey(request.request_id, _body_sha256(request))
-    if key is not None and (known := await jobs.find_by_request(request.owner_id, key)) is not None:
-        return as_first_answered(known)
+    # Asked before the catalog: a repetition is answered even when model or dataset are gone by now.
+    if request.key is not None and (known := await requests.find(request.key)) is not None:
+        return as_first_answered(await jobs.get_answered(request.owner_id, known))
     model, dataset, problem = await _look_up(request, workers, catalog)
     if parameters.needs_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
@@ -68,7 +70,7 @@ async def submit_job(request: JobRequest, jobs: JobStore, workers: WorkerStore, 
         needs=_needs(request, parameters),
         priority=request.priority,
     )
-    job = await jobs.submit(submission, key)
+    job = await jobs.submit(submission, request.key)
     await failpoint("job.create.after_commit")
     return as_first_answered(job)
 
@@ -118,17 +120,3 @@ async def _look_up(
             raise found
     model, dataset, problem = looked_up
     return model, dataset, problem  # type: ignore[return-value]  # exceptions are raised above
-
-
-def _body_sha256(request: JobRequest) -> str:
-    body = [
-        request.name,
-        request.model_id,
-        request.dataset_id,
-        request.parameters,
-        request.device_class,
-        request.device_count,
-        request.device_memory_bytes,
-        request.priority,
-    ]
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

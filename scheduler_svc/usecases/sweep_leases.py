@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from meshkit.failpoints import failpoint
-from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import LeaseStore, OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from scheduler_svc.store.worker_store import WorkerStore
@@ -24,10 +24,10 @@ _LEAST_PAUSE_SECONDS = 0.02
 class Sweeper:
     """Runs on every replica at once: row locks that are passed by keep them from doing anything twice."""
 
-    def __init__(self, leases: LeaseStore, outbox: OutboxStore, jobs: JobStore, workers: WorkerStore) -> None:
+    def __init__(self, leases: LeaseStore, outbox: OutboxStore, requests: RequestStore, workers: WorkerStore) -> None:
         self._leases = leases
         self._outbox = outbox
-        self._jobs = jobs
+        self._requests = requests
         self._workers = workers
 
     async def run(self, interval_seconds: float) -> None:
@@ -61,5 +61,5 @@ class Sweeper:
         return min(max(wait.total_seconds(), _LEAST_PAUSE_SECONDS), interval_seconds)
 
     async def _keep_house(self) -> None:
-        await self._jobs.forget_old_requests(_REQUEST_ID_AGE)
+        await self._requests.forget_old(_REQUEST_ID_AGE)
         await self._workers.forget_lost(_LOST_WORKER_AGE)

@@ -12,25 +12,6 @@ VALUES (
 )
 RETURNING *
 
--- name: insert_request_id
--- Takes a request id for a job; returns nothing when it is taken, after waiting for whoever is taking it.
-INSERT INTO request_ids (owner_id, request_id, body_sha256, job_id, create_time)
-VALUES ($1, $2, $3, $4, now())
-ON CONFLICT DO NOTHING
-RETURNING job_id
-
--- name: select_request_id
--- Finds what a request id was used for.
-SELECT body_sha256, job_id FROM request_ids WHERE owner_id = $1 AND request_id = $2
-
--- name: delete_old_request_ids
--- Forgets request ids that no client repeats any more.
-DELETE FROM request_ids
-WHERE (owner_id, request_id) IN (
-    SELECT owner_id, request_id FROM request_ids WHERE create_time < clock_timestamp() - $1::interval
-    ORDER BY create_time LIMIT 1000 FOR UPDATE SKIP LOCKED
-)
-
 -- name: select_job
 -- Finds a job of its owner.
 SELECT * FROM jobs WHERE id = $1 AND owner_id = $2

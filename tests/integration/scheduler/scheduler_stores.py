@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 from meshkit.ids import new_id
 from meshkit.postgres import Pool
@@ -15,11 +16,13 @@ from scheduler_svc.domain.ids import AttemptKey, JobId, UserId, WorkerId
 from scheduler_svc.domain.job import FINAL_STATES, DeviceClass, Job, JobSubmission, Needs, Recipe
 from scheduler_svc.domain.lifecycle import LEGAL_PAIRS
 from scheduler_svc.domain.parameters import TrainingParameters
+from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.domain.worker import Device
 from scheduler_svc.store import load_queries
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.worker_store import WorkerStore
 
@@ -39,7 +42,9 @@ class Stores:
 
     def __post_init__(self) -> None:
         queries = load_queries()
+        self.queries = queries
         self.jobs = JobStore(self.pool, queries)
+        self.requests = RequestStore(self.pool, queries)
         self.attempts = AttemptStore(self.pool, queries, self.lease)
         self.events = EventStore(self.pool, queries)
         self.workers = WorkerStore(self.pool, queries, self.lease)
@@ -107,6 +112,13 @@ def submission(owner_id: UserId = OWNER, **fields: Any) -> JobSubmission:
     submission = JobSubmission(**{**values, **fields})
     is_4bit = submission.parameters.needs_4bit
     return replace(submission, needs=Needs(**{"is_4bit": is_4bit, **needs}))
+
+
+def request(
+    request_id: UUID | None = None, body: str = "body", *, rpc: str = "CreateTrainingJob", caller_id: UserId = OWNER
+) -> RequestKey:
+    """Returns what makes a request known."""
+    return RequestKey(caller_id, request_id or uuid4(), rpc, body)
 
 
 def files_of(key: AttemptKey, *, step: int | None = None) -> FileSet:

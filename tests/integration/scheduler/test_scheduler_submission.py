@@ -10,14 +10,13 @@ import pytest
 from scheduler_svc.domain.errors import IllegalTransition, JobNotFound, RequestIdReused
 from scheduler_svc.domain.ids import UserId
 from scheduler_svc.domain.job import JobFilter, JobState
-from scheduler_svc.store.job_store import RequestKey
-from tests.integration.scheduler.scheduler_stores import GRACE, OWNER, Stores, files_of, submission
+from tests.integration.scheduler.scheduler_stores import GRACE, OWNER, Stores, files_of, request, submission
 
 STRANGER = UserId("usr_stranger")
 
 
 async def test_one_request_id_makes_one_job_however_often_it_comes(stores: Stores, other_replica: Stores) -> None:
-    key = RequestKey(uuid4(), "body")
+    key = request()
     replicas = [stores, other_replica] * 10
     jobs = await asyncio.gather(*(replica.jobs.submit(submission(), key) for replica in replicas))
     assert len({job.id for job in jobs}) == 1
@@ -27,15 +26,15 @@ async def test_one_request_id_makes_one_job_however_often_it_comes(stores: Store
 
 async def test_another_body_under_the_same_request_id_is_refused(stores: Stores) -> None:
     request_id = uuid4()
-    await stores.jobs.submit(submission(), RequestKey(request_id, "body"))
+    await stores.jobs.submit(submission(), request(request_id))
     with pytest.raises(RequestIdReused):
-        await stores.jobs.submit(submission(), RequestKey(request_id, "other body"))
-    assert await stores.jobs.submit(submission(STRANGER), RequestKey(request_id, "other body"))
+        await stores.jobs.submit(submission(), request(request_id, "other body"))
+    assert await stores.jobs.submit(submission(STRANGER), request(request_id, "other body", caller_id=STRANGER))
     assert await stores.pool.fetchval("SELECT count(*) FROM jobs") == 2
 
 
 async def test_the_request_of_a_deleted_job_does_not_bring_it_back(stores: Stores) -> None:
-    key = RequestKey(uuid4(), "body")
+    key = request()
     job = await stores.jobs.submit(submission(), key)
     await stores.jobs.delete(job.id, OWNER)
     with pytest.raises(JobNotFound):
