@@ -70,7 +70,8 @@ async def test_a_wake_up_goes_to_the_subject_of_its_class(
         jobs = [await stores.submit(device_class=device_class) for device_class in DeviceClass]
         await assert_eventually(lambda: _outbox_is_empty(stores))
         expected = [
-            (f"jobs.v1.{job.device_class.lower()}", {"job_id": job.id, "generation": 1}, f"{job.id}:1") for job in jobs
+            (f"jobs.v1.{job.needs.device_class.lower()}", {"job_id": job.id, "generation": 1}, f"{job.id}:1")
+            for job in jobs
         ]
         assert sorted(await _messages(jetstream), key=str) == sorted(expected, key=str)
 
