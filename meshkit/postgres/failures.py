@@ -58,6 +58,13 @@ def _interface_error(error: Any) -> Failure | None:
     return None
 
 
+def _internal_client_error(error: Any) -> Failure | None:
+    # What a connection says that the server closed while it was idle, until its client has noticed.
+    if "cannot switch to state" in str(error):
+        return _unavailable(error)
+    return None
+
+
 POSTGRES_FAILURES: ErrorTable = {
     asyncpg.PostgresConnectionError: _unavailable,
     asyncpg.CannotConnectNowError: _unavailable,
@@ -65,6 +72,7 @@ POSTGRES_FAILURES: ErrorTable = {
     asyncpg.CrashShutdownError: _unavailable,
     asyncpg.TooManyConnectionsError: _unavailable,
     asyncpg.InterfaceError: _interface_error,
+    asyncpg.InternalClientError: _internal_client_error,
     ConnectionError: _unavailable,
     socket.gaierror: _unavailable,
     asyncpg.QueryCanceledError: _timed_out,

@@ -50,6 +50,7 @@ async def watch_job(
         grpc.aio.AioRpcError: there is no such job, or the mesh is out of reach for too long.
     """
     position = _Position(after_sequence)
+    history_end = 0
 
     def call() -> Any:
         request = history.WatchTrainingJobRequest(job_id=job_id, after_sequence=position.sequence)
@@ -59,11 +60,14 @@ async def watch_job(
         match message.WhichOneof("update"):
             case "snapshot":
                 position.is_final = message.snapshot.state in FINAL_JOB_STATES
+                history_end = message.snapshot.sequence
                 yield message
             case "event" if message.event.sequence > position.sequence:
                 position.sequence = message.event.sequence
                 if message.event.WhichOneof("event") == "state_change":
-                    position.is_final = message.event.state_change.to in FINAL_JOB_STATES
+                    # A job that was tried again has been final before: that is history.
+                    is_newest = message.event.sequence >= history_end
+                    position.is_final = is_newest and message.event.state_change.to in FINAL_JOB_STATES
                     position.has_ended = position.is_final
                 yield message
 

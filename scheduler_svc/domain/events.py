@@ -146,13 +146,16 @@ def digest_reports(reports: Iterable[Report], recorded: int, present: Progress) 
     return Digest(has_started, progress, tuple(bodies), last)
 
 
+WatchUpdate = Job | JobEvent
+
+
 @dataclass(frozen=True, slots=True)
 class WatchMessage:
     """One message of a watch."""
 
     sequence: int
     """All events up to here are told."""
-    update: Job | JobEvent | None
+    update: WatchUpdate | None
     """None for a heartbeat."""
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from scheduler_svc.domain.errors import HistoryUnavailable, JobNotFound, SchedulerStopping, TooManyWatches
 from scheduler_svc.domain.event_ring import EventRing, MessageT, Told, told
-from scheduler_svc.domain.events import WatchMessage
+from scheduler_svc.domain.events import WatchMessage, WatchUpdate
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import Job
 from scheduler_svc.store.event_store import EventStore
@@ -71,9 +71,13 @@ class JobFeeds(Generic[MessageT]):
         self._is_closing = False
 
     @property
-    def feed_count(self) -> int:
-        """How many jobs are watched."""
-        return len(self._feeds)
+    def watch_count(self) -> int:
+        """How many watches are open."""
+        return self._watches.total()
+
+    def watched(self) -> Sequence[JobFeed[MessageT]]:
+        """Returns the feeds, one for each job that is watched now."""
+        return list(self._feeds.values())
 
     @contextlib.contextmanager
     def join(self, job_id: JobId, owner_id: UserId) -> Iterator[JobFeed[MessageT]]:
@@ -114,7 +118,7 @@ class JobFeeds(Generic[MessageT]):
     def _check_room(self, owner_id: UserId) -> None:
         if self._watches[owner_id] >= self._limits.watches_per_user:
             raise TooManyWatches(self._limits.watches_per_user, whose="yours")
-        if self._watches.total() >= self._limits.watches:
+        if self.watch_count >= self._limits.watches:
             raise TooManyWatches(self._limits.watches, whose="all users'")
 
     def _new_feed(self, job_id: JobId, owner_id: UserId) -> JobFeed[MessageT]:
@@ -155,8 +159,10 @@ class JobFeed(Generic[MessageT]):
         read_tail: Callable[[int], Awaitable[list[Told[MessageT]]]],
         read_history: Callable[[int], Awaitable[list[Told[MessageT]]]],
     ) -> None:
+        self.job_id = job_id
         self.watchers = 0
-        self._job_id = job_id
+        self.aside: WatchUpdate | None = None
+        """What is to be told beside the history, and has no place in it: of this everybody gets the newest, once."""
         self._poll_seconds = poll_seconds
         self._read_job = FreshRead(read_job)
         self._read_tail = read_tail
@@ -181,7 +187,7 @@ class JobFeed(Generic[MessageT]):
         if self._ring is None and not self._is_closed:
             self._ring = EventRing(job.sequence)
             # A context of its own: the reader belongs to nobody's rpc, whoever happened to come first.
-            self._reader = asyncio.create_task(self._run(), name=f"feed {self._job_id}", context=Context())
+            self._reader = asyncio.create_task(self._run(), name=f"feed {self.job_id}", context=Context())
         elif self._ring is not None and job.sequence > self._ring.end:
             self._news.wake()
         return job
@@ -197,7 +203,7 @@ class JobFeed(Generic[MessageT]):
             return ring.after(sequence)
         page = await self._read_history(sequence)
         if not page:
-            raise JobNotFound(self._job_id)
+            raise JobNotFound(self.job_id)
         return page
 
     def check(self) -> None:
@@ -205,9 +211,15 @@ class JobFeed(Generic[MessageT]):
         if self._failure is not None:
             raise self._failure()
 
-    async def wait(self, sequence: int, timeout_seconds: float) -> None:
-        """Returns when something follows the sequence, or nothing more will, or after the timeout."""
-        if self.has_failed or self._started_ring().end > sequence:
+    def show(self, aside: WatchUpdate | None) -> None:
+        """Tells all who watch something beside the history, unless they know it. None is nothing to tell."""
+        if aside != self.aside:
+            self.aside = aside
+            self._wake()
+
+    async def wait(self, sequence: int, aside: WatchUpdate | None, timeout_seconds: float) -> None:
+        """Returns when something follows what has been told, or nothing more will, or after the timeout."""
+        if self.has_failed or self._started_ring().end > sequence or self.aside is not aside:
             return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
@@ -222,8 +234,7 @@ class JobFeed(Generic[MessageT]):
     def fail(self, failure: Callable[[], Exception]) -> None:
         """Ends all watches with an exception, each with one of its own, once they have told what is here."""
         self._failure = self._failure or failure
-        for waiter in self._waiters:
-            _resolve(waiter)
+        self._wake()
 
     def close(self) -> None:
         """Ends the reader: nobody watches any more."""
@@ -241,8 +252,8 @@ class JobFeed(Generic[MessageT]):
             await self._follow()
         except Exception:
             # Unforeseen. Nobody awaits this task: those who watch must not wait for ever for what will not come.
-            structlog.get_logger().exception("feed.broke", job_id=self._job_id)
-            self.fail(lambda: RuntimeError(f"the feed of {self._job_id} broke"))
+            structlog.get_logger().exception("feed.broke", job_id=self.job_id)
+            self.fail(lambda: RuntimeError(f"the feed of {self.job_id} broke"))
 
     async def _follow(self) -> None:
         pause, backoff, troubled_since = _spread(self._poll_seconds), _FIRST_PAUSE_SECONDS, 0.0
@@ -253,9 +264,9 @@ class JobFeed(Generic[MessageT]):
             try:
                 await self._catch_up()
             except JobNotFound:
-                self.fail(lambda: JobNotFound(self._job_id))
+                self.fail(lambda: JobNotFound(self.job_id))
             except POSTGRES_TROUBLE as error:
-                structlog.get_logger().warning("feed.delayed", job_id=self._job_id, cause=repr(error))
+                structlog.get_logger().warning("feed.delayed", job_id=self.job_id, cause=repr(error))
                 troubled_since = troubled_since or time.monotonic()
                 if time.monotonic() - troubled_since > _PATIENCE_SECONDS:
                     self.fail(HistoryUnavailable)
@@ -270,13 +281,17 @@ class JobFeed(Generic[MessageT]):
         while page := await self._read_tail(ring.end):
             has_news = True
             ring.extend(page)
-            await self._wake_waiters()
+            await self._wake_in_turn()
             if len(page) < _PAGE:
                 return
         if not has_news:
             await self._read_job()
 
-    async def _wake_waiters(self) -> None:
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            _resolve(waiter)
+
+    async def _wake_in_turn(self) -> None:
         for number, waiter in enumerate(list(self._waiters), start=1):
             _resolve(waiter)
             if number % _WOKEN_TOGETHER == 0:

@@ -34,7 +34,7 @@ async def watch_job(
         if after_sequence > job.sequence:
             raise SequenceAhead(after_sequence, job.sequence)
         yield feeds.render(WatchMessage(after_sequence, job))
-        told, history_end = after_sequence, job.sequence
+        told, history_end, aside = after_sequence, job.sequence, None
         if job.is_final and told == history_end:
             return
         beat_at = time.monotonic() + heartbeat_seconds
@@ -48,11 +48,17 @@ async def watch_job(
                     return
             if batch:
                 told = batch[-1].sequence
-                beat_at = time.monotonic() + heartbeat_seconds
             if is_thinned:
                 yield feeds.render(WatchMessage(told, await feed.snapshot()))
+            has_news = bool(batch) or feed.aside is not aside
+            if feed.aside is not aside:
+                aside = feed.aside
+                if aside is not None:
+                    yield feeds.render(WatchMessage(told, aside))
             feed.check()
-            if time.monotonic() >= beat_at:
+            now = time.monotonic()
+            if not has_news and now >= beat_at:
                 yield feeds.render(WatchMessage(told, None))
-                beat_at = time.monotonic() + heartbeat_seconds
-            await feed.wait(told, beat_at - time.monotonic())
+            if has_news or now >= beat_at:
+                beat_at = now + heartbeat_seconds
+            await feed.wait(told, aside, beat_at - now)

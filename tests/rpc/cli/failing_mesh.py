@@ -137,7 +137,8 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         last = self._mesh.events[-1]
         state = last.state_change.to or training_job_pb2.JOB_STATE_RUNNING
         yield history.WatchTrainingJobResponse(
-            sequence=last.sequence, snapshot=training_job_pb2.TrainingJob(id=JOB_ID, state=state)
+            sequence=request.after_sequence,
+            snapshot=training_job_pb2.TrainingJob(id=JOB_ID, state=state, sequence=last.sequence),
         )
         if self._mesh.silent_watches:
             self._mesh.silent_watches -= 1

@@ -46,6 +46,16 @@ async def test_goes_on_from_where_it_is_asked_to(client: Client, failing_mesh: F
     assert await sequences(client, after=COUNT) == []
 
 
+async def test_a_job_that_was_tried_again_is_told_beyond_its_first_end(
+    client: Client, failing_mesh: FailingMesh
+) -> None:
+    failed = event_pb2.StateChange(to=job_pb2.JOB_STATE_FAILED)
+    failing_mesh.events[9] = event_pb2.JobEvent(sequence=10, state_change=failed)
+    failing_mesh.watch_breaks += [11, 10]
+    assert await sequences(client) == list(range(1, COUNT + 1))
+    assert await sequences(client, after=9) == list(range(10, COUNT + 1))
+
+
 async def test_a_job_that_is_not_there_is_no_break(client: Client, failing_mesh: FailingMesh) -> None:
     failing_mesh.watch_breaks.append(grpc.StatusCode.NOT_FOUND)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -76,6 +76,11 @@ def test_the_message_names_the_first_field_and_counts_the_rest() -> None:
         (asyncpg.CannotConnectNowError(), "POSTGRES_UNAVAILABLE"),
         (asyncpg.InterfaceError("connection is closed"), "POSTGRES_UNAVAILABLE"),
         (asyncpg.InterfaceError("another operation is in progress"), None),
+        (
+            asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
+            "POSTGRES_UNAVAILABLE",
+        ),
+        (asyncpg.InternalClientError("unexpected parameter"), None),
         (TimeoutError(), "POSTGRES_TIMEOUT"),
         (asyncpg.QueryCanceledError(), "POSTGRES_TIMEOUT"),
         (asyncpg.SerializationError(), "TRANSACTION_CONFLICT"),
