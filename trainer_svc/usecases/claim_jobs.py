@@ -50,7 +50,7 @@ async def claim_jobs(tools: ClaimTools) -> NoReturn:
 
     Cancelling drains: the running attempt saves a checkpoint and is given back, within `limits.drain_total`.
     """
-    backoff = Backoff(first=0.5, longest=10.0)
+    backoff = Backoff(first=0.5, longest=5.0)
     while True:
         claim = await _ask(tools, backoff)
         if claim is not None:
@@ -62,6 +62,7 @@ async def claim_jobs(tools: ClaimTools) -> NoReturn:
 
 async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
     token = await tools.registration.token()
+    wakeups = tools.wakeups.take()
     asking = asyncio.create_task(tools.scheduler.claim(token))
     try:
         claim = await asyncio.shield(asking)
@@ -82,9 +83,12 @@ async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
             structlog.get_logger().info("scheduler.back")
             backoff.reset()
             tools.registration.renew()
-        await tools.wakeups.settle(was_claimed_for=True)
+        if claim is None:
+            tools.wakeups.hand_on(wakeups)
+        else:
+            tools.wakeups.heeded(wakeups)
         return claim
-    await tools.wakeups.settle(was_claimed_for=False)
+    tools.wakeups.put_off(wakeups)
     return None
 
 
@@ -92,7 +96,7 @@ async def _run(claim: JobClaim, tools: ClaimTools) -> None:
     attempt = LiveAttempt(claim)
     await failpoint("trainer.claimed")
     structlog.get_logger().info("job.claimed", job_id=claim.job_id, attempt=claim.attempt)
-    with tools.live.running(attempt):
+    with tools.live.running(attempt), tools.wakeups.left_to_others():
         await tools.before_training()
         running = asyncio.ensure_future(tools.run(attempt))
         try:
@@ -119,7 +123,7 @@ async def _give_back(asking: asyncio.Task[JobClaim | None], tools: ClaimTools) -
     with contextlib.suppress(asyncio.CancelledError, SchedulerUnavailableError, *_REFUSED):
         claim = await asking
         if claim is not None:
-            await tools.scheduler.fail_attempt(claim.grant, FailReason.PREEMPTED, "the trainer went away")
+            await tools.scheduler.fail_attempt(claim.grant, FailReason.PREEMPTED, "the trainer goes away")
 
 
 def _count_failure(backoff: Backoff) -> None:
