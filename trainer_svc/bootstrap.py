@@ -34,10 +34,12 @@ from trainer_svc.clients.jobs import JobsClient
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers, open_http_client
 from trainer_svc.clients.wakeups import Wakeups
+from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import DataFolderBusyError
 from trainer_svc.domain.limits import AttemptLimits, InferenceLimits
 from trainer_svc.qlora.launch import child_environment, inference_command, probe_command, training_command
+from trainer_svc.rehearsal.launch import rehearsal_command
 from trainer_svc.rpc.error_table import ERROR_TABLE
 from trainer_svc.rpc.inference_servicer import InferenceServicer
 from trainer_svc.rpc.trainer_servicer import TrainerServicer
@@ -51,6 +53,7 @@ from trainer_svc.usecases.probe_device import DeviceProbe
 from trainer_svc.usecases.register_worker import WorkerIdentity, WorkerRegistration
 from trainer_svc.usecases.run_attempt import AttemptTools, run_attempt
 from trainer_svc.usecases.take_turns import Turns
+from trainer_svc.usecases.train_in_child import LaunchTraining
 from trainer_svc.usecases.watch_attempt import WatchTools
 
 _WATCH = "/reeltune.trainer.v1.TrainerService/WatchProgress"
@@ -64,10 +67,11 @@ InferenceCommand = Callable[[Path, int, Mapping[str, Any]], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class ChildCommands:
-    """How children are started: the training library's programs, unless a test brings its own."""
+    """How children are started: the programs of the recipes, unless a test brings its own."""
 
     probe: Callable[[], Sequence[str]] = probe_command
     training: TrainingCommand = training_command
+    rehearsal: TrainingCommand = rehearsal_command
     inference: InferenceCommand = inference_command
 
 
@@ -95,7 +99,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         catalog=CatalogClient.for_attempt(channels.catalog),
         transfers=transfers,
         cache=cache,
-        launch=functools.partial(_launch_training, settings, commands.training),
+        launch=_launchers(settings, commands),
         jobs_folder=folders.jobs,
         limits=limits,
         threads=settings.threads,
@@ -190,6 +194,7 @@ def _identity(settings: TrainerSettings, folders: _Folders) -> WorkerIdentity:
         name=settings.name,
         join_secret=settings.join_secret.get_secret_value(),
         version=software,
+        recipes=settings.recipes,
         id_file=folders.root / "worker.json",
     )
 
@@ -252,11 +257,20 @@ def _start_background(
         await registration.keep(await probe.result())
 
     start = runtime.background.start
-    start("probe", probe.run(commands.probe(), environment, _host()), may_finish=True)
+    if Recipe.QLORA in settings.recipes:
+        start("probe", probe.run(commands.probe(), environment, _host()), may_finish=True)
+    else:
+        probe.skip(_host())
     start("registration", register())
     start("wakeups", listen())
     start("claims", claim_jobs(claiming), is_intake=True)
     start("inference", stop_when_idle(inference))
+
+
+def _launchers(settings: TrainerSettings, commands: ChildCommands) -> dict[Recipe, LaunchTraining]:
+    """How the training child is started, for each recipe that this trainer offers."""
+    programs = {Recipe.QLORA: commands.training, Recipe.REHEARSAL: commands.rehearsal}
+    return {recipe: functools.partial(_launch_training, settings, programs[recipe]) for recipe in settings.recipes}
 
 
 async def _launch_training(settings: TrainerSettings, command: TrainingCommand, job: Path) -> ChildProcess:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from meshkit.settings import ServiceSettings
+from trainer_svc.domain.attempt import Recipe
 
 _GIB = 1024**3
 
@@ -32,6 +34,9 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     tls_ca: Path | None = None
     """PEM of the authority behind https URLs of the object store; unset, the system's."""
     name: str = Field(default_factory=platform.node, min_length=1, max_length=100)
+    recipes: Annotated[frozenset[Recipe], NoDecode] = frozenset({Recipe.QLORA})
+    """What it offers, with commas between: `qlora`, and `rehearsal` where tests want jobs that train nothing. Without
+    `qlora` nothing of PyTorch is loaded, the device is not probed, and the trainer is ready in a second."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads for training; 0 leaves it to the libraries."""
@@ -55,3 +60,15 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     inference_during_training: Literal["auto", "always", "never"] = "auto"
     """Whether a model may be loaded for questions beside a training job; `auto`: where memory is plentiful."""
     shutdown_grace_seconds: float = Field(default=15.0, ge=0, le=300)
+
+    @field_validator("recipes", mode="before")
+    @classmethod
+    def _split_recipes(cls, value: object) -> object:
+        return [name.strip().upper() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("recipes")
+    @classmethod
+    def _offers_something(cls, value: frozenset[Recipe]) -> frozenset[Recipe]:
+        if not value:
+            raise ValueError("a trainer must offer a recipe: name qlora")
+        return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.message import Message
+from reeltune.scheduler.v1 import rehearsal_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 _GROUPS = {
@@ -43,6 +44,24 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
         "sampling": sampling_from_proto(parameters.sampling),
         "optimization": _optimization(parameters.optimization),
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
+    }
+
+
+def rehearsal_from_proto(rehearsal: rehearsal_pb2.RehearsalParameters, attempt: int) -> dict[str, Any]:
+    """`RehearsalSpec` fields, besides those of the training, for these parameters and the attempt of that number."""
+    return {
+        "attempt": attempt,
+        "step_milliseconds": rehearsal.step_milliseconds,
+        "checkpoint_bytes": rehearsal.checkpoint_bytes,
+        "artifact_bytes": rehearsal.artifact_bytes,
+        "misbehaviors": [
+            {
+                "kind": rehearsal_pb2.MisbehaviorKind.Name(each.kind).removeprefix("MISBEHAVIOR_KIND_"),
+                "at_step": each.at_step,
+                "attempts": each.attempts,
+            }
+            for each in rehearsal.misbehaviors
+        ],
     }
 
 

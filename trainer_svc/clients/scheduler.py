@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,9 +23,10 @@ from trainer_svc.clients.scheduler_messages import (
     files_to_proto,
     progress_to_proto,
     reason_to_proto,
+    recipes_to_proto,
     report_to_proto,
 )
-from trainer_svc.domain.attempt import FailReason, JobClaim, RemoteFile, fit_message
+from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteFile, fit_message
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.errors import SchedulerUnavailableError
 from trainer_svc.domain.reports import NumberedReport, Progress
@@ -54,6 +55,7 @@ class Acknowledgement:
     report: int
     """All reports up to this number are recorded."""
     has_stop_order: bool
+    has_drain_order: bool
     grant: str = field(repr=False)
     """A new grant; empty while the present one will do."""
 
@@ -84,7 +86,12 @@ class AttemptStream:
             response = await self._call.read()
         if not isinstance(response, pb.AttachResponse):
             raise SchedulerUnavailableError("the scheduler closed the stream")
-        return Acknowledgement(response.acknowledged_report, response.order == pb.ORDER_STOP, response.grant)
+        return Acknowledgement(
+            report=response.acknowledged_report,
+            has_stop_order=response.order == pb.ORDER_STOP,
+            has_drain_order=response.order == pb.ORDER_DRAIN,
+            grant=response.grant,
+        )
 
     def close(self) -> None:
         """Ends the stream."""
@@ -105,7 +112,14 @@ class SchedulerClient:
         self._stub = AttemptServiceStub(channel)
 
     async def register(
-        self, *, join_secret: str, worker_id: str, name: str, device: Device, version: str
+        self,
+        *,
+        join_secret: str,
+        worker_id: str,
+        name: str,
+        device: Device,
+        version: str,
+        recipes: Iterable[Recipe],
     ) -> Registration:
         request = pb.RegisterWorkerRequest(
             join_secret=join_secret,
@@ -113,6 +127,7 @@ class SchedulerClient:
             name=name,
             device=device_to_proto(device),
             version=version,
+            recipes=recipes_to_proto(recipes),
         )
         with typed_errors():
             response = await self._stub.RegisterWorker(request)

@@ -8,12 +8,13 @@ from reeltune.scheduler.v1 import (
     artifact_pb2,
     attempt_service_pb2,
     job_event_pb2,
+    recipe_pb2,
     training_job_pb2,
     worker_pb2,
 )
 
-from trainer_svc.clients.parameters import specification_from_proto
-from trainer_svc.domain.attempt import FailReason, JobClaim, RemoteCheckpoint, RemoteFile
+from trainer_svc.clients.parameters import rehearsal_from_proto, specification_from_proto
+from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteCheckpoint, RemoteFile
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.reports import LogLine, MetricPoint, NumberedReport, Progress, TrainingStarted
 
@@ -22,9 +23,11 @@ _LOG_BYTES = 4096
 
 def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
     job = claim.job
-    checkpoint = None
+    checkpoint, rehearsal = None, None
     if claim.HasField("checkpoint"):
         checkpoint = RemoteCheckpoint(claim.checkpoint.step, files_from_proto(claim.checkpoint.files))
+    if job.parameters.HasField("rehearsal"):
+        rehearsal = rehearsal_from_proto(job.parameters.rehearsal, job.attempt)
     return JobClaim(
         job_id=job.id,
         attempt=job.attempt,
@@ -34,6 +37,7 @@ def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
         specification=specification_from_proto(job.parameters),
         grant=claim.grant,
         checkpoint=checkpoint,
+        rehearsal=rehearsal,
     )
 
 
@@ -90,7 +94,12 @@ def device_to_proto(device: Device) -> worker_pb2.Device:
         four_bit_problem=device.four_bit_problem,
         decoder=device.decoder,
         versions=dict(device.versions),
+        device_count=device.device_count,
     )
+
+
+def recipes_to_proto(recipes: Iterable[Recipe]) -> list[recipe_pb2.Recipe.ValueType]:
+    return sorted(recipe_pb2.Recipe.Value(f"RECIPE_{recipe}") for recipe in recipes)
 
 
 def reason_to_proto(reason: FailReason) -> training_job_pb2.StateReason.ValueType:

@@ -11,6 +11,14 @@ from typing import Any
 MAX_FAILURE_BYTES = 1024
 
 
+class Recipe(StrEnum):
+    """A way to train; the names are those of the contract without the prefix `RECIPE_`."""
+
+    QLORA = "QLORA"
+    REHEARSAL = "REHEARSAL"
+    """Trains nothing and misbehaves on order: for tests."""
+
+
 class FailReason(StrEnum):
     """Why an attempt ended badly; the names of the contract's `StateReason` that a trainer gives."""
 
@@ -67,6 +75,12 @@ class JobClaim:
     """How to train, in the fields of the training library's `TrainingSpec`, but `epochs` may be a fraction."""
     grant: str = field(repr=False)
     checkpoint: RemoteCheckpoint | None = None
+    rehearsal: Mapping[str, Any] | None = None
+    """What a rehearsal is told besides, in the fields of its `RehearsalSpec`; None for training in earnest."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.QLORA if self.rehearsal is None else Recipe.REHEARSAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,7 @@ class StoppedEmpty:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Stopped at a step boundary because the trainer goes away."""
+    """Stopped at a step boundary because the trainer goes away or is to be left free."""
 
     step: int
 

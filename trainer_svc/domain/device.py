@@ -29,3 +29,5 @@ class Device:
     """Why a 4-bit layer did not run, when it did not."""
     decoder: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    device_count: int = 1
+    """How many such devices one job can use together. The training process drives one, however many are there."""

@@ -49,11 +49,17 @@ class _Course:
     digest: bytes
     step: int = 0
     """Steps done."""
+    eval_step: int | None = None
+    """After which step the loss on the held-out samples was measured last."""
 
     @property
     def loss(self) -> float:
         """Falls, and wavers by what the state happens to be."""
         return 1 / (1 + self.step / 10) + self.digest[0] / 25600
+
+    @property
+    def eval_loss(self) -> float:
+        return 1.1 * self.loss
 
 
 def rehearse(run: RunContext, spec: RehearsalSpec, mischief: Mischief) -> None:
@@ -83,7 +89,8 @@ def _run_steps(course: _Course) -> None:
         if done % spec.log_every_steps == 0 or last:
             run.report(Metrics(done, {"loss": course.loss, "step_seconds": course.spec.step_milliseconds / 1000}))
         if _is_due(done, spec.evaluate_every_steps) or last:
-            run.report(Metrics(done, {"eval_loss": course.loss * 1.1, "eval_seconds": 0.0}))
+            course.eval_step = done
+            run.report(Metrics(done, {"eval_loss": course.eval_loss, "eval_seconds": 0.0}))
         if run.take_checkpoint_request() or (_is_due(done, spec.checkpoint_every_steps) and not last):
             _checkpoint(course)
         _misbehave(course, done)
@@ -170,7 +177,8 @@ def _checkpoint(course: _Course) -> str:
         identity=course.identity,
         keep=course.spec.training.keep_checkpoints,
     )
-    course.run.report(CheckpointSaved(course.step, str(path)))
+    eval_loss = course.eval_loss if course.eval_step == course.step else None
+    course.run.report(CheckpointSaved(course.step, str(path), eval_loss))
     return str(path)
 
 
@@ -180,11 +188,11 @@ def _finish_stopped(course: _Course, reason: StopReason) -> None:
     if course.step == 0:
         course.run.report(Stopped(reason, 0, None, None, None))
         return
-    checkpoint = _checkpoint(course)
     adapter_dir, manifest = None, None
     if reason is StopReason.USER:
         manifest = _write_adapter(course)
         adapter_dir = str(course.run.folders.adapter)
+    checkpoint = _checkpoint(course)
     course.run.report(Stopped(reason, course.step, adapter_dir, checkpoint, manifest))
 
 

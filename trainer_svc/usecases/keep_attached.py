@@ -99,6 +99,9 @@ class _Conversation:
         if answer.has_stop_order and not attempt.stop_ordered.is_set():
             structlog.get_logger().info("attempt.stop_ordered", job_id=attempt.claim.job_id)
             attempt.order_stop()
+        if answer.has_drain_order and not attempt.drained.is_set():
+            structlog.get_logger().info("attempt.drain_ordered", job_id=attempt.claim.job_id)
+            attempt.order_drain()
 
     async def _send_all(self) -> None:
         attempt = self._attempt

@@ -35,7 +35,7 @@ class LiveAttempt:
         self.stop_time: float | None = None
         """When the order to stop came, by `time.monotonic`."""
         self.drained = asyncio.Event()
-        """The trainer goes away."""
+        """The job is to be given back: the trainer goes away, or an operator wants it free."""
         self.drain_time: float | None = None
         """When it was told so, by `time.monotonic`."""
         self._subscriptions: dict[Subscription, asyncio.Event] = {}
@@ -47,7 +47,7 @@ class LiveAttempt:
             self.stop_ordered.set()
 
     def order_drain(self) -> None:
-        """Has the attempt given back at its next step because the trainer goes away; repeating it changes nothing."""
+        """Has the attempt given back at its next step; repeating it changes nothing."""
         if self.drain_time is None:
             self.drain_time = time.monotonic()
             self.drained.set()

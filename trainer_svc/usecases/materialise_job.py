@@ -16,6 +16,7 @@ from trainer_svc.domain.attempt import RemoteCheckpoint, RemoteFile
 from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.rehearsal.spec import SECTION
 from trainer_svc.usecases.content_cache import ContentCache
 from trainer_svc.usecases.live_attempt import LiveAttempt
 
@@ -43,7 +44,10 @@ async def materialise_job(
     snapshot = await _fetch_dataset(attempt, folder, catalog, cache)
     specification = with_whole_epochs(attempt.claim.specification, snapshot.train_rows)
     spec = TrainingSpec.from_dict({**specification, "runtime": {"threads": threads}}).validate()
-    await asyncio.to_thread(_write_inputs, folder, spec, snapshot.rows)
+    content = spec.to_dict()
+    if attempt.claim.rehearsal is not None:
+        content[SECTION] = dict(attempt.claim.rehearsal)
+    await asyncio.to_thread(_write_inputs, folder, content, snapshot.rows)
     await cache.evict()
 
 
@@ -98,9 +102,9 @@ def _named(files: Sequence[RemoteFile], path: str) -> RemoteFile:
     raise StorageUnavailableError(f"{path} is not there any more")
 
 
-def _write_inputs(folder: Path, spec: TrainingSpec, rows: Sequence[dict[str, Any]]) -> None:
+def _write_inputs(folder: Path, spec: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     try:
-        (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
+        (folder / "spec.json").write_text(json.dumps(spec, indent=2), encoding="utf-8")
         (folder / "dataset").mkdir(exist_ok=True)
         with (folder / "dataset" / "rows.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

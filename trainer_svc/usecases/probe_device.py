@@ -17,6 +17,7 @@ from trainer_svc.domain.errors import ProbeFailedError
 from trainer_svc.domain.last_words import last_words
 
 _SECONDS = 180.0
+_NOT_PROBED = "this trainer does not offer QLoRA: its device was not probed"
 
 
 class DeviceProbe:
@@ -27,7 +28,7 @@ class DeviceProbe:
 
     @property
     def device(self) -> Device | None:
-        """What was found; None while the probe runs."""
+        """What is known of the device; None while the probe runs."""
         return self._found.result() if self._found.done() else None
 
     async def result(self) -> Device:
@@ -50,6 +51,10 @@ class DeviceProbe:
             decoder=device.decoder,
         )
         self._found.set_result(device)
+
+    def skip(self, host: Device) -> None:
+        """Takes the device for `host`, unable to train in 4 bits: nothing is going to compute on it."""
+        self._found.set_result(replace(host, can_train_4bit=False, four_bit_problem=_NOT_PROBED))
 
 
 async def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from typing import NoReturn
 import structlog
 
 from trainer_svc.clients.scheduler import Registration, SchedulerClient
+from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.backoff import Backoff
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.errors import (
@@ -37,6 +38,7 @@ class WorkerIdentity:
     name: str
     join_secret: str = field(repr=False)
     version: str
+    recipes: frozenset[Recipe]
     id_file: Path
     """Where the worker's id is kept from one start to the next."""
 
@@ -91,6 +93,7 @@ class WorkerRegistration:
             name=identity.name,
             device=device,
             version=identity.version,
+            recipes=identity.recipes,
         )
         if registration.worker_id != self.worker_id:
             self.worker_id = registration.worker_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from trainer_svc.domain.attempt import (
     Drained,
     FailReason,
     Outcome,
+    Recipe,
     StoppedEmpty,
 )
 from trainer_svc.domain.backoff import Backoff
@@ -55,7 +56,8 @@ class AttemptTools:
     catalog: CatalogClient
     transfers: Transfers
     cache: ContentCache
-    launch: LaunchTraining
+    launch: Mapping[Recipe, LaunchTraining]
+    """How the training child is started, for each recipe that this trainer offers."""
     jobs_folder: Path
     limits: AttemptLimits
     threads: int = 0
@@ -113,6 +115,11 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
 
 
 async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:
+    recipe = attempt.claim.recipe
+    if recipe not in tools.launch:
+        return AttemptFailed(
+            FailReason.DEVICE_UNFIT, f"this trainer does not offer the recipe {recipe}: name it in TRAINER_RECIPES"
+        )
     prepared = await _unless_told_to_stop(attempt, _materialise(attempt, folder, tools))
     if prepared is None:
         return StoppedEmpty() if attempt.stop_ordered.is_set() else Drained(0)
@@ -158,7 +165,13 @@ async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkp
     attempt.show_phase("starting training process")
     publishing = asyncio.create_task(checkpoints.run(), name="checkpoint-publisher")
     training = asyncio.create_task(
-        train_in_child(attempt, folder, launch=tools.launch, limits=tools.limits, on_checkpoint=checkpoints.offer),
+        train_in_child(
+            attempt,
+            folder,
+            launch=tools.launch[attempt.claim.recipe],
+            limits=tools.limits,
+            on_checkpoint=checkpoints.offer,
+        ),
         name="training",
     )
     try:
@@ -186,7 +199,7 @@ async def _end(attempt: LiveAttempt, outcome: Outcome, tools: AttemptTools, chec
     if isinstance(outcome, StoppedEmpty) or (isinstance(outcome, Drained) and attempt.stop_ordered.is_set()):
         return await complete_empty(attempt, scheduler=tools.scheduler, limits=tools.limits)
     if isinstance(outcome, Drained):
-        message = f"the trainer went away after step {outcome.step}; another one goes on from the newest checkpoint"
+        message = f"the trainer gave the job back after step {outcome.step}; it goes on from the newest checkpoint"
         outcome = AttemptFailed(FailReason.PREEMPTED, message)
     if isinstance(outcome, CheckpointRefused):
         outcome = AttemptFailed(FailReason.INTERNAL, f"a checkpoint is refused that is not there: {outcome.message}")

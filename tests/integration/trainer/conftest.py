@@ -20,6 +20,7 @@ from trainer_svc.child.process import ChildProcess, spawn_child
 from trainer_svc.clients.catalog import CatalogClient
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers, open_http_client
+from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.limits import AttemptLimits
 from trainer_svc.qlora.launch import child_environment
 from trainer_svc.usecases.content_cache import ContentCache
@@ -90,7 +91,7 @@ async def bench(mesh: Mesh, tmp_path: Path) -> AsyncIterator[Bench]:  # noqa: F8
             catalog=CatalogClient.for_attempt(cataloguing),
             transfers=transfers,
             cache=ContentCache(tmp_path / "cache", transfers, budget_bytes=10**9),
-            launch=launch,
+            launch={Recipe.QLORA: launch},
             jobs_folder=tmp_path / "jobs",
             limits=LIMITS,
             threads=1,

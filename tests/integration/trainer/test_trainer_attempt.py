@@ -14,7 +14,7 @@ from reeltune.scheduler.v1 import attempt_service_pb2, training_job_pb2
 from meshkit.testing import assert_eventually
 from tests.integration.trainer.conftest import Bench
 from tests.rpc.trainer.mesh_doubles import JOB
-from trainer_svc.domain.attempt import FailReason
+from trainer_svc.domain.attempt import FailReason, Recipe
 from trainer_svc.domain.errors import CallRefusedError
 from trainer_svc.usecases.run_attempt import run_attempt
 
@@ -293,7 +293,7 @@ async def test_a_trainers_own_fault_ends_the_attempt_and_not_the_trainer(bench: 
     async def broken(folder):
         raise RuntimeError("a bug")
 
-    tools = replace(bench.tools, launch=broken)
+    tools = replace(bench.tools, launch={Recipe.QLORA: broken})
     await run_attempt(await bench.claim(), tools)
 
     assert reason(bench) == FailReason.INTERNAL

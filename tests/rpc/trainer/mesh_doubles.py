@@ -135,7 +135,8 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
     checkpoints: dict[str, attempt_service_pb2.Checkpoint] = field(default_factory=dict)
     is_fenced: bool = False
     orders: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set: every attached attempt is told to stop."""
+    """Set: every attached attempt gets `order`."""
+    order: attempt_service_pb2.Order.ValueType = attempt_service_pb2.ORDER_STOP
     is_away: bool = False
     refused_checkpoints: int = 0
     """So many commits of checkpoints fail as if the object store were away."""
@@ -221,7 +222,7 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
         answers.put_nowait(self._answer(recorded))
 
     def _answer(self, recorded) -> attempt_service_pb2.AttachResponse:
-        order = attempt_service_pb2.ORDER_STOP if self.orders.is_set() else attempt_service_pb2.ORDER_UNSPECIFIED
+        order = self.order if self.orders.is_set() else attempt_service_pb2.ORDER_UNSPECIFIED
         return attempt_service_pb2.AttachResponse(acknowledged_report=max(recorded, default=0), order=order)
 
     async def PrepareFiles(self, request, context):
