@@ -15,7 +15,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Reeltune needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 
-# The stamps: `local` is what a user runs, `dev` adds what the tests and tools need.
+# The stamps: `local` is what a user runs, `dev` adds what the tests and tools need, `bench` what the benchmarks compare with.
 $(VENV)/.local: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Reeltune into $(VENV) (several GB with PyTorch; a few minutes the first time) ..."
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
@@ -25,6 +25,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Reeltune and its development tools into $(VENV) (several GB with PyTorch; a few minutes the first time) ..."
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.local
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
+	@echo "Installing what the benchmarks compare with into $(VENV) ..."
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
 
 tools/ts/node_modules/.package-lock.json: tools/ts/package-lock.json | $(VENV)/.dev
 	@npm --prefix tools/ts ci --no-audit --no-fund --silent
@@ -61,10 +66,10 @@ gen-check: gen ## Fail when gen/ is not what proto/ generates
 	@git diff --exit-code --stat gen || { echo "gen/ is stale: run 'make gen' and commit the result."; exit 1; }
 	@test -z "$$(git ls-files --others --exclude-standard gen)" || { echo "gen/ has files that are not committed:"; git ls-files --others --exclude-standard gen; exit 1; }
 
-bench: $(VENV)/.dev ## Run the benchmarks (NAME=rpc_edge for one) and write docs/benchmarks.md
+bench: $(VENV)/.bench ## Run the benchmarks (NAME=rpc_edge for one) and write docs/benchmarks.md
 	@python -m benchmarks $(NAME)
 
-constraints: $(VENV)/.dev ## Record the installed versions as the tested set
+constraints: $(VENV)/.bench ## Record the installed versions as the tested set
 	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sort -f; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## Remove what the targets made, the virtual environment included

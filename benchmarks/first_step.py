@@ -8,23 +8,20 @@ start of its process to its first step: what no orchestration can go below. Part
 from __future__ import annotations
 
 import asyncio
-import secrets
 import statistics
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reeltune.catalog.v1 import dataset_service_pb2, model_service_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as parameters_pb2
 from reeltune.scheduler.v1 import training_service_pb2
 
+from benchmarks.mesh_material import bench_mesh
 from benchmarks.report import Result, print_result
 from reeltune_cli.client.connection import Client
-from reeltune_cli.client.upload import upload_folder
-from reeltune_cli.client.watch import watch_dataset, watch_job, watch_model
-from reeltune_cli.stack.background import background_mesh
+from reeltune_cli.client.watch import watch_job
 
 PAIRS = 3
 CLIPS = 48
@@ -36,14 +33,14 @@ Seconds = dict[str, float]
 async def main() -> None:
     with TemporaryDirectory() as folder:
         work = Path(folder)
-        model, dataset = work / "model", work / "dataset"
-        await _python("-m", "benchmarks.tiny_material", str(model), str(dataset), str(CLIPS))
-        async with background_mesh(work / "home") as endpoint, Client(endpoint) as client:
-            await client.session.sign_up("bench", "bench@example.com", secrets.token_urlsafe(24))
-            ids = await _register(client, model, dataset)
-            await job_seconds(client, *ids)  # warms the trainer's caches
+        async with bench_mesh(work, clips=CLIPS) as mesh:
+            ids = mesh.model_id, mesh.dataset_id
+            await job_seconds(mesh.client, *ids)  # warms the trainer's caches
             pairs = [
-                (await job_seconds(client, *ids), await bare_seconds(model, dataset, work / f"out{number}"))
+                (
+                    await job_seconds(mesh.client, *ids),
+                    await bare_seconds(work / "model", work / "dataset", work / f"out{number}"),
+                )
                 for number in range(PAIRS)
             ]
     ratios = [ours["first_step"] / bare for ours, bare in pairs]
@@ -120,30 +117,6 @@ async def bare_seconds(model: Path, dataset: Path, out: Path) -> float:
     if await process.wait() or first_step is None:
         sys.exit("the bare training failed")
     return first_step
-
-
-async def _register(client: Client, model: Path, dataset: Path) -> tuple[str, str]:
-    created = await client.models.CreateModel(model_service_pb2.CreateModelRequest(name="bench"))
-    model_id = created.model.id
-    await upload_folder(client, model_id, model)
-    await client.models.ValidateModel(model_service_pb2.ValidateModelRequest(model_id=model_id))
-    async for _ in watch_model(client, model_id):
-        pass
-    (dataset / "rows.jsonl").rename(dataset.parent / "rows.jsonl")
-    made = await client.datasets.CreateDataset(dataset_service_pb2.CreateDatasetRequest(name="bench"))
-    dataset_id = made.dataset.id
-    await upload_folder(client, dataset_id, dataset)
-    (dataset.parent / "rows.jsonl").rename(dataset / "rows.jsonl")
-    await client.datasets.ValidateDataset(dataset_service_pb2.ValidateDatasetRequest(dataset_id=dataset_id))
-    async for _ in watch_dataset(client, dataset_id):
-        pass
-    return model_id, dataset_id
-
-
-async def _python(*arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments)
-    if await process.wait():
-        sys.exit(f"{' '.join(arguments[:2])} failed")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ import asyncio
 import secrets
 import statistics
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from tempfile import TemporaryDirectory
 import grpc
 from reeltune.auth.v1 import auth_service_pb2, session_pb2, user_service_pb2
 
+from benchmarks.load import Call, load_figures, put_load
 from benchmarks.report import Result, print_result
 from meshkit.auth.tokens import TokenSigner, generate_private_key, public_jwk
 from meshkit.embedded import EnvoyServer
@@ -36,7 +36,6 @@ SECONDS = 4.0
 ROUNDS = 5
 GOAL = 0.5
 RPC = "/reeltune.auth.v1.UserService/GetMe"
-Call = Callable[[], Awaitable[object]]
 
 
 async def main() -> None:
@@ -50,48 +49,17 @@ async def main() -> None:
             "get_me": await stack.enter_async_context(get_me_call(work / "home")),
         }
         for call in calls.values():
-            await load(call, 1.0)
-        rounds = [{name: await load(call, SECONDS) for name, call in calls.items()} for _ in range(ROUNDS)]
+            await put_load([call] * CALLERS, 1.0)
+        rounds = [
+            {name: await put_load([call] * CALLERS, SECONDS) for name, call in calls.items()} for _ in range(ROUNDS)
+        ]
     ratios = [each["edge"].rate / each["bare"].rate for each in rounds]
-    figures = {
-        f"{name}_{figure}": statistics.median(value(each[name]) for each in rounds)
-        for name in calls
-        for figure, value in Round.FIGURES.items()
-    }
+    figures: dict[str, float] = {}
+    for name in calls:
+        figures |= load_figures(name, "rpcs", [each[name] for each in rounds])
     whole = statistics.median(each["get_me"].rate / each["bare"].rate for each in rounds)
     spread = {"lowest_ratio": min(ratios), "highest_ratio": max(ratios), "get_me_to_bare_ratio": whole}
     print_result(Result("rpc_edge", statistics.median(ratios), GOAL, higher_is_better=True, figures=figures | spread))
-
-
-class Round:
-    """What one stretch of load saw."""
-
-    def __init__(self, seconds: float, latencies: list[float]) -> None:
-        latencies.sort()
-        self.rate = len(latencies) / seconds
-        self.p50 = latencies[len(latencies) // 2]
-        self.p99 = latencies[len(latencies) * 99 // 100]
-
-    FIGURES: dict[str, Callable[[Round], float]] = {  # noqa: RUF012 - never changed
-        "rpcs_per_second": lambda each: each.rate,
-        "p50_milliseconds": lambda each: each.p50 * 1e3,
-        "p99_milliseconds": lambda each: each.p99 * 1e3,
-    }
-
-
-async def load(call: Call, seconds: float) -> Round:
-    """CALLERS callers, each with one call in flight, for so long."""
-    latencies: list[float] = []
-    began = time.perf_counter()
-    end = began + seconds
-
-    async def caller() -> None:
-        while (start := time.perf_counter()) < end:
-            await call()
-            latencies.append(time.perf_counter() - start)
-
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return Round(time.perf_counter() - began, latencies)
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""What the benchmarks compare with: the classic way of doing the same."""
