@@ -33,7 +33,13 @@ class ChangeFeed:
         while True:
             try:
                 await self._listen()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 structlog.get_logger().warning("change_feed.lost", error=type(error).__name__)
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
