@@ -1,7 +1,9 @@
-"""One mesh for all kills: it must survive each of them. Leases are short, so that nobody waits for half a minute."""
+"""The meshes that things are done to: one of `reeltune up`, and one of several replicas. They must survive it all."""
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -13,7 +15,9 @@ from reeltune_cli.client import Client
 from tests.e2e.conftest import skip_without_servers
 from tests.e2e.running_mesh import RunningMesh, running_mesh
 from tests.e2e.trained_job import new_owner
-from tests.e2e.training_material import make_material, register_dataset, register_model
+from tests.e2e.training_material import Material, make_material, register_dataset, register_model
+from tests.faults.fault_mesh import FaultMesh, running_fault_mesh
+from tests.faults.mesh_user import MeshUser, signed_up
 
 LEASE_SECONDS = 10.0
 """Longer than a service takes to start again, also on a busy machine."""
@@ -36,13 +40,60 @@ class Workplace:
     dataset_id: str
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def workplace(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workplace]:
-    """The mesh that processes are killed in."""
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """A tiny model and a few clips."""
     skip_without_servers()
-    material = make_material(tmp_path_factory.mktemp("material"))
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def workplace(tmp_path_factory: pytest.TempPathFactory, material: Material) -> AsyncIterator[Workplace]:
+    """The mesh that processes are killed in."""
     async with running_mesh(tmp_path_factory.mktemp("faults"), settings=SETTINGS) as mesh, new_owner(mesh) as owner:
         model = await register_model(owner.client, material.model)
         dataset = await register_dataset(owner.client, material.dataset)
         assert (model.state, dataset.state) == (model_pb2.MODEL_STATE_READY, dataset_pb2.DATASET_STATE_READY)
         yield Workplace(mesh, owner.client, model.id, dataset.id)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def large_mesh(
+    tmp_path_factory: pytest.TempPathFactory, material: Material
+) -> AsyncIterator[tuple[FaultMesh, MeshUser]]:
+    """A mesh of several schedulers and trainers, and its first user. Tests take `mesh` and `user`."""
+    async with running_fault_mesh(tmp_path_factory.mktemp("large")) as mesh, signed_up(mesh, material) as user:
+        yield mesh, user
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def mesh(large_mesh: tuple[FaultMesh, MeshUser]) -> AsyncIterator[FaultMesh]:
+    """The large mesh, whole before and after."""
+    await large_mesh[0].heal()
+    yield large_mesh[0]
+    await large_mesh[0].heal()
+
+
+@pytest.fixture
+def user(large_mesh: tuple[FaultMesh, MeshUser]) -> MeshUser:
+    """A user of the large mesh."""
+    return large_mesh[1]
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """What chance begins with: printed, and given again by REELTUNE_FAULT_SEED."""
+    chosen = int(os.environ.get("REELTUNE_FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
+    said = f"seed {chosen}: REELTUNE_FAULT_SEED={chosen} pytest {request.node.nodeid}"
+    # Printed whether or not the test passes: whoever wonders later can have the very same run.
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.write_line(f"\n{said}")
+    request.node.add_report_section("setup", "seed", said)
+    return chosen
+
+
+@pytest.fixture
+def dice(seed: int) -> random.Random:
+    """Chance."""
+    return random.Random(seed)
