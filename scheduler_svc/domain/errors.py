@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 
 class SchedulerError(Exception):
@@ -75,6 +76,35 @@ class DeviceUnfit(SchedulerError):
         super().__init__(f"no trainer of class {device_class} can do it: {problem}")
         self.device_class = device_class
         self.problem = problem
+
+
+class RecipeUnavailable(SchedulerError):
+    """No trainer that is there offers the recipe, and none can be expected to."""
+
+    def __init__(self, recipe: str) -> None:
+        super().__init__(f"no trainer offers {recipe}")
+        self.recipe = recipe
+
+
+class QuotaExceeded(SchedulerError):
+    """The user has as much as their quota allows."""
+
+    def __init__(self, limit_name: str, limit: int, used: int, retry_after: timedelta | None = None) -> None:
+        super().__init__(f"{limit_name}: {used} of {limit} used")
+        self.limit_name = limit_name
+        self.limit = limit
+        self.used = used
+        self.retry_after = retry_after
+        """When there will probably be room again; None when that cannot be known."""
+
+
+class EtagMismatch(SchedulerError):
+    """Somebody has changed it since the caller read it."""
+
+    def __init__(self, etag: str, current: str) -> None:
+        super().__init__(f"etag {etag} is not the current {current}")
+        self.etag = etag
+        self.current = current
 
 
 class InvalidField(SchedulerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,6 +55,8 @@ class AttemptStore:
         self._pool = pool
         self._sql = queries
         self._lease = lease
+        # Turns are given by the database; who waits for one need not hold a connection meanwhile.
+        self._claim_turn = asyncio.Lock()
 
     async def claim(self, worker_id: WorkerId) -> Job | None:
         """Gives the worker the next job that fits it, under a new attempt and a lease; None when none waits.
@@ -61,18 +64,21 @@ class AttemptStore:
         Raises:
             WorkerNotFound: the worker is not registered (any more).
         """
-        worker = await self._pool.fetchrow(self._sql.touch_worker, worker_id)
-        if worker is None:
+        knock = await self._pool.fetchrow(self._sql.knock, worker_id)
+        if knock is None:
             raise WorkerNotFound(worker_id)
-        async with transaction(self._pool) as connection:
-            row = await connection.fetchrow(
-                self._sql.lock_next_job, worker_id, worker["device_class"], worker["can_train_4bit"]
-            )
-            if row is None:
+        # Idle trainers ask all the time: they wait for nobody's turn when there is nothing to claim.
+        if not knock["has_work"]:
+            return None
+        async with self._claim_turn, transaction(self._pool) as connection:
+            await connection.execute(self._sql.take_claim_turn)
+            locked = await self._lock_next_job(connection, worker_id)
+            if locked is None:
                 return None
             change = Change(JobState.STARTING, Actor.TRAINER, worker_id=worker_id, lease=self._lease)
-            job = await change_state(connection, self._sql, locked_job_from_row(row), change)
+            job = await change_state(connection, self._sql, locked, change)
             await connection.execute(self._sql.insert_attempt, job.id, job.attempt, worker_id)
+            await connection.execute(self._sql.mark_served, job.owner_id)
             await failpoint("claim.before_commit")
             return job
 
@@ -216,6 +222,18 @@ class AttemptStore:
             job = await change_state(connection, self._sql, locked, change)
             await close_failed_attempt(connection, self._sql, key, reason, Actor.TRAINER)
             return job.state
+
+    async def _lock_next_job(self, connection: Connection, worker_id: WorkerId) -> LockedJob | None:
+        passed: list[str] = []
+        while True:
+            chosen = await connection.fetchval(self._sql.choose_next_job, worker_id, self._lease, passed)
+            if chosen is None:
+                return None
+            row = await connection.fetchrow(self._sql.lock_chosen_job, chosen)
+            if row is not None:
+                return locked_job_from_row(row)
+            # Its owner stops, pauses or changes it right now: whoever is slow at that holds nobody else up.
+            passed.append(chosen)
 
     async def _lock(self, connection: Connection, key: AttemptKey) -> LockedJob:
         return _checked(await connection.fetchrow(self._sql.lock_job, key.job_id), key)

@@ -1,30 +1,22 @@
--- name: lock_next_job
--- Locks the queued job that a worker should take: of the owner with the fewest running jobs, the oldest; others' locks are passed by.
-WITH running AS (
-    SELECT owner_id, count(*) AS jobs FROM jobs WHERE state IN ('STARTING', 'RUNNING', 'STOPPING') GROUP BY owner_id
-)
-SELECT job.*, false AS lease_expired, false AS grace_spent
-FROM jobs AS job LEFT JOIN running USING (owner_id)
-WHERE job.state = 'QUEUED'
-    AND job.not_before <= clock_timestamp()
-    AND job.device_class IN ('ANY', $2)
-    AND ($3 OR NOT job.needs_4bit)
-    AND NOT EXISTS (
-        SELECT FROM attempts AS tried
-        WHERE tried.job_id = job.id AND tried.worker_id = $1 AND tried.outcome = 'DEVICE_UNFIT'
-    )
-ORDER BY coalesce(running.jobs, 0), job.create_time, job.id
-LIMIT 1
-FOR UPDATE OF job SKIP LOCKED
-
 -- name: insert_attempt
--- Opens an attempt.
-INSERT INTO attempts (job_id, attempt, worker_id, create_time) VALUES ($1, $2, $3, clock_timestamp())
+-- Opens an attempt; from now on it uses devices.
+WITH opened AS (
+    INSERT INTO attempts (job_id, attempt, worker_id, create_time) VALUES ($1, $2, $3, clock_timestamp())
+    RETURNING job_id, attempt, create_time
+)
+INSERT INTO device_usage (job_id, attempt, owner_id, recipe, device_count, start_time)
+SELECT job_id, opened.attempt, jobs.owner_id, jobs.recipe, jobs.device_count, opened.create_time
+FROM opened JOIN jobs ON jobs.id = opened.job_id
 
 -- name: end_attempt
--- Closes an attempt.
-UPDATE attempts SET end_time = clock_timestamp(), outcome = $3, ended_by = $4
-WHERE job_id = $1 AND attempt = $2 AND end_time IS NULL
+-- Closes an attempt; it uses no devices any more.
+WITH ended AS (
+    UPDATE attempts SET end_time = clock_timestamp(), outcome = $3, ended_by = $4
+    WHERE job_id = $1 AND attempt = $2 AND end_time IS NULL
+    RETURNING job_id, attempt, end_time
+)
+UPDATE device_usage SET end_time = ended.end_time
+FROM ended WHERE device_usage.job_id = ended.job_id AND device_usage.attempt = ended.attempt
 
 -- name: select_attempt
 -- How an attempt stands, its job's present state and attempt included.

@@ -9,10 +9,6 @@ ON CONFLICT (id) DO UPDATE SET
     device = excluded.device, version = excluded.version, device_count = excluded.device_count,
     memory_bytes = excluded.memory_bytes, recipes = excluded.recipes, heartbeat_time = excluded.heartbeat_time
 
--- name: touch_worker
--- Marks a worker as heard of and says what it can do; nothing when it is not registered.
-UPDATE workers SET heartbeat_time = clock_timestamp() WHERE id = $1 RETURNING device_class, can_train_4bit
-
 -- name: list_workers
 -- A page of workers by name, after the position ($1, $2), with the jobs that they train.
 SELECT workers.*,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from datetime import timedelta
@@ -22,6 +23,7 @@ from scheduler_svc.store import load_queries
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.queue_store import QueueStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.worker_store import WorkerStore
@@ -51,17 +53,24 @@ class Stores:
         self.leases = LeaseStore(self.pool, queries)
         self.outbox = OutboxStore(self.pool, queries)
         self.garbage = GarbageStore(self.pool, queries)
+        self.queue = QueueStore(self.pool, queries, self.lease)
 
     async def submit(self, owner_id: UserId = OWNER, **fields: Any) -> Job:
         """Submits a job."""
         return await self.jobs.submit(submission(owner_id, **fields), None)
 
-    async def worker(self, device_class: str = "CPU", *, can_train_4bit: bool = True) -> WorkerId:
+    async def worker(
+        self,
+        device_class: str = "CPU",
+        *,
+        can_train_4bit: bool = True,
+        recipes: Sequence[Recipe] = (Recipe.QLORA,),
+        **device: Any,
+    ) -> WorkerId:
         """Registers a worker."""
         worker_id = WorkerId(new_id("wrk"))
-        await self.workers.register(
-            worker_id, "w", Device(DeviceClass(device_class), can_train_4bit=can_train_4bit), "1", [Recipe.QLORA]
-        )
+        found = Device(DeviceClass(device_class), can_train_4bit=can_train_4bit, **device)
+        await self.workers.register(worker_id, "w", found, "1", recipes)
         return worker_id
 
     async def claimed(self, worker_id: WorkerId | None = None) -> AttemptKey:

@@ -1,0 +1,69 @@
+-- name: select_quotas
+-- The limits that hold for users, in order of user id, and what counts against them.
+SELECT asked.user_id,
+    own.user_id IS NULL AND asked.user_id <> 'default' AS is_default,
+    coalesce(own.running_jobs, everybody.running_jobs) AS running_jobs,
+    coalesce(own.queued_jobs, everybody.queued_jobs) AS queued_jobs,
+    coalesce(own.device_hours_per_day, everybody.device_hours_per_day) AS device_hours_per_day,
+    coalesce(own.storage_bytes, everybody.storage_bytes) AS storage_bytes,
+    coalesce(own.revision, 0) AS revision,
+    own.update_time,
+    (
+        SELECT count(*) FROM jobs
+        WHERE jobs.owner_id = asked.user_id AND jobs.state IN ('STARTING', 'RUNNING', 'STOPPING')
+    ) AS running_now,
+    (SELECT count(*) FROM jobs WHERE jobs.owner_id = asked.user_id AND jobs.state = 'QUEUED') AS queued_now,
+    device_hours(asked.user_id) AS device_hours_now,
+    coalesce((SELECT size_bytes FROM owner_storage WHERE owner_id = asked.user_id), 0) AS stored_now
+FROM unnest($1::text[]) AS asked (user_id)
+LEFT JOIN quotas AS own ON own.user_id = asked.user_id
+LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+ORDER BY asked.user_id
+
+-- name: list_quota_users
+-- A page of users whose quota was set, by id, after the position $1.
+SELECT user_id FROM quotas WHERE $1::text IS NULL OR user_id > $1 ORDER BY user_id LIMIT $2
+
+-- name: list_device_time
+-- The attempts that count against the device hours of owners.
+SELECT owner_id, start_time, end_time, device_count
+FROM device_usage
+WHERE owner_id = ANY ($1::text[]) AND (end_time IS NULL OR end_time > clock_timestamp() - interval '24 h')
+
+-- name: take_quota_turn
+-- Changes of quotas are made one after the other.
+SELECT pg_advisory_xact_lock(hashtext('scheduler.quotas'))
+
+-- name: upsert_quota
+-- Sets a user's limits.
+INSERT INTO quotas (user_id, running_jobs, queued_jobs, device_hours_per_day, storage_bytes, update_time)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+ON CONFLICT (user_id) DO UPDATE SET
+    running_jobs = excluded.running_jobs, queued_jobs = excluded.queued_jobs,
+    device_hours_per_day = excluded.device_hours_per_day, storage_bytes = excluded.storage_bytes,
+    revision = quotas.revision + 1, update_time = excluded.update_time
+RETURNING *, false AS is_default
+
+-- name: select_submission_limits
+-- What a user may have waiting and stored, and what is stored.
+SELECT coalesce(own.queued_jobs, everybody.queued_jobs) AS queued_jobs,
+    coalesce(own.storage_bytes, everybody.storage_bytes) AS storage_bytes,
+    coalesce((SELECT size_bytes FROM owner_storage WHERE owner_id = asked.user_id), 0) AS stored_now
+FROM (SELECT $1::text AS user_id) AS asked
+LEFT JOIN quotas AS own ON own.user_id = asked.user_id
+LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+
+-- name: take_submission_turn
+-- Submissions of a user with a limit are made one after the other, on whatever replica.
+SELECT pg_advisory_xact_lock(hashtext('scheduler.submit'), hashtext($1::text))
+
+-- name: count_queued
+-- Counts what a user has waiting.
+SELECT count(*) FROM jobs WHERE owner_id = $1 AND state = 'QUEUED'
+
+-- name: delete_old_device_usage
+-- Forgets attempts that count against nothing any more and say little about the next ones.
+DELETE FROM device_usage
+WHERE (job_id, attempt) IN (
+    SELECT job_id, attempt FROM device_usage WHERE end_time < clock_timestamp() - $1::interval LIMIT 10000
+)
