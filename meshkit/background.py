@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 import structlog
+
+_UNHEARD_SECONDS = 2.0
+"""What ends in the background takes less than that to clear up after itself."""
 
 
 class Background:
@@ -47,12 +50,17 @@ class Background:
     async def stop(self) -> None:
         """Cancels all tasks and waits for them."""
         self.stopping.set()
-        await self._cancel(list(self._tasks))
+        pending = set(self._tasks)
+        while pending:
+            await self._cancel(pending, timeout=_UNHEARD_SECONDS)
+            # A library may have kept the cancellation to itself (see `meshkit.cancellation`): it is said again.
+            pending = {task for task in pending if not task.done()}
 
-    async def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
+    async def _cancel(self, tasks: Collection[asyncio.Task[Any]], *, timeout: float | None = None) -> None:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
 
     def _on_done(self, task: asyncio.Task[Any], may_finish: bool) -> None:
         self._tasks.pop(task, None)

@@ -21,6 +21,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
+from meshkit.cancellation import heard
 from meshkit.jetstream.connection import JetStream, NatsUnavailable
 
 _TROUBLE = (nats.errors.Error, ConnectionError, TimeoutError)
@@ -46,7 +47,7 @@ class Delivery:
             NatsUnavailable: no confirmation; the message may be delivered again.
         """
         try:
-            await self._message.ack_sync(timeout=5)
+            await heard(self._message.ack_sync(timeout=5))
         except _TROUBLE as error:
             raise NatsUnavailable(f"the acknowledgement was not confirmed: {type(error).__name__}") from error
 
@@ -57,7 +58,7 @@ class Delivery:
             NatsUnavailable: the connection is gone; the message is delivered again when its acknowledgement is overdue.
         """
         try:
-            await self._message.nak(delay=delay_seconds)
+            await heard(self._message.nak(delay=delay_seconds))
         except _TROUBLE as error:
             raise NatsUnavailable(f"the message could not be given back: {type(error).__name__}") from error
 
@@ -85,9 +86,9 @@ async def ensure_work_queue(
     context = jetstream.context()
     try:
         try:
-            await context.add_stream(config)
+            await heard(context.add_stream(config))
         except nats.js.errors.BadRequestError:  # exists with another configuration
-            await context.update_stream(config)
+            await heard(context.update_stream(config))
     except _TROUBLE as error:
         raise NatsUnavailable(f"stream {stream} could not be made: {error!r}") from error
 
@@ -110,7 +111,7 @@ async def ensure_consumer(
         max_deliver=-1,
     )
     try:
-        await jetstream.context().add_consumer(stream, config)
+        await heard(jetstream.context().add_consumer(stream, config))
     except _TROUBLE as error:
         raise NatsUnavailable(f"consumer {durable} could not be made: {error!r}") from error
 
@@ -124,7 +125,7 @@ async def publish(jetstream: JetStream, subject: str, payload: bytes, *, msg_id:
         NatsUnavailable: no confirmation, or the queue is full; the message may or may not be there.
     """
     try:
-        await jetstream.context().publish(subject, payload, headers={Header.MSG_ID: msg_id})
+        await heard(jetstream.context().publish(subject, payload, headers={Header.MSG_ID: msg_id}))
     except _TROUBLE as error:
         raise NatsUnavailable(f"publishing to {subject} was not confirmed: {error!r}") from error
 
@@ -145,10 +146,10 @@ async def pull(
             try:
                 if subscription is None or generation != jetstream.generation:
                     generation = jetstream.generation
-                    subscription = await jetstream.context().pull_subscribe_bind(durable, stream)
+                    subscription = await heard(jetstream.context().pull_subscribe_bind(durable, stream))
                 # Twice the time on this side: the server's own expiry comes first as long as there is a server.
                 async with asyncio.timeout(timeout_seconds * 2):
-                    messages = await subscription.fetch(1, timeout=timeout_seconds)
+                    messages = await heard(subscription.fetch(1, timeout=timeout_seconds))
             except nats.errors.TimeoutError:
                 continue
             except (*_TROUBLE, NatsUnavailable) as error:
