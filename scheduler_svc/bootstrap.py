@@ -36,6 +36,7 @@ from scheduler_svc.store import MIGRATIONS, SCHEMA, load_queries
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.metric_store import MetricStore
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
@@ -83,6 +84,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         jobs=jobs,
         requests=requests,
         events=events,
+        metrics=MetricStore(pool, queries),
         workers=workers,
         catalog=await _open_catalog(settings, runtime),
         files=files,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from reeltune.scheduler.v1 import (
     artifact_pb2,
     job_event_pb2,
+    metric_series_pb2,
     recipe_pb2,
     training_history_pb2,
     training_job_pb2,
@@ -26,6 +28,7 @@ from scheduler_svc.domain.events import (
 )
 from scheduler_svc.domain.files import Artifact, FileSet, StoredFile
 from scheduler_svc.domain.job import DeviceClass, Job, JobFilter, JobState, Progress, Recipe, StateReason
+from scheduler_svc.domain.metric_buckets import Summary
 from scheduler_svc.domain.worker import Device, Worker
 from scheduler_svc.rpc.parameters_convert import parameters_to_proto
 
@@ -144,6 +147,25 @@ def event_to_proto(event: JobEvent) -> job_event_pb2.JobEvent:
         case CheckpointSaved(step, size_bytes):
             message.checkpoint.CopyFrom(job_event_pb2.CheckpointSaved(step=step, size_bytes=size_bytes))
     return message
+
+
+def series_to_proto(name: str, buckets: Iterable[Summary]) -> metric_series_pb2.MetricSeries:
+    """Returns one metric in buckets."""
+    return metric_series_pb2.MetricSeries(
+        name=name,
+        buckets=[
+            metric_series_pb2.MetricBucket(
+                first_step=bucket.first_step,
+                last_step=bucket.last_step,
+                min=bucket.least,
+                max=bucket.greatest,
+                last=bucket.last,
+                count=bucket.count,
+                nan_count=bucket.nan_count,
+            )
+            for bucket in buckets
+        ],
+    )
 
 
 def watch_message_to_proto(message: WatchMessage) -> training_history_pb2.WatchTrainingJobResponse:

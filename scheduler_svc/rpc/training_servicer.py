@@ -17,6 +17,7 @@ from scheduler_svc.clients.attempt_files import URL_TTL, AttemptFiles
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.domain.events import JobEvent, LogLevel
 from scheduler_svc.domain.ids import JobId, UserId
+from scheduler_svc.domain.metric_buckets import MOST_ROWS
 from scheduler_svc.rpc.caller import Context, calling_user
 from scheduler_svc.rpc.convert import (
     artifact_to_proto,
@@ -26,11 +27,13 @@ from scheduler_svc.rpc.convert import (
     file_to_proto,
     filter_from_text,
     job_to_proto,
+    series_to_proto,
 )
 from scheduler_svc.rpc.parameters_convert import given_from_proto
 from scheduler_svc.rpc.request_keys import request_key
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.metric_store import MetricStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.job_feed import JobFeeds
@@ -48,6 +51,7 @@ class TrainingParts:
     jobs: JobStore
     requests: RequestStore
     events: EventStore
+    metrics: MetricStore
     workers: WorkerStore
     catalog: Catalog
     files: AttemptFiles
@@ -147,6 +151,11 @@ class TrainingServicer(TrainingServiceServicer):
         self, request: history_pb.ListMetricsRequest, context: Context
     ) -> history_pb.ListMetricsResponse:
         job_id = JobId(request.job_id)
+        if request.max_points:
+            await self._parts.jobs.get(job_id, calling_user())  # the caller's own, or not found
+            names = frozenset(request.names) or None
+            series = await self._parts.metrics.summarize(job_id, min(request.max_points, MOST_ROWS), names)
+            return history_pb.ListMetricsResponse(series=[series_to_proto(*each) for each in series.items()])
         points, token = await self._page(
             request, "metrics", lambda after, limit: self._parts.events.list_metrics(job_id, after, limit)
         )

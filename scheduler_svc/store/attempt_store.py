@@ -10,7 +10,7 @@ from datetime import timedelta
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.errors import StaleAttempt, WorkerNotFound
-from scheduler_svc.domain.events import CheckpointSaved, Report, digest_reports
+from scheduler_svc.domain.events import CheckpointSaved, MetricPoint, Report, digest_reports
 from scheduler_svc.domain.files import FileSet, attempt_prefixes
 from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
 from scheduler_svc.domain.job import ACTIVE_STATES, Job, JobState, Progress, StateReason
@@ -18,6 +18,7 @@ from scheduler_svc.domain.lifecycle import Actor
 from scheduler_svc.domain.retry import judge_failure
 from scheduler_svc.store.job_changes import Change, change_state, end_attempt, insert_events, notify_job
 from scheduler_svc.store.job_store import UPLOAD_MARGIN
+from scheduler_svc.store.metric_store import add_to_buckets
 from scheduler_svc.store.rows import (
     LockedJob,
     Row,
@@ -132,6 +133,8 @@ class AttemptStore:
             if digest.bodies:
                 first = row["sequence"] - count + 1
                 await insert_events(connection, self._sql, key.job_id, first, key.attempt, digest.bodies)
+                points = [body for body in digest.bodies if isinstance(body, MetricPoint)]
+                await add_to_buckets(connection, self._sql, key.job_id, points)
                 await notify_job(connection, self._sql, key.job_id, "event")
             if digest.last_number > recorded:
                 await connection.execute(self._sql.record_report, key.job_id, key.attempt, digest.last_number)

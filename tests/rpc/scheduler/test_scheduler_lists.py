@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import grpc
@@ -129,6 +130,40 @@ async def test_events_logs_and_metrics_page_by_sequence(user: User, trainer: Tra
         (history_pb.ListLogsRequest(job_id=job.id, page_token=first.next_page_token, min_level=3), training.ListLogs),
     ):
         assert (await failure_of(method(request, metadata=metadata))).reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_metrics_come_in_buckets_when_asked_for(user: User, new_user: NewUser, trainer: Trainer) -> None:
+    job = await user.create()
+    attempt = await trainer.must_claim()
+    async with attempt.attach() as stream:
+        await stream.started()
+        for step in range(1, 9):
+            number = await stream.metrics(step, loss=1 / step, **({"eval_loss": math.nan} if step == 8 else {}))
+        await stream.acked(number)
+
+    async def series(who: User = user, **fields: Any) -> Any:
+        request = history_pb.ListMetricsRequest(job_id=job.id, **fields)
+        return await who.training.ListMetrics(request, metadata=who.metadata)
+
+    answer = await series(max_points=3)
+    assert not answer.points
+    assert not answer.next_page_token
+    rare, loss = answer.series
+    assert (rare.name, loss.name) == ("eval_loss", "loss")
+    assert [(b.first_step, b.last_step, b.min, b.max, b.last, b.count, b.nan_count) for b in loss.buckets] == [
+        (1, 3, 1 / 3, 1, 1 / 3, 3, 0),
+        (4, 6, 1 / 6, 1 / 4, 1 / 6, 3, 0),
+        (7, 8, 1 / 8, 1 / 7, 1 / 8, 2, 0),
+    ]
+    (bucket,) = rare.buckets
+    assert (bucket.first_step, bucket.count, bucket.nan_count) == (8, 1, 1)
+    assert not bucket.HasField("min")
+    assert math.isnan(bucket.last)
+    assert [each.name for each in (await series(max_points=10**6, names=["loss", "x"])).series] == ["loss"]
+    assert [bucket.count for bucket in (await series(max_points=10**6)).series[1].buckets] == [1] * 8
+    token = (await series(page_size=2)).next_page_token
+    assert (await failure_of(series(max_points=5, page_token=token))).reason == "FIELD_INVALID"
+    assert (await failure_of(series(new_user(), max_points=5))).reason == "JOB_NOT_FOUND"
 
 
 async def test_workers_are_shown_to_all_and_their_jobs_to_admins(

@@ -26,11 +26,12 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from reeltune.scheduler.v1 import artifact_pb2 as reeltune_dot_scheduler_dot_v1_dot_artifact__pb2
 from reeltune.scheduler.v1 import job_event_pb2 as reeltune_dot_scheduler_dot_v1_dot_job__event__pb2
+from reeltune.scheduler.v1 import metric_series_pb2 as reeltune_dot_scheduler_dot_v1_dot_metric__series__pb2
 from reeltune.scheduler.v1 import queue_status_pb2 as reeltune_dot_scheduler_dot_v1_dot_queue__status__pb2
 from reeltune.scheduler.v1 import training_job_pb2 as reeltune_dot_scheduler_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,reeltune/scheduler/v1/training_history.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reeltune/scheduler/v1/artifact.proto\x1a%reeltune/scheduler/v1/job_event.proto\x1a(reeltune/scheduler/v1/queue_status.proto\x1a(reeltune/scheduler/v1/training_job.proto\"{\n\x17WatchTrainingJobRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\"\xb9\x02\n\x18WatchTrainingJobResponse\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12@\n\x08snapshot\x18\x02 \x01(\x0b\x32\".reeltune.scheduler.v1.TrainingJobH\x00R\x08snapshot\x12\x37\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventH\x00R\x05\x65vent\x12@\n\theartbeat\x18\x04 \x01(\x0b\x32 .reeltune.scheduler.v1.HeartbeatH\x00R\theartbeat\x12:\n\x05queue\x18\x05 \x01(\x0b\x32\".reeltune.scheduler.v1.QueueStatusH\x00R\x05queueB\x08\n\x06update\"D\n\tHeartbeat\x12\x37\n\tsend_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sendTime\"\x94\x01\n\x11ListEventsRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"u\n\x12ListEventsResponse\x12\x37\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xda\x01\n\x0fListLogsRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x46\n\tmin_level\x18\x04 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.LogLevelB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08minLevel\"q\n\x10ListLogsResponse\x12\x35\n\x05lines\x18\x01 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventR\x05lines\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x95\x01\n\x12ListMetricsRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"v\n\x13ListMetricsResponse\x12\x37\n\x06points\x18\x01 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventR\x06points\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"F\n\x12GetArtifactRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\"R\n\x13GetArtifactResponse\x12;\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1f.reeltune.scheduler.v1.ArtifactR\x08\x61rtifact\"K\n\x17\x44ownloadArtifactRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\"\xd8\x01\n\x18\x44ownloadArtifactResponse\x12=\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1f.reeltune.scheduler.v1.ArtifactH\x00R\x08\x61rtifact\x12\x39\n\x04\x66ile\x18\x02 \x01(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileH\x00R\x04\x66ile\x12\x16\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00R\x05\x63hunk\x12\x1f\n\nend_digest\x18\x04 \x01(\tH\x00R\tendDigestB\t\n\x07payloadb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,reeltune/scheduler/v1/training_history.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reeltune/scheduler/v1/artifact.proto\x1a%reeltune/scheduler/v1/job_event.proto\x1a)reeltune/scheduler/v1/metric_series.proto\x1a(reeltune/scheduler/v1/queue_status.proto\x1a(reeltune/scheduler/v1/training_job.proto\"{\n\x17WatchTrainingJobRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\"\xb9\x02\n\x18WatchTrainingJobResponse\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12@\n\x08snapshot\x18\x02 \x01(\x0b\x32\".reeltune.scheduler.v1.TrainingJobH\x00R\x08snapshot\x12\x37\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventH\x00R\x05\x65vent\x12@\n\theartbeat\x18\x04 \x01(\x0b\x32 .reeltune.scheduler.v1.HeartbeatH\x00R\theartbeat\x12:\n\x05queue\x18\x05 \x01(\x0b\x32\".reeltune.scheduler.v1.QueueStatusH\x00R\x05queueB\x08\n\x06update\"D\n\tHeartbeat\x12\x37\n\tsend_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sendTime\"\x94\x01\n\x11ListEventsRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"u\n\x12ListEventsResponse\x12\x37\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xda\x01\n\x0fListLogsRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x46\n\tmin_level\x18\x04 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.LogLevelB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08minLevel\"q\n\x10ListLogsResponse\x12\x35\n\x05lines\x18\x01 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventR\x05lines\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfd\x02\n\x12ListMetricsRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12&\n\nmax_points\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\tmaxPoints\x12$\n\x05names\x18\x05 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10@\"\x04r\x02\x18\x64R\x05names:\x97\x01\xbaH\x93\x01\x1a\x90\x01\n\x1clist_metrics.pages_or_series\x12\x41page_token belongs to pages of points: leave it or max_points out\x1a-this.max_points == 0 || this.page_token == \'\'\"\xb3\x01\n\x13ListMetricsResponse\x12\x37\n\x06points\x18\x01 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.JobEventR\x06points\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12;\n\x06series\x18\x03 \x03(\x0b\x32#.reeltune.scheduler.v1.MetricSeriesR\x06series\"F\n\x12GetArtifactRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\"R\n\x13GetArtifactResponse\x12;\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1f.reeltune.scheduler.v1.ArtifactR\x08\x61rtifact\"K\n\x17\x44ownloadArtifactRequest\x12\x30\n\x06job_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^job_[0-9A-Z]{26}$R\x05jobId\"\xd8\x01\n\x18\x44ownloadArtifactResponse\x12=\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1f.reeltune.scheduler.v1.ArtifactH\x00R\x08\x61rtifact\x12\x39\n\x04\x66ile\x18\x02 \x01(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileH\x00R\x04\x66ile\x12\x16\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00R\x05\x63hunk\x12\x1f\n\nend_digest\x18\x04 \x01(\tH\x00R\tendDigestB\t\n\x07payloadb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,34 +62,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMETRICSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTMETRICSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMETRICSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTMETRICSREQUEST'].fields_by_name['max_points']._loaded_options = None
+  _globals['_LISTMETRICSREQUEST'].fields_by_name['max_points']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTMETRICSREQUEST'].fields_by_name['names']._loaded_options = None
+  _globals['_LISTMETRICSREQUEST'].fields_by_name['names']._serialized_options = b'\272H\013\222\001\010\020@\"\004r\002\030d'
+  _globals['_LISTMETRICSREQUEST']._loaded_options = None
+  _globals['_LISTMETRICSREQUEST']._serialized_options = b'\272H\223\001\032\220\001\n\034list_metrics.pages_or_series\022Apage_token belongs to pages of points: leave it or max_points out\032-this.max_points == 0 || this.page_token == \'\''
   _globals['_GETARTIFACTREQUEST'].fields_by_name['job_id']._loaded_options = None
   _globals['_GETARTIFACTREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\026r\0242\022^job_[0-9A-Z]{26}$'
   _globals['_DOWNLOADARTIFACTREQUEST'].fields_by_name['job_id']._loaded_options = None
   _globals['_DOWNLOADARTIFACTREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\026r\0242\022^job_[0-9A-Z]{26}$'
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=294
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=417
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=420
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=733
-  _globals['_HEARTBEAT']._serialized_start=735
-  _globals['_HEARTBEAT']._serialized_end=803
-  _globals['_LISTEVENTSREQUEST']._serialized_start=806
-  _globals['_LISTEVENTSREQUEST']._serialized_end=954
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=956
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1073
-  _globals['_LISTLOGSREQUEST']._serialized_start=1076
-  _globals['_LISTLOGSREQUEST']._serialized_end=1294
-  _globals['_LISTLOGSRESPONSE']._serialized_start=1296
-  _globals['_LISTLOGSRESPONSE']._serialized_end=1409
-  _globals['_LISTMETRICSREQUEST']._serialized_start=1412
-  _globals['_LISTMETRICSREQUEST']._serialized_end=1561
-  _globals['_LISTMETRICSRESPONSE']._serialized_start=1563
-  _globals['_LISTMETRICSRESPONSE']._serialized_end=1681
-  _globals['_GETARTIFACTREQUEST']._serialized_start=1683
-  _globals['_GETARTIFACTREQUEST']._serialized_end=1753
-  _globals['_GETARTIFACTRESPONSE']._serialized_start=1755
-  _globals['_GETARTIFACTRESPONSE']._serialized_end=1837
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1839
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1914
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=1917
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=2133
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=337
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=460
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=463
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=776
+  _globals['_HEARTBEAT']._serialized_start=778
+  _globals['_HEARTBEAT']._serialized_end=846
+  _globals['_LISTEVENTSREQUEST']._serialized_start=849
+  _globals['_LISTEVENTSREQUEST']._serialized_end=997
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=999
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1116
+  _globals['_LISTLOGSREQUEST']._serialized_start=1119
+  _globals['_LISTLOGSREQUEST']._serialized_end=1337
+  _globals['_LISTLOGSRESPONSE']._serialized_start=1339
+  _globals['_LISTLOGSRESPONSE']._serialized_end=1452
+  _globals['_LISTMETRICSREQUEST']._serialized_start=1455
+  _globals['_LISTMETRICSREQUEST']._serialized_end=1836
+  _globals['_LISTMETRICSRESPONSE']._serialized_start=1839
+  _globals['_LISTMETRICSRESPONSE']._serialized_end=2018
+  _globals['_GETARTIFACTREQUEST']._serialized_start=2020
+  _globals['_GETARTIFACTREQUEST']._serialized_end=2090
+  _globals['_GETARTIFACTRESPONSE']._serialized_start=2092
+  _globals['_GETARTIFACTRESPONSE']._serialized_end=2174
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=2176
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=2251
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=2254
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=2470
 # @@protoc_insertion_point(module_scope)

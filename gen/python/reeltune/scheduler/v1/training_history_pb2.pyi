@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from reeltune.scheduler.v1 import artifact_pb2 as _artifact_pb2
 from reeltune.scheduler.v1 import job_event_pb2 as _job_event_pb2
+from reeltune.scheduler.v1 import metric_series_pb2 as _metric_series_pb2
 from reeltune.scheduler.v1 import queue_status_pb2 as _queue_status_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
@@ -243,29 +244,41 @@ Global___ListLogsResponse: _TypeAlias = ListLogsResponse  # noqa: Y015
 
 @_typing.final
 class ListMetricsRequest(_message.Message):
-    """Asks for a page of metrics."""
+    """Asks for a page of metrics, or with `max_points` for all of them in buckets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     page_size: _builtins.int
     """How many points at most: 1 to 1,000; larger is taken as 1,000, 0 as 100."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first page."""
+    max_points: _builtins.int
+    """Asks for `series` instead of pages: at most this many buckets of each metric over the whole job, 1 to 4,096; larger is taken as 4,096,
+    0 asks for pages. As long as a job has no more points than that, each is a bucket of its own.
+    """
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `max_points`: only these metrics; empty for all."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        max_points: _builtins.int = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "max_points", b"max_points", "names", b"names", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,27 +286,33 @@ Global___ListMetricsRequest: _TypeAlias = ListMetricsRequest  # noqa: Y015
 
 @_typing.final
 class ListMetricsResponse(_message.Message):
-    """Answers with a page of metrics."""
+    """Answers with a page of metrics, or with series."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POINTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Asks for the next page; empty on the last one."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[_job_event_pb2.JobEvent]:
         """The points of this page, as events of kind `metrics`."""
 
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[_metric_series_pb2.MetricSeries]:
+        """With `max_points`: all metrics by name, each in buckets; there are no points then."""
+
     def __init__(
         self,
         *,
         points: _abc.Iterable[_job_event_pb2.JobEvent] | None = ...,
         next_page_token: _builtins.str = ...,
+        series: _abc.Iterable[_metric_series_pb2.MetricSeries] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "points", b"points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "points", b"points", "series", b"series"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

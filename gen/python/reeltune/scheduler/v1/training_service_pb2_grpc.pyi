@@ -63,9 +63,9 @@ class TrainingServiceStub:
     """
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_training_history_pb2.WatchTrainingJobRequest, _training_history_pb2.WatchTrainingJobResponse]
     """Streams a job: first the job as it is now, then every event after `after_sequence` in order, then each new one. Ends after the event that
-    makes the job final. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but every other event.
+    makes it final and is its newest. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but all else.
 
-    Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event.
+    Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event; RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_training_history_pb2.ListEventsRequest, _training_history_pb2.ListEventsResponse]
     """Lists a job's events of every kind in order.
@@ -78,7 +78,7 @@ class TrainingServiceStub:
     Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_training_history_pb2.ListMetricsRequest, _training_history_pb2.ListMetricsResponse]
-    """Lists a job's metrics in order.
+    """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
 
     Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
@@ -127,9 +127,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_training_history_pb2.WatchTrainingJobRequest, _training_history_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """Streams a job: first the job as it is now, then every event after `after_sequence` in order, then each new one. Ends after the event that
-    makes the job final. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but every other event.
+    makes it final and is its newest. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but all else.
 
-    Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event.
+    Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event; RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_training_history_pb2.ListEventsRequest, _training_history_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists a job's events of every kind in order.
@@ -142,7 +142,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     ListMetrics: _aio.UnaryUnaryMultiCallable[_training_history_pb2.ListMetricsRequest, _training_history_pb2.ListMetricsResponse]  # type: ignore[assignment]
-    """Lists a job's metrics in order.
+    """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
 
     Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
@@ -224,9 +224,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_history_pb2.WatchTrainingJobResponse], _abc.AsyncIterator[_training_history_pb2.WatchTrainingJobResponse]]:
         """Streams a job: first the job as it is now, then every event after `after_sequence` in order, then each new one. Ends after the event that
-        makes the job final. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but every other event.
+        makes it final and is its newest. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but all else.
 
-        Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event.
+        Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event; RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`.
         """
 
     @_abc_1.abstractmethod
@@ -257,7 +257,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_history_pb2.ListMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_history_pb2.ListMetricsResponse, _abc.Awaitable[_training_history_pb2.ListMetricsResponse]]:
-        """Lists a job's metrics in order.
+        """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
 
         Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """

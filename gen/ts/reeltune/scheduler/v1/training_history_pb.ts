@@ -11,6 +11,8 @@ import type { Artifact, ArtifactFile } from "./artifact_pb.js";
 import { file_reeltune_scheduler_v1_artifact } from "./artifact_pb.js";
 import type { JobEvent, LogLevel } from "./job_event_pb.js";
 import { file_reeltune_scheduler_v1_job_event } from "./job_event_pb.js";
+import type { MetricSeries } from "./metric_series_pb.js";
+import { file_reeltune_scheduler_v1_metric_series } from "./metric_series_pb.js";
 import type { QueueStatus } from "./queue_status_pb.js";
 import { file_reeltune_scheduler_v1_queue_status } from "./queue_status_pb.js";
 import type { TrainingJob } from "./training_job_pb.js";
@@ -21,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/training_history.proto.
  */
 export const file_reeltune_scheduler_v1_training_history: GenFile = /*@__PURE__*/
-  fileDesc("CixyZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfaGlzdG9yeS5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxImUKF1dhdGNoVHJhaW5pbmdKb2JSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JBIfCg5hZnRlcl9zZXF1ZW5jZRgCIAEoA0IHukgEIgIoACKMAgoYV2F0Y2hUcmFpbmluZ0pvYlJlc3BvbnNlEhAKCHNlcXVlbmNlGAEgASgDEjYKCHNuYXBzaG90GAIgASgLMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlRyYWluaW5nSm9iSAASMAoFZXZlbnQYAyABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSm9iRXZlbnRIABI1CgloZWFydGJlYXQYBCABKAsyIC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSGVhcnRiZWF0SAASMwoFcXVldWUYBSABKAsyIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVldWVTdGF0dXNIAEIICgZ1cGRhdGUiOgoJSGVhcnRiZWF0Ei0KCXNlbmRfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAieAoRTGlzdEV2ZW50c1JlcXVlc3QSKQoGam9iX2lkGAEgASgJQhm6SBZyFDISXmpvYl9bMC05QS1aXXsyNn0kEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJeChJMaXN0RXZlbnRzUmVzcG9uc2USLwoGZXZlbnRzGAEgAygLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK0AQoPTGlzdExvZ3NSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgSPAoJbWluX2xldmVsGAQgASgOMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxvZ0xldmVsQgi6SAWCAQIQASJbChBMaXN0TG9nc1Jlc3BvbnNlEi4KBWxpbmVzGAEgAygLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ5ChJMaXN0TWV0cmljc1JlcXVlc3QSKQoGam9iX2lkGAEgASgJQhm6SBZyFDISXmpvYl9bMC05QS1aXXsyNn0kEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJfChNMaXN0TWV0cmljc1Jlc3BvbnNlEi8KBnBvaW50cxgBIAMoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Kb2JFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPwoSR2V0QXJ0aWZhY3RSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JCJIChNHZXRBcnRpZmFjdFJlc3BvbnNlEjEKCGFydGlmYWN0GAEgASgLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkFydGlmYWN0IkQKF0Rvd25sb2FkQXJ0aWZhY3RSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JCK2AQoYRG93bmxvYWRBcnRpZmFjdFJlc3BvbnNlEjMKCGFydGlmYWN0GAEgASgLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkFydGlmYWN0SAASMwoEZmlsZRgCIAEoCzIjLnJlZWx0dW5lLnNjaGVkdWxlci52MS5BcnRpZmFjdEZpbGVIABIPCgVjaHVuaxgDIAEoDEgAEhQKCmVuZF9kaWdlc3QYBCABKAlIAEIJCgdwYXlsb2FkYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_reeltune_scheduler_v1_artifact, file_reeltune_scheduler_v1_job_event, file_reeltune_scheduler_v1_queue_status, file_reeltune_scheduler_v1_training_job]);
+  fileDesc("CixyZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfaGlzdG9yeS5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxImUKF1dhdGNoVHJhaW5pbmdKb2JSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JBIfCg5hZnRlcl9zZXF1ZW5jZRgCIAEoA0IHukgEIgIoACKMAgoYV2F0Y2hUcmFpbmluZ0pvYlJlc3BvbnNlEhAKCHNlcXVlbmNlGAEgASgDEjYKCHNuYXBzaG90GAIgASgLMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlRyYWluaW5nSm9iSAASMAoFZXZlbnQYAyABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSm9iRXZlbnRIABI1CgloZWFydGJlYXQYBCABKAsyIC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuSGVhcnRiZWF0SAASMwoFcXVldWUYBSABKAsyIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVldWVTdGF0dXNIAEIICgZ1cGRhdGUiOgoJSGVhcnRiZWF0Ei0KCXNlbmRfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAieAoRTGlzdEV2ZW50c1JlcXVlc3QSKQoGam9iX2lkGAEgASgJQhm6SBZyFDISXmpvYl9bMC05QS1aXXsyNn0kEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJeChJMaXN0RXZlbnRzUmVzcG9uc2USLwoGZXZlbnRzGAEgAygLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK0AQoPTGlzdExvZ3NSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgSPAoJbWluX2xldmVsGAQgASgOMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxvZ0xldmVsQgi6SAWCAQIQASJbChBMaXN0TG9nc1Jlc3BvbnNlEi4KBWxpbmVzGAEgAygLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLPAgoSTGlzdE1ldHJpY3NSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgSGwoKbWF4X3BvaW50cxgEIAEoBUIHukgEGgIoABIdCgVuYW1lcxgFIAMoCUIOukgLkgEIEEAiBHICGGQ6lwG6SJMBGpABChxsaXN0X21ldHJpY3MucGFnZXNfb3Jfc2VyaWVzEkFwYWdlX3Rva2VuIGJlbG9uZ3MgdG8gcGFnZXMgb2YgcG9pbnRzOiBsZWF2ZSBpdCBvciBtYXhfcG9pbnRzIG91dBotdGhpcy5tYXhfcG9pbnRzID09IDAgfHwgdGhpcy5wYWdlX3Rva2VuID09ICcnIpQBChNMaXN0TWV0cmljc1Jlc3BvbnNlEi8KBnBvaW50cxgBIAMoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Kb2JFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSMwoGc2VyaWVzGAMgAygLMiMucmVlbHR1bmUuc2NoZWR1bGVyLnYxLk1ldHJpY1NlcmllcyI/ChJHZXRBcnRpZmFjdFJlcXVlc3QSKQoGam9iX2lkGAEgASgJQhm6SBZyFDISXmpvYl9bMC05QS1aXXsyNn0kIkgKE0dldEFydGlmYWN0UmVzcG9uc2USMQoIYXJ0aWZhY3QYASABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQXJ0aWZhY3QiRAoXRG93bmxvYWRBcnRpZmFjdFJlcXVlc3QSKQoGam9iX2lkGAEgASgJQhm6SBZyFDISXmpvYl9bMC05QS1aXXsyNn0kIrYBChhEb3dubG9hZEFydGlmYWN0UmVzcG9uc2USMwoIYXJ0aWZhY3QYASABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQXJ0aWZhY3RIABIzCgRmaWxlGAIgASgLMiMucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkFydGlmYWN0RmlsZUgAEg8KBWNodW5rGAMgASgMSAASFAoKZW5kX2RpZ2VzdBgEIAEoCUgAQgkKB3BheWxvYWRiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_reeltune_scheduler_v1_artifact, file_reeltune_scheduler_v1_job_event, file_reeltune_scheduler_v1_metric_series, file_reeltune_scheduler_v1_queue_status, file_reeltune_scheduler_v1_training_job]);
 
 /**
  * Asks to watch a job.
@@ -266,7 +268,7 @@ export const ListLogsResponseSchema: GenMessage<ListLogsResponse> = /*@__PURE__*
   messageDesc(file_reeltune_scheduler_v1_training_history, 6);
 
 /**
- * Asks for a page of metrics.
+ * Asks for a page of metrics, or with `max_points` for all of them in buckets.
  *
  * @generated from message reeltune.scheduler.v1.ListMetricsRequest
  */
@@ -291,6 +293,21 @@ export type ListMetricsRequest = Message<"reeltune.scheduler.v1.ListMetricsReque
    * @generated from field: string page_token = 3;
    */
   pageToken: string;
+
+  /**
+   * Asks for `series` instead of pages: at most this many buckets of each metric over the whole job, 1 to 4,096; larger is taken as 4,096,
+   * 0 asks for pages. As long as a job has no more points than that, each is a bucket of its own.
+   *
+   * @generated from field: int32 max_points = 4;
+   */
+  maxPoints: number;
+
+  /**
+   * With `max_points`: only these metrics; empty for all.
+   *
+   * @generated from field: repeated string names = 5;
+   */
+  names: string[];
 };
 
 /**
@@ -301,7 +318,7 @@ export const ListMetricsRequestSchema: GenMessage<ListMetricsRequest> = /*@__PUR
   messageDesc(file_reeltune_scheduler_v1_training_history, 7);
 
 /**
- * Answers with a page of metrics.
+ * Answers with a page of metrics, or with series.
  *
  * @generated from message reeltune.scheduler.v1.ListMetricsResponse
  */
@@ -319,6 +336,13 @@ export type ListMetricsResponse = Message<"reeltune.scheduler.v1.ListMetricsResp
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * With `max_points`: all metrics by name, each in buckets; there are no points then.
+   *
+   * @generated from field: repeated reeltune.scheduler.v1.MetricSeries series = 3;
+   */
+  series: MetricSeries[];
 };
 
 /**

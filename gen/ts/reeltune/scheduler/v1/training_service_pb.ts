@@ -374,9 +374,9 @@ export const TrainingService: GenService<{
   },
   /**
    * Streams a job: first the job as it is now, then every event after `after_sequence` in order, then each new one. Ends after the event that
-   * makes the job final. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but every other event.
+   * makes it final and is its newest. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but all else.
    *
-   * Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event.
+   * Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event; RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.WatchTrainingJob
    */
@@ -410,7 +410,7 @@ export const TrainingService: GenService<{
     output: typeof ListLogsResponseSchema;
   },
   /**
-   * Lists a job's metrics in order.
+   * Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
    *
    * Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
    *
