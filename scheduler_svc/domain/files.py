@@ -83,6 +83,20 @@ class Artifact:
     create_time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A checkpoint that is kept, as its job's owner sees it."""
+
+    attempt: int
+    step: int
+    size_bytes: int
+    create_time: datetime
+    eval_loss: float | None
+    """None where it was not measured."""
+    is_newest: bool
+    """The next attempt goes on from it, provided that its files are still whole."""
+
+
 def job_prefix(job_id: JobId) -> str:
     """Returns the prefix of everything that a job stores."""
     return f"jobs/{job_id}/"

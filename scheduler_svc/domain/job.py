@@ -131,6 +131,11 @@ class Job:
     """Counts the changes of name and priority."""
 
     @property
+    def etag(self) -> str:
+        """Differs from that of the job with any other name or priority in its history."""
+        return str(self.revision)
+
+    @property
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
 
@@ -147,6 +152,16 @@ class JobSubmission:
     parameters: TrainingParameters
     needs: Needs = field(default_factory=Needs)
     priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """A change of a job by its owner; None keeps a value."""
+
+    name: str | None = None
+    priority: int | None = None
+    etag: str = ""
+    """Of the job as the caller has seen it; empty to change it as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class Guard(StrEnum):
     REQUEST_ID_NEW = "`request_id` unused by this user"
     DUE = "its backoff is over"
     GENERATION_MATCHES = "generation matches"
+    NOT_PAUSED = "not paused"
+    PAUSED = "paused"
     ATTEMPT_MATCHES = "attempt matches"
     LEASE_EXPIRED = "lease expired"
     TRIES_LEFT = "tries left"
@@ -42,6 +44,10 @@ class Effect(StrEnum):
 
     NEXT_GENERATION = "generation + 1"
     OUTBOX = "outbox"
+    PAUSE = "`is_paused` set"
+    END_PAUSE = "`is_paused` cleared"
+    FORGET_FAILURES = "failures forgotten"
+    CLEAR_END_TIME = "`end_time` cleared"
     NEXT_ATTEMPT = "attempt + 1"
     TAKE_LEASE = "lease"
     DROP_LEASE = "lease ends"
@@ -61,6 +67,7 @@ class Facts:
     request_id_new: bool = False
     due: bool = False
     generation_matches: bool = False
+    paused: bool = False
     attempt_matches: bool = False
     lease_expired: bool = False
     tries_left: bool = False
@@ -98,7 +105,7 @@ RULES: tuple[Rule, ...] = (
         _STARTING,
         Actor.TRAINER,
         _ORDINARY,
-        (Guard.GENERATION_MATCHES, Guard.DUE),
+        (Guard.GENERATION_MATCHES, Guard.DUE, Guard.NOT_PAUSED),
         (Effect.NEXT_ATTEMPT, Effect.TAKE_LEASE),
     ),
     Rule((_STARTING,), _RUNNING, Actor.TRAINER, _ORDINARY, (Guard.ATTEMPT_MATCHES,), (Effect.START_TIME,)),
@@ -118,7 +125,23 @@ RULES: tuple[Rule, ...] = (
         (Guard.LEASE_EXPIRED, Guard.TRIES_LEFT),
         (Effect.NEXT_GENERATION, Effect.OUTBOX, Effect.DROP_LEASE),
     ),
-    Rule((JobState.QUEUED,), JobState.STOPPED, Actor.USER, _STOP, (), (Effect.END_TIME,)),
+    Rule(
+        (JobState.QUEUED,),
+        JobState.QUEUED,
+        Actor.USER,
+        frozenset({StateReason.PAUSED}),
+        (Guard.NOT_PAUSED,),
+        (Effect.PAUSE,),
+    ),
+    Rule(
+        (JobState.QUEUED,),
+        JobState.QUEUED,
+        Actor.USER,
+        frozenset({StateReason.RESUMED}),
+        (Guard.PAUSED,),
+        (Effect.END_PAUSE, Effect.NEXT_GENERATION, Effect.OUTBOX),
+    ),
+    Rule((JobState.QUEUED,), JobState.STOPPED, Actor.USER, _STOP, (), (Effect.END_PAUSE, Effect.END_TIME)),
     Rule((_STARTING, _RUNNING), _STOPPING, Actor.USER, _STOP, (), (Effect.STOP_DEADLINE,)),
     Rule(
         (_RUNNING,),
@@ -160,6 +183,14 @@ RULES: tuple[Rule, ...] = (
         (Guard.LEASE_EXPIRED, Guard.NO_TRIES_LEFT),
         (Effect.DROP_LEASE, Effect.END_TIME),
     ),
+    Rule(
+        (JobState.STOPPED, JobState.FAILED),
+        JobState.QUEUED,
+        Actor.USER,
+        frozenset({StateReason.RETRY_REQUESTED}),
+        (),
+        (Effect.FORGET_FAILURES, Effect.CLEAR_END_TIME, Effect.NEXT_GENERATION, Effect.OUTBOX),
+    ),
 )
 
 DELETABLE_STATES = frozenset(JobState) - ACTIVE_STATES
@@ -168,10 +199,17 @@ DELETABLE_STATES = frozenset(JobState) - ACTIVE_STATES
 LEGAL_PAIRS = frozenset((source, rule.target) for rule in RULES for source in rule.sources)
 """Every change that somebody can make, as (from, to)."""
 
+LEGAL_CHANGES = frozenset(
+    (source, rule.target, reason) for rule in RULES for source in rule.sources for reason in rule.reasons
+)
+"""Every change that somebody can make, as (from, to, why)."""
+
 _HOLDS: Mapping[Guard, Callable[[Facts], bool]] = {
     Guard.REQUEST_ID_NEW: lambda facts: facts.request_id_new,
     Guard.DUE: lambda facts: facts.due,
     Guard.GENERATION_MATCHES: lambda facts: facts.generation_matches,
+    Guard.NOT_PAUSED: lambda facts: not facts.paused,
+    Guard.PAUSED: lambda facts: facts.paused,
     Guard.ATTEMPT_MATCHES: lambda facts: facts.attempt_matches,
     Guard.LEASE_EXPIRED: lambda facts: facts.lease_expired,
     Guard.TRIES_LEFT: lambda facts: facts.tries_left,
@@ -214,6 +252,19 @@ def stop_target(state: JobState) -> JobState:
         if state in sources_of(target, Actor.USER):
             return target
     raise IllegalTransition(state, "be stopped", [JobState.QUEUED, *(s for s in JobState if s in ACTIVE_STATES)])
+
+
+def check_pausable(state: JobState, *, action: str) -> None:
+    """Raises IllegalTransition, saying what cannot be done, for a job that does not wait in the queue."""
+    if state is not JobState.QUEUED:
+        raise IllegalTransition(state, action, [JobState.QUEUED])
+
+
+def check_retriable(state: JobState) -> None:
+    """Raises IllegalTransition for a job that is not at an end that its owner may want to try again from."""
+    allowed = [source for rule in RULES if StateReason.RETRY_REQUESTED in rule.reasons for source in rule.sources]
+    if state not in allowed:
+        raise IllegalTransition(state, "be retried", [source for source in allowed if source is not None])
 
 
 def check_deletable(state: JobState) -> None:

@@ -43,8 +43,8 @@ def _join(parts: Sequence[str]) -> str:
 
 def _arrows() -> list[tuple[JobState | None, JobState, str]]:
     """One arrow for each pair of states, labelled with everybody who can make the change."""
-    actors: dict[tuple[JobState | None, JobState], list[str]] = {}
+    actors: dict[tuple[JobState | None, JobState], dict[str, None]] = {}
     for rule in RULES:
         for source in rule.sources:
-            actors.setdefault((source, rule.target), []).append(rule.actor.value)
+            actors.setdefault((source, rule.target), {})[rule.actor.value] = None
     return [(source, target, " or ".join(names)) for (source, target), names in actors.items()]

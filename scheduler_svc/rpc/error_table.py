@@ -14,6 +14,7 @@ from scheduler_svc.domain.errors import (
     DatasetNotFound,
     DatasetNotReady,
     DeviceUnfit,
+    EtagMismatch,
     FilesIncomplete,
     HistoryUnavailable,
     IllegalTransition,
@@ -78,6 +79,15 @@ def _request_id_reused(error: RequestIdReused) -> Failure:
         "REQUEST_ID_REUSED",
         f"request_id {error.request_id} belongs to another request of yours; use a new one",
         {"field": "request_id", "request_id": error.request_id},
+    )
+
+
+def _etag_mismatch(error: EtagMismatch) -> Failure:
+    return Failure(
+        _CODE.ABORTED,
+        "ETAG_MISMATCH",
+        f"it was changed meanwhile: its etag is {error.current}, not {error.etag}; read it again and repeat the change",
+        {"field": "etag", "etag": error.etag, "current": error.current},
     )
 
 
@@ -147,6 +157,7 @@ ERROR_TABLE: ErrorTable = {
     DeviceUnfit: _device_unfit,
     RequestIdReused: _request_id_reused,
     IllegalTransition: _illegal_transition,
+    EtagMismatch: _etag_mismatch,
     StaleAttempt: _fenced,
     FilesIncomplete: _files_incomplete,
     SequenceAhead: _sequence_ahead,

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 from reeltune.scheduler.v1 import training_history_pb2 as history_pb
 from reeltune.scheduler.v1 import training_service_pb2 as pb
+from reeltune.scheduler.v1 import training_verbs_pb2 as verbs_pb
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceServicer
 
 from meshkit.auth.principal import current_principal
-from meshkit.failpoints import failpoint
 from meshkit.rpc.paging import PageTokens, page_size
 from scheduler_svc.clients.attempt_files import URL_TTL, AttemptFiles
 from scheduler_svc.clients.catalog import Catalog
@@ -31,6 +31,7 @@ from scheduler_svc.rpc.convert import (
 )
 from scheduler_svc.rpc.parameters_convert import given_from_proto
 from scheduler_svc.rpc.request_keys import request_key
+from scheduler_svc.rpc.verbs_convert import checkpoint_to_proto, update_from_proto
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.metric_store import MetricStore
@@ -107,15 +108,43 @@ class TrainingServicer(TrainingServiceServicer):
             response.next_page_token = self._parts.page_tokens.encode((microseconds, last.id), **binding)
         return response
 
+    async def UpdateTrainingJob(
+        self, request: verbs_pb.UpdateTrainingJobRequest, context: Context
+    ) -> verbs_pb.UpdateTrainingJobResponse:
+        job_id, update = update_from_proto(request)
+        job = await self._parts.jobs.update(job_id, calling_user(), update, request_key(request))
+        return verbs_pb.UpdateTrainingJobResponse(job=job_to_proto(job))
+
     async def StopTrainingJob(self, request: pb.StopTrainingJobRequest, context: Context) -> pb.StopTrainingJobResponse:
-        job = await self._parts.jobs.stop(JobId(request.job_id), calling_user(), self._parts.stop_grace)
-        await failpoint("job.stop.after_commit")
+        job = await self._parts.jobs.stop(
+            JobId(request.job_id), calling_user(), self._parts.stop_grace, request_key(request)
+        )
         return pb.StopTrainingJobResponse(job=job_to_proto(job))
+
+    async def PauseTrainingJob(
+        self, request: verbs_pb.PauseTrainingJobRequest, context: Context
+    ) -> verbs_pb.PauseTrainingJobResponse:
+        job = await self._parts.jobs.pause(JobId(request.job_id), calling_user(), request_key(request))
+        return verbs_pb.PauseTrainingJobResponse(job=job_to_proto(job))
+
+    async def ResumeTrainingJob(
+        self, request: verbs_pb.ResumeTrainingJobRequest, context: Context
+    ) -> verbs_pb.ResumeTrainingJobResponse:
+        job = await self._parts.jobs.resume(JobId(request.job_id), calling_user(), request_key(request))
+        return verbs_pb.ResumeTrainingJobResponse(job=job_to_proto(job))
+
+    async def RetryTrainingJob(
+        self, request: verbs_pb.RetryTrainingJobRequest, context: Context
+    ) -> verbs_pb.RetryTrainingJobResponse:
+        job = await self._parts.jobs.retry(
+            JobId(request.job_id), calling_user(), from_scratch=request.from_scratch, key=request_key(request)
+        )
+        return verbs_pb.RetryTrainingJobResponse(job=job_to_proto(job))
 
     async def DeleteTrainingJob(
         self, request: pb.DeleteTrainingJobRequest, context: Context
     ) -> pb.DeleteTrainingJobResponse:
-        await self._parts.jobs.delete(JobId(request.job_id), calling_user())
+        await self._parts.jobs.delete(JobId(request.job_id), calling_user(), request_key(request))
         return pb.DeleteTrainingJobResponse()
 
     async def WatchTrainingJob(
@@ -160,6 +189,20 @@ class TrainingServicer(TrainingServiceServicer):
             request, "metrics", lambda after, limit: self._parts.events.list_metrics(job_id, after, limit)
         )
         return history_pb.ListMetricsResponse(points=[event_to_proto(event) for event in points], next_page_token=token)
+
+    async def ListCheckpoints(
+        self, request: verbs_pb.ListCheckpointsRequest, context: Context
+    ) -> verbs_pb.ListCheckpointsResponse:
+        size = page_size(request.page_size, default=100, maximum=_MAX_PAGE)
+        binding = {"caller": calling_user(), "filter": f"checkpoints {request.job_id}"}
+        position = self._parts.page_tokens.decode(request.page_token, **binding)
+        after = None if position is None else (int(position[0]), int(position[1]))
+        found = list(await self._parts.jobs.list_checkpoints(JobId(request.job_id), calling_user(), after, size + 1))
+        response = verbs_pb.ListCheckpointsResponse(checkpoints=[checkpoint_to_proto(each) for each in found[:size]])
+        if len(found) > size:
+            last = found[size - 1]
+            response.next_page_token = self._parts.page_tokens.encode((last.attempt, last.step), **binding)
+        return response
 
     async def GetArtifact(
         self, request: history_pb.GetArtifactRequest, context: Context

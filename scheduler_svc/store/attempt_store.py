@@ -192,9 +192,7 @@ class AttemptStore:
             )
             job = await change_state(connection, self._sql, locked, change)
             if files.files:
-                await connection.execute(
-                    self._sql.insert_artifact, key.job_id, key.attempt, files_to_json(files.files), files.digest
-                )
+                await self._publish(connection, files)
             await end_attempt(connection, self._sql, key, job.state, Actor.TRAINER)
             await failpoint("complete.before_commit")
             return job.state
@@ -251,6 +249,15 @@ class AttemptStore:
     async def _ended_as(self, connection: Connection, key: AttemptKey, outcomes: Collection[str]) -> bool:
         row = await connection.fetchrow(self._sql.select_attempt, key.job_id, key.attempt)
         return row is not None and row["ended_by"] == Actor.TRAINER and row["outcome"] in outcomes
+
+    async def _publish(self, connection: Connection, files: FileSet) -> None:
+        """Makes the files the job's artifact; those that it had from before a retry are collected."""
+        job_id = files.key.job_id
+        stored = files_to_json(files.files)
+        replaced = await connection.fetchval(self._sql.insert_artifact, job_id, files.key.attempt, stored, files.digest)
+        if replaced is not None:
+            for prefix in attempt_prefixes(AttemptKey(job_id, replaced)):
+                await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
 
     async def _drop_old_checkpoints(self, connection: Connection, job_id: JobId) -> None:
         rows = await connection.fetch(self._sql.list_checkpoints, job_id)

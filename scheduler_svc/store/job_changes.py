@@ -52,6 +52,7 @@ async def change_state(connection: Connection, queries: Queries, locked: LockedJ
         state=job.state,
         due=True,
         generation_matches=True,  # both by the query that locked the row
+        paused=job.is_paused,
         attempt_matches=change.attempt == job.attempt,
         lease_expired=locked.lease_expired,
         tries_left=change.tries_left,
@@ -60,7 +61,7 @@ async def change_state(connection: Connection, queries: Queries, locked: LockedJ
     )
     rule = transition(facts, change.target, change.actor, change.reason)
     message = clean_text(change.message, MAX_MESSAGE_BYTES)
-    counts = change.counts or locked.counts
+    counts = FailureCounts() if Effect.FORGET_FAILURES in rule.effects else change.counts or locked.counts
     row = await connection.fetchrow(
         queries.change_state,
         job.id,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
-from scheduler_svc.domain.errors import ArtifactNotFound, JobNotFound
+from scheduler_svc.domain.errors import ArtifactNotFound, EtagMismatch, JobNotFound
 from scheduler_svc.domain.events import StateChange
-from scheduler_svc.domain.files import Artifact, FileSet, job_prefix
+from scheduler_svc.domain.files import Artifact, CheckpointRecord, FileSet, job_prefix
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
-from scheduler_svc.domain.job import Job, JobFilter, JobState, JobSubmission, StateReason
-from scheduler_svc.domain.lifecycle import Actor, Facts, check_deletable, stop_target, transition
+from scheduler_svc.domain.job import Job, JobFilter, JobState, JobSubmission, JobUpdate, Progress, StateReason
+from scheduler_svc.domain.lifecycle import (
+    Actor,
+    Facts,
+    check_deletable,
+    check_pausable,
+    check_retriable,
+    stop_target,
+    transition,
+)
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_changes import (
     OUTBOX_CHANNEL,
@@ -23,11 +31,21 @@ from scheduler_svc.store.job_changes import (
     insert_events,
     notify_job,
 )
-from scheduler_svc.store.request_store import Answer, take_request
-from scheduler_svc.store.rows import LockedJob, files_from_json, job_from_row, locked_job_from_row, the_row
+from scheduler_svc.store.request_store import NO_ANSWER, Answer, AnswerCodec, answer_once, take_request
+from scheduler_svc.store.rows import (
+    LockedJob,
+    files_from_json,
+    job_from_json,
+    job_from_row,
+    job_to_json,
+    locked_job_from_row,
+    progress_to_json,
+    the_row,
+)
 
 UPLOAD_MARGIN = timedelta(minutes=16)
 """A presigned upload that was under way when its attempt ended is over by then: URLs live 15 minutes."""
+_JOB_ANSWER = AnswerCodec(job_to_json, job_from_json)
 
 
 class JobStore:
@@ -94,37 +112,142 @@ class JobStore:
         )
         return [job_from_row(row) for row in rows]
 
-    async def stop(self, job_id: JobId, owner_id: UserId, grace: timedelta) -> Job:
+    async def stop(self, job_id: JobId, owner_id: UserId, grace: timedelta, key: RequestKey | None = None) -> Job:
         """Stops a queued job, or has the trainer stop it; returns it as it is then. Stopping twice changes nothing.
 
         Raises:
             JobNotFound: it is not there.
             IllegalTransition: it is final.
+            RequestIdReused: the request id belongs to another request.
         """
-        async with transaction(self._pool) as connection:
+
+        async def act(connection: Connection) -> Job:
             locked = await self._lock(connection, job_id, owner_id)
             target = stop_target(locked.job.state)
             if target is locked.job.state:
                 return locked.job
             change = Change(target, Actor.USER, StateReason.STOP_REQUESTED, "stopped by its owner", stop_grace=grace)
-            job = await change_state(connection, self._sql, locked, change)
-            await failpoint("job.stop.before_commit")
-            return job
+            return await change_state(connection, self._sql, locked, change)
 
-    async def delete(self, job_id: JobId, owner_id: UserId) -> None:
+        return await self._once(key, act)
+
+    async def pause(self, job_id: JobId, owner_id: UserId, key: RequestKey | None = None) -> Job:
+        """Keeps a queued job from the trainers; returns it as it is then. Pausing twice changes nothing.
+
+        Raises:
+            JobNotFound: it is not there.
+            IllegalTransition: it is not QUEUED.
+            RequestIdReused: the request id belongs to another request.
+        """
+
+        async def act(connection: Connection) -> Job:
+            locked = await self._lock(connection, job_id, owner_id)
+            check_pausable(locked.job.state, action="be paused")
+            if locked.job.is_paused:
+                return locked.job
+            change = Change(JobState.QUEUED, Actor.USER, StateReason.PAUSED, "paused by its owner")
+            return await change_state(connection, self._sql, locked, change)
+
+        return await self._once(key, act)
+
+    async def resume(self, job_id: JobId, owner_id: UserId, key: RequestKey | None = None) -> Job:
+        """Gives a paused job back to the queue; returns it as it is then. A job that is not paused stays as it is.
+
+        Raises:
+            JobNotFound: it is not there.
+            IllegalTransition: it is not QUEUED.
+            RequestIdReused: the request id belongs to another request.
+        """
+
+        async def act(connection: Connection) -> Job:
+            locked = await self._lock(connection, job_id, owner_id)
+            check_pausable(locked.job.state, action="be resumed")
+            if not locked.job.is_paused:
+                return locked.job
+            change = Change(JobState.QUEUED, Actor.USER, StateReason.RESUMED, "resumed by its owner")
+            return await change_state(connection, self._sql, locked, change)
+
+        return await self._once(key, act)
+
+    async def retry(self, job_id: JobId, owner_id: UserId, *, from_scratch: bool, key: RequestKey | None = None) -> Job:
+        """Queues a job again that stopped or failed, with all its tries; returns it as it is then.
+
+        It goes on from its newest whole checkpoint; `from_scratch` drops them all. What it made stays until replaced.
+
+        Raises:
+            JobNotFound: it is not there.
+            IllegalTransition: it is neither STOPPED nor FAILED.
+            RequestIdReused: the request id belongs to another request.
+        """
+
+        async def act(connection: Connection) -> Job:
+            locked = await self._lock(connection, job_id, owner_id)
+            check_retriable(locked.job.state)
+            said = "tried again by its owner"
+            if from_scratch:
+                said += ", from scratch"
+                await self._drop_checkpoints(connection, job_id)
+                await connection.execute(self._sql.set_progress, job_id, progress_to_json(Progress()))
+            change = Change(JobState.QUEUED, Actor.USER, StateReason.RETRY_REQUESTED, said)
+            return await change_state(connection, self._sql, locked, change)
+
+        return await self._once(key, act)
+
+    async def update(self, job_id: JobId, owner_id: UserId, update: JobUpdate, key: RequestKey | None = None) -> Job:
+        """Changes a job's name or priority, whatever its state; returns it as it is then.
+
+        Raises:
+            JobNotFound: it is not there.
+            EtagMismatch: it was changed since the caller has seen it.
+            RequestIdReused: the request id belongs to another request.
+        """
+
+        async def act(connection: Connection) -> Job:
+            job = (await self._lock(connection, job_id, owner_id)).job
+            if update.etag not in ("", job.etag):
+                raise EtagMismatch(update.etag, job.etag)
+            row = await connection.fetchrow(self._sql.update_job, job_id, update.name, update.priority)
+            await notify_job(connection, self._sql, job_id, "state")
+            return job_from_row(the_row(row))
+
+        return await self._once(key, act)
+
+    async def delete(self, job_id: JobId, owner_id: UserId, key: RequestKey | None = None) -> None:
         """Removes a job's rows and has its objects collected.
 
         Raises:
             JobNotFound: it is not there.
             IllegalTransition: a trainer has it.
+            RequestIdReused: the request id belongs to another request.
         """
-        async with transaction(self._pool) as connection:
+
+        async def act(connection: Connection) -> None:
             locked = await self._lock(connection, job_id, owner_id)
             check_deletable(locked.job.state)
             await connection.execute(self._sql.delete_job, job_id)
             if locked.job.attempt:
                 await connection.execute(self._sql.insert_garbage, job_id, job_prefix(job_id), UPLOAD_MARGIN)
             await notify_job(connection, self._sql, job_id, "state")
+
+        await answer_once(self._pool, self._sql, key, act, NO_ANSWER)
+
+    async def list_checkpoints(
+        self, job_id: JobId, owner_id: UserId, after: tuple[int, int] | None, limit: int
+    ) -> Sequence[CheckpointRecord]:
+        """Returns a job's checkpoints, newest first, from after (attempt, step) on. Raises JobNotFound."""
+        await self.get(job_id, owner_id)
+        rows = await self._pool.fetch(self._sql.list_checkpoint_page, job_id, *(after or (None, None)), limit)
+        return [
+            CheckpointRecord(
+                attempt=row["attempt"],
+                step=row["step"],
+                size_bytes=row["size_bytes"],
+                create_time=row["create_time"],
+                eval_loss=row["eval_loss"],
+                is_newest=row["is_newest"],
+            )
+            for row in rows
+        ]
 
     async def get_artifact(self, job_id: JobId, owner_id: UserId) -> Artifact:
         """Returns what a job made.
@@ -141,11 +264,19 @@ class JobStore:
         files = FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]))
         return Artifact(files, row["create_time"])
 
+    async def _once(self, key: RequestKey | None, act: Callable[[Connection], Awaitable[Job]]) -> Job:
+        return await answer_once(self._pool, self._sql, key, act, _JOB_ANSWER)
+
     async def _lock(self, connection: Connection, job_id: JobId, owner_id: UserId) -> LockedJob:
         row = await connection.fetchrow(self._sql.lock_job_of_owner, job_id, owner_id)
         if row is None:
             raise JobNotFound(job_id)
         return locked_job_from_row(row)
+
+    async def _drop_checkpoints(self, connection: Connection, job_id: JobId) -> None:
+        for row in await connection.fetch(self._sql.delete_checkpoints, job_id):
+            for prefix in FileSet(AttemptKey(job_id, row["attempt"]), (), row["step"]).prefixes:
+                await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
 
     async def _insert(self, connection: Connection, submission: JobSubmission) -> Job:
         row = await connection.fetchrow(

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from scheduler_svc.domain.events import (
@@ -76,6 +77,39 @@ def job_from_row(row: Row) -> Job:
         is_paused=row["is_paused"],
         revision=row["revision"],
     )
+
+
+def job_to_json(job: Job) -> dict[str, Any]:
+    """Returns plain values that jsonb can hold and `job_from_json` reads back."""
+    times = {name: value.isoformat() for name in _TIMES if (value := getattr(job, name)) is not None}
+    return {
+        **asdict(job),
+        "parameters": job.parameters.to_json(),
+        "progress": progress_to_json(job.progress),
+        **dict.fromkeys(_TIMES),
+        **times,
+    }
+
+
+def job_from_json(value: Mapping[str, Any]) -> Job:
+    """Returns the job in plain values."""
+    times = {name: datetime.fromisoformat(value[name]) for name in _TIMES if value[name] is not None}
+    needs = value["needs"]
+    enums = {"device_class": DeviceClass(needs["device_class"]), "recipe": Recipe(needs["recipe"])}
+    return Job(
+        **{
+            **value,
+            "parameters": parameters_from_json(value["parameters"]),
+            "needs": Needs(**{**needs, **enums}),
+            "state": JobState(value["state"]),
+            "reason": StateReason(value["reason"]),
+            "progress": progress_from_json(value["progress"]),
+            **times,
+        }
+    )
+
+
+_TIMES = ("create_time", "update_time", "start_time", "end_time")
 
 
 def needs_from_row(row: Row) -> Needs:

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_service_pb2 as pb
+from reeltune.scheduler.v1 import training_verbs_pb2 as verbs
 from reeltune.trainer.v1 import inference_service_pb2 as inference_pb2
 
 from reeltune_cli.client import Client
@@ -21,24 +22,34 @@ ABSENT_JOB = f"job_{ABSENT}"
 TRAINING = "reeltune/scheduler/v1/training_service_pb"
 REQUESTS: dict[str, type[Message]] = {
     "GetTrainingJob": pb.GetTrainingJobRequest,
+    "UpdateTrainingJob": verbs.UpdateTrainingJobRequest,
     "StopTrainingJob": pb.StopTrainingJobRequest,
+    "PauseTrainingJob": verbs.PauseTrainingJobRequest,
+    "ResumeTrainingJob": verbs.ResumeTrainingJobRequest,
+    "RetryTrainingJob": verbs.RetryTrainingJobRequest,
     "DeleteTrainingJob": pb.DeleteTrainingJobRequest,
     "WatchTrainingJob": history.WatchTrainingJobRequest,
     "ListEvents": history.ListEventsRequest,
     "ListLogs": history.ListLogsRequest,
     "ListMetrics": history.ListMetricsRequest,
+    "ListCheckpoints": verbs.ListCheckpointsRequest,
     "GetArtifact": history.GetArtifactRequest,
     "DownloadArtifact": history.DownloadArtifactRequest,
 }
 HTTP = [
     ("GET", "/trainings/{id}"),
     ("GET", "/v1/trainings/{id}"),
+    ("PATCH", "/v1/trainings/{id}"),
     ("POST", "/trainings/{id}/stop"),
+    ("POST", "/v1/trainings/{id}/pause"),
+    ("POST", "/v1/trainings/{id}/resume"),
+    ("POST", "/v1/trainings/{id}/retry"),
     ("DELETE", "/trainings/{id}"),
     ("GET", "/v1/trainings/{id}/watch"),
     ("GET", "/v1/trainings/{id}/events"),
     ("GET", "/v1/trainings/{id}/logs"),
     ("GET", "/v1/trainings/{id}/metrics"),
+    ("GET", "/v1/trainings/{id}/checkpoints"),
     ("GET", "/v1/trainings/{id}/artifact"),
 ]
 DETAILS = "grpc-status-details-bin"
@@ -46,7 +57,9 @@ DETAILS = "grpc-status-details-bin"
 
 def test_every_rpc_about_a_job_is_tried() -> None:
     service = pb.DESCRIPTOR.services_by_name["TrainingService"]
-    about_a_job = {method.name for method in service.methods if "job_id" in method.input_type.fields_by_name}
+    about_a_job = {
+        method.name for method in service.methods if {"job_id", "job"} & set(method.input_type.fields_by_name)
+    }
 
     assert about_a_job == set(REQUESTS)
 
@@ -54,8 +67,8 @@ def test_every_rpc_about_a_job_is_tried() -> None:
 async def test_over_grpc(stack: RunningMesh, trained: TrainedJob) -> None:
     async with new_owner(stack, "stranger") as stranger:
         for rpc, request in REQUESTS.items():
-            foreign = await refused(stranger.client, rpc, request(job_id=trained.id), trained.id)
-            absent = await refused(stranger.client, rpc, request(job_id=ABSENT_JOB), ABSENT_JOB)
+            foreign = await refused(stranger.client, rpc, about(request, trained.id), trained.id)
+            absent = await refused(stranger.client, rpc, about(request, ABSENT_JOB), ABSENT_JOB)
             assert foreign[0] is grpc.StatusCode.NOT_FOUND, rpc
             assert foreign == absent, rpc
         assert not (await stranger.client.training.ListTrainingJobs(pb.ListTrainingJobsRequest())).jobs
@@ -69,7 +82,7 @@ async def test_over_json(stack: RunningMesh, trained: TrainedJob) -> None:
     for method, path in HTTP:
         answers = []
         for job_id in (trained.id, ABSENT_JOB):
-            body = {} if method == "POST" else None
+            body = {"POST": {}, "PATCH": {"name": "mine"}}.get(method)
             answer = await stack.http.request(method, path.format(id=job_id), json=body, headers=stranger.headers)
             answers.append((answer.status_code, answer.content.replace(job_id.encode(), b"ID")))
         assert answers[0][0] == 404, f"{method} {path}: {answers[0]}"
@@ -122,6 +135,13 @@ async def test_training_on_another_users_dataset(stack: RunningMesh, trained: Tr
     assert answers[0] == answers[1]
     assert answers[0][0] is grpc.StatusCode.NOT_FOUND
     assert "DATASET_NOT_FOUND" in str(answers[0][2])
+
+
+def about(request: type[Message], job_id: str) -> Message:
+    """A request of that kind about a job."""
+    if "job_id" in request.DESCRIPTOR.fields_by_name:
+        return request(job_id=job_id)
+    return request(job={"id": job_id, "name": "mine"})
 
 
 async def refused(client: Client, rpc: str, request: Message, job_id: str) -> tuple[Any, str, bytes]:

@@ -55,13 +55,33 @@ RETURNING step
 -- A job's checkpoints, the newest first.
 SELECT attempt, step, files FROM checkpoints WHERE job_id = $1 ORDER BY attempt DESC, step DESC
 
+-- name: list_checkpoint_page
+-- A page of a job's checkpoints, the newest first, after the position ($2, $3).
+SELECT attempt, step, size_bytes, create_time, NULL::double precision AS eval_loss,
+    (attempt, step) = (
+        SELECT newest.attempt, newest.step FROM checkpoints AS newest
+        WHERE newest.job_id = $1 ORDER BY newest.attempt DESC, newest.step DESC LIMIT 1
+    ) AS is_newest
+FROM checkpoints
+WHERE job_id = $1 AND ($2::integer IS NULL OR (attempt, step) < ($2, $3))
+ORDER BY attempt DESC, step DESC
+LIMIT $4
+
+-- name: delete_checkpoints
+-- Forgets every checkpoint of a job and says which they were.
+DELETE FROM checkpoints WHERE job_id = $1 RETURNING attempt, step
+
 -- name: delete_checkpoint
 -- Forgets a checkpoint.
 DELETE FROM checkpoints WHERE job_id = $1 AND attempt = $2 AND step = $3
 
 -- name: insert_artifact
--- Publishes the artifact of a job.
+-- Publishes the artifact of a job in place of the one that it had; returns the attempt of that one, null for the first.
+WITH replaced AS (SELECT attempt FROM artifacts WHERE job_id = $1)
 INSERT INTO artifacts (job_id, attempt, files, digest, create_time) VALUES ($1, $2, $3, $4, clock_timestamp())
+ON CONFLICT (job_id) DO UPDATE SET
+    attempt = excluded.attempt, files = excluded.files, digest = excluded.digest, create_time = excluded.create_time
+RETURNING (SELECT attempt FROM replaced)
 
 -- name: select_artifact
 -- The artifact of its owner's job; columns are null while there is none.

@@ -54,14 +54,33 @@ UPDATE jobs SET
         ELSE lease_expire_time
     END,
     stop_deadline = CASE
-        WHEN 'STOP_DEADLINE' = ANY ($8::text[]) THEN clock_timestamp() + $13::interval ELSE stop_deadline
+        WHEN 'STOP_DEADLINE' = ANY ($8::text[]) THEN clock_timestamp() + $13::interval
+        WHEN 'CLEAR_END_TIME' = ANY ($8::text[]) THEN NULL
+        ELSE stop_deadline
     END,
     start_time = CASE WHEN 'START_TIME' = ANY ($8::text[]) THEN coalesce(start_time, clock_timestamp()) ELSE start_time END,
-    end_time = CASE WHEN 'END_TIME' = ANY ($8::text[]) THEN clock_timestamp() ELSE end_time END,
+    end_time = CASE
+        WHEN 'END_TIME' = ANY ($8::text[]) THEN clock_timestamp()
+        WHEN 'CLEAR_END_TIME' = ANY ($8::text[]) THEN NULL
+        ELSE end_time
+    END,
+    is_paused = CASE
+        WHEN 'PAUSE' = ANY ($8::text[]) THEN true WHEN 'END_PAUSE' = ANY ($8::text[]) THEN false ELSE is_paused
+    END,
     artifact_attempt = CASE WHEN $14 THEN attempt ELSE artifact_attempt END,
     infrastructure_failures = $15,
     crashes = $16
 WHERE id = $1 AND state = $2 AND generation = $3 AND attempt = $4
+RETURNING *
+
+-- name: update_job
+-- Changes what an owner may change of a job whose row the transaction has locked; null keeps it.
+UPDATE jobs SET
+    name = coalesce($2, name),
+    priority = coalesce($3, priority),
+    revision = revision + 1,
+    update_time = clock_timestamp()
+WHERE id = $1
 RETURNING *
 
 -- name: list_jobs

@@ -19,7 +19,7 @@ WHERE state IN ('STARTING', 'RUNNING', 'STOPPING')
 -- Puts wake-ups of jobs that have waited long back into the outbox; the pauses double, up to an hour.
 WITH waiting AS (
     SELECT id FROM jobs
-    WHERE state = 'QUEUED' AND republish_time <= clock_timestamp()
+    WHERE state = 'QUEUED' AND NOT is_paused AND republish_time <= clock_timestamp()
     LIMIT 500
     FOR UPDATE SKIP LOCKED
 ), marked AS (
@@ -35,7 +35,7 @@ ON CONFLICT DO NOTHING
 -- name: republish_all
 -- Puts a wake-up of every queued job into the outbox: the broker may have lost them.
 INSERT INTO outbox (job_id, generation, device_class, not_before)
-SELECT id, generation, device_class, not_before FROM jobs WHERE state = 'QUEUED'
+SELECT id, generation, device_class, not_before FROM jobs WHERE state = 'QUEUED' AND NOT is_paused
 ON CONFLICT DO NOTHING
 
 -- name: insert_outbox
@@ -66,7 +66,7 @@ DELETE FROM outbox WHERE id IN (
     SELECT id FROM outbox
     WHERE NOT EXISTS (
         SELECT FROM jobs
-        WHERE jobs.id = outbox.job_id AND jobs.state = 'QUEUED' AND jobs.generation = outbox.generation
+        WHERE jobs.id = outbox.job_id AND jobs.state = 'QUEUED' AND NOT jobs.is_paused AND jobs.generation = outbox.generation
     )
     LIMIT 1000
     FOR UPDATE SKIP LOCKED

@@ -15,7 +15,7 @@ from scheduler_svc.domain.events import JobEvent, Report, Started, StateChange
 from scheduler_svc.domain.files import FileSet, StoredFile
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId, WorkerId
 from scheduler_svc.domain.job import FINAL_STATES, DeviceClass, Job, JobSubmission, Needs, Recipe
-from scheduler_svc.domain.lifecycle import LEGAL_PAIRS
+from scheduler_svc.domain.lifecycle import LEGAL_CHANGES
 from scheduler_svc.domain.parameters import TrainingParameters
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.domain.worker import Device
@@ -136,15 +136,24 @@ def files_of(key: AttemptKey, *, step: int | None = None) -> FileSet:
 
 
 def check_history(events: list[JobEvent]) -> None:
-    """Holds a history against the model: no gap, legal changes only, nothing after the end, attempts that grow."""
+    """Holds a history against the model: no gap, legal changes only, nothing after the end, attempts that grow.
+
+    After the end there is only what a retry begins, and a paused job is nothing but resumed or stopped.
+    """
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    state, attempt = None, 0
+    state, attempt, is_paused = None, 0, False
     for event in events:
-        assert state not in FINAL_STATES, f"event {event.sequence} after the end"
+        assert state not in FINAL_STATES or _reason(event) == "RETRY_REQUESTED", f"event {event.sequence} after the end"
+        assert not is_paused or _reason(event) in ("RESUMED", "STOP_REQUESTED"), f"event {event.sequence} in a pause"
         if isinstance(event.body, StateChange):
             assert event.body.source == state
-            assert (state, event.body.target) in LEGAL_PAIRS
+            assert (state, event.body.target, event.body.reason) in LEGAL_CHANGES
+            is_paused = event.body.reason == "PAUSED"
             state = event.body.target
             if state == "STARTING":
                 attempt += 1
         assert event.attempt in (attempt, 0) or (event.attempt == attempt and state == "STARTING")
+
+
+def _reason(event: JobEvent) -> str:
+    return event.body.reason if isinstance(event.body, StateChange) else ""

@@ -11,9 +11,8 @@ import pytest
 
 from meshkit.testing import Database
 from scheduler_svc.store import job_store
-from scheduler_svc.store.job_store import RequestKey
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
-from tests.integration.scheduler.scheduler_stores import Stores, submission
+from tests.integration.scheduler.scheduler_stores import Stores, request, submission
 
 SEEDS = 200
 PLACES = ("job.create.before_insert", "job.create.before_commit", "after the commit")
@@ -43,7 +42,7 @@ async def die_once(
 ) -> None:
     """Submits at a replica that dies somewhere on the way, and again at another, as a client does."""
     place = dice.choice(PLACES)
-    key = RequestKey(UUID(int=dice.getrandbits(128)), "body")
+    key = request(UUID(int=dice.getrandbits(128)))
     answered = None
     with monkeypatch.context() as dying:
         dying.setattr(job_store, "failpoint", death_at(place, observer))

@@ -26,7 +26,7 @@ SERVICES = [
     )
 ]
 METHODS = [method for service in SERVICES for method in service.methods]
-BY_JOB = [method for method in METHODS if "job_id" in method.input_type.fields_by_name]
+BY_JOB = [method for method in METHODS if {"job_id", "job"} & set(method.input_type.fields_by_name)]
 OPEN = {"GetJwks", "RegisterWorker"}
 
 
@@ -58,17 +58,24 @@ async def test_another_users_job_and_an_absent_one_are_the_same(
     async with attempt.attach() as stream:
         await stream.started()
     await attempt.complete(await attempt.put_files({"a": b"1"}))
-    assert len(BY_JOB) >= 9
+    assert len(BY_JOB) >= 14
     for method in BY_JOB:
         answers = set()
         for job_id in (job.id, new_id("job")):
-            request = message_factory.GetMessageClass(method.input_type)(job_id=job_id)
+            request = _about(method, job_id)
             code, details, trailers = await _raw_failure(replica, method, request, user.metadata)
             assert code is CODE.NOT_FOUND, method.name
             answers.add((details.replace(job_id, "…"), trailers.replace(job_id.encode(), "…".encode())))
         assert len(answers) == 1, method.name
         assert b"JOB_NOT_FOUND" in answers.pop()[1]
     assert await stranger.state(job.id) == "COMPLETED"
+
+
+def _about(method: Any, job_id: str) -> Any:
+    request_type = message_factory.GetMessageClass(method.input_type)
+    if "job_id" in method.input_type.fields_by_name:
+        return request_type(job_id=job_id)
+    return request_type(job={"id": job_id, "name": "mine"})
 
 
 async def _raw_failure(replica: Replica, method: Any, request: Any, metadata: Metadata) -> tuple[Any, str, bytes]:

@@ -19,6 +19,8 @@ from scheduler_svc.domain.lifecycle import (
     Actor,
     Facts,
     check_deletable,
+    check_pausable,
+    check_retriable,
     stop_target,
     transition,
 )
@@ -32,6 +34,7 @@ ALL_TRUE = {name: True for name in Facts.__dataclass_fields__ if name != "state"
 EXPECTED_PAIRS = {
     (None, "QUEUED"),
     ("QUEUED", "STARTING"),
+    ("QUEUED", "QUEUED"),
     ("QUEUED", "STOPPED"),
     ("STARTING", "RUNNING"),
     ("STARTING", "QUEUED"),
@@ -43,6 +46,14 @@ EXPECTED_PAIRS = {
     ("RUNNING", "FAILED"),
     ("STOPPING", "STOPPED"),
     ("STOPPING", "FAILED"),
+    ("STOPPED", "QUEUED"),
+    ("FAILED", "QUEUED"),
+}
+# What each of these asks for is its owner's alone, and each happens to nothing else.
+OWNERS_REASONS = {
+    ("QUEUED", "QUEUED"): {"PAUSED", "RESUMED"},
+    ("STOPPED", "QUEUED"): {"RETRY_REQUESTED"},
+    ("FAILED", "QUEUED"): {"RETRY_REQUESTED"},
 }
 
 states = st.sampled_from([None, *JobState])
@@ -53,6 +64,7 @@ all_facts = st.builds(
     request_id_new=flags,
     due=flags,
     generation_matches=flags,
+    paused=flags,
     attempt_matches=flags,
     lease_expired=flags,
     tries_left=flags,
@@ -89,9 +101,15 @@ def test_the_document_shows_the_table_and_the_diagram() -> None:
 
 
 def test_every_reason_is_given_by_some_rule() -> None:
-    # Their rules come with the rpcs that pause, resume and retry.
-    coming = {StateReason.PAUSED, StateReason.RESUMED, StateReason.RETRY_REQUESTED}
-    assert {reason for rule in RULES for reason in rule.reasons} == set(StateReason) - coming
+    assert {reason for rule in RULES for reason in rule.reasons} == set(StateReason)
+
+
+def test_owners_reasons_belong_to_their_changes_and_to_no_other() -> None:
+    for rule in RULES:
+        for source in rule.sources:
+            own = OWNERS_REASONS.get((source, rule.target), set())
+            assert bool(own) == bool(rule.reasons & {"PAUSED", "RESUMED", "RETRY_REQUESTED"})
+            assert not own or (rule.reasons <= own and rule.actor is Actor.USER)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.target}-by-{rule.actor}")
@@ -115,7 +133,10 @@ def test_whatever_is_asked_only_legal_changes_are_allowed(
     except IllegalTransition:
         return
     assert (facts.state, target) in EXPECTED_PAIRS
-    assert facts.state not in FINAL_STATES
+    if facts.state in FINAL_STATES:
+        assert (target, actor, reason) == ("QUEUED", "user", "RETRY_REQUESTED")
+    if target is JobState.STARTING:
+        assert not facts.paused
     assert (rule.target, rule.actor) == (target, actor)
     if actor is Actor.TRAINER and facts.state is not JobState.QUEUED:
         assert facts.attempt_matches
@@ -129,25 +150,26 @@ def test_whatever_is_asked_only_legal_changes_are_allowed(
         st.tuples(st.sampled_from(JobState), st.sampled_from(Actor), st.sampled_from(StateReason)), max_size=60
     )
 )
-def test_no_history_leaves_a_final_state_or_completes_after_a_stop(
+def test_no_history_leaves_a_final_state_by_itself_or_completes_after_a_stop(
     moves: list[tuple[JobState, Actor, StateReason]],
 ) -> None:
     state: JobState | None = None
-    history: list[JobState] = []
+    is_paused = is_stopped = False
     for target, actor, reason in moves:
         for tries_left in (True, False):
+            facts = Facts(state=state, **{**ALL_TRUE, "paused": is_paused, "tries_left": tries_left})
             try:
-                transition(Facts(state=state, **{**ALL_TRUE, "tries_left": tries_left}), target, actor, reason)
+                transition(facts, target, actor, reason)
             except IllegalTransition:
                 continue
+            is_retry = reason is StateReason.RETRY_REQUESTED
+            assert (state in FINAL_STATES) == is_retry
+            assert not (is_stopped and target in (JobState.COMPLETED, JobState.QUEUED)) or is_retry
+            assert not (is_paused and target not in (JobState.QUEUED, JobState.STOPPED))
+            is_stopped = target in (JobState.STOPPING, JobState.STOPPED)
+            is_paused = reason is StateReason.PAUSED
             state = target
-            history.append(target)
             break
-    finals = [index for index, past in enumerate(history) if past in FINAL_STATES]
-    assert finals in ([], [len(history) - 1])
-    if JobState.STOPPING in history:
-        assert JobState.COMPLETED not in history
-        assert JobState.QUEUED not in history[history.index(JobState.STOPPING) :]
 
 
 @pytest.mark.parametrize("state", JobState)
@@ -161,6 +183,20 @@ def test_a_stop_moves_every_job_that_is_not_final(state: JobState) -> None:
 
 
 @pytest.mark.parametrize("state", JobState)
+def test_only_queued_jobs_can_be_paused_and_only_ended_ones_retried(state: JobState) -> None:
+    for check, allowed in (
+        (lambda state: check_pausable(state, action="be paused"), [JobState.QUEUED]),
+        (check_retriable, [JobState.STOPPED, JobState.FAILED]),
+    ):
+        if state in allowed:
+            check(state)
+            continue
+        with pytest.raises(IllegalTransition) as refused:
+            check(state)
+        assert (refused.value.state, list(refused.value.allowed)) == (state, allowed)
+
+
+@pytest.mark.parametrize("state", JobState)
 def test_only_jobs_without_a_trainer_can_be_deleted(state: JobState) -> None:
     if state in ACTIVE_STATES:
         with pytest.raises(IllegalTransition):
@@ -169,21 +205,21 @@ def test_only_jobs_without_a_trainer_can_be_deleted(state: JobState) -> None:
         check_deletable(state)
 
 
+_NEGATIVE = {"NO_TRIES_LEFT": "tries_left", "NOT_PAUSED": "paused"}
+"""Guards that hold when a fact does not."""
+
+
 def _facts_for(rule, source: JobState | None) -> Facts:  # type: ignore[no-untyped-def]
     flags = dict.fromkeys(ALL_TRUE, False)
     for guard in rule.guards:
-        if guard.name == "NO_TRIES_LEFT":
-            continue
-        flags[guard.name.lower()] = True
+        if guard.name not in _NEGATIVE:
+            flags[guard.name.lower()] = True
     return Facts(state=source, **flags)
 
 
 def _without(facts: Facts, guard: str) -> Facts:
     values = {name: getattr(facts, name) for name in Facts.__dataclass_fields__}
-    if guard == "NO_TRIES_LEFT":
-        values["tries_left"] = True
-    else:
-        values[guard.lower()] = False
+    values[_NEGATIVE.get(guard, guard.lower())] = guard in _NEGATIVE
     return Facts(**values)
 
 

@@ -5,6 +5,7 @@ import warnings
 
 from reeltune.scheduler.v1 import training_history_pb2 as reeltune_dot_scheduler_dot_v1_dot_training__history__pb2
 from reeltune.scheduler.v1 import training_service_pb2 as reeltune_dot_scheduler_dot_v1_dot_training__service__pb2
+from reeltune.scheduler.v1 import training_verbs_pb2 as reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -29,7 +30,9 @@ if _version_not_supported:
 class TrainingServiceStub:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
-    Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+    Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
     def __init__(self, channel):
@@ -53,10 +56,30 @@ class TrainingServiceStub:
                 request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.ListTrainingJobsRequest.SerializeToString,
                 response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.ListTrainingJobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTrainingJob = channel.unary_unary(
+                '/reeltune.scheduler.v1.TrainingService/UpdateTrainingJob',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.UpdateTrainingJobRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.UpdateTrainingJobResponse.FromString,
+                _registered_method=True)
         self.StopTrainingJob = channel.unary_unary(
                 '/reeltune.scheduler.v1.TrainingService/StopTrainingJob',
                 request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.StopTrainingJobRequest.SerializeToString,
                 response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.StopTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.PauseTrainingJob = channel.unary_unary(
+                '/reeltune.scheduler.v1.TrainingService/PauseTrainingJob',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.PauseTrainingJobRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.PauseTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeTrainingJob = channel.unary_unary(
+                '/reeltune.scheduler.v1.TrainingService/ResumeTrainingJob',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ResumeTrainingJobRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ResumeTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.RetryTrainingJob = channel.unary_unary(
+                '/reeltune.scheduler.v1.TrainingService/RetryTrainingJob',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.RetryTrainingJobRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.RetryTrainingJobResponse.FromString,
                 _registered_method=True)
         self.DeleteTrainingJob = channel.unary_unary(
                 '/reeltune.scheduler.v1.TrainingService/DeleteTrainingJob',
@@ -83,6 +106,11 @@ class TrainingServiceStub:
                 request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.ListMetricsResponse.FromString,
                 _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/reeltune.scheduler.v1.TrainingService/ListCheckpoints',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
         self.GetArtifact = channel.unary_unary(
                 '/reeltune.scheduler.v1.TrainingService/GetArtifact',
                 request_serializer=reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.GetArtifactRequest.SerializeToString,
@@ -98,7 +126,9 @@ class TrainingServiceStub:
 class TrainingServiceServicer:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
-    Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+    Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
     def CreateTrainingJob(self, request, context):
@@ -106,7 +136,7 @@ class TrainingServiceServicer:
 
         Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
         `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-        `FIELD_INVALID` for parameters that cannot go together or that the model cannot take; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,27 +150,51 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTrainingJobs(self, request, context):
-        """Lists the caller's jobs, newest first.
+        """Lists the caller's jobs, newest first. Errors: INVALID_ARGUMENT `FILTER_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` or `FILTER_INVALID`.
+    def UpdateTrainingJob(self, request, context):
+        """Changes a job's name or priority, whatever its state. Errors: ABORTED `ETAG_MISMATCH`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopTrainingJob(self, request, context):
-        """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED.
+        """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED
+        unless its owner retries it. Stopping a STOPPING job succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when the job is final, with its state. Stopping a STOPPING job succeeds.
+    def PauseTrainingJob(self, request, context):
+        """Keeps a QUEUED job from the trainers until it is resumed. Pausing a paused job succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTrainingJob(self, request, context):
+        """Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTrainingJob(self, request, context):
+        """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
+        scratch; its artifact so far can be downloaded until it has a new one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTrainingJob(self, request, context):
-        """Deletes a final or queued job with its events, checkpoints and artifact.
-
-        Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` while a trainer has it: stop it first.
+        """Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,8 +212,6 @@ class TrainingServiceServicer:
 
     def ListEvents(self, request, context):
         """Lists a job's events of every kind in order.
-
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,8 +219,6 @@ class TrainingServiceServicer:
 
     def ListLogs(self, request, context):
         """Lists the lines of a job's log in order. They outlive the trainer.
-
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,17 +226,20 @@ class TrainingServiceServicer:
 
     def ListMetrics(self, request, context):
         """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+    def ListCheckpoints(self, request, context):
+        """Lists a job's checkpoints, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetArtifact(self, request, context):
-        """Gets what a job made, with URLs to download it from.
-
-        Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
+        """Gets what a job made, with URLs to download it from. Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +247,6 @@ class TrainingServiceServicer:
 
     def DownloadArtifact(self, request, context):
         """Streams what a job made, for those who reach only the gRPC port: each file's header, then its bytes; the last message says that it was whole.
-
         Errors: NOT_FOUND `ARTIFACT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -219,10 +271,30 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.ListTrainingJobsRequest.FromString,
                     response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.ListTrainingJobsResponse.SerializeToString,
             ),
+            'UpdateTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTrainingJob,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.UpdateTrainingJobRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.UpdateTrainingJobResponse.SerializeToString,
+            ),
             'StopTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StopTrainingJob,
                     request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.StopTrainingJobRequest.FromString,
                     response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.StopTrainingJobResponse.SerializeToString,
+            ),
+            'PauseTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTrainingJob,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.PauseTrainingJobRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.PauseTrainingJobResponse.SerializeToString,
+            ),
+            'ResumeTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingJob,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ResumeTrainingJobRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ResumeTrainingJobResponse.SerializeToString,
+            ),
+            'RetryTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTrainingJob,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.RetryTrainingJobRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.RetryTrainingJobResponse.SerializeToString,
             ),
             'DeleteTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteTrainingJob,
@@ -249,6 +321,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.ListMetricsRequest.FromString,
                     response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.ListMetricsResponse.SerializeToString,
             ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
             'GetArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.GetArtifact,
                     request_deserializer=reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.GetArtifactRequest.FromString,
@@ -270,7 +347,9 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 class TrainingService:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
-    Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+    Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
     @staticmethod
@@ -355,6 +434,33 @@ class TrainingService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.TrainingService/UpdateTrainingJob',
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.UpdateTrainingJobRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.UpdateTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StopTrainingJob(request,
             target,
             options=(),
@@ -371,6 +477,87 @@ class TrainingService:
             '/reeltune.scheduler.v1.TrainingService/StopTrainingJob',
             reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.StopTrainingJobRequest.SerializeToString,
             reeltune_dot_scheduler_dot_v1_dot_training__service__pb2.StopTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.TrainingService/PauseTrainingJob',
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.PauseTrainingJobRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.PauseTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.TrainingService/ResumeTrainingJob',
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ResumeTrainingJobRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ResumeTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.TrainingService/RetryTrainingJob',
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.RetryTrainingJobRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.RetryTrainingJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -506,6 +693,33 @@ class TrainingService:
             '/reeltune.scheduler.v1.TrainingService/ListMetrics',
             reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.ListMetricsRequest.SerializeToString,
             reeltune_dot_scheduler_dot_v1_dot_training__history__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.TrainingService/ListCheckpoints',
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ListCheckpointsRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_training__verbs__pb2.ListCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

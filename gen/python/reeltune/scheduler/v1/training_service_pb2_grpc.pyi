@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from reeltune.scheduler.v1 import training_history_pb2 as _training_history_pb2
 from reeltune.scheduler.v1 import training_service_pb2 as _training_service_pb2
+from reeltune.scheduler.v1 import training_verbs_pb2 as _training_verbs_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -30,7 +31,9 @@ GRPC_VERSION: str
 class TrainingServiceStub:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
-    Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+    Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
     @_typing.overload
@@ -42,25 +45,28 @@ class TrainingServiceStub:
 
     Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
     `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-    `FIELD_INVALID` for parameters that cannot go together or that the model cannot take; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
     """
     GetTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingJobRequest, _training_service_pb2.GetTrainingJobResponse]
     """Gets a job."""
     ListTrainingJobs: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingJobsRequest, _training_service_pb2.ListTrainingJobsResponse]
-    """Lists the caller's jobs, newest first.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` or `FILTER_INVALID`.
-    """
+    """Lists the caller's jobs, newest first. Errors: INVALID_ARGUMENT `FILTER_INVALID`."""
+    UpdateTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_verbs_pb2.UpdateTrainingJobRequest, _training_verbs_pb2.UpdateTrainingJobResponse]
+    """Changes a job's name or priority, whatever its state. Errors: ABORTED `ETAG_MISMATCH`."""
     StopTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.StopTrainingJobRequest, _training_service_pb2.StopTrainingJobResponse]
-    """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED.
-
-    Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when the job is final, with its state. Stopping a STOPPING job succeeds.
+    """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED
+    unless its owner retries it. Stopping a STOPPING job succeeds.
+    """
+    PauseTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_verbs_pb2.PauseTrainingJobRequest, _training_verbs_pb2.PauseTrainingJobResponse]
+    """Keeps a QUEUED job from the trainers until it is resumed. Pausing a paused job succeeds."""
+    ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_verbs_pb2.ResumeTrainingJobRequest, _training_verbs_pb2.ResumeTrainingJobResponse]
+    """Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds."""
+    RetryTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_verbs_pb2.RetryTrainingJobRequest, _training_verbs_pb2.RetryTrainingJobResponse]
+    """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
+    scratch; its artifact so far can be downloaded until it has a new one.
     """
     DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]
-    """Deletes a final or queued job with its events, checkpoints and artifact.
-
-    Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` while a trainer has it: stop it first.
-    """
+    """Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has."""
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_training_history_pb2.WatchTrainingJobRequest, _training_history_pb2.WatchTrainingJobResponse]
     """Streams a job: first the job as it is now, then every event after `after_sequence` in order, then each new one. Ends after the event that
     makes it final and is its newest. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but all else.
@@ -68,28 +74,17 @@ class TrainingServiceStub:
     Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event; RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_training_history_pb2.ListEventsRequest, _training_history_pb2.ListEventsResponse]
-    """Lists a job's events of every kind in order.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-    """
+    """Lists a job's events of every kind in order."""
     ListLogs: _grpc.UnaryUnaryMultiCallable[_training_history_pb2.ListLogsRequest, _training_history_pb2.ListLogsResponse]
-    """Lists the lines of a job's log in order. They outlive the trainer.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-    """
+    """Lists the lines of a job's log in order. They outlive the trainer."""
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_training_history_pb2.ListMetricsRequest, _training_history_pb2.ListMetricsResponse]
-    """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-    """
+    """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job."""
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_training_verbs_pb2.ListCheckpointsRequest, _training_verbs_pb2.ListCheckpointsResponse]
+    """Lists a job's checkpoints, newest first."""
     GetArtifact: _grpc.UnaryUnaryMultiCallable[_training_history_pb2.GetArtifactRequest, _training_history_pb2.GetArtifactResponse]
-    """Gets what a job made, with URLs to download it from.
-
-    Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
-    """
+    """Gets what a job made, with URLs to download it from. Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet)."""
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_training_history_pb2.DownloadArtifactRequest, _training_history_pb2.DownloadArtifactResponse]
     """Streams what a job made, for those who reach only the gRPC port: each file's header, then its bytes; the last message says that it was whole.
-
     Errors: NOT_FOUND `ARTIFACT_NOT_FOUND`.
     """
 
@@ -97,7 +92,9 @@ class TrainingServiceStub:
 class TrainingServiceAsyncStub(TrainingServiceStub):
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
-    Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+    Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -106,25 +103,28 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
     `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-    `FIELD_INVALID` for parameters that cannot go together or that the model cannot take; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
     """
     GetTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingJobRequest, _training_service_pb2.GetTrainingJobResponse]  # type: ignore[assignment]
     """Gets a job."""
     ListTrainingJobs: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingJobsRequest, _training_service_pb2.ListTrainingJobsResponse]  # type: ignore[assignment]
-    """Lists the caller's jobs, newest first.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` or `FILTER_INVALID`.
-    """
+    """Lists the caller's jobs, newest first. Errors: INVALID_ARGUMENT `FILTER_INVALID`."""
+    UpdateTrainingJob: _aio.UnaryUnaryMultiCallable[_training_verbs_pb2.UpdateTrainingJobRequest, _training_verbs_pb2.UpdateTrainingJobResponse]  # type: ignore[assignment]
+    """Changes a job's name or priority, whatever its state. Errors: ABORTED `ETAG_MISMATCH`."""
     StopTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.StopTrainingJobRequest, _training_service_pb2.StopTrainingJobResponse]  # type: ignore[assignment]
-    """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED.
-
-    Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when the job is final, with its state. Stopping a STOPPING job succeeds.
+    """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED
+    unless its owner retries it. Stopping a STOPPING job succeeds.
+    """
+    PauseTrainingJob: _aio.UnaryUnaryMultiCallable[_training_verbs_pb2.PauseTrainingJobRequest, _training_verbs_pb2.PauseTrainingJobResponse]  # type: ignore[assignment]
+    """Keeps a QUEUED job from the trainers until it is resumed. Pausing a paused job succeeds."""
+    ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_training_verbs_pb2.ResumeTrainingJobRequest, _training_verbs_pb2.ResumeTrainingJobResponse]  # type: ignore[assignment]
+    """Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds."""
+    RetryTrainingJob: _aio.UnaryUnaryMultiCallable[_training_verbs_pb2.RetryTrainingJobRequest, _training_verbs_pb2.RetryTrainingJobResponse]  # type: ignore[assignment]
+    """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
+    scratch; its artifact so far can be downloaded until it has a new one.
     """
     DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]  # type: ignore[assignment]
-    """Deletes a final or queued job with its events, checkpoints and artifact.
-
-    Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` while a trainer has it: stop it first.
-    """
+    """Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has."""
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_training_history_pb2.WatchTrainingJobRequest, _training_history_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """Streams a job: first the job as it is now, then every event after `after_sequence` in order, then each new one. Ends after the event that
     makes it final and is its newest. A heartbeat comes every 15 s. A reader that falls behind gets the newest progress only, but all else.
@@ -132,35 +132,26 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors: OUT_OF_RANGE `SEQUENCE_AHEAD` when `after_sequence` is beyond the job's newest event; RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_training_history_pb2.ListEventsRequest, _training_history_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists a job's events of every kind in order.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-    """
+    """Lists a job's events of every kind in order."""
     ListLogs: _aio.UnaryUnaryMultiCallable[_training_history_pb2.ListLogsRequest, _training_history_pb2.ListLogsResponse]  # type: ignore[assignment]
-    """Lists the lines of a job's log in order. They outlive the trainer.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-    """
+    """Lists the lines of a job's log in order. They outlive the trainer."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_training_history_pb2.ListMetricsRequest, _training_history_pb2.ListMetricsResponse]  # type: ignore[assignment]
-    """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
-
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-    """
+    """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job."""
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_training_verbs_pb2.ListCheckpointsRequest, _training_verbs_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """Lists a job's checkpoints, newest first."""
     GetArtifact: _aio.UnaryUnaryMultiCallable[_training_history_pb2.GetArtifactRequest, _training_history_pb2.GetArtifactResponse]  # type: ignore[assignment]
-    """Gets what a job made, with URLs to download it from.
-
-    Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
-    """
+    """Gets what a job made, with URLs to download it from. Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet)."""
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_training_history_pb2.DownloadArtifactRequest, _training_history_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Streams what a job made, for those who reach only the gRPC port: each file's header, then its bytes; the last message says that it was whole.
-
     Errors: NOT_FOUND `ARTIFACT_NOT_FOUND`.
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
-    Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+    Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
     @_abc_1.abstractmethod
@@ -173,7 +164,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
         `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-        `FIELD_INVALID` for parameters that cannot go together or that the model cannot take; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
         """
 
     @_abc_1.abstractmethod
@@ -190,10 +181,15 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ListTrainingJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.ListTrainingJobsResponse, _abc.Awaitable[_training_service_pb2.ListTrainingJobsResponse]]:
-        """Lists the caller's jobs, newest first.
+        """Lists the caller's jobs, newest first. Errors: INVALID_ARGUMENT `FILTER_INVALID`."""
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` or `FILTER_INVALID`.
-        """
+    @_abc_1.abstractmethod
+    def UpdateTrainingJob(
+        self,
+        request: _training_verbs_pb2.UpdateTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_verbs_pb2.UpdateTrainingJobResponse, _abc.Awaitable[_training_verbs_pb2.UpdateTrainingJobResponse]]:
+        """Changes a job's name or priority, whatever its state. Errors: ABORTED `ETAG_MISMATCH`."""
 
     @_abc_1.abstractmethod
     def StopTrainingJob(
@@ -201,9 +197,34 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.StopTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.StopTrainingJobResponse, _abc.Awaitable[_training_service_pb2.StopTrainingJobResponse]]:
-        """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED.
+        """Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED
+        unless its owner retries it. Stopping a STOPPING job succeeds.
+        """
 
-        Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when the job is final, with its state. Stopping a STOPPING job succeeds.
+    @_abc_1.abstractmethod
+    def PauseTrainingJob(
+        self,
+        request: _training_verbs_pb2.PauseTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_verbs_pb2.PauseTrainingJobResponse, _abc.Awaitable[_training_verbs_pb2.PauseTrainingJobResponse]]:
+        """Keeps a QUEUED job from the trainers until it is resumed. Pausing a paused job succeeds."""
+
+    @_abc_1.abstractmethod
+    def ResumeTrainingJob(
+        self,
+        request: _training_verbs_pb2.ResumeTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_verbs_pb2.ResumeTrainingJobResponse, _abc.Awaitable[_training_verbs_pb2.ResumeTrainingJobResponse]]:
+        """Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds."""
+
+    @_abc_1.abstractmethod
+    def RetryTrainingJob(
+        self,
+        request: _training_verbs_pb2.RetryTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_verbs_pb2.RetryTrainingJobResponse, _abc.Awaitable[_training_verbs_pb2.RetryTrainingJobResponse]]:
+        """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
+        scratch; its artifact so far can be downloaded until it has a new one.
         """
 
     @_abc_1.abstractmethod
@@ -212,10 +233,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.DeleteTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.DeleteTrainingJobResponse, _abc.Awaitable[_training_service_pb2.DeleteTrainingJobResponse]]:
-        """Deletes a final or queued job with its events, checkpoints and artifact.
-
-        Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` while a trainer has it: stop it first.
-        """
+        """Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has."""
 
     @_abc_1.abstractmethod
     def WatchTrainingJob(
@@ -235,10 +253,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_history_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_history_pb2.ListEventsResponse, _abc.Awaitable[_training_history_pb2.ListEventsResponse]]:
-        """Lists a job's events of every kind in order.
-
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-        """
+        """Lists a job's events of every kind in order."""
 
     @_abc_1.abstractmethod
     def ListLogs(
@@ -246,10 +261,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_history_pb2.ListLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_history_pb2.ListLogsResponse, _abc.Awaitable[_training_history_pb2.ListLogsResponse]]:
-        """Lists the lines of a job's log in order. They outlive the trainer.
-
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-        """
+        """Lists the lines of a job's log in order. They outlive the trainer."""
 
     @_abc_1.abstractmethod
     def ListMetrics(
@@ -257,10 +269,15 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_history_pb2.ListMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_history_pb2.ListMetricsResponse, _abc.Awaitable[_training_history_pb2.ListMetricsResponse]]:
-        """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
+        """Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job."""
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-        """
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _training_verbs_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_verbs_pb2.ListCheckpointsResponse, _abc.Awaitable[_training_verbs_pb2.ListCheckpointsResponse]]:
+        """Lists a job's checkpoints, newest first."""
 
     @_abc_1.abstractmethod
     def GetArtifact(
@@ -268,10 +285,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_history_pb2.GetArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_history_pb2.GetArtifactResponse, _abc.Awaitable[_training_history_pb2.GetArtifactResponse]]:
-        """Gets what a job made, with URLs to download it from.
-
-        Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
-        """
+        """Gets what a job made, with URLs to download it from. Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet)."""
 
     @_abc_1.abstractmethod
     def DownloadArtifact(
@@ -280,7 +294,6 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_history_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_training_history_pb2.DownloadArtifactResponse]]:
         """Streams what a job made, for those who reach only the gRPC port: each file's header, then its bytes; the last message says that it was whole.
-
         Errors: NOT_FOUND `ARTIFACT_NOT_FOUND`.
         """
 

@@ -13,6 +13,8 @@ import type { TrainingJob } from "./training_job_pb.js";
 import { file_reeltune_scheduler_v1_training_job } from "./training_job_pb.js";
 import type { TrainingParameters } from "./training_parameters_pb.js";
 import { file_reeltune_scheduler_v1_training_parameters } from "./training_parameters_pb.js";
+import type { ListCheckpointsRequestSchema, ListCheckpointsResponseSchema, PauseTrainingJobRequestSchema, PauseTrainingJobResponseSchema, ResumeTrainingJobRequestSchema, ResumeTrainingJobResponseSchema, RetryTrainingJobRequestSchema, RetryTrainingJobResponseSchema, UpdateTrainingJobRequestSchema, UpdateTrainingJobResponseSchema } from "./training_verbs_pb.js";
+import { file_reeltune_scheduler_v1_training_verbs } from "./training_verbs_pb.js";
 import type { DeviceClass } from "./worker_pb.js";
 import { file_reeltune_scheduler_v1_worker } from "./worker_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -21,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/training_service.proto.
  */
 export const file_reeltune_scheduler_v1_training_service: GenFile = /*@__PURE__*/
-  fileDesc("CixyZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfc2VydmljZS5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIrsDChhDcmVhdGVUcmFpbmluZ0pvYlJlcXVlc3QSKwoIbW9kZWxfaWQYASABKAlCGbpIFnIUMhJebWRsX1swLTlBLVpdezI2fSQSLAoKZGF0YXNldF9pZBgCIAEoCUIYukgVchMyEV5kc19bMC05QS1aXXsyNn0kEhUKBG5hbWUYAyABKAlCB7pIBHICGGQSPQoKcGFyYW1ldGVycxgEIAEoCzIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ1BhcmFtZXRlcnMSQgoMZGV2aWNlX2NsYXNzGAUgASgOMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRldmljZUNsYXNzQgi6SAWCAQIQARIfCgpyZXF1ZXN0X2lkGAYgASgJQgu6SAjYAQFyA7ABARIkCghwcmlvcml0eRgHIAEoBUISukgPGg0YZCic//////////8BEiQKDGRldmljZV9jb3VudBgIIAEoBUIJukgGGgQYQCgBSACIAQESLAoTZGV2aWNlX21lbW9yeV9ieXRlcxgJIAEoA0IPukgMIgoYgICAgICABCgAQg8KDV9kZXZpY2VfY291bnQiTAoZQ3JlYXRlVHJhaW5pbmdKb2JSZXNwb25zZRIvCgNqb2IYASABKAsyIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuVHJhaW5pbmdKb2IiQgoVR2V0VHJhaW5pbmdKb2JSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JCJJChZHZXRUcmFpbmluZ0pvYlJlc3BvbnNlEi8KA2pvYhgBIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ0pvYiJtChdMaXN0VHJhaW5pbmdKb2JzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGAoGZmlsdGVyGAMgASgJQgi6SAVyAxiACCJlChhMaXN0VHJhaW5pbmdKb2JzUmVzcG9uc2USMAoEam9icxgBIAMoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ0pvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiQwoWU3RvcFRyYWluaW5nSm9iUmVxdWVzdBIpCgZqb2JfaWQYASABKAlCGbpIFnIUMhJeam9iX1swLTlBLVpdezI2fSQiSgoXU3RvcFRyYWluaW5nSm9iUmVzcG9uc2USLwoDam9iGAEgASgLMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlRyYWluaW5nSm9iIkUKGERlbGV0ZVRyYWluaW5nSm9iUmVxdWVzdBIpCgZqb2JfaWQYASABKAlCGbpIFnIUMhJeam9iX1swLTlBLVpdezI2fSQiGwoZRGVsZXRlVHJhaW5pbmdKb2JSZXNwb25zZTKEDgoPVHJhaW5pbmdTZXJ2aWNlErABChFDcmVhdGVUcmFpbmluZ0pvYhIvLnJlZWx0dW5lLnNjaGVkdWxlci52MS5DcmVhdGVUcmFpbmluZ0pvYlJlcXVlc3QaMC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQ3JlYXRlVHJhaW5pbmdKb2JSZXNwb25zZSI4qtQYAQKC0+STAi06ASpaFDoBKmIDam9iIgovdHJhaW5pbmdzYgNqb2IiDS92MS90cmFpbmluZ3MSswEKDkdldFRyYWluaW5nSm9iEiwucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkdldFRyYWluaW5nSm9iUmVxdWVzdBotLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRUcmFpbmluZ0pvYlJlc3BvbnNlIkSq1BgBAoLT5JMCOVoaYgNqb2ISEy90cmFpbmluZ3Mve2pvYl9pZH1iA2pvYhIWL3YxL3RyYWluaW5ncy97am9iX2lkfRKdAQoQTGlzdFRyYWluaW5nSm9icxIuLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0VHJhaW5pbmdKb2JzUmVxdWVzdBovLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0VHJhaW5pbmdKb2JzUmVzcG9uc2UiKKrUGAECgtPkkwIdWgwSCi90cmFpbmluZ3MSDS92MS90cmFpbmluZ3MSxgEKD1N0b3BUcmFpbmluZ0pvYhItLnJlZWx0dW5lLnNjaGVkdWxlci52MS5TdG9wVHJhaW5pbmdKb2JSZXF1ZXN0Gi4ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlN0b3BUcmFpbmluZ0pvYlJlc3BvbnNlIlSq1BgBAoLT5JMCSToBKloiOgEqYgNqb2IiGC90cmFpbmluZ3Mve2pvYl9pZH0vc3RvcGIDam9iIhsvdjEvdHJhaW5pbmdzL3tqb2JfaWR9L3N0b3ASsgEKEURlbGV0ZVRyYWluaW5nSm9iEi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRlbGV0ZVRyYWluaW5nSm9iUmVxdWVzdBowLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZWxldGVUcmFpbmluZ0pvYlJlc3BvbnNlIjqq1BgBAoLT5JMCL1oVKhMvdHJhaW5pbmdzL3tqb2JfaWR9KhYvdjEvdHJhaW5pbmdzL3tqb2JfaWR9EqABChBXYXRjaFRyYWluaW5nSm9iEi4ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLldhdGNoVHJhaW5pbmdKb2JSZXF1ZXN0Gi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLldhdGNoVHJhaW5pbmdKb2JSZXNwb25zZSIpqtQYAQKC0+STAh4SHC92MS90cmFpbmluZ3Mve2pvYl9pZH0vd2F0Y2gwARKNAQoKTGlzdEV2ZW50cxIoLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0RXZlbnRzUmVxdWVzdBopLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0RXZlbnRzUmVzcG9uc2UiKqrUGAECgtPkkwIfEh0vdjEvdHJhaW5pbmdzL3tqb2JfaWR9L2V2ZW50cxKFAQoITGlzdExvZ3MSJi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTGlzdExvZ3NSZXF1ZXN0GicucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RMb2dzUmVzcG9uc2UiKKrUGAECgtPkkwIdEhsvdjEvdHJhaW5pbmdzL3tqb2JfaWR9L2xvZ3MSkQEKC0xpc3RNZXRyaWNzEikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RNZXRyaWNzUmVxdWVzdBoqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0TWV0cmljc1Jlc3BvbnNlIiuq1BgBAoLT5JMCIBIeL3YxL3RyYWluaW5ncy97am9iX2lkfS9tZXRyaWNzEpwBCgtHZXRBcnRpZmFjdBIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRBcnRpZmFjdFJlcXVlc3QaKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuR2V0QXJ0aWZhY3RSZXNwb25zZSI2qtQYAQKC0+STAitiCGFydGlmYWN0Eh8vdjEvdHJhaW5pbmdzL3tqb2JfaWR9L2FydGlmYWN0EnwKEERvd25sb2FkQXJ0aWZhY3QSLi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRG93bmxvYWRBcnRpZmFjdFJlcXVlc3QaLy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRG93bmxvYWRBcnRpZmFjdFJlc3BvbnNlIgWq1BgBAjABYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_reeltune_access_v1_access, file_reeltune_scheduler_v1_training_history, file_reeltune_scheduler_v1_training_job, file_reeltune_scheduler_v1_training_parameters, file_reeltune_scheduler_v1_worker]);
+  fileDesc("CixyZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfc2VydmljZS5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIrsDChhDcmVhdGVUcmFpbmluZ0pvYlJlcXVlc3QSKwoIbW9kZWxfaWQYASABKAlCGbpIFnIUMhJebWRsX1swLTlBLVpdezI2fSQSLAoKZGF0YXNldF9pZBgCIAEoCUIYukgVchMyEV5kc19bMC05QS1aXXsyNn0kEhUKBG5hbWUYAyABKAlCB7pIBHICGGQSPQoKcGFyYW1ldGVycxgEIAEoCzIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ1BhcmFtZXRlcnMSQgoMZGV2aWNlX2NsYXNzGAUgASgOMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRldmljZUNsYXNzQgi6SAWCAQIQARIfCgpyZXF1ZXN0X2lkGAYgASgJQgu6SAjYAQFyA7ABARIkCghwcmlvcml0eRgHIAEoBUISukgPGg0YZCic//////////8BEiQKDGRldmljZV9jb3VudBgIIAEoBUIJukgGGgQYQCgBSACIAQESLAoTZGV2aWNlX21lbW9yeV9ieXRlcxgJIAEoA0IPukgMIgoYgICAgICABCgAQg8KDV9kZXZpY2VfY291bnQiTAoZQ3JlYXRlVHJhaW5pbmdKb2JSZXNwb25zZRIvCgNqb2IYASABKAsyIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuVHJhaW5pbmdKb2IiQgoVR2V0VHJhaW5pbmdKb2JSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JCJJChZHZXRUcmFpbmluZ0pvYlJlc3BvbnNlEi8KA2pvYhgBIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ0pvYiJtChdMaXN0VHJhaW5pbmdKb2JzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGAoGZmlsdGVyGAMgASgJQgi6SAVyAxiACCJlChhMaXN0VHJhaW5pbmdKb2JzUmVzcG9uc2USMAoEam9icxgBIAMoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ0pvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkilwEKFlN0b3BUcmFpbmluZ0pvYlJlcXVlc3QSKQoGam9iX2lkGAEgASgJQhm6SBZyFDISXmpvYl9bMC05QS1aXXsyNn0kElIKCnJlcXVlc3RfaWQYAiABKAlCPrpIO3I5MjdeKFswLTlhLWZBLUZdezh9KC1bMC05YS1mQS1GXXs0fSl7M30tWzAtOWEtZkEtRl17MTJ9KT8kIkoKF1N0b3BUcmFpbmluZ0pvYlJlc3BvbnNlEi8KA2pvYhgBIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5UcmFpbmluZ0pvYiKZAQoYRGVsZXRlVHJhaW5pbmdKb2JSZXF1ZXN0EikKBmpvYl9pZBgBIAEoCUIZukgWchQyEl5qb2JfWzAtOUEtWl17MjZ9JBJSCgpyZXF1ZXN0X2lkGAIgASgJQj66SDtyOTI3XihbMC05YS1mQS1GXXs4fSgtWzAtOWEtZkEtRl17NH0pezN9LVswLTlhLWZBLUZdezEyfSk/JCIbChlEZWxldGVUcmFpbmluZ0pvYlJlc3BvbnNlMs8UCg9UcmFpbmluZ1NlcnZpY2USsAEKEUNyZWF0ZVRyYWluaW5nSm9iEi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkNyZWF0ZVRyYWluaW5nSm9iUmVxdWVzdBowLnJlZWx0dW5lLnNjaGVkdWxlci52MS5DcmVhdGVUcmFpbmluZ0pvYlJlc3BvbnNlIjiq1BgBAoLT5JMCLToBKloUOgEqYgNqb2IiCi90cmFpbmluZ3NiA2pvYiINL3YxL3RyYWluaW5ncxKzAQoOR2V0VHJhaW5pbmdKb2ISLC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuR2V0VHJhaW5pbmdKb2JSZXF1ZXN0Gi0ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkdldFRyYWluaW5nSm9iUmVzcG9uc2UiRKrUGAECgtPkkwI5WhpiA2pvYhITL3RyYWluaW5ncy97am9iX2lkfWIDam9iEhYvdjEvdHJhaW5pbmdzL3tqb2JfaWR9Ep0BChBMaXN0VHJhaW5pbmdKb2JzEi4ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RUcmFpbmluZ0pvYnNSZXF1ZXN0Gi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RUcmFpbmluZ0pvYnNSZXNwb25zZSIoqtQYAQKC0+STAh1aDBIKL3RyYWluaW5ncxINL3YxL3RyYWluaW5ncxKlAQoRVXBkYXRlVHJhaW5pbmdKb2ISLy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuVXBkYXRlVHJhaW5pbmdKb2JSZXF1ZXN0GjAucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlVwZGF0ZVRyYWluaW5nSm9iUmVzcG9uc2UiLarUGAECgtPkkwIiOgNqb2JiA2pvYjIWL3YxL3RyYWluaW5ncy97am9iLmlkfRLGAQoPU3RvcFRyYWluaW5nSm9iEi0ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlN0b3BUcmFpbmluZ0pvYlJlcXVlc3QaLi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuU3RvcFRyYWluaW5nSm9iUmVzcG9uc2UiVKrUGAECgtPkkwJJOgEqWiI6ASpiA2pvYiIYL3RyYWluaW5ncy97am9iX2lkfS9zdG9wYgNqb2IiGy92MS90cmFpbmluZ3Mve2pvYl9pZH0vc3RvcBKmAQoQUGF1c2VUcmFpbmluZ0pvYhIuLnJlZWx0dW5lLnNjaGVkdWxlci52MS5QYXVzZVRyYWluaW5nSm9iUmVxdWVzdBovLnJlZWx0dW5lLnNjaGVkdWxlci52MS5QYXVzZVRyYWluaW5nSm9iUmVzcG9uc2UiMarUGAECgtPkkwImOgEqYgNqb2IiHC92MS90cmFpbmluZ3Mve2pvYl9pZH0vcGF1c2USqgEKEVJlc3VtZVRyYWluaW5nSm9iEi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlJlc3VtZVRyYWluaW5nSm9iUmVxdWVzdBowLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZXN1bWVUcmFpbmluZ0pvYlJlc3BvbnNlIjKq1BgBAoLT5JMCJzoBKmIDam9iIh0vdjEvdHJhaW5pbmdzL3tqb2JfaWR9L3Jlc3VtZRKmAQoQUmV0cnlUcmFpbmluZ0pvYhIuLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZXRyeVRyYWluaW5nSm9iUmVxdWVzdBovLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZXRyeVRyYWluaW5nSm9iUmVzcG9uc2UiMarUGAECgtPkkwImOgEqYgNqb2IiHC92MS90cmFpbmluZ3Mve2pvYl9pZH0vcmV0cnkSsgEKEURlbGV0ZVRyYWluaW5nSm9iEi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRlbGV0ZVRyYWluaW5nSm9iUmVxdWVzdBowLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZWxldGVUcmFpbmluZ0pvYlJlc3BvbnNlIjqq1BgBAoLT5JMCL1oVKhMvdHJhaW5pbmdzL3tqb2JfaWR9KhYvdjEvdHJhaW5pbmdzL3tqb2JfaWR9EqABChBXYXRjaFRyYWluaW5nSm9iEi4ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLldhdGNoVHJhaW5pbmdKb2JSZXF1ZXN0Gi8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLldhdGNoVHJhaW5pbmdKb2JSZXNwb25zZSIpqtQYAQKC0+STAh4SHC92MS90cmFpbmluZ3Mve2pvYl9pZH0vd2F0Y2gwARKNAQoKTGlzdEV2ZW50cxIoLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0RXZlbnRzUmVxdWVzdBopLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0RXZlbnRzUmVzcG9uc2UiKqrUGAECgtPkkwIfEh0vdjEvdHJhaW5pbmdzL3tqb2JfaWR9L2V2ZW50cxKFAQoITGlzdExvZ3MSJi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTGlzdExvZ3NSZXF1ZXN0GicucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RMb2dzUmVzcG9uc2UiKKrUGAECgtPkkwIdEhsvdjEvdHJhaW5pbmdzL3tqb2JfaWR9L2xvZ3MSkQEKC0xpc3RNZXRyaWNzEikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RNZXRyaWNzUmVxdWVzdBoqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0TWV0cmljc1Jlc3BvbnNlIiuq1BgBAoLT5JMCIBIeL3YxL3RyYWluaW5ncy97am9iX2lkfS9tZXRyaWNzEqEBCg9MaXN0Q2hlY2twb2ludHMSLS5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTGlzdENoZWNrcG9pbnRzUmVxdWVzdBouLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0Q2hlY2twb2ludHNSZXNwb25zZSIvqtQYAQKC0+STAiQSIi92MS90cmFpbmluZ3Mve2pvYl9pZH0vY2hlY2twb2ludHMSnAEKC0dldEFydGlmYWN0EikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkdldEFydGlmYWN0UmVxdWVzdBoqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRBcnRpZmFjdFJlc3BvbnNlIjaq1BgBAoLT5JMCK2IIYXJ0aWZhY3QSHy92MS90cmFpbmluZ3Mve2pvYl9pZH0vYXJ0aWZhY3QSfAoQRG93bmxvYWRBcnRpZmFjdBIuLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Eb3dubG9hZEFydGlmYWN0UmVxdWVzdBovLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Eb3dubG9hZEFydGlmYWN0UmVzcG9uc2UiBarUGAECMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_reeltune_access_v1_access, file_reeltune_scheduler_v1_training_history, file_reeltune_scheduler_v1_training_job, file_reeltune_scheduler_v1_training_parameters, file_reeltune_scheduler_v1_training_verbs, file_reeltune_scheduler_v1_worker]);
 
 /**
  * Asks for a new job.
@@ -238,6 +240,13 @@ export type StopTrainingJobRequest = Message<"reeltune.scheduler.v1.StopTraining
    * @generated from field: string job_id = 1;
    */
   jobId: string;
+
+  /**
+   * A UUID that makes the call safe to repeat: the same request again gets the first answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
 };
 
 /**
@@ -280,6 +289,13 @@ export type DeleteTrainingJobRequest = Message<"reeltune.scheduler.v1.DeleteTrai
    * @generated from field: string job_id = 1;
    */
   jobId: string;
+
+  /**
+   * A UUID that makes the call safe to repeat: the same request again gets the first answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
 };
 
 /**
@@ -307,7 +323,9 @@ export const DeleteTrainingJobResponseSchema: GenMessage<DeleteTrainingJobRespon
 /**
  * Runs training jobs. All rpcs see the caller's own jobs only.
  *
- * Errors common to all rpcs that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's.
+ * Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
+ * one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+ * INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
  *
  * @generated from service reeltune.scheduler.v1.TrainingService
  */
@@ -317,7 +335,7 @@ export const TrainingService: GenService<{
    *
    * Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
    * `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-   * `FIELD_INVALID` for parameters that cannot go together or that the model cannot take; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+   * `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.CreateTrainingJob
    */
@@ -337,9 +355,7 @@ export const TrainingService: GenService<{
     output: typeof GetTrainingJobResponseSchema;
   },
   /**
-   * Lists the caller's jobs, newest first.
-   *
-   * Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` or `FILTER_INVALID`.
+   * Lists the caller's jobs, newest first. Errors: INVALID_ARGUMENT `FILTER_INVALID`.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.ListTrainingJobs
    */
@@ -349,9 +365,18 @@ export const TrainingService: GenService<{
     output: typeof ListTrainingJobsResponseSchema;
   },
   /**
-   * Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED.
+   * Changes a job's name or priority, whatever its state. Errors: ABORTED `ETAG_MISMATCH`.
    *
-   * Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when the job is final, with its state. Stopping a STOPPING job succeeds.
+   * @generated from rpc reeltune.scheduler.v1.TrainingService.UpdateTrainingJob
+   */
+  updateTrainingJob: {
+    methodKind: "unary";
+    input: typeof UpdateTrainingJobRequestSchema;
+    output: typeof UpdateTrainingJobResponseSchema;
+  },
+  /**
+   * Stops a job: a queued one at once, a running one after it has saved the adapter so far. Once it answered OK the job never becomes COMPLETED
+   * unless its owner retries it. Stopping a STOPPING job succeeds.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.StopTrainingJob
    */
@@ -361,9 +386,38 @@ export const TrainingService: GenService<{
     output: typeof StopTrainingJobResponseSchema;
   },
   /**
-   * Deletes a final or queued job with its events, checkpoints and artifact.
+   * Keeps a QUEUED job from the trainers until it is resumed. Pausing a paused job succeeds.
    *
-   * Errors: FAILED_PRECONDITION `JOB_STATE_CONFLICT` while a trainer has it: stop it first.
+   * @generated from rpc reeltune.scheduler.v1.TrainingService.PauseTrainingJob
+   */
+  pauseTrainingJob: {
+    methodKind: "unary";
+    input: typeof PauseTrainingJobRequestSchema;
+    output: typeof PauseTrainingJobResponseSchema;
+  },
+  /**
+   * Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds.
+   *
+   * @generated from rpc reeltune.scheduler.v1.TrainingService.ResumeTrainingJob
+   */
+  resumeTrainingJob: {
+    methodKind: "unary";
+    input: typeof ResumeTrainingJobRequestSchema;
+    output: typeof ResumeTrainingJobResponseSchema;
+  },
+  /**
+   * Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
+   * scratch; its artifact so far can be downloaded until it has a new one.
+   *
+   * @generated from rpc reeltune.scheduler.v1.TrainingService.RetryTrainingJob
+   */
+  retryTrainingJob: {
+    methodKind: "unary";
+    input: typeof RetryTrainingJobRequestSchema;
+    output: typeof RetryTrainingJobResponseSchema;
+  },
+  /**
+   * Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.DeleteTrainingJob
    */
@@ -388,8 +442,6 @@ export const TrainingService: GenService<{
   /**
    * Lists a job's events of every kind in order.
    *
-   * Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-   *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.ListEvents
    */
   listEvents: {
@@ -399,8 +451,6 @@ export const TrainingService: GenService<{
   },
   /**
    * Lists the lines of a job's log in order. They outlive the trainer.
-   *
-   * Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.ListLogs
    */
@@ -412,8 +462,6 @@ export const TrainingService: GenService<{
   /**
    * Lists a job's metrics in order: point by point or, with `max_points`, in buckets, which takes a moment however long the job.
    *
-   * Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
-   *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.ListMetrics
    */
   listMetrics: {
@@ -422,9 +470,17 @@ export const TrainingService: GenService<{
     output: typeof ListMetricsResponseSchema;
   },
   /**
-   * Gets what a job made, with URLs to download it from.
+   * Lists a job's checkpoints, newest first.
    *
-   * Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
+   * @generated from rpc reeltune.scheduler.v1.TrainingService.ListCheckpoints
+   */
+  listCheckpoints: {
+    methodKind: "unary";
+    input: typeof ListCheckpointsRequestSchema;
+    output: typeof ListCheckpointsResponseSchema;
+  },
+  /**
+   * Gets what a job made, with URLs to download it from. Errors: NOT_FOUND `ARTIFACT_NOT_FOUND` when the job has none (yet).
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.GetArtifact
    */
@@ -435,7 +491,6 @@ export const TrainingService: GenService<{
   },
   /**
    * Streams what a job made, for those who reach only the gRPC port: each file's header, then its bytes; the last message says that it was whole.
-   *
    * Errors: NOT_FOUND `ARTIFACT_NOT_FOUND`.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.DownloadArtifact
