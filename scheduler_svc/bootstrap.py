@@ -38,6 +38,7 @@ from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.metric_store import MetricStore
 from scheduler_svc.store.notifications import Notifications
+from scheduler_svc.store.queue_store import QueueStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.worker_store import WorkerStore
@@ -53,6 +54,7 @@ from scheduler_svc.usecases.issue_tokens import (
 from scheduler_svc.usecases.job_feed import JobFeeds, WatchLimits
 from scheduler_svc.usecases.relay_outbox import OutboxRelay
 from scheduler_svc.usecases.sweep_leases import Sweeper
+from scheduler_svc.usecases.view_queue import QueueView, tell_queue
 
 LONG_RPCS = frozenset(
     {
@@ -80,12 +82,14 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
     events = EventStore(pool, queries)
     feeds = JobFeeds(jobs, events, notifications, watch_message_to_proto, _watch_limits(settings))
+    queue = QueueView(QueueStore(pool, queries, lease))
     training = TrainingParts(
         jobs=jobs,
         requests=requests,
         events=events,
         metrics=MetricStore(pool, queries),
         workers=workers,
+        queue=queue,
         catalog=await _open_catalog(settings, runtime),
         files=files,
         feeds=feeds,
@@ -110,6 +114,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     background.start("listen", notifications.run())
     background.start("end streams", notifications.close_when(background.stopping), may_finish=True)
     background.start("end watches", feeds.close_when(background.stopping), may_finish=True)
+    background.start("tell queue", tell_queue(queue, feeds))
     background.start("sweep", sweeper.run(settings.sweep_seconds))
     background.start("relay outbox", relay.run())
     background.start("collect garbage", collector.run(settings.sweep_seconds))

@@ -30,7 +30,8 @@ class QueuedJob:
     needs: Needs = field(default_factory=Needs)
     priority: int = 0
     is_paused: bool = False
-    generation: int = 1
+    sequence: int = 1
+    """Of its newest event: what is said of the job holds while it has this one."""
     failed_on: WorkerId | None = None
     """The trainer on which its last attempt failed."""
     unfit_on: frozenset[WorkerId] = frozenset()

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
+from scheduler_svc.domain.queue_view import QueueStatus
 
 MAX_LOG_BYTES = 4096
 MAX_METRICS = 64
@@ -146,7 +147,7 @@ def digest_reports(reports: Iterable[Report], recorded: int, present: Progress) 
     return Digest(has_started, progress, tuple(bodies), last)
 
 
-WatchUpdate = Job | JobEvent
+WatchUpdate = Job | JobEvent | QueueStatus
 
 
 @dataclass(frozen=True, slots=True)

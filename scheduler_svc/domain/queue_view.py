@@ -41,18 +41,17 @@ class QueueStatus:
     message: str
     estimated_start_time: datetime | None = None
     """None when that cannot be known."""
+    sequence: int = 0
+    """Of the job's newest event when this was so."""
 
     def tells_nothing_new_after(self, earlier: QueueStatus, now: datetime) -> bool:
         """True when a watcher who was told `earlier` need not hear of it: an estimate that moves a little is none."""
-        if (self.position, self.reason) != (earlier.position, earlier.reason):
+        if (self.position, self.reason, self.sequence) != (earlier.position, earlier.reason, earlier.sequence):
             return False
         if self.estimated_start_time is None or earlier.estimated_start_time is None:
             return self.estimated_start_time is earlier.estimated_start_time
         moved = abs(self.estimated_start_time - earlier.estimated_start_time)
         return moved <= max(timedelta(seconds=10), abs(self.estimated_start_time - now) / 10)
-
-
-PAUSED = QueueStatus(0, WaitReason.PAUSED, "paused by its owner; resume it to let it run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,9 @@ def view_queue(snapshot: QueueSnapshot) -> Mapping[JobId, QueueStatus]:
         )
         reason, message = _explain(job, owner, snapshot, facts, misfits)
         estimate = claim.time if claim is not None and claim.is_known else None
-        viewed[job.id] = PAUSED if job.is_paused else QueueStatus(position, reason, message, estimate)
+        if job.is_paused:
+            reason, message = WaitReason.PAUSED, "paused by its owner; resume it to let it run"
+        viewed[job.id] = QueueStatus(position, reason, message, estimate, job.sequence)
     return viewed
 
 

@@ -33,7 +33,7 @@ from scheduler_svc.rpc.convert import (
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.worker_store import WorkerStore
-from scheduler_svc.usecases.attach_attempt import Attachment
+from scheduler_svc.usecases.attach_attempt import Attachment, Reply
 from scheduler_svc.usecases.claim_job import claim_job
 from scheduler_svc.usecases.fail_attempt import fail_attempt
 from scheduler_svc.usecases.issue_tokens import TokenIssuer
@@ -108,7 +108,7 @@ class AttemptServicer(AttemptServiceServicer):
         async for reply in attachment.run(reports_from_proto(request_iterator)):
             yield pb.AttachResponse(
                 acknowledged_report=reply.acknowledged_report,
-                order=pb.ORDER_STOP if reply.must_stop else pb.ORDER_UNSPECIFIED,
+                order=_order(reply),
                 grant=reply.grant,
             )
 
@@ -135,3 +135,9 @@ class AttemptServicer(AttemptServiceServicer):
         message = clean_text(request.message, MAX_MESSAGE_BYTES)
         state = await fail_attempt(calling_attempt(), reason_from_proto(request.reason), message, self._parts.attempts)
         return pb.FailAttemptResponse(state=state_to_proto(state))
+
+
+def _order(reply: Reply) -> pb.Order.ValueType:
+    if reply.must_stop:
+        return pb.ORDER_STOP
+    return pb.ORDER_DRAIN if reply.must_drain else pb.ORDER_UNSPECIFIED

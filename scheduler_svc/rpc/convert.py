@@ -10,6 +10,7 @@ from reeltune.scheduler.v1 import (
     artifact_pb2,
     job_event_pb2,
     metric_series_pb2,
+    queue_status_pb2,
     recipe_pb2,
     training_history_pb2,
     training_job_pb2,
@@ -29,6 +30,7 @@ from scheduler_svc.domain.events import (
 from scheduler_svc.domain.files import Artifact, FileSet, StoredFile
 from scheduler_svc.domain.job import DeviceClass, Job, JobFilter, JobState, Progress, Recipe, StateReason
 from scheduler_svc.domain.metric_buckets import Summary
+from scheduler_svc.domain.queue_view import QueueStatus
 from scheduler_svc.domain.worker import Device, Worker
 from scheduler_svc.rpc.parameters_convert import parameters_to_proto
 
@@ -49,8 +51,8 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     return stamp
 
 
-def job_to_proto(job: Job) -> training_job_pb2.TrainingJob:
-    """Returns a job as its owner sees it."""
+def job_to_proto(job: Job, queue: QueueStatus | None = None) -> training_job_pb2.TrainingJob:
+    """Returns a job as its owner sees it, with its place in the queue if that is asked for and known."""
     return training_job_pb2.TrainingJob(
         id=job.id,
         name=job.name,
@@ -77,6 +79,17 @@ def job_to_proto(job: Job) -> training_job_pb2.TrainingJob:
         is_paused=job.is_paused,
         recipe=recipe_to_proto(job.needs.recipe),
         etag=str(job.revision),
+        queue=None if queue is None else queue_to_proto(queue),
+    )
+
+
+def queue_to_proto(status: QueueStatus) -> queue_status_pb2.QueueStatus:
+    """Returns where in the queue a job is."""
+    return queue_status_pb2.QueueStatus(
+        position=status.position,
+        estimated_start_time=timestamp(status.estimated_start_time),
+        reason=queue_status_pb2.WaitReason.Value(f"WAIT_REASON_{status.reason}"),
+        message=status.message,
     )
 
 
@@ -176,6 +189,8 @@ def watch_message_to_proto(message: WatchMessage) -> training_history_pb2.WatchT
             response.snapshot.CopyFrom(job_to_proto(job))
         case JobEvent() as event:
             response.event.CopyFrom(event_to_proto(event))
+        case QueueStatus() as status:
+            response.queue.CopyFrom(queue_to_proto(status))
         case None:
             response.heartbeat.send_time.GetCurrentTime()
     return response

@@ -23,6 +23,8 @@ from scheduler_svc.domain.errors import (
     JoinSecretInvalid,
     ModelNotFound,
     ModelNotReady,
+    QuotaExceeded,
+    RecipeUnavailable,
     RequestIdReused,
     SchedulerStopping,
     SequenceAhead,
@@ -110,6 +112,30 @@ def _device_unfit(error: DeviceUnfit) -> Failure:
     )
 
 
+def _recipe_unavailable(error: RecipeUnavailable) -> Failure:
+    return _precondition(
+        "RECIPE_UNAVAILABLE",
+        f"no trainer that is there offers {error.recipe}; start one with TRAINER_REHEARSALS=true, or leave it out",
+        error.recipe,
+        {"recipe": error.recipe},
+    )
+
+
+def _quota_exceeded(error: QuotaExceeded) -> Failure:
+    what = {"queued_jobs": "jobs waiting", "storage_bytes": "bytes stored"}[error.limit_name]
+    mend = {
+        "queued_jobs": "wait until one has started, or stop one",
+        "storage_bytes": "delete jobs whose artifacts and checkpoints nobody needs",
+    }[error.limit_name]
+    return Failure(
+        _CODE.RESOURCE_EXHAUSTED,
+        "QUOTA_EXCEEDED",
+        f"you have {error.used} {what} and may have {error.limit}: {mend}, or ask an admin for more",
+        {"quota": error.limit_name, "limit": str(error.limit), "used": str(error.used)},
+        retry_after=error.retry_after,
+    )
+
+
 def _sequence_ahead(error: SequenceAhead) -> Failure:
     return Failure(
         _CODE.OUT_OF_RANGE,
@@ -155,6 +181,8 @@ ERROR_TABLE: ErrorTable = {
     ArtifactNotFound: _artifact_not_found,
     ArtifactDamaged: _artifact_damaged,
     DeviceUnfit: _device_unfit,
+    RecipeUnavailable: _recipe_unavailable,
+    QuotaExceeded: _quota_exceeded,
     RequestIdReused: _request_id_reused,
     IllegalTransition: _illegal_transition,
     EtagMismatch: _etag_mismatch,

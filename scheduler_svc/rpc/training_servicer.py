@@ -39,6 +39,7 @@ from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.job_feed import JobFeeds
 from scheduler_svc.usecases.submit_job import JobRequest, submit_job
+from scheduler_svc.usecases.view_queue import QueueView
 from scheduler_svc.usecases.watch_job import watch_job
 
 _MAX_PAGE = 1000
@@ -54,6 +55,7 @@ class TrainingParts:
     events: EventStore
     metrics: MetricStore
     workers: WorkerStore
+    queue: QueueView
     catalog: Catalog
     files: AttemptFiles
     feeds: JobFeeds[history_pb.WatchTrainingJobResponse]
@@ -90,7 +92,7 @@ class TrainingServicer(TrainingServiceServicer):
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
         job = await self._parts.jobs.get(JobId(request.job_id), calling_user())
-        return pb.GetTrainingJobResponse(job=job_to_proto(job))
+        return pb.GetTrainingJobResponse(job=job_to_proto(job, await self._parts.queue.status(job)))
 
     async def ListTrainingJobs(
         self, request: pb.ListTrainingJobsRequest, context: Context
@@ -101,7 +103,8 @@ class TrainingServicer(TrainingServiceServicer):
         position = self._parts.page_tokens.decode(request.page_token, **binding)
         after = None if position is None else (_EPOCH + timedelta(microseconds=int(position[0])), str(position[1]))
         jobs = list(await self._parts.jobs.list_page(calling_user(), condition, after, size + 1))
-        response = pb.ListTrainingJobsResponse(jobs=[job_to_proto(job) for job in jobs[:size]])
+        queue = await self._parts.queue.statuses(jobs[:size])
+        response = pb.ListTrainingJobsResponse(jobs=[job_to_proto(job, queue.get(job.id)) for job in jobs[:size]])
         if len(jobs) > size:
             last = jobs[size - 1]
             microseconds = (last.create_time - _EPOCH) // timedelta(microseconds=1)

@@ -1,4 +1,4 @@
-"""WorkerService: shows the trainers."""
+"""WorkerService: shows the trainers, and takes them out of service."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from meshkit.auth.principal import current_principal
 from meshkit.rpc.paging import PageTokens, page_size
 from scheduler_svc.domain.ids import WorkerId
-from scheduler_svc.rpc.caller import Context
+from scheduler_svc.rpc.caller import Context, calling_user
 from scheduler_svc.rpc.convert import worker_to_proto
+from scheduler_svc.rpc.request_keys import request_key
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.drain_worker import drain_worker, resume_worker
 
 _LIST = "workers"
 
@@ -41,3 +43,11 @@ class WorkerServicer(WorkerServiceServicer):
     async def GetWorker(self, request: pb.GetWorkerRequest, context: Context) -> pb.GetWorkerResponse:
         worker = await self._workers.get(WorkerId(request.worker_id))
         return pb.GetWorkerResponse(worker=worker_to_proto(worker, with_jobs=current_principal().is_admin))
+
+    async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerResponse:
+        worker = await drain_worker(WorkerId(request.worker_id), calling_user(), request_key(request), self._workers)
+        return pb.DrainWorkerResponse(worker=worker_to_proto(worker, with_jobs=True))
+
+    async def ResumeWorker(self, request: pb.ResumeWorkerRequest, context: Context) -> pb.ResumeWorkerResponse:
+        worker = await resume_worker(WorkerId(request.worker_id), calling_user(), request_key(request), self._workers)
+        return pb.ResumeWorkerResponse(worker=worker_to_proto(worker, with_jobs=True))

@@ -45,8 +45,19 @@ class AttemptStatus:
     ended_by_trainer: bool
     """The trainer ended it itself, well or badly."""
     worker_id: WorkerId
+    is_draining: bool
+    """The worker is to give its job back."""
     model_id: str
     dataset_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a heartbeat found."""
+
+    state: JobState
+    is_draining: bool
+    """The worker is to give its job back."""
 
 
 class AttemptStore:
@@ -95,6 +106,7 @@ class AttemptStore:
             is_effective=row["job_attempt"] == key.attempt and state in ACTIVE_STATES,
             ended_by_trainer=row["ended_by"] == Actor.TRAINER,
             worker_id=WorkerId(row["worker_id"]),
+            is_draining=row["is_draining"],
             model_id=row["model_id"],
             dataset_id=row["dataset_id"],
         )
@@ -106,12 +118,12 @@ class AttemptStore:
             raise StaleAttempt(key.job_id, key.attempt)
         return status
 
-    async def renew_lease(self, key: AttemptKey) -> JobState:
-        """Keeps the attempt alive and returns the job's state. Raises StaleAttempt."""
-        state = await self._pool.fetchval(self._sql.renew_lease, key.job_id, key.attempt, self._lease)
-        if state is None:
+    async def renew_lease(self, key: AttemptKey) -> Renewal:
+        """Keeps the attempt alive and returns how it stands. Raises StaleAttempt."""
+        row = await self._pool.fetchrow(self._sql.renew_lease, key.job_id, key.attempt, self._lease)
+        if row is None:
             raise StaleAttempt(key.job_id, key.attempt)
-        return JobState(state)
+        return Renewal(JobState(row["state"]), row["is_draining"])
 
     async def record(self, key: AttemptKey, reports: Sequence[Report]) -> tuple[JobState, int]:
         """Records what is new in the reports, once, and renews the lease; returns the state and the highest report.

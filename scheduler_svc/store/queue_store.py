@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from meshkit.postgres import Connection, Pool, Queries
@@ -19,6 +20,9 @@ from scheduler_svc.store.rows import Row, needs_from_row, progress_from_json, th
 
 MAX_VIEWED_JOBS = 20_000
 """Of a longer queue the oldest jobs are looked at; the others' places are not told."""
+
+_MANY = 200
+"""So many jobs are not worked through on the event loop."""
 
 
 class QueueStore:
@@ -42,17 +46,20 @@ class QueueStore:
             running = await connection.fetch(self._sql.list_running)
             durations = await self._durations(connection)
             hours = await self._device_hours(connection, owners, now)
-        return QueueSnapshot(
+        held = [_running_from_row(row, durations, now) for row in running]
+        snapshot = QueueSnapshot(
             now=now,
-            jobs=[_queued_from_row(row) for row in jobs],
             owners={UserId(row["id"]): _standing_from_row(row, hours) for row in owners},
             offers=[offer_from_row(row) for row in workers if not row["is_draining"]],
-            running=[_running_from_row(row, durations, now) for row in running],
+            running=held,
             hours_left={owner: hour.left for owner, hour in hours.items()},
             hours_back={owner: hour.used.free_time for owner, hour in hours.items() if hour.used.free_time is not None},
             durations=durations,
             draining=sum(row["is_draining"] for row in workers),
         )
+        if len(jobs) < _MANY:
+            return replace(snapshot, jobs=[_queued_from_row(row) for row in jobs])
+        return replace(snapshot, jobs=await asyncio.to_thread(lambda: [_queued_from_row(row) for row in jobs]))
 
     async def _durations(self, connection: Connection) -> dict[Recipe, timedelta]:
         rows = await connection.fetch(self._sql.typical_durations, list(Recipe))
@@ -106,7 +113,7 @@ def _queued_from_row(row: Row) -> QueuedJob:
         needs=needs_from_row(row),
         priority=row["priority"],
         is_paused=row["is_paused"],
-        generation=row["generation"],
+        sequence=row["sequence"],
         failed_on=WorkerId(row["failed_on"]) if row["failed_on"] else None,
         unfit_on=frozenset(WorkerId(worker_id) for worker_id in row["unfit_on"] or ()),
     )

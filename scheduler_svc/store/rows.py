@@ -201,12 +201,11 @@ def device_from_json(value: Mapping[str, Any]) -> Device:
 
 def worker_from_row(row: Row) -> Worker:
     """Returns the worker of a row of `list_workers`."""
-    state = WorkerState.LOST if row["is_lost"] else WorkerState.BUSY if row["job_ids"] else WorkerState.IDLE
     return Worker(
         id=WorkerId(row["id"]),
         name=row["name"],
         device=device_from_json(row["device"]),
-        state=state,
+        state=_worker_state(row),
         job_ids=tuple(JobId(job_id) for job_id in row["job_ids"]),
         version=row["version"],
         create_time=row["create_time"],
@@ -214,6 +213,35 @@ def worker_from_row(row: Row) -> Worker:
         recipes=tuple(Recipe(recipe) for recipe in row["recipes"]),
         drain_time=row["drain_time"],
     )
+
+
+def _worker_state(row: Row) -> WorkerState:
+    if row["is_lost"]:
+        return WorkerState.LOST
+    if row["drain_time"] is not None:
+        return WorkerState.DRAINING if row["job_ids"] else WorkerState.DRAINED
+    return WorkerState.BUSY if row["job_ids"] else WorkerState.IDLE
+
+
+def worker_to_json(worker: Worker) -> dict[str, Any]:
+    """Returns plain values that jsonb can hold."""
+    times = {name: None if (time := getattr(worker, name)) is None else time.isoformat() for name in _WORKER_TIMES}
+    return {**asdict(worker), **times}
+
+
+def worker_from_json(value: Mapping[str, Any]) -> Worker:
+    """Returns the worker in plain values."""
+    times = {name: None if value[name] is None else datetime.fromisoformat(value[name]) for name in _WORKER_TIMES}
+    parts = {
+        "device": device_from_json(value["device"]),
+        "state": WorkerState(value["state"]),
+        "job_ids": tuple(value["job_ids"]),
+        "recipes": tuple(Recipe(recipe) for recipe in value["recipes"]),
+    }
+    return Worker(**{**value, **times, **parts})
+
+
+_WORKER_TIMES = ("create_time", "heartbeat_time", "drain_time")
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 
-from meshkit.postgres import Pool, Queries
+from meshkit.postgres import Connection, Pool, Queries
 from scheduler_svc.domain.errors import WorkerNotFound
-from scheduler_svc.domain.ids import WorkerId
+from scheduler_svc.domain.ids import JobId, WorkerId
 from scheduler_svc.domain.job import DeviceClass, Recipe
+from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.domain.worker import Device, Worker
-from scheduler_svc.store.rows import worker_from_row
+from scheduler_svc.store.job_changes import notify_job
+from scheduler_svc.store.request_store import AnswerCodec, answer_once
+from scheduler_svc.store.rows import worker_from_json, worker_from_row, worker_to_json
+
+_WORKER = AnswerCodec(worker_to_json, worker_from_json)
 
 
 class WorkerStore:
@@ -41,15 +46,46 @@ class WorkerStore:
 
     async def get(self, worker_id: WorkerId) -> Worker:
         """Returns a worker. Raises WorkerNotFound."""
-        row = await self._pool.fetchrow(self._sql.select_worker, worker_id, self._lease)
-        if row is None:
-            raise WorkerNotFound(worker_id)
-        return worker_from_row(row)
+        return await self._get(self._pool, worker_id)
 
     async def list_page(self, after: tuple[str, str] | None, limit: int) -> Sequence[Worker]:
         """Returns workers by name, from after a position on."""
         rows = await self._pool.fetch(self._sql.list_workers, *(after or (None, None)), limit, self._lease)
         return [worker_from_row(row) for row in rows]
+
+    async def drain(self, worker_id: WorkerId, key: RequestKey | None) -> Worker:
+        """Takes a worker out of service and has it give back what it trains; returns it as it is then.
+
+        Raises:
+            WorkerNotFound: it is not known.
+            RequestIdReused: the key belongs to another request.
+        """
+
+        async def act(connection: Connection) -> Worker:
+            row = await connection.fetchrow(self._sql.drain_worker, worker_id)
+            if row is None:
+                raise WorkerNotFound(worker_id)
+            # Wakes the streams of its attempts, on whatever replica they are.
+            for job_id in row["job_ids"]:
+                await notify_job(connection, self._sql, JobId(job_id), "state")
+            return await self._get(connection, worker_id)
+
+        return await answer_once(self._pool, self._sql, key, act, _WORKER)
+
+    async def resume(self, worker_id: WorkerId, key: RequestKey | None) -> Worker:
+        """Puts a worker back into service; returns it as it is then. Raises WorkerNotFound, RequestIdReused."""
+
+        async def act(connection: Connection) -> Worker:
+            if await connection.fetchval(self._sql.resume_worker, worker_id) is None:
+                raise WorkerNotFound(worker_id)
+            return await self._get(connection, worker_id)
+
+        return await answer_once(self._pool, self._sql, key, act, _WORKER)
+
+    async def offers(self, recipe: Recipe) -> bool:
+        """Tells whether a worker that is there offers a recipe."""
+        offered: bool = await self._pool.fetchval(self._sql.is_recipe_offered, recipe, self._lease)
+        return offered
 
     async def four_bit_problem(self, device_class: DeviceClass) -> str | None:
         """Returns why no known worker of the class can train 4-bit layers; None when one can, or none is known."""
@@ -59,3 +95,9 @@ class WorkerStore:
     async def forget_lost(self, age: timedelta) -> None:
         """Forgets workers that have not been heard of for so long."""
         await self._pool.execute(self._sql.delete_lost_workers, age)
+
+    async def _get(self, connection: Connection | Pool, worker_id: WorkerId) -> Worker:
+        row = await connection.fetchrow(self._sql.select_worker, worker_id, self._lease)
+        if row is None:
+            raise WorkerNotFound(worker_id)
+        return worker_from_row(row)

@@ -33,6 +33,8 @@ class Reply:
 
     acknowledged_report: int
     must_stop: bool
+    must_drain: bool
+    """It is to give the job back; a stop goes before that."""
     grant: str = ""
     """A new grant; empty while the present one will do."""
 
@@ -55,6 +57,7 @@ class Attachment:
         self._issuer = issuer
         self._acknowledged = 0
         self._written_at = float("-inf")
+        self._is_draining = False
 
     async def run(self, messages: AsyncIterator[Report | None]) -> AsyncIterator[Reply]:
         """Yields the answer to the attaching, then one to each batch of messages (None: a heartbeat) and each order.
@@ -65,7 +68,7 @@ class Attachment:
         """
         with self._notifications.watch(self._key.job_id) as watch:
             status = await self._attempts.check(self._key)
-            state = await self._attempts.renew_lease(self._key)
+            state = await self._renew()
             self._acknowledged = status.recorded_report
             structlog.get_logger().info("attempt.attached", job_id=self._key.job_id, attempt=self._key.attempt)
             yield self._reply(state, status)
@@ -97,12 +100,18 @@ class Attachment:
             state, self._acknowledged = await self._attempts.record(self._key, reports)
             await failpoint("reports.after_commit")
         if has_heartbeat or state is None:
-            state = await self._attempts.renew_lease(self._key)
+            state = await self._renew()
         return state
+
+    async def _renew(self) -> JobState:
+        renewal = await self._attempts.renew_lease(self._key)
+        self._is_draining = renewal.is_draining
+        return renewal.state
 
     async def _state_after_change(self) -> JobState | None:
         """Returns the job's state; None when the trainer itself has ended the attempt."""
         status = await self._attempts.status(self._key)
+        self._is_draining = status.is_draining
         if status.is_effective:
             return status.state
         if status.ended_by_trainer:
@@ -110,7 +119,8 @@ class Attachment:
         raise StaleAttempt(self._key.job_id, self._key.attempt)
 
     def _reply(self, state: JobState, status: AttemptStatus) -> Reply:
-        return Reply(self._acknowledged, state is JobState.STOPPING, self._new_grant(status))
+        must_stop = state is JobState.STOPPING
+        return Reply(self._acknowledged, must_stop, self._is_draining and not must_stop, self._new_grant(status))
 
     def _new_grant(self, status: AttemptStatus) -> str:
         left: timedelta = self._grant_expire_time - datetime.now(self._grant_expire_time.tzinfo)

@@ -16,9 +16,10 @@ import structlog
 
 from scheduler_svc.domain.errors import HistoryUnavailable, JobNotFound, SchedulerStopping, TooManyWatches
 from scheduler_svc.domain.event_ring import EventRing, MessageT, Told, told
-from scheduler_svc.domain.events import WatchMessage, WatchUpdate
+from scheduler_svc.domain.events import WatchMessage
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import Job
+from scheduler_svc.domain.queue_view import QueueStatus
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.notifications import Notifications
@@ -161,7 +162,7 @@ class JobFeed(Generic[MessageT]):
     ) -> None:
         self.job_id = job_id
         self.watchers = 0
-        self.aside: WatchUpdate | None = None
+        self.aside: QueueStatus | None = None
         """What is to be told beside the history, and has no place in it: of this everybody gets the newest, once."""
         self._poll_seconds = poll_seconds
         self._read_job = FreshRead(read_job)
@@ -211,13 +212,13 @@ class JobFeed(Generic[MessageT]):
         if self._failure is not None:
             raise self._failure()
 
-    def show(self, aside: WatchUpdate | None) -> None:
+    def show(self, aside: QueueStatus | None) -> None:
         """Tells all who watch something beside the history, unless they know it. None is nothing to tell."""
         if aside != self.aside:
             self.aside = aside
             self._wake()
 
-    async def wait(self, sequence: int, aside: WatchUpdate | None, timeout_seconds: float) -> None:
+    async def wait(self, sequence: int, aside: QueueStatus | None, timeout_seconds: float) -> None:
         """Returns when something follows what has been told, or nothing more will, or after the timeout."""
         if self.has_failed or self._started_ring().end > sequence or self.aside is not aside:
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
-from scheduler_svc.domain.errors import DeviceUnfit
+from scheduler_svc.domain.errors import DeviceUnfit, RecipeUnavailable
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Needs, Progress, Recipe, StateReason
 from scheduler_svc.domain.parameters import (
@@ -50,13 +50,17 @@ async def submit_job(
     """Returns the accepted job, QUEUED; a repeated request gets the first answer.
 
     Raises:
-        InvalidField, ModelNotFound, DatasetNotFound, ModelNotReady, DatasetNotReady, DeviceUnfit, RequestIdReused,
-        JobNotFound: as the contract says.
+        InvalidField, ModelNotFound, DatasetNotFound, ModelNotReady, DatasetNotReady, DeviceUnfit, RecipeUnavailable,
+        QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
     # Asked before the catalog: a repetition is answered even when model or dataset are gone by now.
     if request.key is not None and (known := await requests.find(request.key)) is not None:
         return as_first_answered(await jobs.get_answered(request.owner_id, known))
+    needs = _needs(request, parameters)
+    # A rehearsal that no trainer was started for would wait for ever; all else a trainer may yet bring.
+    if needs.recipe is Recipe.REHEARSAL and not await workers.offers(needs.recipe):
+        raise RecipeUnavailable(needs.recipe)
     model, dataset, problem = await _look_up(request, workers, catalog)
     if parameters.needs_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
@@ -67,7 +71,7 @@ async def submit_job(
         model_id=request.model_id,
         dataset_id=request.dataset_id,
         parameters=fit_parameters(parameters, request.parameters, model, dataset),
-        needs=_needs(request, parameters),
+        needs=needs,
         priority=request.priority,
     )
     job = await jobs.submit(submission, request.key)

@@ -34,7 +34,8 @@ async def watch_job(
         if after_sequence > job.sequence:
             raise SequenceAhead(after_sequence, job.sequence)
         yield feeds.render(WatchMessage(after_sequence, job))
-        told, history_end, aside = after_sequence, job.sequence, None
+        told, history_end = after_sequence, job.sequence
+        aside = untold = None
         if job.is_final and told == history_end:
             return
         beat_at = time.monotonic() + heartbeat_seconds
@@ -50,11 +51,15 @@ async def watch_job(
                 told = batch[-1].sequence
             if is_thinned:
                 yield feeds.render(WatchMessage(told, await feed.snapshot()))
-            has_news = bool(batch) or feed.aside is not aside
+            has_news = bool(batch)
             if feed.aside is not aside:
-                aside = feed.aside
-                if aside is not None:
-                    yield feeds.render(WatchMessage(told, aside))
+                aside = untold = feed.aside
+            if untold is not None and untold.sequence <= told:
+                # What was so before the newest event that this watch has told is old news.
+                if untold.sequence == told:
+                    has_news = True
+                    yield feeds.render(WatchMessage(told, untold))
+                untold = None
             feed.check()
             now = time.monotonic()
             if not has_news and now >= beat_at:

@@ -21,6 +21,7 @@ FROM ended WHERE device_usage.job_id = ended.job_id AND device_usage.attempt = e
 -- name: select_attempt
 -- How an attempt stands, its job's present state and attempt included.
 SELECT attempts.recorded_report, attempts.outcome, attempts.ended_by, attempts.worker_id,
+    EXISTS (SELECT FROM workers WHERE workers.id = attempts.worker_id AND drain_time IS NOT NULL) AS is_draining,
     jobs.attempt AS job_attempt, jobs.state AS job_state, jobs.owner_id, jobs.model_id, jobs.dataset_id
 FROM attempts JOIN jobs ON jobs.id = attempts.job_id
 WHERE attempts.job_id = $1 AND attempts.attempt = $2
@@ -34,15 +35,16 @@ SELECT recorded_report FROM attempts WHERE job_id = $1 AND attempt = $2
 UPDATE attempts SET recorded_report = $3 WHERE job_id = $1 AND attempt = $2
 
 -- name: renew_lease
--- A heartbeat: renews the lease and says that the worker is alive; nothing when the attempt is fenced.
+-- A heartbeat: renews the lease, says that the worker is alive and whether it is to drain; nothing when the attempt is fenced.
 WITH renewed AS (
     UPDATE jobs SET lease_expire_time = clock_timestamp() + $3::interval
     WHERE id = $1 AND attempt = $2 AND state IN ('STARTING', 'RUNNING', 'STOPPING')
     RETURNING state, worker_id
 ), heard AS (
     UPDATE workers SET heartbeat_time = clock_timestamp() FROM renewed WHERE workers.id = renewed.worker_id
+    RETURNING drain_time
 )
-SELECT state FROM renewed
+SELECT renewed.state, EXISTS (SELECT FROM heard WHERE drain_time IS NOT NULL) AS is_draining FROM renewed
 
 -- name: insert_checkpoint
 -- Records a checkpoint; returns nothing when it is recorded already.

@@ -4,7 +4,7 @@ SELECT clock_timestamp() AS now
 
 -- name: list_queue
 -- The jobs that wait, the oldest first, with the workers that they did not get on with.
-SELECT jobs.id, jobs.owner_id, jobs.generation, jobs.create_time, jobs.not_before, jobs.priority, jobs.is_paused,
+SELECT jobs.id, jobs.owner_id, jobs.sequence, jobs.create_time, jobs.not_before, jobs.priority, jobs.is_paused,
     jobs.device_class, jobs.device_count, jobs.device_memory_bytes, jobs.recipe, jobs.needs_4bit,
     past.failed_on, past.unfit_on
 FROM jobs LEFT JOIN LATERAL (

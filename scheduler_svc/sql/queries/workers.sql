@@ -32,6 +32,21 @@ SELECT workers.*,
     ) AS job_ids
 FROM workers WHERE id = $1
 
+-- name: drain_worker
+-- Takes a worker out of service, if it is not already; returns the jobs that it has, nothing when it is not known.
+UPDATE workers SET drain_time = coalesce(drain_time, clock_timestamp()) WHERE id = $1
+RETURNING ARRAY(
+    SELECT jobs.id FROM jobs WHERE jobs.worker_id = workers.id AND jobs.state IN ('STARTING', 'RUNNING', 'STOPPING')
+) AS job_ids
+
+-- name: resume_worker
+-- Puts a worker back into service; nothing when it is not known.
+UPDATE workers SET drain_time = NULL WHERE id = $1 RETURNING id
+
+-- name: is_recipe_offered
+-- Whether a worker that is there offers a recipe, whatever it is busy with.
+SELECT EXISTS (SELECT FROM workers WHERE $1 = ANY (recipes) AND heartbeat_time > clock_timestamp() - $2::interval)
+
 -- name: four_bit_problem
 -- A known worker's 4-bit problem, if there are workers of the class and all of them have one; null else.
 SELECT CASE WHEN bool_and(NOT can_train_4bit) THEN min(device ->> 'four_bit_problem') END AS problem,

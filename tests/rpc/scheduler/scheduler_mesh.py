@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +22,7 @@ from reeltune.catalog.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, training_job_pb2, worker_pb2
+from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, recipe_pb2, training_job_pb2, worker_pb2
 from reeltune.scheduler.v1 import attempt_service_pb2 as attempt_pb
 from reeltune.scheduler.v1 import training_service_pb2 as training_pb
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
@@ -225,7 +225,13 @@ class Trainer:
         self.token = ""
 
     async def register(
-        self, *, device_class: str = "CPU", can_train_4bit: bool = True, name: str = "trainer"
+        self,
+        *,
+        device_class: str = "CPU",
+        can_train_4bit: bool = True,
+        name: str = "trainer",
+        recipes: Sequence[str] = (),
+        **found: Any,
     ) -> Trainer:
         """Registers, anew or again."""
         device = worker_pb2.Device(
@@ -233,10 +239,16 @@ class Trainer:
             name="test device",
             can_train_4bit=can_train_4bit,
             four_bit_problem="" if can_train_4bit else "named symbol not found",
+            **found,
         )
         response = await self.replica.attempts.RegisterWorker(
             attempt_pb.RegisterWorkerRequest(
-                join_secret=JOIN_SECRET, worker_id=self.worker_id, name=name, device=device, version="1"
+                join_secret=JOIN_SECRET,
+                worker_id=self.worker_id,
+                name=name,
+                device=device,
+                version="1",
+                recipes=[recipe_pb2.Recipe.Value(f"RECIPE_{recipe}") for recipe in recipes],
             )
         )
         self.worker_id, self.token = response.worker_id, response.worker_token
@@ -336,6 +348,10 @@ class Attachment:
     @property
     def must_stop(self) -> bool:
         return any(reply.order == attempt_pb.ORDER_STOP for reply in self.replies)
+
+    @property
+    def must_drain(self) -> bool:
+        return any(reply.order == attempt_pb.ORDER_DRAIN for reply in self.replies)
 
     @property
     def is_over(self) -> bool:

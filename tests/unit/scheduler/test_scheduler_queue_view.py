@@ -200,5 +200,6 @@ def test_a_watcher_hears_of_changes_that_matter() -> None:
     )
     assert not replace(told, estimated_start_time=NOW + 15 * MINUTE).tells_nothing_new_after(told, NOW)
     assert not replace(told, estimated_start_time=None).tells_nothing_new_after(told, NOW)
+    assert not replace(told, sequence=2).tells_nothing_new_after(told, NOW)
     assert not replace(told, position=1).tells_nothing_new_after(told, NOW)
     assert not replace(told, reason=WaitReason.RUNNING_QUOTA).tells_nothing_new_after(told, NOW)

@@ -28,7 +28,7 @@ from reeltune.access.v1 import access_pb2 as reeltune_dot_access_dot_v1_dot_acce
 from reeltune.scheduler.v1 import worker_pb2 as reeltune_dot_scheduler_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*reeltune/scheduler/v1/worker_service.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a\"reeltune/scheduler/v1/worker.proto\"c\n\x12ListWorkersRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"v\n\x13ListWorkersResponse\x12\x37\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.reeltune.scheduler.v1.WorkerR\x07workers\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n\x10GetWorkerRequest\x12\x36\n\tworker_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^wrk_[0-9A-Z]{26}$R\x08workerId\"J\n\x11GetWorkerResponse\x12\x35\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.WorkerR\x06worker2\x9e\x02\n\rWorkerService\x12~\n\x0bListWorkers\x12).reeltune.scheduler.v1.ListWorkersRequest\x1a*.reeltune.scheduler.v1.ListWorkersResponse\"\x18\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/workers\x12\x8c\x01\n\tGetWorker\x12\'.reeltune.scheduler.v1.GetWorkerRequest\x1a(.reeltune.scheduler.v1.GetWorkerResponse\",\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02!\x12\x17/v1/workers/{worker_id}b\x06workerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*reeltune/scheduler/v1/worker_service.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a\"reeltune/scheduler/v1/worker.proto\"c\n\x12ListWorkersRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"v\n\x13ListWorkersResponse\x12\x37\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.reeltune.scheduler.v1.WorkerR\x07workers\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n\x10GetWorkerRequest\x12\x36\n\tworker_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^wrk_[0-9A-Z]{26}$R\x08workerId\"J\n\x11GetWorkerResponse\x12\x35\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.WorkerR\x06worker\"x\n\x12\x44rainWorkerRequest\x12\x36\n\tworker_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^wrk_[0-9A-Z]{26}$R\x08workerId\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x13\x44rainWorkerResponse\x12\x35\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.WorkerR\x06worker\"y\n\x13ResumeWorkerRequest\x12\x36\n\tworker_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^wrk_[0-9A-Z]{26}$R\x08workerId\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"M\n\x14ResumeWorkerResponse\x12\x35\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.WorkerR\x06worker2\xde\x04\n\rWorkerService\x12~\n\x0bListWorkers\x12).reeltune.scheduler.v1.ListWorkersRequest\x1a*.reeltune.scheduler.v1.ListWorkersResponse\"\x18\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/workers\x12\x8c\x01\n\tGetWorker\x12\'.reeltune.scheduler.v1.GetWorkerRequest\x1a(.reeltune.scheduler.v1.GetWorkerResponse\",\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02!\x12\x17/v1/workers/{worker_id}b\x06worker\x12\x9b\x01\n\x0b\x44rainWorker\x12).reeltune.scheduler.v1.DrainWorkerRequest\x1a*.reeltune.scheduler.v1.DrainWorkerResponse\"5\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02*\"\x1d/v1/workers/{worker_id}/drain:\x01*b\x06worker\x12\x9f\x01\n\x0cResumeWorker\x12*.reeltune.scheduler.v1.ResumeWorkerRequest\x1a+.reeltune.scheduler.v1.ResumeWorkerResponse\"6\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02+\"\x1e/v1/workers/{worker_id}/resume:\x01*b\x06workerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +41,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_GETWORKERREQUEST'].fields_by_name['worker_id']._loaded_options = None
   _globals['_GETWORKERREQUEST'].fields_by_name['worker_id']._serialized_options = b'\272H\026r\0242\022^wrk_[0-9A-Z]{26}$'
+  _globals['_DRAINWORKERREQUEST'].fields_by_name['worker_id']._loaded_options = None
+  _globals['_DRAINWORKERREQUEST'].fields_by_name['worker_id']._serialized_options = b'\272H\026r\0242\022^wrk_[0-9A-Z]{26}$'
+  _globals['_DRAINWORKERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DRAINWORKERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_RESUMEWORKERREQUEST'].fields_by_name['worker_id']._loaded_options = None
+  _globals['_RESUMEWORKERREQUEST'].fields_by_name['worker_id']._serialized_options = b'\272H\026r\0242\022^wrk_[0-9A-Z]{26}$'
+  _globals['_RESUMEWORKERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESUMEWORKERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_WORKERSERVICE'].methods_by_name['ListWorkers']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002\r\022\013/v1/workers'
   _globals['_WORKERSERVICE'].methods_by_name['GetWorker']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['GetWorker']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002!\022\027/v1/workers/{worker_id}b\006worker'
+  _globals['_WORKERSERVICE'].methods_by_name['DrainWorker']._loaded_options = None
+  _globals['_WORKERSERVICE'].methods_by_name['DrainWorker']._serialized_options = b'\252\324\030\001\003\202\323\344\223\002*\"\035/v1/workers/{worker_id}/drain:\001*b\006worker'
+  _globals['_WORKERSERVICE'].methods_by_name['ResumeWorker']._loaded_options = None
+  _globals['_WORKERSERVICE'].methods_by_name['ResumeWorker']._serialized_options = b'\252\324\030\001\003\202\323\344\223\002+\"\036/v1/workers/{worker_id}/resume:\001*b\006worker'
   _globals['_LISTWORKERSREQUEST']._serialized_start=197
   _globals['_LISTWORKERSREQUEST']._serialized_end=296
   _globals['_LISTWORKERSRESPONSE']._serialized_start=298
@@ -53,6 +65,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWORKERREQUEST']._serialized_end=492
   _globals['_GETWORKERRESPONSE']._serialized_start=494
   _globals['_GETWORKERRESPONSE']._serialized_end=568
-  _globals['_WORKERSERVICE']._serialized_start=571
-  _globals['_WORKERSERVICE']._serialized_end=857
+  _globals['_DRAINWORKERREQUEST']._serialized_start=570
+  _globals['_DRAINWORKERREQUEST']._serialized_end=690
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=692
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=768
+  _globals['_RESUMEWORKERREQUEST']._serialized_start=770
+  _globals['_RESUMEWORKERREQUEST']._serialized_end=891
+  _globals['_RESUMEWORKERRESPONSE']._serialized_start=893
+  _globals['_RESUMEWORKERRESPONSE']._serialized_end=970
+  _globals['_WORKERSERVICE']._serialized_start=973
+  _globals['_WORKERSERVICE']._serialized_end=1579
 # @@protoc_insertion_point(module_scope)

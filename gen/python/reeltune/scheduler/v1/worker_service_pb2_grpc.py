@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train.
+    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class WorkerServiceStub:
                 request_serializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.GetWorkerRequest.SerializeToString,
                 response_deserializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.GetWorkerResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/reeltune.scheduler.v1.WorkerService/DrainWorker',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
+        self.ResumeWorker = channel.unary_unary(
+                '/reeltune.scheduler.v1.WorkerService/ResumeWorker',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.ResumeWorkerRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.ResumeWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
-    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train.
+    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service.
     """
 
     def ListWorkers(self, request, context):
@@ -69,6 +79,26 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainWorker(self, request, context):
+        """Takes a trainer out of service: it gets no more jobs, and gives the one that it has back at its next step, with a checkpoint and at no
+        retry's cost. It is DRAINING until then and DRAINED afterwards, also after a restart, until it is resumed. Draining twice changes nothing.
+        Admins only.
+
+        Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWorker(self, request, context):
+        """Puts a trainer back into service. One that is in service stays so. Admins only.
+
+        Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +112,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.GetWorkerRequest.FromString,
                     response_serializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.GetWorkerResponse.SerializeToString,
             ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.DrainWorkerResponse.SerializeToString,
+            ),
+            'ResumeWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWorker,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.ResumeWorkerRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.ResumeWorkerResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reeltune.scheduler.v1.WorkerService', rpc_method_handlers)
@@ -91,7 +131,7 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train.
+    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service.
     """
 
     @staticmethod
@@ -138,6 +178,60 @@ class WorkerService:
             '/reeltune.scheduler.v1.WorkerService/GetWorker',
             reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.GetWorkerRequest.SerializeToString,
             reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.GetWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.WorkerService/DrainWorker',
+            reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.DrainWorkerRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.DrainWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.WorkerService/ResumeWorker',
+            reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.ResumeWorkerRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_worker__service__pb2.ResumeWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train."""
+    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,10 +43,22 @@ class WorkerServiceStub:
 
     Errors: NOT_FOUND `WORKER_NOT_FOUND`.
     """
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.DrainWorkerRequest, _worker_service_pb2.DrainWorkerResponse]
+    """Takes a trainer out of service: it gets no more jobs, and gives the one that it has back at its next step, with a checkpoint and at no
+    retry's cost. It is DRAINING until then and DRAINED afterwards, also after a restart, until it is resumed. Draining twice changes nothing.
+    Admins only.
+
+    Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    """
+    ResumeWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ResumeWorkerRequest, _worker_service_pb2.ResumeWorkerResponse]
+    """Puts a trainer back into service. One that is in service stays so. Admins only.
+
+    Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train."""
+    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ListWorkersRequest, _worker_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
@@ -59,9 +71,21 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     Errors: NOT_FOUND `WORKER_NOT_FOUND`.
     """
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.DrainWorkerRequest, _worker_service_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Takes a trainer out of service: it gets no more jobs, and gives the one that it has back at its next step, with a checkpoint and at no
+    retry's cost. It is DRAINING until then and DRAINED afterwards, also after a restart, until it is resumed. Draining twice changes nothing.
+    Admins only.
+
+    Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    """
+    ResumeWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ResumeWorkerRequest, _worker_service_pb2.ResumeWorkerResponse]  # type: ignore[assignment]
+    """Puts a trainer back into service. One that is in service stays so. Admins only.
+
+    Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train."""
+    """Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service."""
 
     @_abc_1.abstractmethod
     def ListWorkers(
@@ -83,6 +107,30 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets a worker.
 
         Errors: NOT_FOUND `WORKER_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _worker_service_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.DrainWorkerResponse, _abc.Awaitable[_worker_service_pb2.DrainWorkerResponse]]:
+        """Takes a trainer out of service: it gets no more jobs, and gives the one that it has back at its next step, with a checkpoint and at no
+        retry's cost. It is DRAINING until then and DRAINED afterwards, also after a restart, until it is resumed. Draining twice changes nothing.
+        Admins only.
+
+        Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWorker(
+        self,
+        request: _worker_service_pb2.ResumeWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.ResumeWorkerResponse, _abc.Awaitable[_worker_service_pb2.ResumeWorkerResponse]]:
+        """Puts a trainer back into service. One that is in service stays so. Admins only.
+
+        Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

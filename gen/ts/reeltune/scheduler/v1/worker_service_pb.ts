@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/worker_service.proto.
  */
 export const file_reeltune_scheduler_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("CipyZWVsdHVuZS9zY2hlZHVsZXIvdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SFXJlZWx0dW5lLnNjaGVkdWxlci52MSJOChJMaXN0V29ya2Vyc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIIl4KE0xpc3RXb3JrZXJzUmVzcG9uc2USLgoHd29ya2VycxgBIAMoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Xb3JrZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkAKEEdldFdvcmtlclJlcXVlc3QSLAoJd29ya2VyX2lkGAEgASgJQhm6SBZyFDISXndya19bMC05QS1aXXsyNn0kIkIKEUdldFdvcmtlclJlc3BvbnNlEi0KBndvcmtlchgBIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Xb3JrZXIyngIKDVdvcmtlclNlcnZpY2USfgoLTGlzdFdvcmtlcnMSKS5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTGlzdFdvcmtlcnNSZXF1ZXN0GioucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2UiGKrUGAECgtPkkwINEgsvdjEvd29ya2VycxKMAQoJR2V0V29ya2VyEicucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkdldFdvcmtlclJlcXVlc3QaKC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuR2V0V29ya2VyUmVzcG9uc2UiLKrUGAECgtPkkwIhYgZ3b3JrZXISFy92MS93b3JrZXJzL3t3b3JrZXJfaWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_reeltune_access_v1_access, file_reeltune_scheduler_v1_worker]);
+  fileDesc("CipyZWVsdHVuZS9zY2hlZHVsZXIvdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SFXJlZWx0dW5lLnNjaGVkdWxlci52MSJOChJMaXN0V29ya2Vyc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIIl4KE0xpc3RXb3JrZXJzUmVzcG9uc2USLgoHd29ya2VycxgBIAMoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Xb3JrZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkAKEEdldFdvcmtlclJlcXVlc3QSLAoJd29ya2VyX2lkGAEgASgJQhm6SBZyFDISXndya19bMC05QS1aXXsyNn0kIkIKEUdldFdvcmtlclJlc3BvbnNlEi0KBndvcmtlchgBIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Xb3JrZXIiYwoSRHJhaW5Xb3JrZXJSZXF1ZXN0EiwKCXdvcmtlcl9pZBgBIAEoCUIZukgWchQyEl53cmtfWzAtOUEtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAjYAQFyA7ABASJEChNEcmFpbldvcmtlclJlc3BvbnNlEi0KBndvcmtlchgBIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Xb3JrZXIiZAoTUmVzdW1lV29ya2VyUmVxdWVzdBIsCgl3b3JrZXJfaWQYASABKAlCGbpIFnIUMhJed3JrX1swLTlBLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgI2AEBcgOwAQEiRQoUUmVzdW1lV29ya2VyUmVzcG9uc2USLQoGd29ya2VyGAEgASgLMh0ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLldvcmtlcjLeBAoNV29ya2VyU2VydmljZRJ+CgtMaXN0V29ya2VycxIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0V29ya2Vyc1JlcXVlc3QaKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTGlzdFdvcmtlcnNSZXNwb25zZSIYqtQYAQKC0+STAg0SCy92MS93b3JrZXJzEowBCglHZXRXb3JrZXISJy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuR2V0V29ya2VyUmVxdWVzdBooLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRXb3JrZXJSZXNwb25zZSIsqtQYAQKC0+STAiFiBndvcmtlchIXL3YxL3dvcmtlcnMve3dvcmtlcl9pZH0SmwEKC0RyYWluV29ya2VyEikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRyYWluV29ya2VyUmVxdWVzdBoqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EcmFpbldvcmtlclJlc3BvbnNlIjWq1BgBA4LT5JMCKjoBKmIGd29ya2VyIh0vdjEvd29ya2Vycy97d29ya2VyX2lkfS9kcmFpbhKfAQoMUmVzdW1lV29ya2VyEioucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlJlc3VtZVdvcmtlclJlcXVlc3QaKy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUmVzdW1lV29ya2VyUmVzcG9uc2UiNqrUGAEDgtPkkwIrOgEqYgZ3b3JrZXIiHi92MS93b3JrZXJzL3t3b3JrZXJfaWR9L3Jlc3VtZWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_reeltune_access_v1_access, file_reeltune_scheduler_v1_worker]);
 
 /**
  * Asks for a page of workers.
@@ -116,7 +116,105 @@ export const GetWorkerResponseSchema: GenMessage<GetWorkerResponse> = /*@__PURE_
   messageDesc(file_reeltune_scheduler_v1_worker_service, 3);
 
 /**
- * Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train.
+ * Asks to take a trainer out of service.
+ *
+ * @generated from message reeltune.scheduler.v1.DrainWorkerRequest
+ */
+export type DrainWorkerRequest = Message<"reeltune.scheduler.v1.DrainWorkerRequest"> & {
+  /**
+   * The worker. Required.
+   *
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * A UUID that makes the call safe to repeat: the same request again gets the first answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.DrainWorkerRequest.
+ * Use `create(DrainWorkerRequestSchema)` to create a new message.
+ */
+export const DrainWorkerRequestSchema: GenMessage<DrainWorkerRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_worker_service, 4);
+
+/**
+ * Answers with the worker that takes no more jobs.
+ *
+ * @generated from message reeltune.scheduler.v1.DrainWorkerResponse
+ */
+export type DrainWorkerResponse = Message<"reeltune.scheduler.v1.DrainWorkerResponse"> & {
+  /**
+   * The worker, DRAINING or DRAINED, or LOST.
+   *
+   * @generated from field: reeltune.scheduler.v1.Worker worker = 1;
+   */
+  worker?: Worker | undefined;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.DrainWorkerResponse.
+ * Use `create(DrainWorkerResponseSchema)` to create a new message.
+ */
+export const DrainWorkerResponseSchema: GenMessage<DrainWorkerResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_worker_service, 5);
+
+/**
+ * Asks to put a trainer back into service.
+ *
+ * @generated from message reeltune.scheduler.v1.ResumeWorkerRequest
+ */
+export type ResumeWorkerRequest = Message<"reeltune.scheduler.v1.ResumeWorkerRequest"> & {
+  /**
+   * The worker. Required.
+   *
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * A UUID that makes the call safe to repeat: the same request again gets the first answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.ResumeWorkerRequest.
+ * Use `create(ResumeWorkerRequestSchema)` to create a new message.
+ */
+export const ResumeWorkerRequestSchema: GenMessage<ResumeWorkerRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_worker_service, 6);
+
+/**
+ * Answers with the worker that takes jobs again.
+ *
+ * @generated from message reeltune.scheduler.v1.ResumeWorkerResponse
+ */
+export type ResumeWorkerResponse = Message<"reeltune.scheduler.v1.ResumeWorkerResponse"> & {
+  /**
+   * The worker.
+   *
+   * @generated from field: reeltune.scheduler.v1.Worker worker = 1;
+   */
+  worker?: Worker | undefined;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.ResumeWorkerResponse.
+ * Use `create(ResumeWorkerResponseSchema)` to create a new message.
+ */
+export const ResumeWorkerResponseSchema: GenMessage<ResumeWorkerResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_worker_service, 7);
+
+/**
+ * Shows the trainers. Every signed-in user sees which there are; only an admin sees whose jobs they train, and takes them out of service.
  *
  * @generated from service reeltune.scheduler.v1.WorkerService
  */
@@ -144,6 +242,32 @@ export const WorkerService: GenService<{
     methodKind: "unary";
     input: typeof GetWorkerRequestSchema;
     output: typeof GetWorkerResponseSchema;
+  },
+  /**
+   * Takes a trainer out of service: it gets no more jobs, and gives the one that it has back at its next step, with a checkpoint and at no
+   * retry's cost. It is DRAINING until then and DRAINED afterwards, also after a restart, until it is resumed. Draining twice changes nothing.
+   * Admins only.
+   *
+   * Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+   *
+   * @generated from rpc reeltune.scheduler.v1.WorkerService.DrainWorker
+   */
+  drainWorker: {
+    methodKind: "unary";
+    input: typeof DrainWorkerRequestSchema;
+    output: typeof DrainWorkerResponseSchema;
+  },
+  /**
+   * Puts a trainer back into service. One that is in service stays so. Admins only.
+   *
+   * Errors: NOT_FOUND `WORKER_NOT_FOUND`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+   *
+   * @generated from rpc reeltune.scheduler.v1.WorkerService.ResumeWorker
+   */
+  resumeWorker: {
+    methodKind: "unary";
+    input: typeof ResumeWorkerRequestSchema;
+    output: typeof ResumeWorkerResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_reeltune_scheduler_v1_worker_service, 0);
