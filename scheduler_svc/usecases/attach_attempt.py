@@ -170,7 +170,8 @@ class _Inbox:
         try:
             async for message in self._messages:
                 if message is None:
-                    self._has_heartbeat = True
+                    # Answered at once: with it a trainer asks for what came before to be recorded now.
+                    self._has_heartbeat = self.is_urgent = True
                 else:
                     self._reports.append(message)
                     self.is_urgent = self.is_urgent or isinstance(message.body, Started)

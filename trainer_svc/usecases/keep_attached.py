@@ -110,6 +110,9 @@ class _Conversation:
             attempt.has_news.clear()
             while (report := attempt.reports.take()) is not None:
                 await self._stream.send(report)
+            if attempt.is_answer_wanted:
+                attempt.is_answer_wanted = False
+                await self._stream.send_heartbeat()
             # Not `wait_for`, which in Python 3.11 loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_heartbeat - time.monotonic())):

@@ -27,7 +27,9 @@ class LiveAttempt:
         self.progress = Progress(phase="claimed")
         self.reports = ReportBuffer()
         self.has_news = asyncio.Event()
-        """Set when a report waits to be sent."""
+        """Set when something waits to be sent."""
+        self.is_answer_wanted = False
+        """Somebody waits for the reports to be recorded: the scheduler is asked to do so now and not a little later."""
         self.acknowledged = asyncio.Event()
         """Set whenever the scheduler has recorded something."""
         self.stop_ordered = asyncio.Event()
@@ -86,6 +88,8 @@ class LiveAttempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.reports.is_empty:
+                    self.is_answer_wanted = True
+                    self.has_news.set()
                     self.acknowledged.clear()
                     await self.acknowledged.wait()
 

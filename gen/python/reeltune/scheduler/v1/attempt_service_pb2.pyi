@@ -296,7 +296,7 @@ class AttachRequest(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     report: _builtins.int
-    """Counts the attempt's reports from 1; 0 for a heartbeat."""
+    """Counts the attempt's reports from 1; 0 for a heartbeat, which has what came before it recorded, and answered, at once."""
     @_builtins.property
     def started(self) -> Global___Started:
         """The training process made its first optimizer step: the job is RUNNING."""

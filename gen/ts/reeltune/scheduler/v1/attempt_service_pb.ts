@@ -275,7 +275,7 @@ export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
  */
 export type AttachRequest = Message<"reeltune.scheduler.v1.AttachRequest"> & {
   /**
-   * Counts the attempt's reports from 1; 0 for a heartbeat.
+   * Counts the attempt's reports from 1; 0 for a heartbeat, which has what came before it recorded, and answered, at once.
    *
    * @generated from field: int64 report = 1;
    */
