@@ -179,7 +179,7 @@ RULES: tuple[Rule, ...] = (
         (_STARTING, _RUNNING),
         JobState.FAILED,
         Actor.SWEEPER,
-        frozenset({StateReason.RETRIES_SPENT}),
+        frozenset({StateReason.QUARANTINED, StateReason.RETRIES_SPENT}),
         (Guard.LEASE_EXPIRED, Guard.NO_TRIES_LEFT),
         (Effect.DROP_LEASE, Effect.END_TIME),
     ),

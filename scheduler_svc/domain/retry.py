@@ -24,7 +24,8 @@ TRAINER_REASONS = (INFRASTRUCTURE_REASONS | CRASH_REASONS | FREE_REASONS | USER_
 
 MAX_INFRASTRUCTURE_RETRIES = 10
 MAX_CRASHES = 3
-"""The third crash quarantines the job: it is tried again twice."""
+"""The third crash quarantines the job: it is tried again twice. So does the third trainer in a row that goes silent
+with it for good, when the job has got no checkpoint further since the first: then the job is what kills them."""
 _FIRST_DELAY = timedelta(seconds=1)
 _LONGEST_DELAY = timedelta(minutes=5)
 
@@ -51,10 +52,14 @@ class Verdict:
     """The next step for the owner; empty where the job goes on by itself."""
 
 
-def judge_failure(state: JobState, reason: StateReason, counts: FailureCounts, *, dice: float) -> Verdict:
+def judge_failure(
+    state: JobState, reason: StateReason, counts: FailureCounts, *, dice: float, silent_losses: int = 0
+) -> Verdict:
     """Returns what becomes of a job in `state` (STARTING, RUNNING or STOPPING) whose attempt failed for `reason`.
 
     `dice`, from 0 to 1, spreads the retries of jobs that failed together over the upper half of the delay.
+    `silent_losses`: how many attempts in a row, this one included, lost a trainer that was not heard of again, with no
+    checkpoint saved after the first of them.
 
     Raises:
         ValueError: `reason` is not the reason of a failed attempt.
@@ -67,6 +72,9 @@ def judge_failure(state: JobState, reason: StateReason, counts: FailureCounts, *
         return Verdict(JobState.FAILED, reason, counted, advice=_ADVICE[reason])
     if counted.crashes >= MAX_CRASHES:
         return Verdict(JobState.FAILED, StateReason.QUARANTINED, counted, advice=_ADVICE[StateReason.QUARANTINED])
+    # The count ends this row where the owner had the job tried anew.
+    if reason is StateReason.LEASE_LOST and min(silent_losses, counted.infrastructure) >= MAX_CRASHES:
+        return Verdict(JobState.FAILED, StateReason.QUARANTINED, counted, advice=_TRAINERS_LOST)
     if counted.infrastructure > MAX_INFRASTRUCTURE_RETRIES:
         return Verdict(JobState.FAILED, StateReason.RETRIES_SPENT, counted, advice=_ADVICE[StateReason.RETRIES_SPENT])
     failures = counted.infrastructure if reason in INFRASTRUCTURE_REASONS else counted.crashes
@@ -91,6 +99,10 @@ def _counted(reason: StateReason, counts: FailureCounts) -> FailureCounts:
     raise ValueError(f"{reason} is not the reason of a failed attempt")
 
 
+_TRAINERS_LOST = (
+    f"{MAX_CRASHES} trainers in a row went silent with this job, which got no checkpoint further: see whether it takes "
+    "more memory than they have, and have it tried again once they are well"
+)
 _ADVICE = {
     StateReason.OUT_OF_MEMORY: "lower batch_size, sampling.max_frames or sampling.max_pixels and submit again",
     StateReason.BAD_DATA: "mend the clip or row named above in a new dataset and submit again",

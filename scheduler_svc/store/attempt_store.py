@@ -112,9 +112,10 @@ class AttemptStore:
         )
 
     async def check(self, key: AttemptKey) -> AttemptStatus:
-        """Returns how an effective attempt stands. Raises StaleAttempt for any other."""
+        """Returns how an effective attempt stands, as its trainer asks. Raises StaleAttempt for any other."""
         status = await self.status(key)
         if not status.is_effective:
+            await self._pool.execute(self._sql.mark_outlived, key.job_id, key.attempt)
             raise StaleAttempt(key.job_id, key.attempt)
         return status
 

@@ -33,7 +33,8 @@ class LeaseStore:
             if row is None:
                 return None
             locked = locked_job_from_row(row)
-            change = _verdict_on(locked, dice)
+            losses = await connection.fetchval(self._sql.count_silent_losses, locked.job.id, locked.job.attempt)
+            change = _verdict_on(locked, dice, losses)
             job = await change_state(connection, self._sql, locked, change)
             key = AttemptKey(job.id, job.attempt)
             outcome = StateReason.LEASE_LOST if locked.lease_expired else StateReason.STOP_GRACE_SPENT
@@ -144,11 +145,13 @@ def _wake_up_from_row(row: Row) -> WakeUp:
     return WakeUp(row["id"], JobId(row["job_id"]), row["generation"], DeviceClass(row["device_class"]))
 
 
-def _verdict_on(locked: LockedJob, dice: float) -> Change:
+def _verdict_on(locked: LockedJob, dice: float, silent_losses: int) -> Change:
     if locked.job.state is JobState.STOPPING:
         said = "its trainer did not save the adapter in time after the stop; events and checkpoints are kept"
         return Change(JobState.STOPPED, Actor.SWEEPER, StateReason.STOP_GRACE_SPENT, said)
-    verdict = judge_failure(locked.job.state, StateReason.LEASE_LOST, locked.counts, dice=dice)
+    verdict = judge_failure(
+        locked.job.state, StateReason.LEASE_LOST, locked.counts, dice=dice, silent_losses=silent_losses
+    )
     said = f"trainer {locked.job.worker_id} went silent in attempt {locked.job.attempt}"
     return Change(
         verdict.target,

@@ -26,6 +26,10 @@ SELECT attempts.recorded_report, attempts.outcome, attempts.ended_by, attempts.w
 FROM attempts JOIN jobs ON jobs.id = attempts.job_id
 WHERE attempts.job_id = $1 AND attempts.attempt = $2
 
+-- name: mark_outlived
+-- Takes note that the trainer of an attempt that lost its lease is alive: it was cut off, and did not die of the job.
+UPDATE attempts SET outcome = 'OUTLIVED' WHERE job_id = $1 AND attempt = $2 AND outcome = 'LEASE_LOST'
+
 -- name: recorded_report
 -- The highest report of an attempt on record.
 SELECT recorded_report FROM attempts WHERE job_id = $1 AND attempt = $2

@@ -9,6 +9,14 @@ WHERE state IN ('STARTING', 'RUNNING', 'STOPPING')
 LIMIT 1
 FOR UPDATE SKIP LOCKED
 
+-- name: count_silent_losses
+-- How many attempts in a row, up to the present one, lost a trainer that was not heard of again, with no checkpoint after the first.
+SELECT $2::int + 1 - greatest(
+    1,
+    (SELECT max(attempt) + 1 FROM attempts WHERE job_id = $1 AND attempt < $2 AND outcome <> 'LEASE_LOST'),
+    (SELECT max(attempt) FROM checkpoints WHERE job_id = $1 AND attempt <= $2)
+)
+
 -- name: next_deadline
 -- Time until the next lease or stop grace is over; null when no trainer has a job.
 SELECT min(least(lease_expire_time, CASE WHEN state = 'STOPPING' THEN stop_deadline END)) - clock_timestamp()

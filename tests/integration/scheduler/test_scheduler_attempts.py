@@ -12,7 +12,7 @@ from scheduler_svc.domain.errors import IllegalTransition, JobNotFound, StaleAtt
 from scheduler_svc.domain.events import CheckpointSaved, LogLevel, LogLine, MetricPoint, Report, Started, StateChange
 from scheduler_svc.domain.files import FileSet
 from scheduler_svc.domain.ids import AttemptKey
-from scheduler_svc.domain.job import JobState, Progress, StateReason
+from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
 from tests.integration.scheduler.scheduler_stores import FILE, GRACE, OWNER, Stores, check_history, files_of
 
 
@@ -182,6 +182,44 @@ async def test_a_poison_job_is_quarantined_at_its_third_crash(stores: Stores) ->
     job = await stores.jobs.get(key.job_id, OWNER)
     assert (job.reason, job.attempt) == (StateReason.QUARANTINED, 3)
     assert job.message.startswith("signal 9: ")
+
+
+async def lose_trainer(stores: Stores, key: AttemptKey) -> Job:
+    """Has the lease run out, and the job queued again due at once."""
+    await stores.expire(key.job_id)
+    (job,) = await stores.sweep()
+    if job.state is JobState.QUEUED:
+        await stores.make_due(key.job_id)
+    return job
+
+
+async def test_a_job_that_takes_three_trainers_along_is_quarantined(stores: Stores) -> None:
+    key = await stores.running()
+    for _ in range(2):
+        assert (await lose_trainer(stores, key)).state is JobState.QUEUED
+        key = await stores.claimed()
+    job = await lose_trainer(stores, key)
+
+    assert (job.state, job.reason, job.attempt) == (JobState.FAILED, StateReason.QUARANTINED, 3)
+    assert "went silent in attempt 3" in job.message
+    check_history(await stores.history(key.job_id))
+
+
+async def test_a_job_that_gets_on_is_not_blamed_for_its_trainers(stores: Stores) -> None:
+    key = await stores.running()
+    for step in range(1, 6):
+        await stores.attempts.commit_checkpoint(files_of(key, step=step))
+        assert (await lose_trainer(stores, key)).state is JobState.QUEUED
+        key = await stores.claimed()
+
+
+async def test_a_trainer_that_was_cut_off_and_comes_back_is_not_held_against_its_job(stores: Stores) -> None:
+    key = await stores.running()
+    for _ in range(5):
+        assert (await lose_trainer(stores, key)).state is JobState.QUEUED
+        with pytest.raises(StaleAttempt):
+            await stores.attempts.check(key)
+        key = await stores.claimed()
 
 
 async def test_a_stop_that_nobody_answers_ends_with_its_grace(stores: Stores) -> None:

@@ -51,6 +51,26 @@ def test_the_jobs_own_failures_are_final_and_say_what_to_do(reason: StateReason)
         assert verdict.advice
 
 
+def test_three_trainers_gone_for_good_in_a_row_quarantine() -> None:
+    counts = FailureCounts(infrastructure=7)
+    lost = [judge_failure(RUNNING, StateReason.LEASE_LOST, counts, dice=0, silent_losses=n) for n in (1, 2, 3, 4)]
+    assert [verdict.target for verdict in lost] == [JobState.QUEUED, JobState.QUEUED, JobState.FAILED, JobState.FAILED]
+    assert lost[2].reason is StateReason.QUARANTINED
+    assert "memory" in lost[2].advice
+
+
+def test_a_row_of_lost_trainers_begins_anew_with_the_counts() -> None:
+    """An owner's retry sets the counts to nothing; the attempts before it are history."""
+    verdict = judge_failure(RUNNING, StateReason.LEASE_LOST, FailureCounts(), dice=0, silent_losses=4)
+    assert verdict.target is JobState.QUEUED
+
+
+def test_trainers_lost_while_stopping_end_the_job_as_asked() -> None:
+    counts = FailureCounts(infrastructure=5)
+    verdict = judge_failure(JobState.STOPPING, StateReason.LEASE_LOST, counts, dice=0, silent_losses=5)
+    assert verdict.target is JobState.STOPPED
+
+
 def test_a_drain_costs_nothing() -> None:
     counts = FailureCounts(infrastructure=10, crashes=2)
     verdict = judge_failure(RUNNING, StateReason.PREEMPTED, counts, dice=1)

@@ -100,7 +100,7 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     STATE_REASON_MODEL_UNSUPPORTED: _StateReason.ValueType  # 9
     """The model cannot be trained as asked. Not tried again."""
     STATE_REASON_QUARANTINED: _StateReason.ValueType  # 10
-    """The job ended its training process without a word too often and is kept from the trainers."""
+    """The job ended its training process without a word too often, or took trainer after trainer along, and is kept from them."""
     STATE_REASON_RETRIES_SPENT: _StateReason.ValueType  # 11
     """Infrastructure failed more often than is tried again."""
     STATE_REASON_STOP_REQUESTED: _StateReason.ValueType  # 12
@@ -142,7 +142,7 @@ STATE_REASON_NON_FINITE_LOSS: StateReason.ValueType  # 8
 STATE_REASON_MODEL_UNSUPPORTED: StateReason.ValueType  # 9
 """The model cannot be trained as asked. Not tried again."""
 STATE_REASON_QUARANTINED: StateReason.ValueType  # 10
-"""The job ended its training process without a word too often and is kept from the trainers."""
+"""The job ended its training process without a word too often, or took trainer after trainer along, and is kept from them."""
 STATE_REASON_RETRIES_SPENT: StateReason.ValueType  # 11
 """Infrastructure failed more often than is tried again."""
 STATE_REASON_STOP_REQUESTED: StateReason.ValueType  # 12

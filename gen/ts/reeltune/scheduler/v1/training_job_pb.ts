@@ -426,7 +426,7 @@ export enum StateReason {
   MODEL_UNSUPPORTED = 9,
 
   /**
-   * The job ended its training process without a word too often and is kept from the trainers.
+   * The job ended its training process without a word too often, or took trainer after trainer along, and is kept from them.
    *
    * @generated from enum value: STATE_REASON_QUARANTINED = 10;
    */
