@@ -28,6 +28,8 @@ class JetStream:
         self._password = password
         self._name = name
         self._client = Client()
+        self._contexts: dict[float, JetStreamContext] = {}
+        """Of the present client, by timeout: making one costs as much as publishing."""
         self._closed = asyncio.Event()
         self._online = asyncio.Event()
         self._warned_at = float("-inf")
@@ -61,7 +63,10 @@ class JetStream:
         """
         if not self.is_connected:
             raise NatsUnavailable(f"no connection to NATS at {self._url}")
-        return self._client.jetstream(timeout=timeout_seconds)
+        context = self._contexts.get(timeout_seconds)
+        if context is None:
+            context = self._contexts[timeout_seconds] = self._client.jetstream(timeout=timeout_seconds)
+        return context
 
     async def close(self) -> None:
         """Sends what is pending and closes the connection for good."""
@@ -83,6 +88,7 @@ class JetStream:
         while not self._closed.is_set():
             gone = asyncio.Event()
             self._client = Client()
+            self._contexts = {}
             try:
                 await self._connect(gone)
                 self._came_online()

@@ -12,17 +12,31 @@ from meshkit.rpc.request_context import RpcContext
 
 
 class TolerantHandlers(grpc.aio.ServerInterceptor):
-    """Lets unreadable requests reach the validation step, which refuses them properly."""
+    """Lets unreadable requests reach the validation step, which refuses them properly.
+
+    As the first interceptor it also remembers the handler with all interceptors around it, which grpc would have built
+    anew for every call; ours look at the method alone.
+    """
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        built = self._built.get(method)
+        if built is not None:
+            return built
+        # Without the metadata: what is remembered must not hold the token of the call that happened to come first.
+        make_details: Any = type(handler_call_details)
+        handler = await continuation(make_details(method, ()))
         if handler is None or handler.request_deserializer is None:
+            # Nobody's method: names from outside must not fill the memory.
             return handler
-        return _with_deserializer(handler, tolerant(handler.request_deserializer))
+        return self._built.setdefault(method, _with_deserializer(handler, tolerant(handler.request_deserializer)))
 
 
 class UnknownRpcs(grpc.GenericRpcHandler):

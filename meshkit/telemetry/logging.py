@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
@@ -71,7 +72,7 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 def _redacted(key: str, value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if _SECRET_KEY.search(key):
+    if _is_secret(key):
         return REDACTED
     if depth >= _MAX_DEPTH:
         return REDACTED
@@ -84,6 +85,11 @@ def _redacted(key: str, value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_redacted("", item, depth + 1) for item in value]
     return _redacted_text(str(value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
 
 
 def _redacted_text(text: str) -> str:

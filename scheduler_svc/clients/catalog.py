@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 from reeltune.catalog.v1 import (
     dataset_pb2,
@@ -12,28 +14,50 @@ from reeltune.catalog.v1 import (
     model_service_pb2_grpc,
 )
 
+from meshkit.batching import SharedCalls
 from meshkit.rpc.client import bearer
 from meshkit.rpc.status import failure_from_rpc_error
 from scheduler_svc.domain.errors import DatasetNotFound, DatasetNotReady, ModelNotFound, ModelNotReady
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts
 
+_PAUSE_SECONDS = 0.01
+"""From the beginning of one rpc to that of the next with the same question."""
 _PASSED_ON = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
 class Catalog:
-    """Models and datasets as a user sees them."""
+    """Models and datasets as a user sees them.
+
+    A user who submits many jobs at once asks the same again and again: questions that are open together, with the same
+    token, share one rpc. Nothing is remembered: an answer is never older than its question.
+    """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
         self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
+        self._model_calls = SharedCalls(self._get_model, pause_seconds=_PAUSE_SECONDS)
+        self._dataset_calls = SharedCalls(self._get_dataset, pause_seconds=_PAUSE_SECONDS)
 
-    async def get_model(self, model_id: str, token: str) -> ModelFacts:
-        """Returns a model that is READY.
+    def get_model(self, model_id: str, token: str) -> asyncio.Future[ModelFacts]:
+        """Asks for a model that is READY.
 
         Raises:
             ModelNotFound: it is not there, or not for this user.
             ModelNotReady: it cannot be trained from (yet).
         """
+        return self._model_calls.ask((model_id, token))
+
+    def get_dataset(self, dataset_id: str, token: str) -> asyncio.Future[DatasetFacts]:
+        """Asks for a dataset that is READY.
+
+        Raises:
+            DatasetNotFound: it is not there, or not for this user.
+            DatasetNotReady: it cannot be trained from (yet).
+        """
+        return self._dataset_calls.ask((dataset_id, token))
+
+    async def _get_model(self, key: tuple[str, str]) -> ModelFacts:
+        model_id, token = key
         request = model_service_pb2.GetModelRequest(model_id=model_id)
         try:
             model = (await self._models.GetModel(request, metadata=bearer(token))).model
@@ -45,13 +69,8 @@ class Catalog:
             raise ModelNotReady(model_id, _state_name(model_pb2.ModelState.Name(model.state)))
         return ModelFacts(model_id, model.facts.max_frames, model.facts.has_video_processor)
 
-    async def get_dataset(self, dataset_id: str, token: str) -> DatasetFacts:
-        """Returns a dataset that is READY.
-
-        Raises:
-            DatasetNotFound: it is not there, or not for this user.
-            DatasetNotReady: it cannot be trained from (yet).
-        """
+    async def _get_dataset(self, key: tuple[str, str]) -> DatasetFacts:
+        dataset_id, token = key
         request = dataset_service_pb2.GetDatasetRequest(dataset_id=dataset_id)
         try:
             dataset = (await self._datasets.GetDataset(request, metadata=bearer(token))).dataset

@@ -6,7 +6,7 @@ The names are those of the contract and of the training specification that the t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -172,7 +172,7 @@ class TrainingParameters:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values that `parameters_from_json` reads back."""
-        return asdict(self)
+        return {name: _plain(getattr(self, name)) for name in _FIELD_NAMES[TrainingParameters]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +255,27 @@ def parameters_from_json(value: Given) -> TrainingParameters:
     )
 
 
+def _plain(value: Any) -> Any:
+    """What `dataclasses.asdict` gives, without its copies of what cannot change: every job passes here."""
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    names = _FIELD_NAMES.get(type(value))
+    return value if names is None else {name: _plain(getattr(value, name)) for name in names}
+
+
+_FIELD_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(one.name for one in fields(kind))
+    for kind in (
+        TrainingParameters,
+        LoraParameters,
+        QuantizationParameters,
+        SamplingParameters,
+        OptimizationParameters,
+        CheckpointPolicy,
+        RehearsalParameters,
+        Misbehavior,
+    )
+}
 _OWN_FIELDS = ("checkpoint_every_steps", "log_every_steps", "evaluate_every_steps")
 
 

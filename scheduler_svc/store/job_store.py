@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
-from meshkit.failpoints import failpoint
-from meshkit.postgres import Connection, Pool, Queries, transaction
+from meshkit.postgres import Connection, Pool, Queries
 from scheduler_svc.domain.errors import ArtifactNotFound, EtagMismatch, JobNotFound
-from scheduler_svc.domain.events import StateChange
 from scheduler_svc.domain.files import Artifact, CheckpointRecord, FileSet, job_prefix
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
 from scheduler_svc.domain.job import Job, JobFilter, JobState, JobSubmission, JobUpdate, Progress, StateReason
 from scheduler_svc.domain.lifecycle import (
     Actor,
-    Facts,
     check_deletable,
     check_pausable,
     check_retriable,
     stop_target,
-    transition,
 )
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_changes import (
-    OUTBOX_CHANNEL,
-    REPUBLISH_AFTER,
     Change,
     change_state,
-    insert_events,
     notify_job,
 )
-from scheduler_svc.store.request_store import NO_ANSWER, Answer, AnswerCodec, answer_once, take_request
+from scheduler_svc.store.request_store import NO_ANSWER, Answer, AnswerCodec, answer_once
 from scheduler_svc.store.rows import (
     LockedJob,
     files_from_json,
@@ -42,6 +34,7 @@ from scheduler_svc.store.rows import (
     progress_to_json,
     the_row,
 )
+from scheduler_svc.store.submission_store import SubmissionStore
 
 UPLOAD_MARGIN = timedelta(minutes=16)
 """A presigned upload that was under way when its attempt ended is over by then: URLs live 15 minutes."""
@@ -54,6 +47,7 @@ class JobStore:
     def __init__(self, pool: Pool, queries: Queries) -> None:
         self._pool = pool
         self._sql = queries
+        self._submissions = SubmissionStore(pool, queries)
 
     async def submit(self, submission: JobSubmission, key: RequestKey | None) -> Job:
         """Adds the job with its first event and its wake-up, or returns the one that the same request made before.
@@ -62,18 +56,7 @@ class JobStore:
             RequestIdReused: the id belongs to another request.
             JobNotFound: the job of the same request has been deleted since.
         """
-        async with transaction(self._pool) as connection:
-            if key is not None:
-                # Known beforehand, and so kept by the statement that takes the id: no round trip more to accept a job.
-                answer = {"job_id": submission.id, "name": submission.name, "priority": submission.priority}
-                known = await take_request(connection, self._sql, key, answer)
-                if known is not None:
-                    return await self._get_answered(connection, submission.owner_id, known)
-            transition(Facts(request_id_new=True), JobState.QUEUED, Actor.USER, StateReason.UNSPECIFIED)
-            await failpoint("job.create.before_insert")
-            job = await self._insert(connection, submission)
-            await failpoint("job.create.before_commit")
-            return job
+        return await self._submissions.submit(submission, key)
 
     async def get_answered(self, owner_id: UserId, answer: Answer) -> Job:
         """Returns the job of a submission's answer as it is now, except for what its owner may have changed since.
@@ -81,7 +64,7 @@ class JobStore:
         Raises:
             JobNotFound: it has been deleted since.
         """
-        return await self._get_answered(self._pool, owner_id, answer)
+        return await self._submissions.get_answered(owner_id, answer)
 
     async def get(self, job_id: JobId, owner_id: UserId) -> Job:
         """Returns a job. Raises JobNotFound."""
@@ -277,36 +260,3 @@ class JobStore:
         for row in await connection.fetch(self._sql.delete_checkpoints, job_id):
             for prefix in FileSet(AttemptKey(job_id, row["attempt"]), (), row["step"]).prefixes:
                 await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
-
-    async def _insert(self, connection: Connection, submission: JobSubmission) -> Job:
-        row = await connection.fetchrow(
-            self._sql.insert_job,
-            submission.id,
-            submission.owner_id,
-            submission.name,
-            submission.model_id,
-            submission.dataset_id,
-            submission.parameters.to_json(),
-            submission.needs.device_class,
-            submission.needs.is_4bit,
-            REPUBLISH_AFTER,
-            submission.priority,
-            submission.needs.device_count,
-            submission.needs.device_memory_bytes,
-            submission.needs.recipe,
-        )
-        job = job_from_row(the_row(row))
-        body = StateChange(None, JobState.QUEUED, StateReason.UNSPECIFIED, "")
-        await insert_events(connection, self._sql, job.id, 1, 0, [body])
-        await connection.execute(
-            self._sql.insert_outbox, job.id, job.generation, job.needs.device_class, job.create_time
-        )
-        await connection.execute(self._sql.notify, OUTBOX_CHANNEL, "")
-        return job
-
-    async def _get_answered(self, connection: Connection | Pool, owner_id: UserId, answer: Answer) -> Job:
-        row = await connection.fetchrow(self._sql.select_job, answer["job_id"], owner_id)
-        if row is None:
-            raise JobNotFound(answer["job_id"])
-        job = job_from_row(row)
-        return replace(job, name=answer.get("name", job.name), priority=answer.get("priority", job.priority))

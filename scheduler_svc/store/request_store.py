@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
+from meshkit.batching import Batcher
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.errors import RequestIdReused
 from scheduler_svc.domain.request_key import RequestKey
@@ -15,6 +16,7 @@ from scheduler_svc.store.rows import Row
 Answer = Mapping[str, Any]
 """An answer as plain values that jsonb can hold."""
 _T = TypeVar("_T")
+_MAX_QUESTIONS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ async def answer_once(
     async with transaction(pool) as connection:
         if key is None:
             return await act(connection)
-        known = await take_request(connection, queries, key, None)
+        known = await take_request(connection, queries, key)
         if known is not None:
             return codec.from_json(known)
         answer = await act(connection)
@@ -55,18 +57,16 @@ async def answer_once(
         return answer
 
 
-async def take_request(
-    connection: Connection, queries: Queries, key: RequestKey, answer: Answer | None
-) -> Answer | None:
+async def take_request(connection: Connection, queries: Queries, key: RequestKey) -> Answer | None:
     """Takes the request id for this transaction; returns the first answer when the same request was here before.
 
-    Waits for another transaction that is taking the id. `answer` is what to keep where it is known beforehand.
+    Waits for another transaction that is taking the id.
 
     Raises:
         RequestIdReused: the id belongs to another request of the caller.
     """
     taken = await connection.fetchval(
-        queries.insert_request_id, key.caller_id, key.request_id, key.rpc, key.body_sha256, answer
+        queries.insert_request_id, key.caller_id, key.request_id, key.rpc, key.body_sha256
     )
     if taken is not None:
         return None
@@ -76,21 +76,42 @@ async def take_request(
     return known
 
 
+async def find_requests(
+    connection: Connection | Pool, queries: Queries, keys: Sequence[RequestKey]
+) -> Sequence[Answer | RequestIdReused | None]:
+    """Returns for each request what it was answered before, None when it is new, or the error that it deserves."""
+    rows = await connection.fetch(
+        queries.select_request_ids, [key.caller_id for key in keys], [key.request_id for key in keys]
+    )
+    by_id = {(row["owner_id"], row["request_id"]): row for row in rows}
+    return [_first_answer_or_error(by_id.get((key.caller_id, key.request_id)), key) for key in keys]
+
+
 class RequestStore:
     """The requests that are still known."""
 
     def __init__(self, pool: Pool, queries: Queries) -> None:
         self._pool = pool
         self._sql = queries
+        self._questions = Batcher(self._find_all, max_items=_MAX_QUESTIONS)
 
     async def find(self, key: RequestKey) -> Answer | None:
         """Returns what the same request was answered before, or None. Raises RequestIdReused."""
-        row = await self._pool.fetchrow(self._sql.select_request_id, key.caller_id, key.request_id)
-        return _first_answer(row, key)
+        return await self._questions.ask(key)
+
+    async def _find_all(self, keys: Sequence[RequestKey]) -> Sequence[Answer | RequestIdReused | None]:
+        return await find_requests(self._pool, self._sql, keys)
 
     async def forget_old(self, age: timedelta) -> None:
         """Forgets requests that no client repeats any more."""
         await self._pool.execute(self._sql.delete_old_request_ids, age)
+
+
+def _first_answer_or_error(row: Row | None, key: RequestKey) -> Answer | RequestIdReused | None:
+    try:
+        return _first_answer(row, key)
+    except RequestIdReused as error:
+        return error
 
 
 def _first_answer(row: Row | None, key: RequestKey) -> Answer | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 
+from meshkit.batching import SharedCalls
 from meshkit.postgres import Connection, Pool, Queries
 from scheduler_svc.domain.errors import WorkerNotFound
 from scheduler_svc.domain.ids import JobId, WorkerId
@@ -18,6 +20,9 @@ from scheduler_svc.store.rows import worker_from_json, worker_from_row, worker_t
 
 _WORKER = AnswerCodec(worker_to_json, worker_from_json)
 
+_PAUSE_SECONDS = 0.01
+"""From one look at the workers' abilities to the next."""
+
 
 class WorkerStore:
     """Workers: visible to every signed-in user."""
@@ -26,6 +31,7 @@ class WorkerStore:
         self._pool = pool
         self._sql = queries
         self._lease = lease
+        self._four_bit_problems = SharedCalls(self._find_four_bit_problem, pause_seconds=_PAUSE_SECONDS)
 
     async def register(
         self, worker_id: WorkerId, name: str, device: Device, version: str, recipes: Sequence[Recipe]
@@ -87,8 +93,11 @@ class WorkerStore:
         offered: bool = await self._pool.fetchval(self._sql.is_recipe_offered, recipe, self._lease)
         return offered
 
-    async def four_bit_problem(self, device_class: DeviceClass) -> str | None:
-        """Returns why no known worker of the class can train 4-bit layers; None when one can, or none is known."""
+    def four_bit_problem(self, device_class: DeviceClass) -> asyncio.Future[str | None]:
+        """Asks why no known worker of the class can train 4-bit layers; None when one can, or none is known."""
+        return self._four_bit_problems.ask(device_class)
+
+    async def _find_four_bit_problem(self, device_class: DeviceClass) -> str | None:
         row = await self._pool.fetchrow(self._sql.four_bit_problem, device_class)
         return (row["problem"] or "its probe failed") if row is not None and row["all_unfit"] else None
 

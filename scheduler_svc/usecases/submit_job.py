@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
@@ -23,6 +24,8 @@ from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
+
+_Found: TypeAlias = tuple[ModelFacts | BaseException, DatasetFacts | BaseException, str | BaseException | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +57,16 @@ async def submit_job(
         QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
-    # Asked before the catalog: a repetition is answered even when model or dataset are gone by now.
+    looked_up = _look_up(request, workers, catalog)
+    # Before the catalog has answered: a repetition is answered even when model or dataset are gone by now.
     if request.key is not None and (known := await requests.find(request.key)) is not None:
+        looked_up.cancel()
         return as_first_answered(await jobs.get_answered(request.owner_id, known))
     needs = _needs(request, parameters)
     # A rehearsal that no trainer was started for would wait for ever; all else a trainer may yet bring.
     if needs.recipe is Recipe.REHEARSAL and not await workers.offers(needs.recipe):
         raise RecipeUnavailable(needs.recipe)
-    model, dataset, problem = await _look_up(request, workers, catalog)
+    model, dataset, problem = _without_errors(await looked_up)
     if parameters.needs_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
     submission = JobSubmission(
@@ -110,17 +115,22 @@ def _needs(request: JobRequest, parameters: TrainingParameters) -> Needs:
     )
 
 
-async def _look_up(
-    request: JobRequest, workers: WorkerStore, catalog: Catalog
-) -> tuple[ModelFacts, DatasetFacts, str | None]:
-    looked_up = await asyncio.gather(
+def _look_up(request: JobRequest, workers: WorkerStore, catalog: Catalog) -> asyncio.Future[_Found]:
+    """Asks for all that is needed at once."""
+    return asyncio.gather(
         catalog.get_model(request.model_id, request.token),
         catalog.get_dataset(request.dataset_id, request.token),
         workers.four_bit_problem(request.device_class),
         return_exceptions=True,
     )
-    for found in looked_up:
-        if isinstance(found, BaseException):
-            raise found
-    model, dataset, problem = looked_up
-    return model, dataset, problem  # type: ignore[return-value]  # exceptions are raised above
+
+
+def _without_errors(found: _Found) -> tuple[ModelFacts, DatasetFacts, str | None]:
+    model, dataset, problem = found
+    if isinstance(model, BaseException):
+        raise model
+    if isinstance(dataset, BaseException):
+        raise dataset
+    if isinstance(problem, BaseException):
+        raise problem
+    return model, dataset, problem

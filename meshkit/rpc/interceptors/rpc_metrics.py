@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -28,18 +29,23 @@ class RpcMetricsInterceptor(StepInterceptor):
             registry=registry,
         )
         self._in_flight = Gauge("rpc_server_in_flight", "RPCs being served", ["rpc"], registry=registry)
+        # Looking up labels costs more than counting: each rpc, known or `unknown`, is looked up once.
+        self._per_rpc = functools.lru_cache(maxsize=None)(
+            lambda rpc: (self._in_flight.labels(rpc), self._seconds.labels(rpc))
+        )
+        self._counter = functools.lru_cache(maxsize=None)(self._handled.labels)
 
     async def before(self, request: Any, context: RpcContext, method_name: str) -> Any:
         # Method names come from outside: unbounded label values would fill the memory.
         rpc = method_name if method_name in self._known else "unknown"
         start = time.monotonic()
-        in_flight = self._in_flight.labels(rpc)
+        in_flight, seconds = self._per_rpc(rpc)
         in_flight.inc()
 
         def record(_: Any) -> None:
             in_flight.dec()
-            self._seconds.labels(rpc).observe(time.monotonic() - start)
-            self._handled.labels(rpc, outcome_of(context).name).inc()
+            seconds.observe(time.monotonic() - start)
+            self._counter(rpc, outcome_of(context).name).inc()
 
         context.add_done_callback(record)  # type: ignore[arg-type]  # the stub wants its private context class
         return request

@@ -1,16 +1,38 @@
--- name: insert_job
--- Adds a job without its first event; the caller records that in the same transaction.
-INSERT INTO jobs (
-    id, owner_id, name, model_id, dataset_id, parameters, device_class, needs_4bit, state, reason,
-    queue_time, not_before, republish_time, sequence, create_time, update_time,
-    priority, device_count, device_memory_bytes, recipe
+-- name: submit_jobs
+-- Adds queued jobs, each with its first event and its wake-up, except those whose request id is taken; returns what it added.
+WITH asked AS (
+    SELECT * FROM jsonb_to_recordset($1) AS asked (
+        id text, owner_id text, name text, model_id text, dataset_id text, parameters jsonb, device_class text,
+        needs_4bit boolean, priority smallint, device_count smallint, device_memory_bytes bigint, recipe text,
+        request_id uuid, rpc text, body_sha256 text, answer jsonb
+    )
+), taken AS (
+    -- In one order, whoever takes them: two that take the same ids must not wait for each other.
+    INSERT INTO request_ids (owner_id, request_id, rpc, body_sha256, answer, create_time)
+    SELECT owner_id, request_id, rpc, body_sha256, answer, now()
+    FROM asked WHERE request_id IS NOT NULL ORDER BY owner_id, request_id
+    ON CONFLICT DO NOTHING
+    RETURNING answer ->> 'job_id' AS id
+), added AS (
+    INSERT INTO jobs (
+        id, owner_id, name, model_id, dataset_id, parameters, device_class, needs_4bit, state, reason,
+        queue_time, not_before, republish_time, sequence, create_time, update_time,
+        priority, device_count, device_memory_bytes, recipe
+    )
+    SELECT
+        id, owner_id, name, model_id, dataset_id, parameters, device_class, needs_4bit, 'QUEUED', 'UNSPECIFIED',
+        now(), now(), now() + $2::interval, 1, now(), now(),
+        priority, device_count, device_memory_bytes, recipe
+    FROM asked WHERE request_id IS NULL OR id IN (SELECT id FROM taken)
+    RETURNING id, device_class
+), told AS (
+    INSERT INTO job_events (job_id, sequence, create_time, attempt, kind, body)
+    SELECT id, 1, now(), 0, $3, $4::text::jsonb FROM added
+), woken AS (
+    INSERT INTO outbox (job_id, generation, device_class, not_before)
+    SELECT id, 1, device_class, now() FROM added
 )
-VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, 'QUEUED', 'UNSPECIFIED',
-    now(), now(), now() + $9::interval, 1, now(), now(),
-    $10, $11, $12, $13
-)
-RETURNING *
+SELECT id, now() AS create_time, pg_notify($5, '') FROM added
 
 -- name: select_job
 -- Finds a job of its owner.

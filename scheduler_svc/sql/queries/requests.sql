@@ -1,7 +1,7 @@
 -- name: insert_request_id
 -- Takes a request id; returns nothing when it is taken, after waiting for whoever is taking it.
-INSERT INTO request_ids (owner_id, request_id, rpc, body_sha256, answer, create_time)
-VALUES ($1, $2, $3, $4, $5, now())
+INSERT INTO request_ids (owner_id, request_id, rpc, body_sha256, create_time)
+VALUES ($1, $2, $3, $4, now())
 ON CONFLICT DO NOTHING
 RETURNING request_id
 
@@ -12,6 +12,11 @@ UPDATE request_ids SET answer = $3 WHERE owner_id = $1 AND request_id = $2
 -- name: select_request_id
 -- Finds what a request id was used for, and what was answered.
 SELECT rpc, body_sha256, answer FROM request_ids WHERE owner_id = $1 AND request_id = $2
+
+-- name: select_request_ids
+-- Finds what each of many request ids was used for, and what was answered.
+SELECT request_ids.* FROM unnest($1::text[], $2::uuid[]) AS asked (owner_id, request_id)
+JOIN request_ids USING (owner_id, request_id)
 
 -- name: delete_old_request_ids
 -- Forgets request ids that no client repeats any more.

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from meshkit.testing import Database
-from scheduler_svc.store import job_store
+from scheduler_svc.store import submission_store
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from tests.integration.scheduler.scheduler_stores import Stores, request, submission
 
@@ -45,7 +45,7 @@ async def die_once(
     key = request(UUID(int=dice.getrandbits(128)))
     answered = None
     with monkeypatch.context() as dying:
-        dying.setattr(job_store, "failpoint", death_at(place, observer))
+        dying.setattr(submission_store, "failpoint", death_at(place, observer))
         try:
             answered = await stores.jobs.submit(submission(), key)
         except POSTGRES_TROUBLE:

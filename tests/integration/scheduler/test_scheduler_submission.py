@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from scheduler_svc.domain.errors import IllegalTransition, JobNotFound, RequestIdReused
@@ -93,3 +95,32 @@ async def test_filters(stores: Stores) -> None:
     assert await ids(model_id_not=("mdl_b",)) == [left.id]
     assert await ids(name="right turn") == [right.id]
     assert await ids(is_empty=True) == []
+
+
+async def test_jobs_that_come_together_are_taken_in_the_order_in_which_they_came(stores: Stores) -> None:
+    jobs = await asyncio.gather(*(stores.submit() for _ in range(50)))
+    listed = await stores.jobs.list_page(OWNER, JobFilter(), None, 100)
+    assert [job.id for job in listed] == [job.id for job in jobs][::-1]
+    assert len({job.create_time for job in jobs}) < len(jobs), "they were not taken together"
+    assert list(listed)[::-1] == list(jobs)
+
+
+async def test_a_job_that_the_database_refuses_does_not_take_its_neighbours_along(stores: Stores) -> None:
+    refused = submission(name="nul \0 byte")
+    answers = await asyncio.gather(
+        stores.submit(), stores.jobs.submit(refused, request()), stores.submit(), return_exceptions=True
+    )
+    assert [isinstance(answer, asyncpg.DataError) for answer in answers] == [False, True, False]
+    assert await stores.pool.fetchval("SELECT count(*) FROM jobs") == 2
+    assert await stores.pool.fetchval("SELECT count(*) FROM request_ids") == 0
+
+
+async def test_neighbours_with_one_request_id_get_one_job(stores: Stores, other_replica: Stores) -> None:
+    keys = [request() for _ in range(5)]
+    submissions = [(replica, key) for key in keys for replica in (stores, other_replica) for _ in range(4)]
+    dice = random.Random(7)
+    for _ in range(5):
+        dice.shuffle(submissions)
+        jobs = await asyncio.gather(*(replica.jobs.submit(submission(), key) for replica, key in submissions))
+        assert len({job.id for job in jobs}) == len(keys)
+    assert await stores.pool.fetchval("SELECT count(*) FROM jobs") == len(keys)

@@ -1,0 +1,135 @@
+"""Batches that form by themselves: what arrives while a call is under way makes the next call, together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class Batcher(Generic[_Item, _Answer]):
+    """Answers each item by a call made for many.
+
+    Nobody waits for company: an item that finds fewer than `calls_at_once` calls under way starts one at once.
+    Under load the batches grow with the time that a call takes. A call begins after its items came, so that an answer
+    is never older than its question; items are taken in the order in which they came.
+    """
+
+    def __init__(
+        self,
+        answer_all: Callable[[Sequence[_Item]], Awaitable[Sequence[_Answer | Exception]]],
+        *,
+        max_items: int,
+        calls_at_once: int = 1,
+    ) -> None:
+        """`answer_all` returns for each item its answer, or the exception that is to be raised for it alone.
+
+        What it raises is raised for all items of the call. It runs in a context of its own: neither the deadline nor
+        the request id of whoever came first holds for the others.
+        """
+        self._answer_all = answer_all
+        self._max_items = max_items
+        self._free_calls = calls_at_once
+        self._waiting: deque[tuple[_Item, asyncio.Future[_Answer]]] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def ask(self, item: _Item) -> asyncio.Future[_Answer]:
+        """Returns the answer to come. Cancelling it stops nothing but the wait."""
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._free_calls:
+            self._free_calls -= 1
+            call = asyncio.get_running_loop().create_task(self._call_until_nothing_waits(), context=Context())
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        return future
+
+    async def _call_until_nothing_waits(self) -> None:
+        try:
+            while batch := self._take():
+                await self._call(batch)
+        finally:
+            self._free_calls += 1
+
+    def _take(self) -> list[tuple[_Item, asyncio.Future[_Answer]]]:
+        batch: list[tuple[_Item, asyncio.Future[_Answer]]] = []
+        while self._waiting and len(batch) < self._max_items:
+            item, future = self._waiting.popleft()
+            if not future.done():  # whoever asked has gone
+                batch.append((item, future))
+        return batch
+
+    async def _call(self, batch: Sequence[tuple[_Item, asyncio.Future[_Answer]]]) -> None:
+        futures = [future for _, future in batch]
+        try:
+            answers = await self._answer_all([item for item, _ in batch])
+        except Exception as error:  # whatever it is, it belongs to those who wait
+            answers = [error] * len(batch)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        _settle(futures, answers)
+
+
+class SharedCalls(Generic[_Key, _Answer]):
+    """Answers equal questions that are open at the same time by one call.
+
+    As with `Batcher`, an answer is never older than its question: who comes while a call is under way gets the next.
+    """
+
+    def __init__(self, call: Callable[[_Key], Awaitable[_Answer]], *, pause_seconds: float = 0) -> None:
+        """What `call` raises is raised for all who share it; it runs in a context of its own.
+
+        Two calls for the same key begin at least `pause_seconds` apart: fewer calls, for a little more waiting.
+        """
+        self._call = call
+        self._pause = pause_seconds
+        self._waiting: dict[_Key, list[asyncio.Future[_Answer]]] = {}
+        self._calls: dict[_Key, asyncio.Task[None]] = {}
+
+    def ask(self, key: _Key) -> asyncio.Future[_Answer]:
+        """Returns the answer to come. Cancelling it stops nothing but the wait."""
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(future)
+        if key not in self._calls:
+            self._calls[key] = asyncio.get_running_loop().create_task(self._call_for(key), context=Context())
+        return future
+
+    async def _call_for(self, key: _Key) -> None:
+        try:
+            while futures := self._waiting.pop(key, None):
+                pause = asyncio.get_running_loop().time() + self._pause
+                await self._answer(key, futures)
+                # Even when nobody waits yet: who comes before the pause is over must not begin a call either.
+                await asyncio.sleep(pause - asyncio.get_running_loop().time())
+        finally:
+            del self._calls[key]
+
+    async def _answer(self, key: _Key, futures: Sequence[asyncio.Future[_Answer]]) -> None:
+        answer: _Answer | Exception
+        try:
+            answer = await self._call(key)
+        except Exception as error:  # whatever it is, it belongs to those who wait
+            answer = error
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        _settle(futures, [answer] * len(futures))
+
+
+def _settle(futures: Sequence[asyncio.Future[_Answer]], answers: Sequence[_Answer | Exception]) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if future.done():  # whoever asked has gone
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
