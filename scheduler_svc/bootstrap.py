@@ -6,6 +6,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
 from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
@@ -26,6 +27,7 @@ from scheduler_svc.clients.auth_keys import AuthKeys
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
+from scheduler_svc.rpc.checkpoint_servicer import CheckpointServicer
 from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
 from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
@@ -41,6 +43,7 @@ from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.queue_store import QueueStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
+from scheduler_svc.store.upload_store import UploadStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.collect_garbage import GarbageCollector
 from scheduler_svc.usecases.issue_tokens import (
@@ -74,7 +77,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     keys = load_signing_keys(settings.keys_dir)
     dsn = settings.postgres_dsn.get_secret_value()
     pool = await _open_database(settings, runtime)
-    files = AttemptFiles(await _open_blob_store(settings, runtime))
+    files = AttemptFiles(await _open_blob_store(settings, runtime), part_bytes=settings.part_bytes)
     notifications = Notifications(dsn)
     queries, lease = load_queries(), timedelta(seconds=settings.lease_seconds)
     jobs, requests = JobStore(pool, queries), RequestStore(pool, queries)
@@ -99,6 +102,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     )
     attempt = AttemptParts(
         attempts=AttemptStore(pool, queries, lease),
+        uploads=UploadStore(pool, queries),
         workers=workers,
         files=files,
         notifications=notifications,
@@ -123,6 +127,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
             ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
             ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(workers, page_tokens)),
             ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
+            ServicerRegistration(
+                add_CheckpointServiceServicer_to_server, CheckpointServicer(attempt.attempts, attempt.files)
+            ),
         ],
         error_table={**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE},
         verifier=await _open_verifier(settings, runtime, keys),

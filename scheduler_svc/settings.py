@@ -33,6 +33,8 @@ class SchedulerSettings(ServiceSettings, env_prefix="SCHEDULER_"):
     s3_secret_key: SecretStr
     s3_bucket: str = "reeltune"
     s3_ca_file: Path | None = None
+    part_bytes: int = Field(default=64 * 1024**2, ge=5 * 1024**2, le=1024**3)
+    """Larger files of attempts are stored in parts of this size; S3 takes no part under 5 MiB but the last."""
 
     auth_target: str
     catalog_target: str

@@ -31,6 +31,10 @@ MIN_PART_BYTES = 5 * 1024 * 1024
 _COPY_BYTES = 512 * 1024 * 1024
 _MAX_CONNECT_SECONDS = 5
 _MAX_READ_SECONDS = 60
+# Every request of this class may be repeated: names are unique, and what a first try has done the second finds done.
+_RETRIES = urllib3.Retry(
+    total=4, backoff_factor=0.2, backoff_jitter=0.3, status_forcelist=[500, 502, 503, 504], allowed_methods=None
+)
 _NOT_FOUND = frozenset({"NoSuchKey", "NoSuchUpload", "NoSuchBucket", "NotFound", "ResourceNotFound"})
 _T = TypeVar("_T")
 
@@ -95,7 +99,7 @@ class BlobStore:
             maxsize=max_threads,
             cert_reqs="CERT_REQUIRED",
             ca_certs=str(ca_file) if ca_file else certifi.where(),
-            retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+            retries=_RETRIES,
         )
         # With the region given, the client never asks the store for it: presigning works while the store is down.
         self._client = Minio(endpoint, access_key, secret_key, secure=secure, region=REGION, http_client=self._http)
@@ -302,6 +306,14 @@ class BlobStore:
         """Makes the object from its parts, given as (number, ETag). Raises BlobNotFound for an unknown upload."""
         ordered = [Part(number, etag.strip('"')) for number, etag in sorted(parts)]
         await self._run(lambda: self._client._complete_multipart_upload(self.bucket, key, upload_id, ordered))
+
+    async def list_multipart(self, prefix: str = "") -> builtins.list[tuple[str, str]]:
+        """Returns up to 1,000 multipart uploads under way whose keys begin with `prefix`, as (key, upload id).
+
+        Whoever aborts them all asks again: not every store can go on from a place in the list.
+        """
+        found = await self._run(lambda: self._client._list_multipart_uploads(self.bucket, prefix=prefix))
+        return [(upload.object_name, upload.upload_id or "") for upload in found.uploads]
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
         """Drops a multipart upload and its parts; one that is not there is no error."""

@@ -30,7 +30,8 @@ from scheduler_svc.domain.files import FileSet, StoredFile
 from scheduler_svc.domain.ids import AttemptKey, WorkerId
 from scheduler_svc.domain.job import DeviceClass, Progress, Recipe, clean_text
 from scheduler_svc.domain.worker import Device
-from scheduler_svc.rpc.convert import device_class_from_proto
+from scheduler_svc.rpc.convert import device_class_from_proto, file_to_proto, files_to_proto
+from scheduler_svc.usecases.store_files import PreparedFile
 
 _MAX_TEXT_BYTES = 400
 _MAX_VERSIONS = 50
@@ -69,6 +70,25 @@ def files_from_proto(
     """Returns the files of an attempt's artifact, or of its checkpoint at a step."""
     stored = tuple(StoredFile(file.path, file.size_bytes, file.sha256.lower()) for file in files)
     return FileSet(key, stored, checkpoint_step)
+
+
+def prepared_to_proto(prepared: PreparedFile) -> artifact_pb2.ArtifactFile:
+    """Returns a file with the URLs to PUT it to."""
+    message = file_to_proto(prepared.file, prepared.url)
+    message.parts.extend(
+        artifact_pb2.FilePart(number=part.number, offset_bytes=part.offset_bytes, size_bytes=part.size_bytes, url=url)
+        for part, url in prepared.parts
+    )
+    return message
+
+
+def checkpoint_to_proto(checkpoint: FileSet, urls: dict[str, str]) -> attempt_service_pb2.Checkpoint:
+    """Returns a checkpoint with URLs to GET its files from."""
+    return attempt_service_pb2.Checkpoint(
+        step=checkpoint.checkpoint_step or 0,
+        attempt=checkpoint.key.attempt,
+        files=files_to_proto(checkpoint, urls),
+    )
 
 
 def device_from_proto(message: worker_pb2.Device) -> Device:

@@ -14,8 +14,10 @@ from meshkit.auth.principal import current_principal
 from scheduler_svc.clients.attempt_files import AttemptFiles
 from scheduler_svc.domain.job import MAX_MESSAGE_BYTES, clean_text
 from scheduler_svc.rpc.attempt_convert import (
+    checkpoint_to_proto,
     device_from_proto,
     files_from_proto,
+    prepared_to_proto,
     progress_from_proto,
     recipes_from_proto,
     reports_from_proto,
@@ -24,7 +26,6 @@ from scheduler_svc.rpc.attempt_convert import (
 from scheduler_svc.rpc.caller import Context, calling_attempt, calling_worker
 from scheduler_svc.rpc.convert import (
     check_printable,
-    files_to_proto,
     job_to_proto,
     reason_from_proto,
     state_to_proto,
@@ -32,13 +33,14 @@ from scheduler_svc.rpc.convert import (
 )
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.notifications import Notifications
+from scheduler_svc.store.upload_store import UploadStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.attach_attempt import Attachment, Reply
 from scheduler_svc.usecases.claim_job import claim_job
 from scheduler_svc.usecases.fail_attempt import fail_attempt
 from scheduler_svc.usecases.issue_tokens import TokenIssuer
 from scheduler_svc.usecases.register_worker import Registration, register_worker
-from scheduler_svc.usecases.store_files import commit_checkpoint, complete_attempt, prepare_files
+from scheduler_svc.usecases.store_files import FileStorage, commit_checkpoint, complete_attempt, prepare_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class AttemptParts:
     """What the rpcs of trainers work with."""
 
     attempts: AttemptStore
+    uploads: UploadStore
     workers: WorkerStore
     files: AttemptFiles
     notifications: Notifications
@@ -53,6 +56,11 @@ class AttemptParts:
     join_secret: str
     public_keys: tuple[dict[str, str], ...]
     """As JSON Web Keys, the one that signs now first."""
+
+    @property
+    def storage(self) -> FileStorage:
+        """What files are stored with."""
+        return FileStorage(self.attempts, self.uploads, self.files)
 
 
 class AttemptServicer(AttemptServiceServicer):
@@ -91,8 +99,7 @@ class AttemptServicer(AttemptServiceServicer):
             grant_expire_time=timestamp(claim.grant.expire_time),
         )
         if claim.checkpoint is not None:
-            message.checkpoint.step = claim.checkpoint.checkpoint_step or 0
-            message.checkpoint.files.extend(files_to_proto(claim.checkpoint, claim.checkpoint_urls))
+            message.checkpoint.CopyFrom(checkpoint_to_proto(claim.checkpoint, claim.checkpoint_urls))
         return pb.ClaimJobResponse(claim=message)
 
     async def Attach(
@@ -115,20 +122,21 @@ class AttemptServicer(AttemptServiceServicer):
     async def PrepareFiles(self, request: pb.PrepareFilesRequest, context: Context) -> pb.PrepareFilesResponse:
         step = request.checkpoint_step if request.HasField("checkpoint_step") else None
         files = files_from_proto(calling_attempt(), request.files, step)
-        urls = await prepare_files(files, self._parts.attempts, self._parts.files)
-        return pb.PrepareFilesResponse(files=files_to_proto(files, urls))
+        prepared = await prepare_files(files, self._parts.storage)
+        return pb.PrepareFilesResponse(files=[prepared_to_proto(each) for each in prepared])
 
     async def CommitCheckpoint(
         self, request: pb.CommitCheckpointRequest, context: Context
     ) -> pb.CommitCheckpointResponse:
         files = files_from_proto(calling_attempt(), request.checkpoint.files, request.checkpoint.step)
-        await commit_checkpoint(files, self._parts.attempts, self._parts.files)
+        eval_loss = request.checkpoint.eval_loss if request.checkpoint.HasField("eval_loss") else None
+        await commit_checkpoint(files, eval_loss, self._parts.storage)
         return pb.CommitCheckpointResponse()
 
     async def CompleteAttempt(self, request: pb.CompleteAttemptRequest, context: Context) -> pb.CompleteAttemptResponse:
         files = files_from_proto(calling_attempt(), request.files)
         progress = progress_from_proto(request.progress) if request.HasField("progress") else None
-        state = await complete_attempt(files, progress, self._parts.attempts, self._parts.files)
+        state = await complete_attempt(files, progress, self._parts.storage)
         return pb.CompleteAttemptResponse(state=state_to_proto(state))
 
     async def FailAttempt(self, request: pb.FailAttemptRequest, context: Context) -> pb.FailAttemptResponse:

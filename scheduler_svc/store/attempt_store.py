@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
+from scheduler_svc.domain.checkpoints import CheckpointName, RecordedCheckpoint, kept_checkpoints
 from scheduler_svc.domain.errors import StaleAttempt, WorkerNotFound
 from scheduler_svc.domain.events import CheckpointSaved, MetricPoint, Report, digest_reports
 from scheduler_svc.domain.files import FileSet, attempt_prefixes
@@ -30,8 +31,6 @@ from scheduler_svc.store.rows import (
 )
 
 _COMPLETED_OUTCOMES = frozenset({JobState.COMPLETED, JobState.STOPPED})
-KEPT_CHECKPOINTS = 3
-"""The newest and, should that one be damaged, two to fall back on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,27 +152,42 @@ class AttemptStore:
                 await connection.execute(self._sql.record_report, key.job_id, key.attempt, digest.last_number)
             return JobState(row["state"]), digest.last_number
 
-    async def commit_checkpoint(self, files: FileSet) -> None:
-        """Records a checkpoint whose files are verified, once, and gives up the oldest. Raises StaleAttempt."""
+    async def commit_checkpoint(self, files: FileSet, eval_loss: float | None = None) -> None:
+        """Records a checkpoint whose files are verified, once, and gives up what the job's policy does not keep.
+
+        Raises:
+            StaleAttempt: the attempt is fenced.
+        """
         key, step = files.key, files.checkpoint_step
         async with transaction(self._pool) as connection:
-            await self._lock(connection, key)
+            locked = await self._lock(connection, key)
             new = await connection.fetchval(
-                self._sql.insert_checkpoint, key.job_id, key.attempt, step, files_to_json(files.files), files.size_bytes
+                self._sql.insert_checkpoint,
+                key.job_id,
+                key.attempt,
+                step,
+                files_to_json(files.files),
+                files.size_bytes,
+                eval_loss,
             )
+            await connection.execute(self._sql.delete_uploads, key.job_id, key.attempt, files.prefixes[0])
             if new is None or step is None:
                 return
             taken = self._sql.take_sequences, key.job_id, key.attempt, 1, None, self._lease
             row = the_row(await connection.fetchrow(*taken))
             body = CheckpointSaved(step, files.size_bytes)
             await insert_events(connection, self._sql, key.job_id, row["sequence"], key.attempt, [body])
-            await self._drop_old_checkpoints(connection, key.job_id)
+            await self._drop_old_checkpoints(connection, locked.job)
             await notify_job(connection, self._sql, key.job_id, "event")
 
-    async def list_checkpoints(self, job_id: JobId) -> Sequence[FileSet]:
-        """Returns a job's checkpoints, the newest first."""
+    async def list_checkpoints(self, job_id: JobId, older_than: CheckpointName | None = None) -> Sequence[FileSet]:
+        """Returns a job's checkpoints, the newest first; those older than one of them, if it is named."""
         rows = await self._pool.fetch(self._sql.list_checkpoints, job_id)
-        return [FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]), row["step"]) for row in rows]
+        return [
+            FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]), row["step"])
+            for row in rows
+            if older_than is None or CheckpointName(row["attempt"], row["step"]) < older_than
+        ]
 
     async def complete(self, files: FileSet, progress: Progress | None) -> JobState:
         """Ends an attempt well, with the artifact whose files are verified; returns the state.
@@ -206,7 +220,7 @@ class AttemptStore:
             job = await change_state(connection, self._sql, locked, change)
             if files.files:
                 await self._publish(connection, files)
-            await end_attempt(connection, self._sql, key, job.state, Actor.TRAINER)
+            await close_attempt(connection, self._sql, key, job.state, Actor.TRAINER)
             await failpoint("complete.before_commit")
             return job.state
 
@@ -234,7 +248,7 @@ class AttemptStore:
                 tries_left=verdict.target is JobState.QUEUED,
             )
             job = await change_state(connection, self._sql, locked, change)
-            await close_failed_attempt(connection, self._sql, key, reason, Actor.TRAINER)
+            await close_attempt(connection, self._sql, key, reason, Actor.TRAINER)
             return job.state
 
     async def _lock_next_job(self, connection: Connection, worker_id: WorkerId) -> LockedJob | None:
@@ -250,7 +264,7 @@ class AttemptStore:
             passed.append(chosen)
 
     async def _lock(self, connection: Connection, key: AttemptKey) -> LockedJob:
-        return _checked(await connection.fetchrow(self._sql.lock_job, key.job_id), key)
+        return await lock_attempt(connection, self._sql, key)
 
     async def _started(self, connection: Connection, locked: LockedJob, key: AttemptKey) -> LockedJob:
         """The report of the first step may still be on its way: who has an artifact has made steps."""
@@ -272,22 +286,38 @@ class AttemptStore:
             for prefix in attempt_prefixes(AttemptKey(job_id, replaced)):
                 await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
 
-    async def _drop_old_checkpoints(self, connection: Connection, job_id: JobId) -> None:
-        rows = await connection.fetch(self._sql.list_checkpoints, job_id)
-        for row in rows[KEPT_CHECKPOINTS:]:
-            key = AttemptKey(job_id, row["attempt"])
-            await connection.execute(self._sql.delete_checkpoint, job_id, row["attempt"], row["step"])
-            for prefix in FileSet(key, (), row["step"]).prefixes:
-                await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
+    async def _drop_old_checkpoints(self, connection: Connection, job: Job) -> None:
+        rows = await connection.fetch(self._sql.list_checkpoints, job.id)
+        recorded = [RecordedCheckpoint(CheckpointName(row["attempt"], row["step"]), row["eval_loss"]) for row in rows]
+        kept = kept_checkpoints(recorded, job.parameters.checkpoints)
+        for each in recorded:
+            if each.name not in kept:
+                await drop_checkpoint(connection, self._sql, job.id, each.name)
 
 
-async def close_failed_attempt(
+async def drop_checkpoint(connection: Connection, queries: Queries, job_id: JobId, name: CheckpointName) -> None:
+    """Forgets a checkpoint and has its objects collected."""
+    await connection.execute(queries.delete_checkpoint, job_id, name.attempt, name.step)
+    for prefix in FileSet(AttemptKey(job_id, name.attempt), (), name.step).prefixes:
+        await connection.execute(queries.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
+
+
+async def close_attempt(
     connection: Connection, queries: Queries, key: AttemptKey, outcome: str, ended_by: Actor
 ) -> None:
-    """Closes the record of an attempt that published nothing and has what it stored collected, checkpoints excepted."""
+    """Closes the record of an attempt and has what it stored collected, but for what the job still points to then.
+
+    After a good end, too: a checkpoint whose upload was under way, or a file that was prepared and not published.
+    """
     await end_attempt(connection, queries, key, outcome, ended_by)
+    await connection.execute(queries.delete_uploads, key.job_id, key.attempt, "")
     for prefix in attempt_prefixes(key):
         await connection.execute(queries.insert_garbage, key.job_id, prefix, UPLOAD_MARGIN)
+
+
+async def lock_attempt(connection: Connection, queries: Queries, key: AttemptKey) -> LockedJob:
+    """Locks the job of an effective attempt until the transaction ends. Raises StaleAttempt for any other."""
+    return _checked(await connection.fetchrow(queries.lock_job, key.job_id), key)
 
 
 def _checked(row: Row | None, key: AttemptKey) -> LockedJob:

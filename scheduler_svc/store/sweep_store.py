@@ -14,7 +14,7 @@ from scheduler_svc.domain.ids import AttemptKey, JobId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, StateReason
 from scheduler_svc.domain.lifecycle import Actor
 from scheduler_svc.domain.retry import judge_failure
-from scheduler_svc.store.attempt_store import close_failed_attempt
+from scheduler_svc.store.attempt_store import close_attempt
 from scheduler_svc.store.job_changes import Change, change_state
 from scheduler_svc.store.rows import LockedJob, Row, files_from_json, locked_job_from_row
 
@@ -38,7 +38,7 @@ class LeaseStore:
             job = await change_state(connection, self._sql, locked, change)
             key = AttemptKey(job.id, job.attempt)
             outcome = StateReason.LEASE_LOST if locked.lease_expired else StateReason.STOP_GRACE_SPENT
-            await close_failed_attempt(connection, self._sql, key, outcome, Actor.SWEEPER)
+            await close_attempt(connection, self._sql, key, outcome, Actor.SWEEPER)
             await failpoint("sweep.before_commit")
             return job
 

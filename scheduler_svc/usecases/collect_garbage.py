@@ -37,10 +37,14 @@ class GarbageCollector:
         async with self._garbage.take() as garbage:
             if garbage is None:
                 return False
+            aborted = await self._files.abort_uploads(garbage.prefix)
             names = [name for name in await self._files.list_names(garbage.prefix) if name not in garbage.kept_names]
             for name in names[:_MAX_REMOVALS]:
                 await self._files.remove(name)
             garbage.is_empty = len(names) <= _MAX_REMOVALS
-        if names:
-            structlog.get_logger().info("garbage.removed", prefix=garbage.prefix, objects=len(names[:_MAX_REMOVALS]))
+        if names or aborted:
+            removed = len(names[:_MAX_REMOVALS])
+            structlog.get_logger().info(
+                "garbage.removed", prefix=garbage.prefix, objects=removed, unfinished_uploads=aborted
+            )
         return True

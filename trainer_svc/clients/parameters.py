@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import rehearsal_pb2
+from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 _GROUPS = {
@@ -44,6 +44,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
         "sampling": sampling_from_proto(parameters.sampling),
         "optimization": _optimization(parameters.optimization),
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
+        **_checkpoints(parameters.checkpoints),
     }
 
 
@@ -88,6 +89,15 @@ def quantization_from_proto(quantization: pb.QuantizationParameters) -> dict[str
         "compute_dtype": _COMPUTE_TYPES.get(quantization.compute_type, "auto"),
         **_set_fields(quantization, "double_quantization", "quantize_vision"),
     }
+
+
+def _checkpoints(policy: checkpoint_pb2.CheckpointPolicy) -> dict[str, Any]:
+    names = {
+        "keep_last": "keep_checkpoints",
+        "keep_best": "keep_best_checkpoint",
+        "keep_every_steps": "keep_checkpoint_every_steps",
+    }
+    return {names[name]: value for name, value in _set_fields(policy, *names).items()}
 
 
 def _optimization(optimization: pb.OptimizationParameters) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 from reeltune.scheduler.v1 import attempt_service_pb2 as pb
-from reeltune.scheduler.v1 import training_job_pb2
+from reeltune.scheduler.v1 import checkpoint_service_pb2, training_job_pb2
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
+from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 
 from meshkit.rpc.client import bearer
 from trainer_svc.clients.rpc_errors import typed_errors
 from trainer_svc.clients.scheduler_messages import (
+    checkpoint_from_proto,
     claim_from_proto,
     device_to_proto,
     files_from_proto,
@@ -26,7 +28,7 @@ from trainer_svc.clients.scheduler_messages import (
     recipes_to_proto,
     report_to_proto,
 )
-from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteFile, fit_message
+from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteCheckpoint, RemoteFile, fit_message
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.errors import SchedulerUnavailableError
 from trainer_svc.domain.reports import NumberedReport, Progress
@@ -106,10 +108,11 @@ class AttemptStream:
 
 
 class SchedulerClient:
-    """`AttemptService`. Every method raises the errors of `rpc_errors.typed_errors`."""
+    """`AttemptService` and `CheckpointService`. Every method raises the errors of `rpc_errors.typed_errors`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = AttemptServiceStub(channel)
+        self._checkpoints = CheckpointServiceStub(channel)
 
     async def register(
         self,
@@ -158,8 +161,19 @@ class SchedulerClient:
             response = await self._stub.PrepareFiles(request, metadata=bearer(grant))
         return files_from_proto(response.files)
 
-    async def commit_checkpoint(self, grant: str, step: int, files: Sequence[RemoteFile]) -> None:
-        checkpoint = pb.Checkpoint(step=step, files=files_to_proto(files))
+    async def find_checkpoint(self, grant: str, older_than: RemoteCheckpoint | None) -> RemoteCheckpoint | None:
+        """The newest checkpoint of the attempt's job, or of those older than one of them; None when there is none."""
+        request = checkpoint_service_pb2.FindCheckpointRequest()
+        if older_than is not None:
+            request.older_than.attempt, request.older_than.step = older_than.attempt, older_than.step
+        with typed_errors():
+            response = await self._checkpoints.FindCheckpoint(request, metadata=bearer(grant))
+        return checkpoint_from_proto(response.checkpoint) if response.HasField("checkpoint") else None
+
+    async def commit_checkpoint(
+        self, grant: str, step: int, files: Sequence[RemoteFile], eval_loss: float | None = None
+    ) -> None:
+        checkpoint = pb.Checkpoint(step=step, files=files_to_proto(files), eval_loss=eval_loss)
         with typed_errors():
             await self._stub.CommitCheckpoint(
                 pb.CommitCheckpointRequest(checkpoint=checkpoint), metadata=bearer(grant), timeout=_VERIFYING_SECONDS

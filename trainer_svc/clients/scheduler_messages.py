@@ -14,7 +14,7 @@ from reeltune.scheduler.v1 import (
 )
 
 from trainer_svc.clients.parameters import rehearsal_from_proto, specification_from_proto
-from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteCheckpoint, RemoteFile
+from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteCheckpoint, RemoteFile, RemotePart
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.reports import LogLine, MetricPoint, NumberedReport, Progress, TrainingStarted
 
@@ -25,7 +25,7 @@ def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
     job = claim.job
     checkpoint, rehearsal = None, None
     if claim.HasField("checkpoint"):
-        checkpoint = RemoteCheckpoint(claim.checkpoint.step, files_from_proto(claim.checkpoint.files))
+        checkpoint = checkpoint_from_proto(claim.checkpoint)
     if job.parameters.HasField("rehearsal"):
         rehearsal = rehearsal_from_proto(job.parameters.rehearsal, job.attempt)
     return JobClaim(
@@ -41,8 +41,21 @@ def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
     )
 
 
+def checkpoint_from_proto(checkpoint: attempt_service_pb2.Checkpoint) -> RemoteCheckpoint:
+    return RemoteCheckpoint(checkpoint.step, files_from_proto(checkpoint.files), checkpoint.attempt)
+
+
 def files_from_proto(files: Iterable[artifact_pb2.ArtifactFile]) -> tuple[RemoteFile, ...]:
-    return tuple(RemoteFile(file.path, file.size_bytes, file.sha256, file.url) for file in files)
+    return tuple(
+        RemoteFile(
+            file.path,
+            file.size_bytes,
+            file.sha256,
+            file.url,
+            tuple(RemotePart(part.number, part.offset_bytes, part.size_bytes, part.url) for part in file.parts),
+        )
+        for file in files
+    )
 
 
 def files_to_proto(files: Iterable[RemoteFile]) -> list[artifact_pb2.ArtifactFile]:

@@ -12,9 +12,14 @@ from typing import BinaryIO, cast
 
 import httpx
 
-from trainer_svc.domain.attempt import RemoteFile
+from trainer_svc.domain.attempt import RemoteFile, RemotePart
 from trainer_svc.domain.backoff import Backoff
-from trainer_svc.domain.errors import DigestMismatchError, StorageUnavailableError, UrlExpiredError
+from trainer_svc.domain.errors import (
+    DigestMismatchError,
+    FileGoneError,
+    StorageUnavailableError,
+    UrlExpiredError,
+)
 
 _CHUNK_BYTES = 1024 * 1024
 _TIMEOUT = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=600.0)
@@ -43,13 +48,15 @@ class Transfers:
 
         Raises:
             UrlExpiredError: the URL is refused.
-            DigestMismatchError: the bytes differ from what was promised, more than once.
+            FileGoneError: there is no such file.
+        DigestMismatchError: the bytes differ from what was promised, more than once.
             StorageUnavailableError: the store does not deliver, or there is no room here.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
         building = target.with_name(f".{secrets.token_hex(8)}.part")
         try:
-            await self._retried(file.path, lambda: self._get(file, building))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            arrived = _Arrived()
+            await self._retried(file.path, lambda: self._get(file, building, arrived), arrived)
             building.replace(target)
         except OSError as error:
             raise StorageUnavailableError(f"{file.path}: {error.strerror or error} on the trainer's disk") from error
@@ -67,36 +74,84 @@ class Transfers:
         except OSError as error:
             raise StorageUnavailableError(f"{file.path}: {error.strerror or error} on the trainer's disk") from error
 
-    async def _retried(self, name: str, transfer: Callable[[], Awaitable[None]]) -> None:
+    async def upload_part(self, source: Path, file: RemoteFile, part: RemotePart) -> None:
+        """PUTs one part of `source`, read as it is sent.
+
+        Raises:
+            UrlExpiredError, StorageUnavailableError.
+        """
+        name = f"part {part.number} of {file.path}"
+        try:
+            await self._retried(name, lambda: self._put_part(source, name, part))
+        except OSError as error:
+            raise StorageUnavailableError(f"{name}: {error.strerror or error} on the trainer's disk") from error
+
+    async def _retried(
+        self, name: str, transfer: Callable[[], Awaitable[None]], arrived: _Arrived | None = None
+    ) -> None:
+        """Tries `tries` times; of a download, so many times in a row that bring nothing new."""
         backoff = Backoff(first=self._first_delay, longest=10.0)
         while True:
+            before = arrived.size if arrived else 0
             try:
                 return await transfer()
             except (httpx.TransportError, StorageUnavailableError) as error:
+                if arrived and arrived.size > before:
+                    backoff.reset()
                 if not _may_help_again(error) or backoff.failures + 1 >= self._tries:
                     raise _given_up(name, error) from error
                 await asyncio.sleep(backoff.next_delay())
 
-    async def _get(self, file: RemoteFile, building: Path) -> None:
-        digest = hashlib.sha256()
-        size = 0
-        async with self._client.stream("GET", file.url) as response:
+    async def _get(self, file: RemoteFile, building: Path, arrived: _Arrived) -> None:
+        """GETs what has not arrived yet."""
+        headers = {"Range": f"bytes={arrived.size}-"} if arrived.size else {}
+        async with self._client.stream("GET", file.url, headers=headers) as response:
             _check_status(response, file.path)
-            with _open(building, "wb") as sink:
+            if response.status_code != httpx.codes.PARTIAL_CONTENT:
+                arrived.begin_anew()
+            with _open(building, "ab") as sink:
+                sink.truncate(arrived.size)
                 async for chunk in response.aiter_raw(_CHUNK_BYTES):
-                    size += len(chunk)
                     # A store that sends more than was promised must not fill the disk.
-                    if size > file.size_bytes:
+                    if arrived.size + len(chunk) > file.size_bytes:
+                        arrived.size += len(chunk)
                         break
-                    digest.update(chunk)
                     sink.write(chunk)
-        if size != file.size_bytes or digest.hexdigest() != file.sha256:
+                    arrived.add(chunk)
+        if arrived.size != file.size_bytes or arrived.digest.hexdigest() != file.sha256:
+            size = arrived.size
+            arrived.begin_anew()
             raise DigestMismatchError(f"{file.path} arrived with {size} bytes that are not those expected")
 
     async def _put(self, source: Path, file: RemoteFile) -> None:
         headers = {"Content-Length": str(file.size_bytes)}
-        response = await self._client.put(file.url, content=_chunks(source), headers=headers)
+        response = await self._client.put(file.url, content=_chunks(source, 0, file.size_bytes), headers=headers)
         _check_status(response, file.path)
+
+    async def _put_part(self, source: Path, name: str, part: RemotePart) -> None:
+        headers = {"Content-Length": str(part.size_bytes)}
+        content = _chunks(source, part.offset_bytes, part.size_bytes)
+        response = await self._client.put(part.url, content=content, headers=headers)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise UrlExpiredError(f"the object store does not know the upload of {name} any more")
+        _check_status(response, name)
+
+
+class _Arrived:
+    """The beginning of a file that is on the disk already."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Nothing of it counts."""
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def add(self, chunk: bytes) -> None:
+        """So much more of it."""
+        self.size += len(chunk)
+        self.digest.update(chunk)
 
 
 def open_http_client(tls_ca: Path | None) -> httpx.AsyncClient:
@@ -109,9 +164,11 @@ def _open(path: Path, mode: str) -> BinaryIO:
     return cast(BinaryIO, path.open(mode))
 
 
-async def _chunks(source: Path) -> AsyncIterator[bytes]:
+async def _chunks(source: Path, offset: int, size: int) -> AsyncIterator[bytes]:
     with _open(source, "rb") as stream:
-        while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
+        stream.seek(offset)
+        while size and (chunk := await asyncio.to_thread(stream.read, min(size, _CHUNK_BYTES))):
+            size -= len(chunk)
             yield chunk
 
 
@@ -119,6 +176,8 @@ def _check_status(response: httpx.Response, path: str) -> None:
     """Raises for everything but success. Neither URL nor body is quoted: both may hold secrets."""
     if response.is_success:
         return
+    if response.status_code == httpx.codes.NOT_FOUND:
+        raise FileGoneError(f"{path} is not in the object store")
     if response.status_code == httpx.codes.FORBIDDEN:
         raise UrlExpiredError(f"the object store refuses the URL of {path}")
     raise StoreAnswerError(f"the object store answers {response.status_code} for {path}", response.status_code)
@@ -127,7 +186,7 @@ def _check_status(response: httpx.Response, path: str) -> None:
 def _may_help_again(error: Exception) -> bool:
     if isinstance(error, StoreAnswerError):
         return error.status in _TRY_AGAIN
-    return not isinstance(error, UrlExpiredError)
+    return not isinstance(error, UrlExpiredError | FileGoneError)
 
 
 def _given_up(name: str, error: Exception) -> StorageUnavailableError:

@@ -43,13 +43,28 @@ class RemoteFile:
     size_bytes: int
     sha256: str
     url: str = field(default="", repr=False)
-    """Presigned: whoever has it can read or write the file."""
+    """Presigned: whoever has it can read or write the file. Empty for one that is stored in parts."""
+    parts: tuple[RemotePart, ...] = field(default=(), repr=False)
+    """The parts that are still to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePart:
+    """A part of a large file that is to be written."""
+
+    number: int
+    """From 1."""
+    offset_bytes: int
+    size_bytes: int
+    url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteCheckpoint:
     step: int
     files: tuple[RemoteFile, ...]
+    attempt: int = 0
+    """The attempt that saved it."""
 
 
 @dataclass(frozen=True, slots=True)

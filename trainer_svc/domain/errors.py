@@ -34,6 +34,10 @@ class DigestMismatchError(StorageUnavailableError):
     """The bytes that came are not the bytes that were promised."""
 
 
+class FileGoneError(StorageUnavailableError):
+    """The object store has no such file (any more)."""
+
+
 class UrlExpiredError(StorageUnavailableError):
     """The presigned URL is not accepted any more; a fresh one may be."""
 

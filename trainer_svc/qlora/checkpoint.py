@@ -17,7 +17,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from trainer_svc.qlora.adapter_files import adapter_tensors
-from trainer_svc.qlora.checkpoint_folders import read_state, write_checkpoint
+from trainer_svc.qlora.checkpoint_folders import KeepRule, read_state, write_checkpoint
 from trainer_svc.qlora.qlora_injector import trainable
 
 
@@ -30,9 +30,20 @@ class TrainState:
     scaler: torch.amp.GradScaler
 
 
-def save_checkpoint(folder: Path, state: TrainState, *, step: int, identity: dict[str, Any], keep: int) -> Path:
-    """Writes `folder`/step-NNNNNNNN whole, then deletes all but the newest `keep`. `identity` is what must be the
-    same for a run to go on from here."""
+def save_checkpoint(
+    folder: Path,
+    state: TrainState,
+    *,
+    step: int,
+    identity: dict[str, Any],
+    keep: KeepRule,
+    eval_loss: float | None = None,
+) -> Path:
+    """Writes `folder`/step-NNNNNNNN whole, then deletes what the rule does not keep. `identity` is what must be the
+    same for a run to go on from here.
+
+    Raises `DiskTroubleError`.
+    """
     tensors, scalars = _optimizer_state(state)
     content = {
         "optimizer": scalars,
@@ -45,7 +56,7 @@ def save_checkpoint(folder: Path, state: TrainState, *, step: int, identity: dic
         save_file(tensors, building / "optimizer.safetensors")
         save_file(_torch_random_states(), building / "random.safetensors")
 
-    return write_checkpoint(folder, content, fill, step=step, identity=identity, keep=keep)
+    return write_checkpoint(folder, content, fill, step=step, identity=identity, keep=keep, eval_loss=eval_loss)
 
 
 def load_checkpoint(checkpoint: Path, state: TrainState) -> int:

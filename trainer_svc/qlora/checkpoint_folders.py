@@ -4,16 +4,47 @@ training library, so that every recipe keeps them alike."""
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer_svc.qlora.errors import CheckpointMismatchError
 from trainer_svc.qlora.folder_files import is_whole, write_folder, write_json
+from trainer_svc.qlora.spec import TrainingSpec
 
 _PREFIX = "step-"
 _STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRule:
+    """Which checkpoints of a run stay: the scheduler keeps those of a job by the same rule."""
+
+    last: int
+    """So many of the newest, 1 or more."""
+    best: bool = False
+    """The one with the lowest loss on the held-out samples, the newest of several."""
+    every_steps: int = 0
+    """Each whose step is a multiple of this; 0: none."""
+
+    def kept(self, losses: Mapping[int, float | None]) -> frozenset[int]:
+        """The steps that stay, of all steps with their losses where measured."""
+        newest = sorted(losses, reverse=True)
+        kept = set(newest[: self.last])
+        if self.every_steps:
+            kept.update(step for step in newest if step % self.every_steps == 0)
+        measured = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
+        if self.best and measured:
+            kept.add(min(measured, key=lambda step: (measured[step], -step)))
+        return frozenset(kept)
+
+
+def keep_rule(spec: TrainingSpec) -> KeepRule:
+    """The rule of a specification."""
+    return KeepRule(spec.keep_checkpoints, spec.keep_best_checkpoint, spec.keep_checkpoint_every_steps)
 
 
 def write_checkpoint(
@@ -23,19 +54,30 @@ def write_checkpoint(
     *,
     step: int,
     identity: dict[str, Any],
-    keep: int,
+    keep: KeepRule,
+    eval_loss: float | None = None,
 ) -> Path:
-    """Writes `folder`/step-NNNNNNNN whole: what `fill` writes, and a state of `content`. Then deletes all but the
-    newest `keep`. `identity` is what must be the same for a run to go on from here."""
+    """Writes `folder`/step-NNNNNNNN whole: what `fill` writes, and a state of `content`. Then deletes what the rule
+    does not keep. `identity` is what must be the same for a run to go on from here, `eval_loss` the loss on the
+    held-out samples at this very step.
+
+    Raises `DiskTroubleError`; what was there before still is.
+    """
     target = folder / f"{_PREFIX}{step:08d}"
+    if _is_of_run(target, identity):
+        # The same step of the same run again, after a resume: replacing it could only lose it.
+        return target
 
     def fill_all(building: Path) -> None:
         fill(building)
-        write_json(building / _STATE, {"step": step, "identity": identity, **content})
+        write_json(building / _STATE, {"step": step, "identity": identity, "eval_loss": eval_loss, **content})
 
     write_folder(target, fill_all)
-    for _, old in list(_numbered(folder))[keep:]:
-        shutil.rmtree(old)
+    found = dict(_numbered(folder))
+    kept = keep.kept({number: _eval_loss(path) for number, path in found.items()})
+    for number, old in found.items():
+        if number not in kept:
+            shutil.rmtree(old)
     return target
 
 
@@ -59,6 +101,18 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """The `content` of a checkpoint, its `step` and `identity` included."""
     state: dict[str, Any] = json.loads((checkpoint / _STATE).read_bytes())
     return state
+
+
+def _is_of_run(checkpoint: Path, identity: dict[str, Any]) -> bool:
+    return is_whole(checkpoint) and read_state(checkpoint).get("identity") == identity
+
+
+def _eval_loss(checkpoint: Path) -> float | None:
+    try:
+        loss = read_state(checkpoint).get("eval_loss")
+    except (OSError, ValueError):  # damaged: it is kept or not by its step
+        return None
+    return float(loss) if isinstance(loss, int | float) else None
 
 
 def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:

@@ -64,5 +64,9 @@ class NonFiniteLossError(ArithmeticError):
         super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}, samples {shown}")
 
 
+class DiskTroubleError(RuntimeError):
+    """What was to be written does not fit on the disk, or the disk does not take it; nothing of it is left behind."""
+
+
 class CheckpointMismatchError(ValueError):
     """A checkpoint of another run lies where this one would go on."""

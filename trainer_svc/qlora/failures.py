@@ -7,6 +7,7 @@ from trainer_svc.qlora.errors import (
     BadDataError,
     CheckpointMismatchError,
     DecodeProcessError,
+    DiskTroubleError,
     GradientAuditError,
     ModelAuditError,
     ModelRefusedError,
@@ -49,6 +50,8 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
             return FailureReason.MODEL_UNSUPPORTED, "report this model: its parts are not where they should be"
         case CheckpointMismatchError():
             return FailureReason.CHECKPOINT_MISMATCH, "use another out folder, or the same model, dataset and spec"
+        case DiskTroubleError():
+            return FailureReason.STORAGE_UNAVAILABLE, "make room in the trainer's data folder"
         case DecodeProcessError():
             return FailureReason.INTERNAL, "install the decoder on this machine"
         case _ if _out_of_memory(error):

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer_svc.qlora.errors import DiskTroubleError
 from trainer_svc.qlora.model_folder import file_sha256
 
 MANIFEST = "manifest.json"
+_DISK_TROUBLES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+# How safetensors, which writes by itself, passes the system's word on.
+_FOREIGN_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> dict[str, Any]:
     """Has `fill` write the files of `folder`, and puts it in its place only when all of it is on disk.
 
     An older folder of the same name is replaced. Returns the manifest, which the folder holds too.
+
+    Raises `DiskTroubleError` when the disk is full or does not work.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    fill(building)
-    manifest = build_manifest(building)
-    write_json(building / MANIFEST, manifest)
-    for file in (*_files(building), building):
-        _sync(file)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        fill(building)
+        manifest = build_manifest(building)
+        write_json(building / MANIFEST, manifest)
+        for file in (*_files(building), building):
+            _sync(file)
+        _put_in_place(building, folder)
+    except Exception as error:
+        words = disk_trouble(error)
+        if not words:
+            raise
+        shutil.rmtree(building, ignore_errors=True)
+        raise DiskTroubleError(f"{folder.name} could not be written: {words}") from error
+    return manifest
+
+
+def disk_trouble(error: Exception) -> str:
+    """The system's words for a disk that is full or does not work; empty for an error of another kind."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _FOREIGN_OS_ERROR.search(str(error))):
+        number = int(found[1])
+    return os.strerror(number).lower() if number in _DISK_TROUBLES else ""
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
     if folder.exists():
         replaced = folder.with_name(f".{folder.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
@@ -37,7 +65,6 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> dict[str, Any]:
     else:
         building.rename(folder)
     _sync(folder.parent)
-    return manifest
 
 
 def build_manifest(folder: Path) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class FailureReason(StrEnum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     NON_FINITE_LOSS = "NON_FINITE_LOSS"
     MODEL_UNSUPPORTED = "MODEL_UNSUPPORTED"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    """The disk is full or does not work."""
     CHECKPOINT_MISMATCH = "CHECKPOINT_MISMATCH"
     BAD_REQUEST = "BAD_REQUEST"
     """Inference only: this one request cannot be answered; the child lives on."""

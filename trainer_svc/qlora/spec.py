@@ -129,7 +129,11 @@ class TrainingSpec:
     checkpoint_every_steps: int = 100
     """0: only when stopped."""
     keep_checkpoints: int = 2
-    """Older ones are deleted."""
+    """So many of the newest are kept; older ones are deleted, but for those that the next two settings keep."""
+    keep_best_checkpoint: bool = False
+    """Also keep the one with the lowest loss on the held-out samples, of those whose step was evaluated."""
+    keep_checkpoint_every_steps: int = 0
+    """Also keep each whose step is a multiple of this; 0: none."""
     log_every_steps: int = 1
     """How often metrics are reported."""
     evaluate_every_steps: int = 0
@@ -210,6 +214,7 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("runtime.threads", runtime.threads, 0, 1024),
         ("checkpoint_every_steps", spec.checkpoint_every_steps, 0, 10_000_000),
         ("keep_checkpoints", spec.keep_checkpoints, 1, 1000),
+        ("keep_checkpoint_every_steps", spec.keep_checkpoint_every_steps, 0, 10_000_000),
         ("log_every_steps", spec.log_every_steps, 1, 1_000_000),
         ("evaluate_every_steps", spec.evaluate_every_steps, 0, 10_000_000),
         ("eval_fraction", spec.eval_fraction, 0, 0.9),

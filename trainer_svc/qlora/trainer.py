@@ -18,11 +18,11 @@ import torch
 from trainer_svc.qlora.adapter_files import write_adapter
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from trainer_svc.qlora.checkpoint_folders import newest_checkpoint
+from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.errors import NonFiniteLossError
+from trainer_svc.qlora.errors import DiskTroubleError, NonFiniteLossError
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
@@ -120,10 +120,9 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
         if done % spec.log_every_steps == 0 or last:
             run.report(Metrics(done, meter.take(learning_rate=rate, wait_seconds=stream.wait_seconds)))
         paused = time.perf_counter()
-        if _is_due(done, spec.evaluate_every_steps) or last:
-            _evaluate(session, done)
+        eval_loss = _evaluate(session, done) if _is_due(done, spec.evaluate_every_steps) or last else None
         if run.take_checkpoint_request() or (_is_due(done, spec.checkpoint_every_steps) and not last):
-            _checkpoint(session, done)
+            _checkpoint(session, done, eval_loss)
         meter.skip(time.perf_counter() - paused)
 
     # A stop that came with the last step still wins: the owner asked for a stopped run.
@@ -167,10 +166,10 @@ def _update(
     return overflows
 
 
-def _evaluate(session: _Session, step: int) -> None:
-    """Mean loss of a learned token on the held-out samples, in their own order."""
+def _evaluate(session: _Session, step: int) -> float | None:
+    """Mean loss of a learned token on the held-out samples, in their own order; None when there are none."""
     if not session.held_out:
-        return
+        return None
     began = time.perf_counter()
     model, size = session.state.model, session.spec.optimization.batch_size
     groups = [
@@ -189,18 +188,26 @@ def _evaluate(session: _Session, step: int) -> None:
     if not math.isfinite(total):
         names = [sample.sample_id for sample in session.held_out]
         raise NonFiniteLossError(step, total, 0.0, names)
-    session.run.report(Metrics(step, {"eval_loss": total / targets, "eval_seconds": time.perf_counter() - began}))
+    loss = total / targets
+    session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
+    return loss
 
 
-def _checkpoint(session: _Session, step: int) -> str:
-    path = save_checkpoint(
-        session.run.folders.checkpoints,
-        session.state,
-        step=step,
-        identity=session.identity,
-        keep=session.spec.keep_checkpoints,
-    )
-    session.run.report(CheckpointSaved(step, str(path)))
+def _checkpoint(session: _Session, step: int, eval_loss: float | None = None) -> str | None:
+    """Saves a checkpoint and returns its folder; None when the disk does not take it, which must not end the run."""
+    try:
+        path = save_checkpoint(
+            session.run.folders.checkpoints,
+            session.state,
+            step=step,
+            identity=session.identity,
+            keep=keep_rule(session.spec),
+            eval_loss=eval_loss,
+        )
+    except DiskTroubleError as error:
+        session.run.report(Log("warning", f"no checkpoint of step {step}: {error}; training goes on"))
+        return None
+    session.run.report(CheckpointSaved(step, str(path), eval_loss))
     return str(path)
 
 
@@ -267,7 +274,10 @@ def _prepare(
 
 def _identity(run: RunContext, spec: TrainingSpec, base: BaseModel) -> dict[str, Any]:
     """What a checkpoint must agree with to be gone on from: all that changes what is learned."""
-    ignored = {"runtime", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps", "evaluate_every_steps"}
+    ignored = {
+        *("runtime", "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
+        *("keep_checkpoints", "keep_best_checkpoint", "keep_checkpoint_every_steps"),
+    }
     return {
         "base model": base.fingerprint,
         "dataset": file_sha256(run.folders.dataset / "rows.jsonl"),

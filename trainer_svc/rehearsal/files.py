@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer_svc.qlora.checkpoint_folders import read_state, write_checkpoint
+from trainer_svc.qlora.checkpoint_folders import KeepRule, read_state, write_checkpoint
 from trainer_svc.qlora.folder_files import write_folder, write_json
 
 _BLOCK_BYTES = 1 << 20
@@ -22,14 +22,23 @@ def next_digest(digest: bytes, step: int) -> bytes:
 
 
 def write_rehearsal_checkpoint(
-    folder: Path, digest: bytes, size_bytes: int, *, step: int, identity: dict[str, Any], keep: int
+    folder: Path,
+    digest: bytes,
+    size_bytes: int,
+    *,
+    step: int,
+    identity: dict[str, Any],
+    keep: KeepRule,
+    eval_loss: float | None = None,
 ) -> Path:
     """Writes a checkpoint of `size_bytes` besides its state."""
 
     def fill(building: Path) -> None:
         write_tensor(building / "rehearsal.safetensors", "filling", digest, size_bytes)
 
-    return write_checkpoint(folder, {"digest": digest.hex()}, fill, step=step, identity=identity, keep=keep)
+    return write_checkpoint(
+        folder, {"digest": digest.hex()}, fill, step=step, identity=identity, keep=keep, eval_loss=eval_loss
+    )
 
 
 def read_rehearsal_checkpoint(checkpoint: Path) -> tuple[int, bytes]:

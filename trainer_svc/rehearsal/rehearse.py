@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from trainer_svc.qlora.checkpoint_folders import newest_checkpoint
-from trainer_svc.qlora.errors import BadDataError
+from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint
+from trainer_svc.qlora.errors import BadDataError, DiskTroubleError
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
     Completed,
@@ -168,16 +168,21 @@ def _misbehave(course: _Course, step: int) -> None:
         course.mischief.commit(kind, step)
 
 
-def _checkpoint(course: _Course) -> str:
-    path = write_rehearsal_checkpoint(
-        course.run.folders.checkpoints,
-        course.digest,
-        course.spec.checkpoint_bytes,
-        step=course.step,
-        identity=course.identity,
-        keep=course.spec.training.keep_checkpoints,
-    )
+def _checkpoint(course: _Course) -> str | None:
     eval_loss = course.eval_loss if course.eval_step == course.step else None
+    try:
+        path = write_rehearsal_checkpoint(
+            course.run.folders.checkpoints,
+            course.digest,
+            course.spec.checkpoint_bytes,
+            step=course.step,
+            identity=course.identity,
+            keep=keep_rule(course.spec.training),
+            eval_loss=eval_loss,
+        )
+    except DiskTroubleError as error:
+        course.run.report(Log("warning", f"no checkpoint of step {course.step}: {error}; training goes on"))
+        return None
     course.run.report(CheckpointSaved(course.step, str(path), eval_loss))
     return str(path)
 

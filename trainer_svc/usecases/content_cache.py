@@ -67,11 +67,13 @@ class ContentCache:
         await self._take_clip(clip, target, refresh)
 
     async def restore_folder(self, files: Sequence[RemoteFile], target: Path) -> None:
-        """Downloads files that are needed once and not cached, such as a checkpoint's."""
+        """Downloads files that are needed once and not cached, such as a checkpoint's.
+
+        Raises:
+            UrlExpiredError, FileGoneError, DigestMismatchError, StorageUnavailableError, UnsafePathError.
+        """
         paths = [safe_path(file.path) for file in files]
-        await _all_or_none(
-            self._fetch(file, target / path, _no_refresh) for file, path in zip(files, paths, strict=True)
-        )
+        await _all_or_none(self._restore(file, target / path) for file, path in zip(files, paths, strict=True))
 
     async def evict(self) -> None:
         """Deletes what was not used for longest until the cache fits its budget."""
@@ -104,6 +106,10 @@ class ContentCache:
                     raise StorageUnavailableError(f"{file.path} has been replaced by another file") from None
                 await self._transfers.download(fresh, target)
 
+    async def _restore(self, file: RemoteFile, target: Path) -> None:
+        async with self._slots:
+            await self._transfers.download(file, target)
+
     @contextlib.asynccontextmanager
     async def _locked(self, key: str) -> AsyncIterator[None]:
         """Two that need one thing at the same time fetch it once."""
@@ -124,10 +130,6 @@ class ContentCache:
         for path in (*self._root.glob("models/*"), *self._root.glob("adapters/*"), *self._root.glob("clips/*/*")):
             with contextlib.suppress(FileNotFoundError):
                 yield CacheEntry(path.relative_to(self._root).as_posix(), _size(path), path.stat().st_mtime)
-
-
-async def _no_refresh(path: str) -> RemoteFile:
-    raise StorageUnavailableError(f"the URL of {path} is not accepted any more")
 
 
 async def _all_or_none(transfers: Iterable[Awaitable[None]]) -> None:

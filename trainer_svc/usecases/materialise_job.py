@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from trainer_svc.clients.catalog import CatalogClient, DatasetSnapshot
-from trainer_svc.domain.attempt import RemoteCheckpoint, RemoteFile
+from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.rehearsal.spec import SECTION
 from trainer_svc.usecases.content_cache import ContentCache
 from trainer_svc.usecases.live_attempt import LiveAttempt
-
-CHECKPOINTS = Path("out", "checkpoints")
+from trainer_svc.usecases.restore_checkpoint import CheckpointRestorer
 
 
 async def materialise_job(
-    attempt: LiveAttempt, folder: Path, *, catalog: CatalogClient, cache: ContentCache, threads: int
+    attempt: LiveAttempt,
+    folder: Path,
+    restorer: CheckpointRestorer,
+    *,
+    catalog: CatalogClient,
+    cache: ContentCache,
+    threads: int,
 ) -> None:
-    """Fills `folder` with model/, dataset/, spec.json and, if the claim has one, the checkpoint to go on from.
+    """Fills `folder` with model/, dataset/, spec.json and, if there is one, the checkpoint to go on from.
 
     Raises:
         StorageUnavailableError, SchedulerUnavailableError, CallRefusedError: something cannot be had.
         UnsafePathError: a path would lead out of the folder.
         SpecError: the parameters cannot be carried out.
     """
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    # The checkpoint's URLs came with the claim and cannot be renewed: it goes first.
-    if attempt.claim.checkpoint is not None:
+    try:
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error
+    # The checkpoint's URLs came with the claim: it goes first.
+    if restorer.has_candidate:
         attempt.show_phase("fetching checkpoint")
-        await _restore_checkpoint(attempt, attempt.claim.checkpoint, folder, cache)
+        await restorer.restore()
     attempt.show_phase("fetching model")
     await _fetch_model(attempt, folder, catalog, cache)
     attempt.show_phase("fetching clips")
@@ -49,25 +54,6 @@ async def materialise_job(
         content[SECTION] = dict(attempt.claim.rehearsal)
     await asyncio.to_thread(_write_inputs, folder, content, snapshot.rows)
     await cache.evict()
-
-
-def drop_checkpoints(folder: Path) -> None:
-    """Makes the job in `folder` begin at step 0."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-
-async def _restore_checkpoint(
-    attempt: LiveAttempt, checkpoint: RemoteCheckpoint, folder: Path, cache: ContentCache
-) -> None:
-    try:
-        await cache.restore_folder(checkpoint.files, folder / CHECKPOINTS / f"step-{checkpoint.step:08d}")
-    except StorageUnavailableError as error:
-        # A lost checkpoint costs time; it must not cost the job.
-        drop_checkpoints(folder)
-        attempt.log(
-            "warning", f"the checkpoint of step {checkpoint.step} cannot be used ({error}): beginning at step 0"
-        )
-        structlog.get_logger().warning("checkpoint.not_restored", job_id=attempt.claim.job_id, cause=str(error))
 
 
 async def _fetch_model(attempt: LiveAttempt, folder: Path, catalog: CatalogClient, cache: ContentCache) -> None:

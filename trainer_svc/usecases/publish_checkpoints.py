@@ -131,7 +131,7 @@ class CheckpointPublisher:
             checkpoint_step=saved.step,
         )
         await failpoint("trainer.checkpoint.uploaded")
-        await self._scheduler.commit_checkpoint(self._attempt.grant, saved.step, files)
+        await self._scheduler.commit_checkpoint(self._attempt.grant, saved.step, files, saved.eval_loss)
         structlog.get_logger().info("checkpoint.published", job_id=self._attempt.claim.job_id, step=saved.step)
 
     def _warn(self, step: int, cause: str) -> None:

@@ -36,13 +36,15 @@ from trainer_svc.domain.errors import (
     UnsafePathError,
 )
 from trainer_svc.domain.limits import AttemptLimits
+from trainer_svc.qlora.folder_files import disk_trouble
 from trainer_svc.qlora.spec import SpecError
 from trainer_svc.usecases.content_cache import ContentCache
 from trainer_svc.usecases.end_attempt import complete_empty, fail_attempt, finish_checkpoints, publish_artifact
 from trainer_svc.usecases.keep_attached import keep_attached
 from trainer_svc.usecases.live_attempt import LiveAttempt
-from trainer_svc.usecases.materialise_job import drop_checkpoints, materialise_job
+from trainer_svc.usecases.materialise_job import materialise_job
 from trainer_svc.usecases.publish_checkpoints import CheckpointPublisher
+from trainer_svc.usecases.restore_checkpoint import CheckpointRestorer
 from trainer_svc.usecases.train_in_child import LaunchTraining, train_in_child
 
 T = TypeVar("T")
@@ -101,6 +103,10 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
         raise
     # The edge of the attempt: a fault of ours must end this attempt, and neither the trainer nor other attempts.
     except Exception as error:
+        if words := disk_trouble(error):
+            structlog.get_logger().warning("attempt.disk_trouble", job_id=attempt.claim.job_id, cause=words)
+            outcome = AttemptFailed(FailReason.STORAGE_UNAVAILABLE, f"{words} on the trainer's disk: make room there")
+            return await _end(attempt, outcome, tools, checkpoints)
         structlog.get_logger().exception("attempt.broken", job_id=attempt.claim.job_id)
         outcome = AttemptFailed(
             FailReason.INTERNAL,
@@ -120,17 +126,17 @@ async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpo
         return AttemptFailed(
             FailReason.DEVICE_UNFIT, f"this trainer does not offer the recipe {recipe}: name it in TRAINER_RECIPES"
         )
-    prepared = await _unless_told_to_stop(attempt, _materialise(attempt, folder, tools))
-    if prepared is None:
-        return StoppedEmpty() if attempt.stop_ordered.is_set() else Drained(0)
-    if isinstance(prepared, AttemptFailed):
-        return prepared
-    outcome = await _train(attempt, folder, tools, checkpoints)
-    if isinstance(outcome, CheckpointRefused):
-        attempt.log("warning", f"{outcome.message}: beginning at step 0")
-        drop_checkpoints(folder)
+    restorer = CheckpointRestorer(attempt, folder, tools.scheduler, tools.cache)
+    while True:
+        prepared = await _unless_told_to_stop(attempt, _materialise(attempt, folder, restorer, tools))
+        if prepared is None:
+            return StoppedEmpty() if attempt.stop_ordered.is_set() else Drained(0)
+        if isinstance(prepared, AttemptFailed):
+            return prepared
         outcome = await _train(attempt, folder, tools, checkpoints)
-    return outcome
+        if not isinstance(outcome, CheckpointRefused) or not restorer.has_candidate:
+            return outcome
+        restorer.refuse(outcome.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +144,17 @@ class _Prepared:
     """The job's folder is ready."""
 
 
-async def _materialise(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> _Prepared | AttemptFailed:
+async def _materialise(
+    attempt: LiveAttempt, folder: Path, restorer: CheckpointRestorer, tools: AttemptTools
+) -> _Prepared | AttemptFailed:
     """Materialises the job; troubles that may pass are borne for `limits.storage` seconds."""
     backoff = Backoff(first=0.5, longest=10.0)
     gives_up = asyncio.get_running_loop().time() + tools.limits.storage
     while True:
         try:
-            await materialise_job(attempt, folder, catalog=tools.catalog, cache=tools.cache, threads=tools.threads)
+            await materialise_job(
+                attempt, folder, restorer, catalog=tools.catalog, cache=tools.cache, threads=tools.threads
+            )
             return _Prepared()
         except (SchedulerUnavailableError, StorageUnavailableError, CredentialRefusedError) as error:
             structlog.get_logger().warning("job.not_materialised_yet", job_id=attempt.claim.job_id, cause=str(error))

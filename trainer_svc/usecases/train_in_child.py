@@ -46,6 +46,7 @@ _REASONS = {
     messages.FailureReason.OUT_OF_MEMORY: FailReason.OUT_OF_MEMORY,
     messages.FailureReason.NON_FINITE_LOSS: FailReason.NON_FINITE_LOSS,
     messages.FailureReason.MODEL_UNSUPPORTED: FailReason.MODEL_UNSUPPORTED,
+    messages.FailureReason.STORAGE_UNAVAILABLE: FailReason.STORAGE_UNAVAILABLE,
 }
 _LEVELS = ("debug", "info", "warning", "error")
 

@@ -52,18 +52,18 @@ SELECT renewed.state, EXISTS (SELECT FROM heard WHERE drain_time IS NOT NULL) AS
 
 -- name: insert_checkpoint
 -- Records a checkpoint; returns nothing when it is recorded already.
-INSERT INTO checkpoints (job_id, attempt, step, files, size_bytes, create_time)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+INSERT INTO checkpoints (job_id, attempt, step, files, size_bytes, eval_loss, create_time)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
 ON CONFLICT DO NOTHING
 RETURNING step
 
 -- name: list_checkpoints
 -- A job's checkpoints, the newest first.
-SELECT attempt, step, files FROM checkpoints WHERE job_id = $1 ORDER BY attempt DESC, step DESC
+SELECT attempt, step, files, eval_loss FROM checkpoints WHERE job_id = $1 ORDER BY attempt DESC, step DESC
 
 -- name: list_checkpoint_page
 -- A page of a job's checkpoints, the newest first, after the position ($2, $3).
-SELECT attempt, step, size_bytes, create_time, NULL::double precision AS eval_loss,
+SELECT attempt, step, size_bytes, create_time, eval_loss,
     (attempt, step) = (
         SELECT newest.attempt, newest.step FROM checkpoints AS newest
         WHERE newest.job_id = $1 ORDER BY newest.attempt DESC, newest.step DESC LIMIT 1

@@ -65,7 +65,12 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
             if json.loads(line)["event"] == "service.ready":
                 break
         services = json.loads(lines[-1])["services"]
-        assert [name.rpartition(".")[2] for name in services] == ["TrainingService", "WorkerService", "AttemptService"]
+        assert [name.rpartition(".")[2] for name in services] == [
+            "TrainingService",
+            "WorkerService",
+            "AttemptService",
+            "CheckpointService",
+        ]
         service.send_signal(signal.SIGTERM)
         rest = await service.stdout.read()
         assert await service.wait() == 0

@@ -9,11 +9,12 @@ import time
 from dataclasses import replace
 
 import psutil
+import pytest
 from reeltune.scheduler.v1 import attempt_service_pb2, training_job_pb2
 
 from meshkit.testing import assert_eventually
 from tests.integration.trainer.conftest import Bench
-from tests.rpc.trainer.mesh_doubles import JOB
+from tests.rpc.trainer.mesh_doubles import JOB, FileStore
 from trainer_svc.domain.attempt import FailReason, Recipe
 from trainer_svc.domain.errors import CallRefusedError
 from trainer_svc.usecases.run_attempt import run_attempt
@@ -21,6 +22,15 @@ from trainer_svc.usecases.run_attempt import run_attempt
 
 def kinds(bench: Bench) -> list[str]:
     return [str(report.WhichOneof("body")) for report in bench.mesh.scheduler.reports()]
+
+
+def steps(bench: Bench) -> list[int]:
+    """The steps that were made."""
+    return [report.metrics.step for report in bench.mesh.scheduler.reports() if report.HasField("metrics")]
+
+
+def logged(bench: Bench) -> list[str]:
+    return [report.log.text for report in bench.mesh.scheduler.reports() if report.HasField("log")]
 
 
 def reason(bench: Bench) -> str:
@@ -63,34 +73,89 @@ async def test_the_newest_checkpoint_is_published_beside_training(bench: Bench) 
 
 
 async def test_an_attempt_goes_on_from_the_checkpoint_of_its_claim(bench: Bench) -> None:
-    store = bench.mesh.store
-    files = [store.artifact_file("state.json", b"step 4", "old/state.json")]
-    bench.mesh.scheduler.checkpoints[JOB] = attempt_service_pb2.Checkpoint(step=4, files=files)
+    bench.mesh.scheduler.checkpoints = [bench.mesh.store.checkpoint(4)]
 
     assert await bench.run("resumed") == "COMPLETED"
 
-    metrics = [report.metrics.step for report in bench.mesh.scheduler.reports() if report.HasField("metrics")]
-    assert metrics == [5, 6]
+    assert steps(bench) == [5, 6]
 
 
-async def test_a_damaged_checkpoint_costs_time_and_not_the_job(bench: Bench) -> None:
+def spoil(store: FileStore, checkpoint: attempt_service_pb2.Checkpoint, damage: str) -> None:
+    """Damages a stored checkpoint."""
+    name = f"old/{checkpoint.attempt}/{checkpoint.step}"
+    state = store.files[f"{name}/state.json"]
+    match damage:
+        case "flipped bit":
+            store.files[f"{name}/state.json"] = bytes([state[0] ^ 1]) + state[1:]
+        case "truncated":
+            store.files[f"{name}/state.json"] = state[:-1]
+        case "missing file":
+            del store.files[f"{name}/state.json"]
+        case "missing manifest":
+            del store.files[f"{name}/manifest.json"]
+        case "published without its manifest":
+            kept = [file for file in checkpoint.files if file.path != "manifest.json"]
+            del checkpoint.files[:]
+            checkpoint.files.extend(kept)
+
+
+DAMAGES = ("flipped bit", "truncated", "missing file", "missing manifest", "published without its manifest")
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2, 3])
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_the_newest_whole_checkpoint_is_gone_on_from(bench: Bench, damage: str, damaged: int) -> None:
     store = bench.mesh.store
-    files = [store.artifact_file("state.json", b"step 4", "old/state.json")]
-    store.files["old/state.json"] = b"step 5"
-    bench.mesh.scheduler.checkpoints[JOB] = attempt_service_pb2.Checkpoint(step=4, files=files)
+    bench.mesh.scheduler.checkpoints = [store.checkpoint(5, attempt=2), store.checkpoint(4), store.checkpoint(2)]
+    for checkpoint in bench.mesh.scheduler.checkpoints[:damaged]:
+        spoil(store, checkpoint, damage)
 
     assert await bench.run("resumed") == "COMPLETED"
 
-    metrics = [report.metrics.step for report in bench.mesh.scheduler.reports() if report.HasField("metrics")]
-    assert metrics == [1, 2, 3, 4, 5, 6]
+    first = [6, 5, 3, 1][damaged]
+    assert steps(bench) == list(range(first, 7))
+    warned = [line for line in logged(bench) if "cannot be used" in line]
+    assert len(warned) == damaged
+    assert not warned or ("beginning at step 0" in warned[-1]) == (damaged == 3)
 
 
-async def test_a_refused_checkpoint_begins_at_step_0(bench: Bench) -> None:
-    files = [bench.mesh.store.artifact_file("state.json", b"step 4", "old/state.json")]
-    bench.mesh.scheduler.checkpoints[JOB] = attempt_service_pb2.Checkpoint(step=4, files=files)
+async def test_a_store_in_trouble_says_nothing_about_a_checkpoint(bench: Bench) -> None:
+    bench.mesh.scheduler.checkpoints = [bench.mesh.store.checkpoint(4)]
+    bench.mesh.store.faults = [("GET", 503)] * 7
+
+    assert await bench.run("resumed") == "COMPLETED"
+
+    assert steps(bench) == [5, 6]
+
+
+async def test_an_expired_url_of_a_checkpoint_is_renewed(bench: Bench) -> None:
+    bench.mesh.scheduler.checkpoints = [bench.mesh.store.checkpoint(4), bench.mesh.store.checkpoint(2)]
+    bench.mesh.store.faults = [("GET", 403)]
+
+    assert await bench.run("resumed") == "COMPLETED"
+
+    assert steps(bench) == [5, 6]
+
+
+async def test_a_job_that_refuses_every_checkpoint_begins_at_step_0(bench: Bench) -> None:
+    bench.mesh.scheduler.checkpoints = [bench.mesh.store.checkpoint(4), bench.mesh.store.checkpoint(2)]
 
     assert await bench.run("picky") == "COMPLETED"
-    assert len(bench.children) == 2
+    assert len(bench.children) == 3
+
+
+async def test_a_large_file_goes_in_parts_and_only_the_missing_ones_are_sent_again(bench: Bench) -> None:
+    bench.mesh.scheduler.part_bytes = 5
+    # The first three tries of one part fail, which ends the first round.
+    bench.mesh.store.faults = [("PUT", 403)]
+
+    assert await bench.run("normal") == "COMPLETED"
+
+    sent = [path for method, path in bench.mesh.store.requests if method == "PUT" and "adapter_model" in path]
+    name = f"jobs/{JOB}/adapter_model.safetensors"
+    assert bench.mesh.store.files[name] == b"weights after 6"
+    assert set(sent) == {f"{name}.part{number}" for number in (1, 2, 3)}
+    assert len(sent) <= 4
 
 
 async def test_breaks_lose_no_report_and_repeat_none_twice(bench: Bench) -> None:

@@ -24,8 +24,10 @@ from reeltune.catalog.v1 import (
 )
 from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, recipe_pb2, training_job_pb2, worker_pb2
 from reeltune.scheduler.v1 import attempt_service_pb2 as attempt_pb
+from reeltune.scheduler.v1 import checkpoint_service_pb2 as checkpoint_pb
 from reeltune.scheduler.v1 import training_service_pb2 as training_pb
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
+from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -295,20 +297,39 @@ class Attempt:
     ) -> list[artifact_pb2.ArtifactFile]:
         """Prepares and PUTs files; returns them without URLs."""
         files = [file_of(path, data) for path, data in contents.items()]
-        request = attempt_pb.PrepareFilesRequest(files=files, checkpoint_step=step)
-        prepared = await self.replica.attempts.PrepareFiles(request, metadata=self.metadata)
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            for file in prepared.files:
-                (await client.put(file.url, content=contents[file.path])).raise_for_status()
+        for file in await self.prepare(files, step=step):
+            if file.url:
+                assert await put(file.url, contents[file.path]) == 200
+            for part in file.parts:
+                assert await put(part.url, bytes_of(part, contents[file.path])) == 200
         return files
+
+    async def prepare(
+        self, files: list[artifact_pb2.ArtifactFile], *, step: int | None = None, replica: Replica | None = None
+    ) -> list[artifact_pb2.ArtifactFile]:
+        """Asks where to PUT files."""
+        request = attempt_pb.PrepareFilesRequest(files=files, checkpoint_step=step)
+        stub = (replica or self.replica).attempts
+        return list((await stub.PrepareFiles(request, metadata=self.metadata)).files)
+
+    async def find_checkpoint(self, older_than: attempt_pb.Checkpoint | None = None) -> attempt_pb.Checkpoint | None:
+        """Asks for the newest checkpoint, or the next older one."""
+        request = checkpoint_pb.FindCheckpointRequest()
+        if older_than is not None:
+            request.older_than.attempt, request.older_than.step = older_than.attempt, older_than.step
+        response = await CheckpointServiceStub(self.replica.channel).FindCheckpoint(request, metadata=self.metadata)
+        return response.checkpoint if response.HasField("checkpoint") else None
 
     async def complete(self, files: list[artifact_pb2.ArtifactFile], **fields: Any) -> str:
         """Completes the attempt; returns the job's state."""
         request = attempt_pb.CompleteAttemptRequest(files=files, **fields)
         return state_name((await self.replica.attempts.CompleteAttempt(request, metadata=self.metadata)).state)
 
-    async def commit_checkpoint(self, step: int, files: list[artifact_pb2.ArtifactFile]) -> None:
-        request = attempt_pb.CommitCheckpointRequest(checkpoint=attempt_pb.Checkpoint(step=step, files=files))
+    async def commit_checkpoint(
+        self, step: int, files: list[artifact_pb2.ArtifactFile], eval_loss: float | None = None
+    ) -> None:
+        checkpoint = attempt_pb.Checkpoint(step=step, files=files, eval_loss=eval_loss)
+        request = attempt_pb.CommitCheckpointRequest(checkpoint=checkpoint)
         await self.replica.attempts.CommitCheckpoint(request, metadata=self.metadata)
 
     async def fail(self, reason: str, message: str = "") -> str:
@@ -410,6 +431,17 @@ class Attachment:
             self.error = error
         finally:
             asyncio.get_running_loop().call_soon(self._news.set)
+
+
+async def put(url: str, content: bytes) -> int:
+    """PUTs to a presigned URL; returns the status."""
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        return (await client.put(url, content=content)).status_code
+
+
+def bytes_of(part: artifact_pb2.FilePart, content: bytes) -> bytes:
+    """Returns a part's bytes."""
+    return content[part.offset_bytes : part.offset_bytes + part.size_bytes]
 
 
 def file_of(path: str, data: bytes) -> artifact_pb2.ArtifactFile:

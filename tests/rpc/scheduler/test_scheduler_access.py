@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import message_factory
-from reeltune.scheduler.v1 import attempt_service_pb2, training_service_pb2, worker_service_pb2
+from reeltune.scheduler.v1 import attempt_service_pb2, checkpoint_service_pb2, training_service_pb2, worker_service_pb2
 
 from meshkit.auth.tokens import TokenSigner, generate_private_key
 from meshkit.ids import new_id
@@ -23,6 +23,7 @@ SERVICES = [
         (training_service_pb2, "TrainingService"),
         (worker_service_pb2, "WorkerService"),
         (attempt_service_pb2, "AttemptService"),
+        (checkpoint_service_pb2, "CheckpointService"),
     )
 ]
 METHODS = [method for service in SERVICES for method in service.methods]

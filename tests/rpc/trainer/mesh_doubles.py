@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import http.server
+import json
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from reeltune.scheduler.v1 import (
     artifact_pb2,
     attempt_service_pb2,
     attempt_service_pb2_grpc,
+    checkpoint_service_pb2,
+    checkpoint_service_pb2_grpc,
     training_history_pb2,
     training_job_pb2,
     training_parameters_pb2,
@@ -66,6 +69,14 @@ class FileStore:
         self.files[key] = content
         digest = hashlib.sha256(content).hexdigest()
         return artifact_pb2.ArtifactFile(path=path, size_bytes=len(content), sha256=digest, url=self.url(key))
+
+    def checkpoint(self, step: int, attempt: int = 1) -> attempt_service_pb2.Checkpoint:
+        """A whole checkpoint as `fake_child` writes it."""
+        state = f"step {step}".encode()
+        entry = {"path": "state.json", "size": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+        contents = {"state.json": state, "manifest.json": json.dumps({"files": [entry]}).encode()}
+        files = [self.artifact_file(path, data, f"old/{attempt}/{step}/{path}") for path, data in contents.items()]
+        return attempt_service_pb2.Checkpoint(step=step, attempt=attempt, files=files)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -126,13 +137,16 @@ def fenced() -> Failure:
 
 
 @dataclass
-class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
+class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer, checkpoint_service_pb2_grpc.CheckpointServiceServicer):
     """Hands out one job after the other and records what attempts say; refuses what its contract refuses."""
 
     mint: TokenMint
     store: FileStore
     waiting: list[training_job_pb2.TrainingJob] = field(default_factory=list)
-    checkpoints: dict[str, attempt_service_pb2.Checkpoint] = field(default_factory=dict)
+    checkpoints: list[attempt_service_pb2.Checkpoint] = field(default_factory=list)
+    """What earlier attempts left of the job, the newest first."""
+    part_bytes: int = 1 << 30
+    """Larger files are PUT in parts."""
     is_fenced: bool = False
     orders: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: every attached attempt gets `order`."""
@@ -177,8 +191,8 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
         job = self.waiting.pop(0)
         job.attempt += 1
         claim = attempt_service_pb2.Claim(job=job, grant=self.mint.token(Caller.ATTEMPT, job.id))
-        if job.id in self.checkpoints:
-            claim.checkpoint.CopyFrom(self.checkpoints[job.id])
+        if self.checkpoints:
+            claim.checkpoint.CopyFrom(self.checkpoints[0])
         return attempt_service_pb2.ClaimJobResponse(claim=claim)
 
     async def Attach(self, request_iterator, context) -> AsyncIterator[attempt_service_pb2.AttachResponse]:
@@ -229,13 +243,33 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
         self._check_away()
         self._check_fenced()
         prefix = self._prefix(request.checkpoint_step if request.HasField("checkpoint_step") else None)
-        files = [
-            artifact_pb2.ArtifactFile(
-                path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, url=self.store.url(prefix + file.path)
+        return attempt_service_pb2.PrepareFilesResponse(files=[self._prepared(file, prefix) for file in request.files])
+
+    def _prepared(self, file, prefix: str) -> artifact_pb2.ArtifactFile:
+        """As the scheduler does: parts that have arrived are not named again, and once all have, the file is there."""
+        prepared = artifact_pb2.ArtifactFile(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256)
+        name = prefix + file.path
+        if file.size_bytes <= self.part_bytes:
+            prepared.url = self.store.url(name)
+            return prepared
+        offsets = range(0, file.size_bytes, self.part_bytes)
+        for number, offset in enumerate(offsets, start=1):
+            size = min(self.part_bytes, file.size_bytes - offset)
+            if len(self.store.files.get(f"{name}.part{number}", b"")) != size:
+                url = self.store.url(f"{name}.part{number}")
+                prepared.parts.add(number=number, offset_bytes=offset, size_bytes=size, url=url)
+        if not prepared.parts:
+            self.store.files[name] = b"".join(
+                self.store.files[f"{name}.part{number + 1}"] for number in range(len(offsets))
             )
-            for file in request.files
-        ]
-        return attempt_service_pb2.PrepareFilesResponse(files=files)
+        return prepared
+
+    async def FindCheckpoint(self, request, context):
+        self._check_away()
+        self._check_fenced()
+        name = (request.older_than.attempt, request.older_than.step)
+        older = [each for each in self.checkpoints if (each.attempt, each.step) < name]
+        return checkpoint_service_pb2.FindCheckpointResponse(checkpoint=older[0] if older else None)
 
     async def CommitCheckpoint(self, request, context):
         self._check_fenced()
@@ -243,7 +277,9 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer):
             self.refused_checkpoints -= 1
             raise Failure(grpc.StatusCode.UNAVAILABLE, "BLOB_UNAVAILABLE", "the object store is away")
         self._check_files(request.checkpoint.files, self._prefix(request.checkpoint.step))
-        self.committed.append(request.checkpoint)
+        # As the scheduler does: a commit whose answer was lost may be repeated.
+        if all(known.step != request.checkpoint.step for known in self.committed):
+            self.committed.append(request.checkpoint)
         return attempt_service_pb2.CommitCheckpointResponse()
 
     async def CompleteAttempt(self, request, context):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reeltune.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
 from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 
 from meshkit.rpc.registration import ServicerRegistration
@@ -49,6 +50,7 @@ async def serve_mesh(serve: Serve, mint: TokenMint, catalog: Catalog) -> Mesh:
     scheduling = await serve(
         [
             ServicerRegistration(add_AttemptServiceServicer_to_server, scheduler),
+            ServicerRegistration(add_CheckpointServiceServicer_to_server, scheduler),
             ServicerRegistration(add_TrainingServiceServicer_to_server, jobs),
         ],
         verifier=verifier,

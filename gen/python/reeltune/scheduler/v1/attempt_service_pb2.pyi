@@ -259,10 +259,13 @@ class Checkpoint(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     EVAL_LOSS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps made."""
     eval_loss: _builtins.float
     """Loss on the rows of the split `eval` at that step, if it was measured."""
+    attempt: _builtins.int
+    """The attempt that saved it; only in an answer."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.ArtifactFile]:
         """Its files, with URLs in a claim."""
@@ -273,10 +276,11 @@ class Checkpoint(_message.Message):
         step: _builtins.int = ...,
         files: _abc.Iterable[_artifact_pb2.ArtifactFile] | None = ...,
         eval_loss: _builtins.float | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "eval_loss", b"eval_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "eval_loss", b"eval_loss", "files", b"files", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "attempt", b"attempt", "eval_loss", b"eval_loss", "files", b"files", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015

@@ -121,18 +121,16 @@ class AttemptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PrepareFiles(self, request, context):
-        """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's.
-
-        Errors: ABORTED `ATTEMPT_FENCED`.
+        """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's. Large files are PUT in parts; asked again, it
+        names the parts that are still missing, at most 500 at a time, and none once all have arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CommitCheckpoint(self, request, context):
-        """Records a checkpoint whose files were PUT: the next attempt goes on from it.
-
-        Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
+        """Records a checkpoint whose files were PUT: the next attempt goes on from it. Every byte is read and checked first:
+        FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

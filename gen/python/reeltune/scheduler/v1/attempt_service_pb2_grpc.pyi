@@ -56,14 +56,12 @@ class AttemptServiceStub:
     Errors: ABORTED `ATTEMPT_FENCED`.
     """
     PrepareFiles: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.PrepareFilesRequest, _attempt_service_pb2.PrepareFilesResponse]
-    """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's.
-
-    Errors: ABORTED `ATTEMPT_FENCED`.
+    """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's. Large files are PUT in parts; asked again, it
+    names the parts that are still missing, at most 500 at a time, and none once all have arrived.
     """
     CommitCheckpoint: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.CommitCheckpointRequest, _attempt_service_pb2.CommitCheckpointResponse]
-    """Records a checkpoint whose files were PUT: the next attempt goes on from it.
-
-    Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
+    """Records a checkpoint whose files were PUT: the next attempt goes on from it. Every byte is read and checked first:
+    FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
     """
     CompleteAttempt: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.CompleteAttemptRequest, _attempt_service_pb2.CompleteAttemptResponse]
     """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time. Every byte is read and
@@ -105,14 +103,12 @@ class AttemptServiceAsyncStub(AttemptServiceStub):
     Errors: ABORTED `ATTEMPT_FENCED`.
     """
     PrepareFiles: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.PrepareFilesRequest, _attempt_service_pb2.PrepareFilesResponse]  # type: ignore[assignment]
-    """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's.
-
-    Errors: ABORTED `ATTEMPT_FENCED`.
+    """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's. Large files are PUT in parts; asked again, it
+    names the parts that are still missing, at most 500 at a time, and none once all have arrived.
     """
     CommitCheckpoint: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.CommitCheckpointRequest, _attempt_service_pb2.CommitCheckpointResponse]  # type: ignore[assignment]
-    """Records a checkpoint whose files were PUT: the next attempt goes on from it.
-
-    Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
+    """Records a checkpoint whose files were PUT: the next attempt goes on from it. Every byte is read and checked first:
+    FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
     """
     CompleteAttempt: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.CompleteAttemptRequest, _attempt_service_pb2.CompleteAttemptResponse]  # type: ignore[assignment]
     """Ends an attempt well: publishes its artifact and makes the job COMPLETED, or STOPPED if a stop was asked for in time. Every byte is read and
@@ -181,9 +177,8 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _attempt_service_pb2.PrepareFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.PrepareFilesResponse, _abc.Awaitable[_attempt_service_pb2.PrepareFilesResponse]]:
-        """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's.
-
-        Errors: ABORTED `ATTEMPT_FENCED`.
+        """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's. Large files are PUT in parts; asked again, it
+        names the parts that are still missing, at most 500 at a time, and none once all have arrived.
         """
 
     @_abc_1.abstractmethod
@@ -192,9 +187,8 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _attempt_service_pb2.CommitCheckpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.CommitCheckpointResponse, _abc.Awaitable[_attempt_service_pb2.CommitCheckpointResponse]]:
-        """Records a checkpoint whose files were PUT: the next attempt goes on from it.
-
-        Errors: ABORTED `ATTEMPT_FENCED`; FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
+        """Records a checkpoint whose files were PUT: the next attempt goes on from it. Every byte is read and checked first:
+        FAILED_PRECONDITION `FILES_INCOMPLETE` when a file is missing or differs.
         """
 
     @_abc_1.abstractmethod
