@@ -111,7 +111,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         public_keys=tuple(key.jwk for key in keys),
     )
     outbox = OutboxStore(pool, queries)
-    sweeper = Sweeper(LeaseStore(pool, queries), outbox, requests, workers)
+    sweeper = Sweeper(LeaseStore(pool, queries), outbox, requests, workers, lease=lease)
     relay = OutboxRelay(outbox, _connect_nats(settings, runtime), notifications)
     collector = GarbageCollector(GarbageStore(pool, queries), files)
     background = runtime.background

@@ -42,6 +42,14 @@ class LeaseStore:
             await failpoint("sweep.before_commit")
             return job
 
+    async def note_sweep(self, lease: timedelta, silence: timedelta) -> int:
+        """Notes that somebody is about to look for leases that are over; returns how many began anew.
+
+        After a `silence` of all replicas, or of the database, a lease that is over is no sign of a dead trainer:
+        nobody was there to renew it. Every attempt then gets another one.
+        """
+        return len(await self._pool.fetch(self._sql.note_sweep, lease, silence))
+
     async def next_deadline(self) -> timedelta | None:
         """Returns the time until the next lease or stop grace is over; None when no trainer has a job."""
         wait: timedelta | None = await self._pool.fetchval(self._sql.next_deadline)

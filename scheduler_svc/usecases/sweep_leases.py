@@ -24,7 +24,16 @@ _LEAST_PAUSE_SECONDS = 0.02
 class Sweeper:
     """Runs on every replica at once: row locks that are passed by keep them from doing anything twice."""
 
-    def __init__(self, leases: LeaseStore, outbox: OutboxStore, requests: RequestStore, workers: WorkerStore) -> None:
+    def __init__(
+        self,
+        leases: LeaseStore,
+        outbox: OutboxStore,
+        requests: RequestStore,
+        workers: WorkerStore,
+        *,
+        lease: timedelta,
+    ) -> None:
+        self._lease = lease
         self._leases = leases
         self._outbox = outbox
         self._requests = requests
@@ -36,7 +45,7 @@ class Sweeper:
         while True:
             pause = interval_seconds
             try:
-                await self.sweep()
+                await self.sweep(silence=max(self._lease / 2, 3 * timedelta(seconds=interval_seconds)))
                 if time.monotonic() >= housekeeping_at:
                     await self._keep_house()
                     housekeeping_at = time.monotonic() + _HOUSEKEEPING_SECONDS
@@ -45,8 +54,13 @@ class Sweeper:
                 structlog.get_logger().warning("sweep.failed", cause=repr(error))
             await asyncio.sleep(pause)
 
-    async def sweep(self) -> None:
-        """Ends every lease and stop grace that is over, and puts lost wake-ups back into the outbox."""
+    async def sweep(self, silence: timedelta) -> None:
+        """Ends every lease and stop grace that is over, and puts lost wake-ups back into the outbox.
+
+        If nobody has swept for as long as `silence`, leases begin anew instead.
+        """
+        if renewed := await self._leases.note_sweep(self._lease, silence):
+            structlog.get_logger().warning("leases.renewed_after_silence", attempts=renewed)
         while (job := await self._leases.expire_one(dice=random.random())) is not None:  # noqa: S311  # no secret
             await failpoint("sweep.after_commit")
             structlog.get_logger().warning(

@@ -17,6 +17,20 @@ SELECT $2::int + 1 - greatest(
     (SELECT max(attempt) FROM checkpoints WHERE job_id = $1 AND attempt <= $2)
 )
 
+-- name: note_sweep
+-- Notes that a sweeper is at work. When none was for longer than $2 nobody could renew a lease either: all begin anew, with $1.
+WITH last_sweep AS (
+    SELECT sweep_time < clock_timestamp() - $2::interval AS was_silent FROM sweeps FOR UPDATE
+), noted AS (
+    UPDATE sweeps SET sweep_time = clock_timestamp()
+)
+UPDATE jobs SET
+    lease_expire_time = clock_timestamp() + $1::interval,
+    stop_deadline = CASE WHEN state = 'STOPPING' THEN greatest(stop_deadline, clock_timestamp() + $1::interval) ELSE stop_deadline END
+FROM last_sweep
+WHERE was_silent AND state IN ('STARTING', 'RUNNING', 'STOPPING')
+RETURNING jobs.id
+
 -- name: next_deadline
 -- Time until the next lease or stop grace is over; null when no trainer has a job.
 SELECT min(least(lease_expire_time, CASE WHEN state = 'STOPPING' THEN stop_deadline END)) - clock_timestamp()
