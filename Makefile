@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NAME ?= all
+MINUTES ?= 30
+SEED ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo up test e2e lint format gen gen-check bench constraints clean
+.PHONY: help demo up test e2e lint format gen gen-check bench soak constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
@@ -68,6 +70,9 @@ gen-check: gen ## Fail when gen/ is not what proto/ generates
 
 bench: $(VENV)/.bench ## Run the benchmarks (NAME=rpc_edge for one) and write docs/benchmarks.md
 	@python -m benchmarks $(NAME)
+
+soak: $(VENV)/.dev ## Random traffic under random faults for MINUTES (30), from SEED or a new one, checked to the last event
+	@python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 constraints: $(VENV)/.bench ## Record the installed versions as the tested set
 	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sort -f; } > constraints.new && mv constraints.new constraints.txt

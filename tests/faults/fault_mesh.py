@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import structlog
-
 from meshkit.embedded import EnvoyServer, NatsServer, S3Server, ServerNotReady, free_ports
 from meshkit.embedded.process import StartableServer
+from meshkit.jetstream import JetStream, connect
 from reeltune_cli.client import Endpoint as ClientEndpoint
 from reeltune_cli.stack.certificates import ensure_certificates
 from reeltune_cli.stack.edge import EdgeSettings, Endpoint, render_edge
@@ -140,6 +139,11 @@ class FaultMesh:
         await asyncio.gather(*(_start_if_down(server) for server in (self.postgres, self.nats, self.s3, self.edge)))
         await asyncio.gather(*(process.make_ordinary() for process in self.processes))
 
+    def open_jetstream(self) -> JetStream:
+        """Connects to the broker as a scheduler does."""
+        password = self._plan.secrets.scheduler_nats
+        return connect(self.nats.url, user="scheduler", password=password, name="harness")
+
     async def wipe_nats(self) -> None:
         """Kills the broker and starts it again with nothing of what it had."""
         await self.nats.kill()
@@ -154,10 +158,8 @@ class FaultMesh:
             self.deaths += [each.name for each in dead]
             for result in await asyncio.gather(*(each.start() for each in dead), return_exceptions=True):
                 # It may be killed again while it starts; then the next round is for it.
-                if isinstance(result, BaseException):
-                    if not isinstance(result, ServerNotReady):
-                        raise result
-                    structlog.get_logger().info("harness.not_started", cause=str(result))
+                if isinstance(result, BaseException) and not isinstance(result, ServerNotReady):
+                    raise result
 
     async def close(self) -> None:
         """Stops everything."""

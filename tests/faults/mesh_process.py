@@ -83,6 +83,12 @@ class MeshProcess(StartableServer):
             await self.take_down()
         await self.start()
 
+    async def terminate(self) -> int:
+        """Sends SIGTERM and returns the exit code; nobody starts it again."""
+        self.is_wanted = False
+        self.signal(signal.SIGTERM)
+        return await self.wait()
+
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal, if it runs."""
         if self.pid is not None:

@@ -24,7 +24,9 @@ from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as parameters_pb2
 from reeltune.scheduler.v1 import training_service_pb2 as pb
+from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 
+from meshkit.rpc.client import bearer
 from meshkit.rpc.status import failure_from_rpc_error
 from reeltune_cli.client import Client
 from reeltune_cli.client.watch import FINAL_JOB_STATES
@@ -32,6 +34,7 @@ from tests.e2e.running_mesh import PASSWORD
 from tests.e2e.training_material import Material, register_dataset, register_model
 from tests.faults.fault_mesh import FaultMesh
 from tests.faults.lifecycle_model import Life, check_life, name
+from tests.faults.mesh_process import MeshProcess
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
@@ -85,6 +88,25 @@ class Ended:
         return job_pb2.StateReason.Name(self.job.reason).removeprefix("STATE_REASON_")
 
 
+@dataclass(frozen=True, slots=True)
+class Directly:
+    """One replica's stub, and what to call it with."""
+
+    training: TrainingServiceStub
+    metadata: tuple[tuple[str, str], ...]
+
+    async def create(self, request: pb.CreateTrainingJobRequest) -> job_pb2.TrainingJob:
+        """Sends a request once."""
+        call = self.training.CreateTrainingJob(request, metadata=self.metadata, timeout=_CALL_SECONDS)
+        return (await call).job
+
+    async def state(self, job_id: str) -> str:
+        """The job's state in a word."""
+        request = pb.GetTrainingJobRequest(job_id=job_id)
+        call = self.training.GetTrainingJob(request, metadata=self.metadata, timeout=_CALL_SECONDS)
+        return name((await call).job.state)
+
+
 class MeshUser:
     """A signed-in user with a model and a dataset."""
 
@@ -93,25 +115,40 @@ class MeshUser:
         self.model_id = model_id
         self.dataset_id = dataset_id
 
-    async def create(
+    def request(
         self, parameters: parameters_pb2.TrainingParameters | None = None, *, request_id: str = "", **fields: Any
-    ) -> job_pb2.TrainingJob:
-        """Submits a job, by default a short rehearsal, until the mesh has answered."""
-        request = pb.CreateTrainingJobRequest(
+    ) -> pb.CreateTrainingJobRequest:
+        """A request for a job, by default a short rehearsal, that may be sent any number of times."""
+        return pb.CreateTrainingJobRequest(
             model_id=self.model_id,
             dataset_id=self.dataset_id,
             parameters=parameters or rehearsal(),
             request_id=request_id or str(uuid.uuid4()),
             **fields,
         )
-        return (
-            await self.patiently(lambda: self.client.training.CreateTrainingJob(request, timeout=_CALL_SECONDS))
-        ).job
+
+    @contextlib.asynccontextmanager
+    async def at(self, process: MeshProcess) -> AsyncIterator[Directly]:
+        """Speaks with one replica alone, past the edge, and tries nothing twice."""
+        token = await self.client.session.access_token()
+        async with grpc.aio.insecure_channel(process.target) as channel:
+            yield Directly(TrainingServiceStub(channel), bearer(token))
+
+    async def create(
+        self, parameters: parameters_pb2.TrainingParameters | None = None, **fields: Any
+    ) -> job_pb2.TrainingJob:
+        """Submits a job, until the mesh has answered."""
+        return await self.submit(self.request(parameters, **fields))
+
+    async def submit(self, request: pb.CreateTrainingJobRequest) -> job_pb2.TrainingJob:
+        """Sends a request, until the mesh has answered."""
+        response: pb.CreateTrainingJobResponse = await self.ask("CreateTrainingJob", request)
+        return response.job
 
     async def get(self, job_id: str) -> job_pb2.TrainingJob:
         """Returns the job as it is now."""
-        request = pb.GetTrainingJobRequest(job_id=job_id)
-        return (await self.patiently(lambda: self.client.training.GetTrainingJob(request, timeout=_CALL_SECONDS))).job
+        response: pb.GetTrainingJobResponse = await self.ask("GetTrainingJob", pb.GetTrainingJobRequest(job_id=job_id))
+        return response.job
 
     async def state(self, job_id: str) -> str:
         """The job's state in a word."""
@@ -120,20 +157,21 @@ class MeshUser:
     async def list_ids(self, name_part: str = "") -> list[str]:
         """Ids of all jobs, or of those with a part in their name."""
         request = pb.ListTrainingJobsRequest(page_size=1000, filter=f'name : "{name_part}"' if name_part else "")
-        call = self.client.training.ListTrainingJobs
-        return [job.id for job in (await self.patiently(lambda: call(request, timeout=_CALL_SECONDS))).jobs]
+        return [job.id for job in (await self.ask("ListTrainingJobs", request)).jobs]
 
     async def stop(self, job_id: str) -> job_pb2.TrainingJob:
         """Stops the job, until the mesh has answered."""
-        request = pb.StopTrainingJobRequest(job_id=job_id)
-        return (await self.patiently(lambda: self.client.training.StopTrainingJob(request, timeout=_CALL_SECONDS))).job
+        response: pb.StopTrainingJobResponse = await self.ask(
+            "StopTrainingJob", pb.StopTrainingJobRequest(job_id=job_id)
+        )
+        return response.job
 
     async def events(self, job_id: str) -> list[job_event_pb2.JobEvent]:
         """Returns all events as they are stored."""
         found: list[job_event_pb2.JobEvent] = []
         request = history.ListEventsRequest(job_id=job_id, page_size=1000)
         while True:
-            page = await self.patiently(lambda: self.client.training.ListEvents(request, timeout=_CALL_SECONDS))
+            page = await self.ask("ListEvents", request)
             found += page.events
             if not page.next_page_token:
                 return found
@@ -163,9 +201,12 @@ class MeshUser:
 
     async def artifact(self, job_id: str) -> Any:
         """Returns the job's artifact, with URLs."""
-        request = history.GetArtifactRequest(job_id=job_id)
-        call = self.client.training.GetArtifact
-        return (await self.patiently(lambda: call(request, timeout=_CALL_SECONDS))).artifact
+        return (await self.ask("GetArtifact", history.GetArtifactRequest(job_id=job_id))).artifact
+
+    async def ask(self, method: str, request: Any) -> Any:
+        """Calls an rpc of the TrainingService, until the mesh has answered."""
+        call = getattr(self.client.training, method)
+        return await self.patiently(lambda: call(request, timeout=_CALL_SECONDS))
 
     async def patiently(self, call: Callable[[], Awaitable[T]], seconds: float = PATIENCE_SECONDS) -> T:
         """Calls again as long as the mesh is out of reach. Raises what it answers else."""

@@ -49,7 +49,7 @@ class _Request:
         return len(self.body) == self.length
 
 
-@dataclass
+@dataclass(eq=False)
 class StoreProxy:
     """The proxy. Signatures stay good: host and path are passed on as they came."""
 
