@@ -25,8 +25,8 @@ from reeltune_cli.client.session import Session
 UNARY_TIMEOUT_SECONDS = 30.0
 _MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _PUBLIC = "/reeltune.auth.v1.AuthService/"
-# Calls of ours are safe to repeat: those that make something carry a request id. Deletions are not, for a repeated
-# one would say that there is nothing to delete; a refresh token may be sent exactly twice.
+# Calls of ours are safe to repeat: those that change something carry a request id. Deletions in the catalog have none,
+# and a repeated one would say that there is nothing to delete; a refresh token may be sent exactly twice.
 _RETRY_POLICY: dict[str, Any] = {
     "maxAttempts": 4,
     "initialBackoff": "0.2s",
@@ -38,7 +38,6 @@ _ONCE = [
     {"service": "reeltune.catalog.v1.DatasetService", "method": "DeleteDataset"},
     {"service": "reeltune.catalog.v1.ModelService", "method": "DeleteModel"},
     {"service": "reeltune.catalog.v1.UploadService", "method": "DeleteFile"},
-    {"service": "reeltune.scheduler.v1.TrainingService", "method": "DeleteTrainingJob"},
 ]
 _TWICE = [{"service": "reeltune.auth.v1.AuthService", "method": "RefreshSession"}]
 

@@ -12,7 +12,7 @@ from reeltune.trainer.v1 import inference_service_pb2 as pb
 
 from reeltune_cli.client import Client, ClientError
 from reeltune_cli.commands.naming import find_dataset
-from reeltune_cli.commands.train import JobArgument
+from reeltune_cli.commands.options import JobArgument
 from reeltune_cli.invocation import Invocation, add_command, printable
 from reeltune_cli.tables import enum_word, to_document
 

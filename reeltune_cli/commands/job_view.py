@@ -18,8 +18,9 @@ from reeltune_cli.tables import enum_word, facts, local_time, size
 
 
 def job_state(job: training_job_pb2.TrainingJob) -> str:
-    """Returns the state in a word."""
-    return enum_word(training_job_pb2.JobState, job.state, "JOB_STATE_")
+    """Returns the state in a word or two."""
+    state = enum_word(training_job_pb2.JobState, job.state, "JOB_STATE_")
+    return f"{state}, paused" if job.is_paused else state
 
 
 def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = False) -> Table:
@@ -32,6 +33,7 @@ def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = Fals
         ("state", job_state(job)),
         ("reason", _reason(job.reason)),
         ("message", job.message),
+        ("priority", job.priority or ""),
         ("phase", progress.phase),
         ("steps", steps),
         ("loss", f"{progress.loss:.4f}" if progress.HasField("loss") else ""),

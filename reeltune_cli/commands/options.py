@@ -20,6 +20,11 @@ SharedOption = Annotated[bool, typer.Option("--shared", help="Let every signed-i
 FilterOption = Annotated[
     str, typer.Option("--filter", help="For instance: 'state = READY AND name : \"part\"'.", show_default=False)
 ]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option(min=-100, max=100, help="Goes before your jobs of lower priority, by default 0.", show_default=False),
+]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at most, newest first.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

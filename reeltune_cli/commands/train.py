@@ -1,4 +1,4 @@
-"""`reeltune train start|watch|stop|list|show|logs|metrics|download|delete`."""
+"""`reeltune train start|watch|stop|list|show|logs|metrics|download|delete`; the rest is in `train_verbs`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from rich.table import Table
 from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact, stream_artifact
+from reeltune_cli.commands import train_verbs
 from reeltune_cli.commands.job_view import job_facts, job_state, show_until_final
 from reeltune_cli.commands.naming import find_dataset, find_model
-from reeltune_cli.commands.options import FilterOption, LimitOption, YesOption, all_pages
+from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, PriorityOption, YesOption, all_pages
 from reeltune_cli.commands.parameters import read_parameters
 from reeltune_cli.invocation import Invocation, add_command
 from reeltune_cli.tables import columns, count, enum_word, local_time, size, to_document
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 
 
 class Device(StrEnum):
@@ -57,6 +56,7 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "metrics", metrics)
     add_command(commands, "download", download)
     add_command(commands, "delete", delete)
+    train_verbs.register(commands)
     app.add_typer(commands, name="train")
 
 
@@ -81,6 +81,7 @@ async def start(
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter.", show_default=False)] = None,
     max_frames: Annotated[int | None, typer.Option(help="Most frames of a clip.", show_default=False)] = None,
     device: Annotated[Device, typer.Option(help="Where it may run.")] = Device.ANY,
+    priority: PriorityOption = None,
     follow: Annotated[bool, typer.Option("--watch", "-w", help="Watch it until it is final.")] = False,
 ) -> None:
     """Start a training job. What is not set gets its default; `train show` tells every value in force."""
@@ -100,6 +101,7 @@ async def start(
             name=name,
             parameters=read_parameters(parameters, [*(settings or []), *chosen]),
             device_class=_device_class(device),
+            priority=priority or 0,
             request_id=str(uuid.uuid4()),
         )
         job = (await client.training.CreateTrainingJob(request)).job
@@ -119,7 +121,8 @@ async def watch(cli: Invocation, job: JobArgument) -> None:
 async def stop(cli: Invocation, job: JobArgument) -> None:
     """Stop a job; a running one first saves the adapter so far."""
     async with cli.client() as client:
-        stopped = (await client.training.StopTrainingJob(pb.StopTrainingJobRequest(job_id=job))).job
+        request = pb.StopTrainingJobRequest(job_id=job, request_id=str(uuid.uuid4()))
+        stopped = (await client.training.StopTrainingJob(request)).job
         cli.answer({"job": to_document(stopped)}, f"{stopped.id} is {job_state(stopped)}")
 
 
@@ -200,7 +203,8 @@ async def delete(cli: Invocation, job: JobArgument, yes: YesOption = False) -> N
         found = await _get(client, job)
         adapter = " and its adapter" if found.has_artifact else ""
         cli.confirm(f"Delete job {found.name or found.id}{adapter}?", yes=yes)
-        await client.training.DeleteTrainingJob(pb.DeleteTrainingJobRequest(job_id=job))
+        request = pb.DeleteTrainingJobRequest(job_id=job, request_id=str(uuid.uuid4()))
+        await client.training.DeleteTrainingJob(request)
         cli.answer({"deleted": job}, f"deleted {job}")
 
 

@@ -15,12 +15,14 @@ import grpc
 from reeltune.catalog.v1 import upload_pb2, upload_service_pb2, upload_service_pb2_grpc
 from reeltune.scheduler.v1 import (
     artifact_pb2,
+    checkpoint_pb2,
     job_event_pb2,
     training_job_pb2,
     training_service_pb2,
     training_service_pb2_grpc,
 )
 from reeltune.scheduler.v1 import training_history_pb2 as history
+from reeltune.scheduler.v1 import training_verbs_pb2 as verbs
 
 from meshkit.ids import new_id
 from meshkit.rpc.failure import Failure
@@ -48,6 +50,7 @@ class FailingMesh:
     """The `after_sequence` of each watch."""
     events: list[job_event_pb2.JobEvent] = field(default_factory=list)
     job_reason: training_job_pb2.StateReason.ValueType = training_job_pb2.STATE_REASON_UNSPECIFIED
+    checkpoints: list[checkpoint_pb2.CheckpointInfo] = field(default_factory=list)
     artifact_files: dict[str, bytes] = field(default_factory=dict)
     stream_is_cut: bool = False
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -56,6 +59,10 @@ class FailingMesh:
     """What is in place, by path in the dataset."""
     uploads: dict[str, upload_service_pb2.FileHeader] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    """The requests of owners who do something with a job."""
+    lost_answers: int = 0
+    """So many of the next of them are heard, and their answers lost."""
     served: Served = field(init=False)
 
     async def __aenter__(self) -> Self:
@@ -157,8 +164,39 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         return training_service_pb2.GetTrainingJobResponse(job=job)
 
     async def DeleteTrainingJob(self, request: Any, context: Any) -> Any:
+        self._hear(request)
         self._mesh.deleted.append(request.job_id)
         return training_service_pb2.DeleteTrainingJobResponse()
+
+    async def StopTrainingJob(self, request: Any, context: Any) -> Any:
+        return training_service_pb2.StopTrainingJobResponse(job=self._hear(request))
+
+    async def PauseTrainingJob(self, request: Any, context: Any) -> Any:
+        return verbs.PauseTrainingJobResponse(job=self._hear(request, is_paused=True))
+
+    async def ResumeTrainingJob(self, request: Any, context: Any) -> Any:
+        return verbs.ResumeTrainingJobResponse(job=self._hear(request))
+
+    async def RetryTrainingJob(self, request: Any, context: Any) -> Any:
+        return verbs.RetryTrainingJobResponse(job=self._hear(request))
+
+    async def UpdateTrainingJob(self, request: Any, context: Any) -> Any:
+        job = self._hear(request)
+        job.MergeFrom(request.job)
+        return verbs.UpdateTrainingJobResponse(job=job)
+
+    async def ListCheckpoints(self, request: Any, context: Any) -> Any:
+        start = int(request.page_token or 0)
+        token = str(start + 2) if start + 2 < len(self._mesh.checkpoints) else ""
+        page = self._mesh.checkpoints[start : start + 2]
+        return verbs.ListCheckpointsResponse(checkpoints=page, next_page_token=token)
+
+    def _hear(self, request: Any, **fields: Any) -> training_job_pb2.TrainingJob:
+        self._mesh.asked.append(request)
+        if self._mesh.lost_answers:
+            self._mesh.lost_answers -= 1
+            raise Failure(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", "the service restarts")
+        return training_job_pb2.TrainingJob(id=JOB_ID, state=training_job_pb2.JOB_STATE_QUEUED, **fields)
 
     async def ListMetrics(self, request: Any, context: Any) -> Any:
         return history.ListMetricsResponse(points=self._mesh.events)
