@@ -9,7 +9,16 @@ from meshkit.postgres import Connection, Pool, Queries
 from scheduler_svc.domain.errors import ArtifactNotFound, EtagMismatch, JobNotFound
 from scheduler_svc.domain.files import Artifact, CheckpointRecord, FileSet, job_prefix
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
-from scheduler_svc.domain.job import Job, JobFilter, JobState, JobSubmission, JobUpdate, Progress, StateReason
+from scheduler_svc.domain.job import (
+    FINAL_STATES,
+    Job,
+    JobFilter,
+    JobState,
+    JobSubmission,
+    JobUpdate,
+    Progress,
+    StateReason,
+)
 from scheduler_svc.domain.lifecycle import (
     Actor,
     check_deletable,
@@ -79,8 +88,9 @@ class JobStore:
         """Returns jobs of the owner, newest first, from after a position on."""
         if condition.is_empty:
             return []
+        is_live = condition.states is not None and condition.states.isdisjoint(FINAL_STATES)
         rows = await self._pool.fetch(
-            self._sql.list_jobs,
+            self._sql.list_live_jobs if is_live else self._sql.list_jobs,
             owner_id,
             *(after or (None, None)),
             None if condition.states is None else sorted(condition.states),

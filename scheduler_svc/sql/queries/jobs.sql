@@ -119,6 +119,23 @@ WHERE owner_id = $1
 ORDER BY create_time DESC, id DESC
 LIMIT $12
 
+-- name: list_live_jobs
+-- The same of jobs that are not final, of which a user has few: their indexes find them among any number that are.
+SELECT * FROM (
+    SELECT * FROM jobs WHERE owner_id = $1 AND state = 'QUEUED'
+    UNION ALL
+    SELECT * FROM jobs WHERE owner_id = $1 AND state IN ('STARTING', 'RUNNING', 'STOPPING')
+) AS live
+WHERE ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3))
+    AND ($4::text[] IS NULL OR state = ANY ($4))
+    AND ($5::text IS NULL OR model_id = $5)
+    AND ($6::text IS NULL OR dataset_id = $6)
+    AND ($7::text IS NULL OR name = $7)
+    AND NOT (model_id = ANY ($8::text[]) OR dataset_id = ANY ($9::text[]) OR name = ANY ($10::text[]))
+    AND NOT EXISTS (SELECT FROM unnest($11::text[]) AS part WHERE position(lower(part) IN lower(name)) = 0)
+ORDER BY create_time DESC, id DESC
+LIMIT $12
+
 -- name: delete_job
 -- Removes a job and, by cascade, its events, attempts, checkpoints and artifact.
 DELETE FROM jobs WHERE id = $1
