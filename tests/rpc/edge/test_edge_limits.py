@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import os
 import stat
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from reeltune.scheduler.v1 import training_history_pb2, training_service_pb2
+from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 
 from meshkit.blob import BlobStore
 from meshkit.testing import assert_eventually
 from reeltune_cli.stack.certificates import EdgeCertificates, ensure_certificates
 from tests.rpc.edge.conftest import Edge, has_keys, loopback, running_edge
-from tests.rpc.edge.upstreams import PASSWORD, Upstreams
+from tests.rpc.edge.upstreams import FLOODING_JOB, KNOWN_JOB, PASSWORD, Upstreams
 
 TTL = dt.timedelta(minutes=5)
 
@@ -215,3 +219,35 @@ def test_certificates_are_made_once_with_keys_for_their_owner_only(tmp_path: Pat
 
 def contents(files: EdgeCertificates) -> list[bytes]:
     return [path.read_bytes() for path in (files.ca, files.certificate, files.key)]
+
+
+async def test_readers_that_do_not_read_hold_up_nobody_else(edge: Edge, upstreams: Upstreams) -> None:
+    """What the edge keeps for them is bounded for each, and never uses up what it shares with others."""
+    metadata = tuple(edge.bearer().items())
+    credentials = grpc.ssl_channel_credentials(edge.certificates.ca.read_bytes())
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def stub(number: int) -> TrainingServiceStub:
+            options = [("grpc.use_local_subchannel_pool", 1), ("test.channel", number)]
+            channel = grpc.aio.secure_channel(f"localhost:{edge.port}", credentials, options=options)
+            return TrainingServiceStub(await stack.enter_async_context(channel))
+
+        stubs = [await stub(number) for number in range(8)]
+        request = training_history_pb2.WatchTrainingJobRequest(job_id=FLOODING_JOB)
+        for number in range(40):
+            flood = stubs[number % 4].WatchTrainingJob(request, metadata=metadata)
+            stack.callback(flood.cancel)
+            await asyncio.wait_for(flood.read(), 10)
+        sent = -1
+
+        async def is_held_back() -> bool:
+            nonlocal sent
+            before, sent = sent, upstreams.training.flood_bytes
+            await asyncio.sleep(0.3)
+            return before == sent
+
+        await assert_eventually(is_held_back, timeout=30)
+        wanted = training_service_pb2.GetTrainingJobRequest(job_id=KNOWN_JOB)
+        for each in stubs:
+            answer = await each.GetTrainingJob(wanted, metadata=metadata, timeout=3)
+            assert answer.job.id == KNOWN_JOB

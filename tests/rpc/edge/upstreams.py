@@ -34,6 +34,8 @@ from meshkit.settings import ServiceSettings
 ISSUER = "reeltune-auth"
 AUDIENCE = "reeltune"
 KNOWN_JOB = "job_01ARZ3NDEKTSV4RRFFQ69G5FAV"
+FLOODING_JOB = "job_01ARZ3NDEKTSV4RRFFQ69G5FF0"
+"""Its watch sends as much as it is let."""
 PASSWORD = "correct horse battery"
 
 
@@ -87,6 +89,9 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
 
 
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
+    def __init__(self) -> None:
+        self.flood_bytes = 0
+
     async def GetTrainingJob(self, request: Any, context: Any) -> Any:
         if request.job_id != KNOWN_JOB:
             raise Failure(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", "no such job", {"job_id": request.job_id})
@@ -104,6 +109,11 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         await asyncio.sleep(30)
 
     async def WatchTrainingJob(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        while request.job_id == FLOODING_JOB:
+            message = training_history_pb2.WatchTrainingJobResponse(sequence=1)
+            message.event.log.text = "x" * 4000
+            self.flood_bytes += 4000
+            yield message
         for sequence in range(request.after_sequence + 1, 4):
             message = training_history_pb2.WatchTrainingJobResponse(sequence=sequence)
             message.event.sequence = sequence
@@ -147,6 +157,7 @@ class Upstreams:
     auth: BoundServer
     catalog: BoundServer
     scheduler: BoundServer
+    training: TrainingServicer
     trainers: tuple[BoundServer, BoundServer]
 
 
@@ -155,6 +166,7 @@ async def running_upstreams() -> AsyncIterator[Upstreams]:
     """Runs auth, catalog, scheduler and two trainers."""
     keys = Keys()
     verifier = keys.verifier()
+    training = TrainingServicer()
     started = [
         await start_server(
             verifier,
@@ -167,7 +179,7 @@ async def running_upstreams() -> AsyncIterator[Upstreams]:
         ),
         await start_server(
             verifier,
-            ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, TrainingServicer()),
+            ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, training),
             ServicerRegistration(attempt_service_pb2_grpc.add_AttemptServiceServicer_to_server, AttemptServicer()),
         ),
         *[
@@ -182,7 +194,7 @@ async def running_upstreams() -> AsyncIterator[Upstreams]:
     ]
     auth, catalog, scheduler, first, second = started
     try:
-        yield Upstreams(keys, auth, catalog, scheduler, (first, second))
+        yield Upstreams(keys, auth, catalog, scheduler, training, (first, second))
     finally:
         for bound in started:
             await bound.server.stop(None)
