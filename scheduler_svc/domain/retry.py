@@ -110,9 +110,9 @@ _ADVICE = {
     StateReason.MODEL_UNSUPPORTED: "choose another model, or other lora.target_groups, and submit again",
     StateReason.INTERNAL: "look into the job's log and tell the operator",
     StateReason.QUARANTINED: (
-        "its training process ended without a word or hung too often; look into its log before you submit it again"
+        "its training process ended without a word or hung too often; look into its log before you retry it"
     ),
     StateReason.RETRIES_SPENT: (
-        "trainers or object store failed too often; tell the operator and submit again once they are well"
+        "trainers or object store failed too often; tell the operator and retry it once they are well"
     ),
 }

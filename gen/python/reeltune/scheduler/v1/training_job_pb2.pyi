@@ -31,7 +31,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
     """Never stored."""
     JOB_STATE_QUEUED: _JobState.ValueType  # 1
-    """Waits for a trainer. Can be stopped or deleted."""
+    """Waits for a trainer, unless it is paused. Can be paused, resumed, stopped or deleted."""
     JOB_STATE_STARTING: _JobState.ValueType  # 2
     """A trainer claimed it and fetches model and clips. Can be stopped."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 3
@@ -41,9 +41,9 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_COMPLETED: _JobState.ValueType  # 5
     """Done: its artifact is the tuned adapter. Final; can be deleted."""
     JOB_STATE_STOPPED: _JobState.ValueType  # 6
-    """Stopped by a user; its artifact, if any, is the adapter so far. Final; can be deleted."""
+    """Stopped by a user; its artifact, if any, is the adapter so far. Final; can be retried or deleted."""
     JOB_STATE_FAILED: _JobState.ValueType  # 7
-    """Cannot go on; `reason` and `message` say why and what to do. Final; can be deleted."""
+    """Cannot go on; `reason` and `message` say why and what to do. Final; can be retried or deleted."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """The life-cycle state of a training job. *Why* it got there is its `StateReason`.
@@ -51,14 +51,14 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     QUEUED → STARTING (a trainer claims it) → RUNNING (first optimizer step) → COMPLETED.
     QUEUED → STOPPED, and STARTING or RUNNING → STOPPING → STOPPED: the user stops it.
     STARTING or RUNNING → QUEUED: its trainer was lost or gave it back; the next attempt goes on from the newest checkpoint.
-    STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final: nothing but its owner's retry moves a STOPPED or FAILED job.
-    QUEUED → QUEUED: its owner pauses or resumes it.
+    STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final: nothing but its owner's retry moves a STOPPED or FAILED job,
+    back to QUEUED. QUEUED → QUEUED: its owner pauses or resumes it.
     """
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never stored."""
 JOB_STATE_QUEUED: JobState.ValueType  # 1
-"""Waits for a trainer. Can be stopped or deleted."""
+"""Waits for a trainer, unless it is paused. Can be paused, resumed, stopped or deleted."""
 JOB_STATE_STARTING: JobState.ValueType  # 2
 """A trainer claimed it and fetches model and clips. Can be stopped."""
 JOB_STATE_RUNNING: JobState.ValueType  # 3
@@ -68,9 +68,9 @@ JOB_STATE_STOPPING: JobState.ValueType  # 4
 JOB_STATE_COMPLETED: JobState.ValueType  # 5
 """Done: its artifact is the tuned adapter. Final; can be deleted."""
 JOB_STATE_STOPPED: JobState.ValueType  # 6
-"""Stopped by a user; its artifact, if any, is the adapter so far. Final; can be deleted."""
+"""Stopped by a user; its artifact, if any, is the adapter so far. Final; can be retried or deleted."""
 JOB_STATE_FAILED: JobState.ValueType  # 7
-"""Cannot go on; `reason` and `message` say why and what to do. Final; can be deleted."""
+"""Cannot go on; `reason` and `message` say why and what to do. Final; can be retried or deleted."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 class _StateReason:

@@ -280,8 +280,8 @@ export const JobProgressSchema: GenMessage<JobProgress> = /*@__PURE__*/
  * QUEUED → STARTING (a trainer claims it) → RUNNING (first optimizer step) → COMPLETED.
  * QUEUED → STOPPED, and STARTING or RUNNING → STOPPING → STOPPED: the user stops it.
  * STARTING or RUNNING → QUEUED: its trainer was lost or gave it back; the next attempt goes on from the newest checkpoint.
- * STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final: nothing but its owner's retry moves a STOPPED or FAILED job.
- * QUEUED → QUEUED: its owner pauses or resumes it.
+ * STARTING, RUNNING or STOPPING → FAILED. COMPLETED, STOPPED and FAILED are final: nothing but its owner's retry moves a STOPPED or FAILED job,
+ * back to QUEUED. QUEUED → QUEUED: its owner pauses or resumes it.
  *
  * @generated from enum reeltune.scheduler.v1.JobState
  */
@@ -294,7 +294,7 @@ export enum JobState {
   UNSPECIFIED = 0,
 
   /**
-   * Waits for a trainer. Can be stopped or deleted.
+   * Waits for a trainer, unless it is paused. Can be paused, resumed, stopped or deleted.
    *
    * @generated from enum value: JOB_STATE_QUEUED = 1;
    */
@@ -329,14 +329,14 @@ export enum JobState {
   COMPLETED = 5,
 
   /**
-   * Stopped by a user; its artifact, if any, is the adapter so far. Final; can be deleted.
+   * Stopped by a user; its artifact, if any, is the adapter so far. Final; can be retried or deleted.
    *
    * @generated from enum value: JOB_STATE_STOPPED = 6;
    */
   STOPPED = 6,
 
   /**
-   * Cannot go on; `reason` and `message` say why and what to do. Final; can be deleted.
+   * Cannot go on; `reason` and `message` say why and what to do. Final; can be retried or deleted.
    *
    * @generated from enum value: JOB_STATE_FAILED = 7;
    */
