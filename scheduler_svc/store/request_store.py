@@ -103,8 +103,9 @@ class RequestStore:
         return await find_requests(self._pool, self._sql, keys)
 
     async def forget_old(self, age: timedelta) -> None:
-        """Forgets requests that no client repeats any more."""
-        await self._pool.execute(self._sql.delete_old_request_ids, age)
+        """Forgets requests that no client repeats any more, some at a time: no lock is held for long."""
+        while await self._pool.fetchval(self._sql.delete_old_request_ids, age):
+            pass
 
 
 def _first_answer_or_error(row: Row | None, key: RequestKey) -> Answer | RequestIdReused | None:

@@ -19,9 +19,13 @@ SELECT request_ids.* FROM unnest($1::text[], $2::uuid[]) AS asked (owner_id, req
 JOIN request_ids USING (owner_id, request_id)
 
 -- name: delete_old_request_ids
--- Forgets request ids that no client repeats any more.
-DELETE FROM request_ids
-WHERE (owner_id, request_id) IN (
-    SELECT owner_id, request_id FROM request_ids WHERE create_time < clock_timestamp() - $1::interval
-    ORDER BY create_time LIMIT 1000 FOR UPDATE SKIP LOCKED
+-- Forgets some request ids that no client repeats any more; returns how many.
+WITH forgotten AS (
+    DELETE FROM request_ids
+    WHERE (owner_id, request_id) IN (
+        SELECT owner_id, request_id FROM request_ids WHERE create_time < clock_timestamp() - $1::interval
+        ORDER BY create_time LIMIT 1000 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING 1
 )
+SELECT count(*) FROM forgotten

@@ -109,6 +109,14 @@ async def test_requests_are_forgotten_when_they_are_old(stores: Stores) -> None:
     await stores.pool.execute(
         "UPDATE request_ids SET create_time = now() - interval '8 days' WHERE request_id = $1", old.request_id
     )
+    await stores.pool.execute(
+        """
+        INSERT INTO request_ids (owner_id, request_id, rpc, body_sha256, answer, create_time)
+        SELECT 'usr_busy', gen_random_uuid(), 'CreateTrainingJob', '', '{}', now() - interval '8 days'
+        FROM generate_series(1, 2500)
+        """
+    )
     await stores.requests.forget_old(timedelta(days=7))
+    assert await stores.pool.fetchval("SELECT count(*) FROM request_ids") == 1, "of however many"
     assert await stores.requests.find(old) is None
     assert await stores.requests.find(new) == {"count": 2}
