@@ -26,6 +26,28 @@ REMEDIES = {
     ClipFault.TOO_LARGE: "scale the clip down and upload it again, or remove it and its rows",
 }
 
+VIDEO_EXTENSIONS = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".mpg",
+        ".mpeg",
+        ".3gp",
+        ".3g2",
+        ".flv",
+        ".ogv",
+        ".wmv",
+    ]
+)
+"""A file with one of these says that it is a clip: if it does not decode, that is an error even if no row uses it."""
+
 # What depends on the machine's load must be tried again by the next validation; all else is a property of the bytes.
 TRANSIENT_FAULTS = frozenset({ClipFault.TIMEOUT})
 

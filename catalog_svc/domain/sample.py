@@ -17,6 +17,13 @@ class AnnotationFormat(enum.StrEnum):
 
     CONTENT_PARTS = "CONTENT_PARTS"
     COLUMNS = "COLUMNS"
+    SHAREGPT = "SHAREGPT"
+    OPENAI_MESSAGES = "OPENAI_MESSAGES"
+    MS_SWIFT = "MS_SWIFT"
+    LLAVA = "LLAVA"
+    NOVA = "NOVA"
+    GEMINI = "GEMINI"
+    TEXT_FILES = "TEXT_FILES"
 
 
 class Role(enum.StrEnum):
@@ -70,14 +77,38 @@ class Sample:
         return tuple(part for message in self.messages for part in message.content if isinstance(part, VideoPart))
 
 
-def content_id(messages: tuple[Message, ...]) -> str:
-    """Returns an id that depends on what is said and shown only, so that the same row has it in every upload."""
-    return hashlib.sha256(canonical_json(messages_to_json(messages)).encode()).hexdigest()[:24]
+@dataclass(frozen=True, slots=True)
+class SampleText:
+    """A sample as it is stored: its turns are one JSON text."""
+
+    sample_id: str
+    split: str
+    messages: str
+    """`canonical_json(messages_to_json(…))`."""
+
+    def row_text(self) -> str:
+        """Returns the canonical JSON text of the whole sample."""
+        return (
+            f'{{"messages":{self.messages},"sample_id":{canonical_json(self.sample_id)},'
+            f'"split":{canonical_json(self.split)}}}'
+        )
+
+
+def content_id(messages: str) -> str:
+    """Returns an id that depends on what is said and shown only, so that the same row has it in every upload.
+
+    Args:
+        messages: Their canonical JSON text.
+    """
+    return hashlib.sha256(messages.encode()).hexdigest()[:24]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
     """Returns the one JSON text of a value: sorted keys, no spaces, UTF-8 characters as they are."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def messages_to_json(messages: tuple[Message, ...]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import asyncpg
@@ -13,7 +14,7 @@ from catalog_svc.domain.dataset_check import DatasetVerdict
 from catalog_svc.domain.entry import EntryId, Viewer
 from catalog_svc.domain.errors import LeaseLost
 from catalog_svc.domain.issue import Issue
-from catalog_svc.domain.sample import Sample, canonical_json, messages_to_json
+from catalog_svc.domain.sample import Sample, SampleText
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import clip_from_row, issue_from_row, outcome_from_row, sample_from_row
 from meshkit.postgres import Connection, Pool
@@ -70,23 +71,27 @@ class DatasetStore:
         return {row["path"]: clip_from_row(row) for row in rows}
 
 
-async def put_verdict(connection: Connection, dataset_id: EntryId, verdict: DatasetVerdict) -> None:
+async def put_verdict(
+    connection: Connection, dataset_id: EntryId, verdict: DatasetVerdict, samples: Iterable[SampleText]
+) -> None:
     """Replaces what the validation before found; part of the transaction that ends a validation."""
     await connection.execute(queries().delete_issues, dataset_id)
     await connection.execute(queries().delete_samples, dataset_id)
     for first, issues in _batches(verdict.issues):
         columns = zip(*(_issue_columns(position, found) for position, found in enumerate(issues, first)), strict=True)
         await connection.execute(queries().insert_issues, dataset_id, *(list(column) for column in columns))
-    for first, samples in _batches(verdict.samples):
-        rows = zip(*(_sample_columns(position, sample) for position, sample in enumerate(samples, first)), strict=True)
+    for first, batch in _batches(samples):
+        rows = zip(*(_sample_columns(position, sample) for position, sample in enumerate(batch, first)), strict=True)
         await connection.execute(queries().insert_samples, dataset_id, *(list(column) for column in rows))
     await connection.execute(queries().set_findings, dataset_id, *_findings_columns(verdict.findings))
 
 
-def _batches(values: Sequence[_T]) -> Iterator[tuple[int, Sequence[_T]]]:
+def _batches(values: Iterable[_T]) -> Iterator[tuple[int, Sequence[_T]]]:
     """Yields stretches that one statement can take, each with its first position, counted from 1."""
-    for start in range(0, len(values), _BATCH):
-        yield start + 1, values[start : start + _BATCH]
+    rest, first = iter(values), 1
+    while batch := list(islice(rest, _BATCH)):
+        yield first, batch
+        first += len(batch)
 
 
 def _probe_columns(sha256: str, outcome: ProbeOutcome) -> tuple[object, ...]:
@@ -105,8 +110,8 @@ def _issue_columns(position: int, found: Issue) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _sample_columns(position: int, sample: Sample) -> tuple[object, ...]:
-    return position, sample.sample_id, sample.split, canonical_json(messages_to_json(sample.messages))
+def _sample_columns(position: int, sample: SampleText) -> tuple[object, ...]:
+    return position, sample.sample_id, sample.split, sample.messages
 
 
 def _findings_columns(found: DatasetFindings) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, astuple
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ from catalog_svc.domain.dataset_check import DatasetVerdict
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, EntryState, next_state
 from catalog_svc.domain.errors import LeaseLost
 from catalog_svc.domain.model import ModelFacts, ModelIssue
+from catalog_svc.domain.sample import SampleText
 from catalog_svc.store.dataset_store import put_verdict
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import entry_from_row
@@ -36,10 +38,12 @@ class ValidationStore:
         """Gives the lease back, so that another replica goes on at once."""
         await self._pool.execute(queries().release_validation, entry_id, token)
 
-    async def end_dataset(self, dataset_id: EntryId, token: str, verdict: DatasetVerdict) -> EntryState:
+    async def end_dataset(
+        self, dataset_id: EntryId, token: str, verdict: DatasetVerdict, samples: Iterable[SampleText]
+    ) -> EntryState:
         """Ends the validation of a dataset; raises LeaseLost."""
         async with transaction(self._pool) as connection:
-            await put_verdict(connection, dataset_id, verdict)
+            await put_verdict(connection, dataset_id, verdict, samples)
             # Last, and so with the entry's row locked for a moment only: writing hundreds of thousands of samples takes
             # a while, in which the lease must be renewed.
             return await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)

@@ -86,8 +86,8 @@ class RunValidations:
 
     async def _validate(self, entry: Entry, token: str) -> EntryState:
         if entry.kind is EntryKind.DATASET:
-            verdict = await self.validate_dataset.check(entry.id)
-            return await self.validations.end_dataset(entry.id, token, verdict)
+            async with self.validate_dataset.checked(entry.id) as (verdict, samples):
+                return await self.validations.end_dataset(entry.id, token, verdict, samples)
         return await self.validations.end_model(entry.id, token, await self.validate_model.check(entry.id))
 
     async def _keep_lease(self, entry: Entry, token: str) -> None:

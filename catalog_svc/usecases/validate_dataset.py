@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +14,21 @@ import structlog
 
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.domain import issue
-from catalog_svc.domain.annotations import Annotations, find_annotation_file, parse_annotations
+from catalog_svc.domain.annotations import AnnotationPlan, AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
 from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
+from catalog_svc.domain.dataset_info import DATASET_INFO_NAME, MAX_INFO_BYTES, DatasetInfo, parse_dataset_info
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.issue import Issue
-from catalog_svc.domain.records import MAX_FILE_BYTES
+from catalog_svc.domain.sample import SampleText
 from catalog_svc.domain.upload import StoredFile
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.file_store import FileStore
+from catalog_svc.store.sample_spool import SampleSpool
 
 _REPORT_SECONDS = 0.5
+_FETCHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +43,52 @@ class ValidateDataset:
     """Where clips lie while they are decoded; None: the system's folder for temporary files."""
     max_clip_bytes: int
 
-    async def check(self, dataset_id: EntryId) -> DatasetVerdict:
-        """Returns the verdict. What decoding finds is kept as it comes, so that a restart goes on from there."""
-        files = await self.files.list_all(dataset_id)
-        annotations = await self._annotations(dataset_id, files)
-        path = annotations.file if isinstance(annotations, Annotations) else ""
-        outcomes = await self._outcomes(dataset_id, [file for file in files if file.path != path])
-        # Off the event loop: a dataset may have hundreds of thousands of rows.
-        return await asyncio.to_thread(check_dataset, files, annotations, outcomes)
+    @contextlib.asynccontextmanager
+    async def checked(self, dataset_id: EntryId) -> AsyncGenerator[tuple[DatasetVerdict, Iterable[SampleText]], None]:
+        """Gives the verdict, and the samples if it is sound, which last as long as the context.
 
-    async def _annotations(self, dataset_id: EntryId, files: Sequence[StoredFile]) -> Annotations | Issue:
-        found = find_annotation_file(file.path for file in files)
-        if isinstance(found, Issue):
-            return found
-        file = next(file for file in files if file.path == found)
-        if file.size_bytes > MAX_FILE_BYTES:
-            what = f"the file has {file.size_bytes} bytes, at most {MAX_FILE_BYTES} are read"
-            return issue.error("ANNOTATIONS_TOO_LARGE", what, "split the dataset in two", file=file.path)
-        data = await self.objects.read(dataset_id, file.sha256, MAX_FILE_BYTES)
-        return await asyncio.to_thread(parse_annotations, file.path, data)
+        What decoding finds is kept as it comes, so that a restart goes on from there.
+        """
+        files = {file.path: file for file in await self.files.list_all(dataset_id)}
+        plan = await self._plan(dataset_id, files)
+        media = [file for path, file in files.items() if not _speaks_of_clips(plan, path)]
+        outcomes = await self._outcomes(dataset_id, media)
+        with tempfile.TemporaryDirectory(prefix="reeltune-rows-", dir=self.spool_dir) as folder:
+            rows: AnnotationReader | Issue = (
+                plan if isinstance(plan, Issue) else await self._rows(dataset_id, files, plan, Path(folder))
+            )
+            with SampleSpool(self.spool_dir) as samples:
+                # Off the event loop: a dataset may have hundreds of thousands of rows.
+                verdict = await asyncio.to_thread(check_dataset, media, rows, outcomes, samples.add)
+                yield verdict, samples if verdict.is_sound else ()
+
+    async def _plan(self, dataset_id: EntryId, files: Mapping[str, StoredFile]) -> AnnotationPlan | Issue:
+        info: DatasetInfo | Issue = DatasetInfo()
+        if side_file := files.get(DATASET_INFO_NAME):
+            if side_file.size_bytes > MAX_INFO_BYTES:
+                what = f"the file has {side_file.size_bytes} bytes, at most {MAX_INFO_BYTES} are read"
+                return issue.error("DATASET_INFO_INVALID", what, "keep the entry of this dataset", file=side_file.path)
+            data = await self.objects.read(dataset_id, side_file.sha256, MAX_INFO_BYTES)
+            info = parse_dataset_info(data, files.keys())
+        if isinstance(info, Issue):
+            return info
+        return plan_annotations({path: file.size_bytes for path, file in files.items()}, info)
+
+    async def _rows(
+        self, dataset_id: EntryId, files: Mapping[str, StoredFile], plan: AnnotationPlan, folder: Path
+    ) -> AnnotationReader:
+        """Fetches the files of a plan and returns what reads them."""
+        wanted = {files[path].sha256: files[path] for path in (plan.clips_by_text or (plan.file,))}
+        waiting = iter(wanted.values())
+
+        async def fetch_each() -> None:
+            for file in waiting:  # the fetchers share the iterator
+                await self.objects.download(dataset_id, file.sha256, file.size_bytes, folder / file.sha256)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_FETCHES_AT_ONCE):
+                group.create_task(fetch_each())
+        return AnnotationReader(plan, lambda path: (folder / files[path].sha256).open("rb"))
 
     async def _outcomes(self, dataset_id: EntryId, media: Sequence[StoredFile]) -> Mapping[str, ProbeOutcome]:
         by_digest = {file.sha256: file for file in media}
@@ -100,6 +131,10 @@ class ValidateDataset:
             return await self.pool.probe_clip(path)
         finally:
             path.unlink(missing_ok=True)
+
+
+def _speaks_of_clips(plan: AnnotationPlan | Issue, path: str) -> bool:
+    return path == DATASET_INFO_NAME if isinstance(plan, Issue) else plan.speaks_of_clips(path)
 
 
 class _Progress:

@@ -136,6 +136,43 @@ async def test_content_parts_are_understood(mesh: CatalogMesh) -> None:
     assert not video.HasField("max_pixels")
 
 
+SHAREGPT = [
+    {"turns": [{"from": "Q", "value": "<video>What moves?"}, {"from": "A", "value": "A bar."}], "videos": ["a.mp4"]}
+]
+SIDE_FILE = {
+    "mine": {
+        "file_name": "rows.json",
+        "formatting": "sharegpt",
+        "columns": {"messages": "turns"},
+        "tags": {"user_tag": "Q", "assistant_tag": "A"},
+        "media_root": "media",
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "format_"),
+    [
+        (
+            {"rows.json": json.dumps(SHAREGPT).encode(), "dataset_info.json": json.dumps(SIDE_FILE).encode()},
+            dataset_pb2.ANNOTATION_FORMAT_SHAREGPT,
+        ),
+        ({"media/a.txt": b"A bar."}, dataset_pb2.ANNOTATION_FORMAT_TEXT_FILES),
+    ],
+    ids=["side file", "text files"],
+)
+async def test_what_says_what_clips_show_may_be_several_files(
+    mesh: CatalogMesh, files: dict[str, bytes], format_: dataset_pb2.AnnotationFormat.ValueType
+) -> None:
+    ready = await mesh.ready_dataset({**files, "media/a.mp4": h264_clip(0)})
+    assert ready.annotation_format == format_
+    assert (ready.counts.clips, ready.counts.rows, ready.counts.warnings) == (1, 1, 0)
+    listed = await mesh.datasets.ListSamples(content.ListSamplesRequest(dataset_id=ready.id), metadata=mesh.as_user())
+    (sample,) = listed.samples
+    assert sample.messages[0].content[0].video.path == "media/a.mp4"
+    assert sample.messages[1].content[0].text == "A bar."
+
+
 async def test_a_model_goes_from_nothing_to_ready(mesh: CatalogMesh) -> None:
     created = await mesh.create_model()
     await mesh.put_all(created.id, model_files())

@@ -59,10 +59,10 @@ async def test_bad_rows_are_told_by_row_and_unused_files_are_warnings(mesh: Cata
     assert checked.state == dataset_pb2.DATASET_STATE_ERROR
     assert await mesh.issues(dataset.id) == [
         ("ANSWER_EMPTY", "annotations.csv", 1),
-        ("ROW_INVALID", "annotations.csv", 4),
-        ("TAG_IN_TEXT", "annotations.csv", 5),
         ("CLIP_MISSING", "annotations.csv", 2),
         ("CLIP_MISSING", "annotations.csv", 3),
+        ("CLIP_PATH_INVALID", "annotations.csv", 4),
+        ("TAG_IN_TEXT", "annotations.csv", 5),
         ("FILE_UNUSED", "notes.txt", 0),
         ("CLIP_UNUSED", "a.mp4", 0),
         ("CLIP_UNUSED", "c.mp4", 0),
@@ -78,7 +78,8 @@ async def test_bad_rows_are_told_by_row_and_unused_files_are_warnings(mesh: Cata
         ({"annotations.csv": b""}, "ANNOTATIONS_EMPTY"),
         ({"annotations.csv": "video,caption\n".encode("utf-16")}, "ENCODING_INVALID"),
         ({"annotations.csv": b"video,caption\na.mp4,\xff\xfe\n"}, "ENCODING_INVALID"),
-        ({"annotations.json": b"[" * 100_000}, "ROW_INVALID"),
+        ({"annotations.json": b"[" * 100_000}, "ROW_TOO_DEEP"),
+        ({"annotations.json": b"[]", "dataset_info.json": b"[]"}, "DATASET_INFO_INVALID"),
     ],
 )
 async def test_datasets_without_a_sound_annotation_file_say_so(

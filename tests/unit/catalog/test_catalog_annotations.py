@@ -11,10 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_svc.domain import records
-from catalog_svc.domain.annotations import Annotations, find_annotation_file, parse_annotations
-from catalog_svc.domain.columns_format import CAPTION_PROMPT
-from catalog_svc.domain.issue import Issue
+from catalog_svc.domain import json_records, records, text_lines
 from catalog_svc.domain.sample import (
     AnnotationFormat,
     TextPart,
@@ -23,22 +20,13 @@ from catalog_svc.domain.sample import (
     messages_from_json,
     messages_to_json,
 )
+from tests.unit.catalog.annotation_texts import only_issue, parse, parse_value
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="<"), min_size=1, max_size=40).filter(
     lambda text: text == text.strip() and text != ""
 )
 PATH_PART = st.text("abcdefghijklmnopqrstuvwxyzäöü0123456789_-", min_size=1, max_size=8)
 PATH = st.lists(PATH_PART, min_size=1, max_size=3).map(lambda parts: "/".join(parts) + ".mp4")
-
-
-def only_issue(parsed: Annotations) -> Issue:
-    assert not parsed.rows
-    (found,) = parsed.issues
-    return found
-
-
-def one_row(value: Any) -> Annotations:
-    return parse_annotations("annotations.jsonl", json.dumps(value).encode())
 
 
 @given(st.lists(st.tuples(PATH, TEXT, TEXT), min_size=1, max_size=8))
@@ -48,14 +36,14 @@ def test_questions_and_answers_come_through_csv_json_and_json_lines_alike(rows: 
     values = [{"video": video, "question": question, "answer": answer} for video, question, answer in rows]
     lines = "\n".join(json.dumps(value, ensure_ascii=False) for value in values)
     parsed = [
-        parse_annotations("annotations.csv", target.getvalue().encode()),
-        parse_annotations("annotations.csv", b"\xef\xbb\xbf" + target.getvalue().encode()),
-        parse_annotations("annotations.json", json.dumps(values, indent=2).encode()),
-        parse_annotations("annotations.jsonl", lines.encode()),
-        parse_annotations("annotations.json", b"\n\n" + lines.encode() + b"\n"),
+        parse("annotations.csv", target.getvalue().encode()),
+        parse("annotations.csv", b"\xef\xbb\xbf" + target.getvalue().encode()),
+        parse("annotations.json", json.dumps(values, indent=2).encode()),
+        parse("annotations.jsonl", lines.encode()),
+        parse("annotations.json", b"\n\n" + lines.encode() + b"\n"),
     ]
     for found in parsed:
-        assert found.issues == ()
+        assert found.issues == []
         assert found.format is AnnotationFormat.COLUMNS
         assert [row.sample for row in found.rows] == [row.sample for row in parsed[0].rows]
     for row, (video, question, answer) in zip(parsed[0].rows, rows, strict=True):
@@ -69,7 +57,7 @@ def test_questions_and_answers_come_through_csv_json_and_json_lines_alike(rows: 
 @settings(max_examples=300)
 @given(st.sampled_from(["a.csv", "a.json", "a.jsonl"]), st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_no_bytes_make_the_parser_raise(name: str, data: bytes) -> None:
-    parsed = parse_annotations(name, data)
+    parsed = parse(name, data)
     for found in parsed.issues:
         assert found.message
         assert found.remedy
@@ -92,7 +80,7 @@ ROWS = st.dictionaries(KEYS, JSON | st.lists(st.dictionaries(KEYS, JSON, max_siz
 @given(st.lists(ROWS, max_size=5))
 def test_no_rows_make_the_parser_raise_and_sound_ones_can_be_kept(rows: list[dict[str, Any]]) -> None:
     data = "\n".join(json.dumps(row) for row in rows).encode()
-    parsed = parse_annotations("annotations.jsonl", data)
+    parsed = parse("annotations.jsonl", data)
     for row in parsed.rows:
         text = canonical_json(messages_to_json(row.sample.messages))
         assert messages_from_json(json.loads(text.encode())) == row.sample.messages
@@ -103,20 +91,15 @@ def test_no_rows_make_the_parser_raise_and_sound_ones_can_be_kept(rows: list[dic
 def test_the_same_rows_get_the_same_ids_wherever_they_stand() -> None:
     row = b'{"video": "a.mp4", "caption": "A bar."}\n'
     other = b'{"video": "b.mp4", "caption": "A bar."}\n'
-    alone = parse_annotations("a.jsonl", row).rows[0].sample.sample_id
-    twice = [found.sample.sample_id for found in parse_annotations("a.jsonl", other + row + row).rows]
+    alone = parse("a.jsonl", row).rows[0].sample.sample_id
+    twice = [found.sample.sample_id for found in parse("a.jsonl", other + row + row).rows]
     assert twice[1] == alone
     assert len(set(twice)) == 3
 
 
-def test_a_caption_answers_a_question() -> None:
-    (row,) = one_row({"video": "a.mp4", "caption": "A bar."}).rows
-    assert row.sample.messages[0].content[1] == TextPart(CAPTION_PROMPT)
-
-
 def test_semicolons_and_tabs_separate_too() -> None:
     for data in (b"Video;Caption\na.mp4;x, y\n", b"video\tcaption\na.mp4\tx, y\n"):
-        (row,) = parse_annotations("a.csv", data).rows
+        (row,) = parse("a.csv", data).rows
         assert row.sample.messages[1].content == (TextPart("x, y"),)
 
 
@@ -135,7 +118,7 @@ WORDS = {"type": "text", "text": "words"}
         ({"messages": [message("user", VIDEO, WORDS)]}, "ROLE_ORDER", "messages[0].role"),
         ({"messages": [message("human", VIDEO), message("gpt", WORDS)]}, "ROLE_UNKNOWN", "messages[0].role"),
         ({"messages": [message("assistant", WORDS)]}, "ROLE_ORDER", "messages[0].role"),
-        ({"messages": [message("user", WORDS), message("assistant", WORDS)]}, "ROW_INVALID", "messages"),
+        ({"messages": [message("user", WORDS), message("assistant", WORDS)]}, "CLIP_NOT_NAMED", "messages[0].content"),
         (
             {"messages": [message("user", VIDEO), message("assistant", {"type": "text", "text": " "})]},
             "ANSWER_EMPTY",
@@ -174,48 +157,118 @@ WORDS = {"type": "text", "text": "words"}
         ({"video": "a.mp4", "caption": "lone \ud800"}, "ROW_INVALID", "caption"),
         ({"video": "a.mp4", "caption": "x", "split": "a b"}, "ROW_INVALID", "split"),
         ({"video": "a.mp4", "caption": "x", "sample_id": ["x"]}, "ROW_INVALID", "sample_id"),
-        ({"video": "../a.mp4", "caption": "x"}, "ROW_INVALID", "video"),
-        ({"video": 3, "caption": "x"}, "ROW_INVALID", "video"),
-        ({"conversations": []}, "ROW_INVALID", ""),
+        ({"video": "../a.mp4", "caption": "x"}, "CLIP_PATH_INVALID", "video"),
+        ({"video": 3, "caption": "x"}, "CLIP_PATH_INVALID", "video"),
+        ({"conversations": []}, "ROW_INVALID", "conversations"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_told_by_field(value: Any, reason: str, field: str) -> None:
-    found = only_issue(one_row(value))
+    found = only_issue(parse_value(value))
     assert (found.reason, found.row, found.field) == (reason, 1, field)
 
 
 def test_a_sample_id_may_come_once() -> None:
     row = b'{"video": "a.mp4", "caption": "x", "sample_id": "1"}\n'
-    parsed = parse_annotations("a.jsonl", row + row)
+    parsed = parse("a.jsonl", row + row)
     assert [found.reason for found in parsed.issues] == ["SAMPLE_ID_TWICE"]
 
 
 def test_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     row = b'{"video": "a.mp4", "caption": "x"}\n'
     monkeypatch.setattr(records, "MAX_RECORDS", 3)
-    assert parse_annotations("a.jsonl", row * 4).issues[0].reason == "TOO_MANY_ROWS"
-    monkeypatch.setattr(records, "MAX_RECORD_CHARACTERS", 20)
-    assert only_issue(parse_annotations("a.jsonl", row)).reason == "ROW_TOO_LONG"
-    monkeypatch.setattr(records, "MAX_FILE_BYTES", 20)
-    assert only_issue(parse_annotations("a.jsonl", row)).reason == "ANNOTATIONS_TOO_LARGE"
-    assert only_issue(parse_annotations("a.csv", b"a," * 5 + b"a\n")).reason == "HEADER_INVALID"
+    assert parse("a.jsonl", row * 4).issues[0].reason == "TOO_MANY_ROWS"
+    assert parse("a.json", b"[" + b",".join([row] * 4) + b"]").issues[0].reason == "TOO_MANY_ROWS"
+    assert only_issue(parse("a.csv", b"a," * 100 + b"a\n")).reason == "HEADER_INVALID"
+    assert only_issue(parse("a.csv", b"a,a\n")).reason == "HEADER_INVALID"
+    monkeypatch.setattr(text_lines, "MAX_LINES", 3)
+    assert only_issue(parse("a.jsonl", b"\n" * 4 + row)).reason == "TOO_MANY_ROWS"
+
+
+@pytest.mark.parametrize("size", [600_000, 3_000_000])
+def test_a_row_of_any_length_is_one_bad_row(size: int) -> None:
+    """In lines the others are still read; an array ends there."""
+    long = b'{"video": "a.mp4", "caption": "' + b"x" * size + b'"}'
+    good = b'{"video": "a.mp4", "caption": "x"}'
+    lines = parse("a.jsonl", good + b"\n" + long + b"\n" + good)
+    assert [row.number for row in lines.rows] == [1, 3]
+    assert [(found.reason, found.row) for found in lines.issues] == [("ROW_TOO_LONG", 2)]
+    table = parse("a.csv", b"video,caption\na.mp4,x\na.mp4," + b"x" * size + b"\na.mp4,x\n")
+    assert table.issues[0].row == 2
+    array = parse("a.json", b"[" + good + b"," + long + b"," + good + b"]")
+    assert [row.number for row in array.rows] == [1]
+    assert [(found.reason, found.row) for found in array.issues] == [("ROW_TOO_LONG", 2)]
 
 
 @pytest.mark.parametrize(
-    "data", [b'{"a":' * 5000, b"[" + b'{"a":' * 5000, b"[[" * 5000, b'[{"video": NaN}]', b"[1" * 9]
+    "data", [b'{"a":' * 5000, b"[" + b'{"a":' * 5000, b"[[" * 5000, b'[{"video": NaN}]', b"[1" * 9, b"[" + b"9" * 9000]
 )
 def test_deep_and_broken_json_is_an_issue(data: bytes) -> None:
-    assert parse_annotations("a.json", data).issues
+    assert parse("a.json", data).issues
 
 
-def test_the_annotation_file_is_found_by_name_or_by_being_alone() -> None:
-    assert find_annotation_file(["annotations.jsonl", "other.json", "a.mp4"]) == "annotations.jsonl"
-    assert find_annotation_file(["rows.csv", "sub/other.csv", "a.mp4"]) == "rows.csv"
-    for paths, reason in (
-        (["a.mp4"], "ANNOTATIONS_MISSING"),
-        (["a.csv", "b.json"], "ANNOTATIONS_AMBIGUOUS"),
-        (["annotations.csv", "annotations.json"], "ANNOTATIONS_AMBIGUOUS"),
-    ):
-        found = find_annotation_file(paths)
-        assert isinstance(found, Issue)
-        assert found.reason == reason
+@pytest.mark.parametrize("depth", [json_records.MAX_DEPTH + 1, 200, 3000])
+def test_deep_rows_are_told_by_row(depth: int) -> None:
+    deep = b'{"video": "a.mp4", "caption": "x", "more": ' + b"[" * depth + b"]" * depth + b"}"
+    shallow = deep.replace(b"[" * depth, b'"' + b"[" * depth).replace(b"]" * depth, b"]" * depth + b'"')
+    for parsed in (parse("a.jsonl", deep + b"\n" + shallow), parse("a.json", b"[" + shallow + b"," + deep + b"]")):
+        assert len(parsed.rows) == 1
+        assert [found.reason for found in parsed.issues] == ["ROW_TOO_DEEP"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("file", ["a.csv", "a.json"])
+def test_utf_16_is_told_with_or_without_its_mark(file: str, encoding: str) -> None:
+    text = "video,caption\na.mp4,x\n" if file == "a.csv" else '[{"video": "a.mp4", "caption": "x"}]'
+    assert only_issue(parse(file, text.encode(encoding))).reason == "ENCODING_INVALID"
+
+
+def test_one_row_that_is_not_utf_8_does_not_hide_the_others() -> None:
+    good, bad = b'{"video": "a.mp4", "caption": "x"}', b'{"video": "a.mp4", "caption": "\xe4"}'
+    files = {
+        "a.jsonl": b"\n".join([good, bad, good]),
+        "a.json": b"[" + b",\n".join([good, bad, good]) + b"]",
+        "a.csv": b"video,caption\na.mp4,x\na.mp4,\xe4\na.mp4,x\n",
+    }
+    for file, data in files.items():
+        parsed = parse(file, data)
+        assert [row.number for row in parsed.rows] == [1, 3]
+        assert [(found.reason, found.row) for found in parsed.issues] == [("ENCODING_INVALID", 2)]
+
+
+def test_wrong_quotes_are_told_by_row_and_the_rows_after_them_are_read() -> None:
+    parsed = parse("a.csv", b'video,caption\na.mp4,"x" y\na.mp4,"x, ""y"""\na.mp4,x,y\na.mp4,x\n')
+    assert [row.number for row in parsed.rows] == [2, 4]
+    assert [(found.reason, found.row) for found in parsed.issues] == [("ROW_INVALID", 1), ("ROW_INVALID", 3)]
+    swallowed = parse("a.csv", b'video,caption\na.mp4,x\na.mp4,"x\n' + b"a.mp4,y\n" * 40_000)
+    assert len(swallowed.rows) == 1
+    assert [(found.reason, found.row) for found in swallowed.issues] == [("ROW_INVALID", 2)]
+    assert only_issue(parse("a.csv", b'video,caption\na.mp4,"x\n')).row == 1
+    assert only_issue(parse("a.csv", b'"video,caption\na.mp4,x\n')).reason == "ROW_INVALID"
+
+
+def test_arrays_are_read_across_every_border_of_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"video": f"{number}.mp4", "caption": f"ü\u2028\U0001f3a5 {number}", "more": [1.5, -2e9, None]}
+        for number in range(5)
+    ]
+    data = json.dumps(rows, ensure_ascii=False, indent=1).encode()
+    whole = [row.sample for row in parse("a.json", data).rows]
+    assert len(whole) == 5
+    for size in range(1, 60):
+        monkeypatch.setattr(json_records, "_CHUNK_BYTES", size)
+        parsed = parse("a.json", data)
+        assert parsed.issues == []
+        assert [row.sample for row in parsed.rows] == whole
+        broken = parse("a.json", data[:-3] + b"x}]")
+        assert len(broken.rows) == 4
+        assert f"line {data.count(10)} " in broken.issues[0].message
+        assert only_issue(parse("a.json", b"[12345]")).message.startswith("the row is a JSON number")
+
+
+def test_the_place_where_an_array_breaks_is_told() -> None:
+    parsed = parse("a.json", b'[\n{"video": "a.mp4", "caption": "x"},\n\n{"video" "a.mp4"}\n]')
+    (found,) = parsed.issues
+    assert (found.row, len(parsed.rows)) == (2, 1)
+    assert "line 4" in found.message
+    for data in (b"[{},{}", b"[", b"[{},]", b"[] {}", b'[{"a": 1}\n{"b": 2}]'):
+        assert parse("a.json", data).issues

@@ -66,6 +66,20 @@ class _AnnotationFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Anno
     """One JSON object a line, `messages` whose `content` is a list of typed parts (`{"type": "video", "path": …}`, `{"type": "text", "text": …}`)."""
     ANNOTATION_FORMAT_COLUMNS: _AnnotationFormat.ValueType  # 2
     """CSV or JSON lines with the columns `video,caption` or `video,question,answer`, and an optional `split`."""
+    ANNOTATION_FORMAT_SHAREGPT: _AnnotationFormat.ValueType  # 3
+    """ShareGPT as LLaMA-Factory reads it: `conversations` of `from` and `value` with `<video>` tags, the clips in `videos`."""
+    ANNOTATION_FORMAT_OPENAI_MESSAGES: _AnnotationFormat.ValueType  # 4
+    """`messages` of `role` and `content` with `<video>` tags, the clips in `videos`; ms-swift's standard form as well."""
+    ANNOTATION_FORMAT_MS_SWIFT: _AnnotationFormat.ValueType  # 5
+    """ms-swift's `query`, `response` and `history`, or `instruction`, `input` and `output`, the clips in `videos`."""
+    ANNOTATION_FORMAT_LLAVA: _AnnotationFormat.ValueType  # 6
+    """LLaVA, Qwen's scripts and NVIDIA TAO: `video`, and `conversations` as in ShareGPT."""
+    ANNOTATION_FORMAT_NOVA: _AnnotationFormat.ValueType  # 7
+    """Amazon Nova on Bedrock: `schemaVersion`, `system` and `messages`."""
+    ANNOTATION_FORMAT_GEMINI: _AnnotationFormat.ValueType  # 8
+    """Gemini on Vertex AI: `contents` of `role` and `parts`."""
+    ANNOTATION_FORMAT_TEXT_FILES: _AnnotationFormat.ValueType  # 9
+    """A text file beside each clip, with the same name: `a.txt` for `a.mp4`."""
 
 class AnnotationFormat(_AnnotationFormat, metaclass=_AnnotationFormatEnumTypeWrapper):
     """Names how the annotation file was understood."""
@@ -76,6 +90,20 @@ ANNOTATION_FORMAT_CONTENT_PARTS: AnnotationFormat.ValueType  # 1
 """One JSON object a line, `messages` whose `content` is a list of typed parts (`{"type": "video", "path": …}`, `{"type": "text", "text": …}`)."""
 ANNOTATION_FORMAT_COLUMNS: AnnotationFormat.ValueType  # 2
 """CSV or JSON lines with the columns `video,caption` or `video,question,answer`, and an optional `split`."""
+ANNOTATION_FORMAT_SHAREGPT: AnnotationFormat.ValueType  # 3
+"""ShareGPT as LLaMA-Factory reads it: `conversations` of `from` and `value` with `<video>` tags, the clips in `videos`."""
+ANNOTATION_FORMAT_OPENAI_MESSAGES: AnnotationFormat.ValueType  # 4
+"""`messages` of `role` and `content` with `<video>` tags, the clips in `videos`; ms-swift's standard form as well."""
+ANNOTATION_FORMAT_MS_SWIFT: AnnotationFormat.ValueType  # 5
+"""ms-swift's `query`, `response` and `history`, or `instruction`, `input` and `output`, the clips in `videos`."""
+ANNOTATION_FORMAT_LLAVA: AnnotationFormat.ValueType  # 6
+"""LLaVA, Qwen's scripts and NVIDIA TAO: `video`, and `conversations` as in ShareGPT."""
+ANNOTATION_FORMAT_NOVA: AnnotationFormat.ValueType  # 7
+"""Amazon Nova on Bedrock: `schemaVersion`, `system` and `messages`."""
+ANNOTATION_FORMAT_GEMINI: AnnotationFormat.ValueType  # 8
+"""Gemini on Vertex AI: `contents` of `role` and `parts`."""
+ANNOTATION_FORMAT_TEXT_FILES: AnnotationFormat.ValueType  # 9
+"""A text file beside each clip, with the same name: `a.txt` for `a.mp4`."""
 Global___AnnotationFormat: _TypeAlias = AnnotationFormat  # noqa: Y015
 
 class _IssueSeverity:

@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from catalog_svc.domain.file_path import BadPath, check_path
+from catalog_svc.domain.file_path import BadPath, check_path, extension
 from catalog_svc.domain.issue import shown
-from catalog_svc.domain.sample import TRAIN_SPLIT, VideoPart
+from catalog_svc.domain.media_root import MediaRoot, is_absolute
+from catalog_svc.domain.sample import TRAIN_SPLIT, Role, VideoPart
 
+MAX_MESSAGES = 200
+MAX_PARTS = 200
 MAX_TEXT_CHARACTERS = 128 * 1024
 MAX_SAMPLE_ID_CHARACTERS = 128
 
@@ -30,6 +33,16 @@ _TAG = re.compile("|".join(re.escape(tag) for tag in _TAGS))
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REMOTE = ("http://", "https://", "s3://", "gs://", "ftp://", "file://", "data:")
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_MEDIA_WITHOUT_PLACE = ("images", "image", "audios", "audio")
+_PLACE_OF_CLIP = "give the path that the clip was uploaded as"
+
+# What other files call the three who speak here, to say what would be right.
+_FOREIGN_ROLES = {
+    Role.USER: ("user", "human", "question", "prompt", "q"),
+    Role.ASSISTANT: ("assistant", "gpt", "chatgpt", "bot", "model", "ai", "answer", "a"),
+    Role.SYSTEM: ("system", "developer", "context"),
+}
 
 
 class BadRow(Exception):
@@ -60,23 +73,67 @@ def read_text(value: Any, field: str) -> str:
     return value
 
 
-def read_clip_path(value: Any, field: str) -> str:
+def read_clip_path(value: Any, field: str, root: MediaRoot) -> str:
     """Returns the path of a clip of this dataset; raises BadRow."""
     if not isinstance(value, str) or not value.strip():
         what = f"{field} is {_described(value)}, not the path of a clip"
-        raise BadRow("ROW_INVALID", field, what, "give the path that the clip was uploaded as")
+        raise BadRow("CLIP_PATH_INVALID", field, what, _PLACE_OF_CLIP)
     path = value.strip()
+    while path.startswith("./"):
+        path = path[2:]
+    path = root.resolve(path)
     if path.lower().startswith(_REMOTE):
         what = f"{field} is the address {shown(path)!r}, not a path in this dataset"
         raise BadRow("CLIP_REMOTE", field, what, "upload the clip, and name it by its path")
-    while path.startswith("./"):
-        path = path[2:]
     try:
-        return check_path(path)
+        check_path(path)
     except BadPath as error:
-        raise BadRow(
-            "ROW_INVALID", field, f"the path {shown(path)!r} {error}", "give the path that the clip was uploaded as"
-        ) from error
+        what = f"the path {shown(path)!r} {error}"
+        raise BadRow("CLIP_PATH_INVALID", field, what, _path_remedy(path)) from error
+    if extension(path) in _IMAGES:
+        what = f"{field} names the image {shown(path)!r} as a clip"
+        raise BadRow("MEDIA_UNSUPPORTED", field, what, "remove the row, or make a clip of the image")
+    return path
+
+
+def check_media(value: Mapping[str, Any]) -> None:
+    """Raises BadRow if a row shows images or plays sounds, for which a sample has no place."""
+    for name in _MEDIA_WITHOUT_PLACE:
+        if value.get(name):
+            what = f"the row has {name}; samples are about clips only"
+            raise BadRow("MEDIA_UNSUPPORTED", name, what, f"remove the row, or its {name} with their tags")
+
+
+def read_list(value: Any, field: str, most: int) -> list[Any]:
+    """Returns a list of 1 to `most` things; raises BadRow."""
+    if not isinstance(value, list) or not value:
+        what = f"{field} is {_described(value)}, not a list with something in it"
+        raise BadRow("ROW_INVALID", field, what, "keep to the documented form")
+    if len(value) > most:
+        what = f"{field} has {len(value)} entries, at most {most} are read"
+        raise BadRow("ROW_INVALID", field, what, "split the row")
+    return value
+
+
+def read_object(value: Any, field: str, form: str) -> Mapping[str, Any]:
+    """Returns a JSON object; raises BadRow, which tells the right form."""
+    if not isinstance(value, dict):
+        raise BadRow("ROW_INVALID", field, f"{field} is {_described(value)}, not an object", f"write {form}")
+    return value
+
+
+def read_role(value: Any, field: str, roles: Mapping[str, Role], *, is_mappable: bool) -> Role:
+    """Returns who speaks; raises BadRow, which tells the mapping that would mend it."""
+    if isinstance(value, str) and value in roles:
+        return roles[value]
+    word = shown(value, 40)
+    likely = [role for role, words in _FOREIGN_ROLES.items() if isinstance(value, str) and value.lower() in words]
+    own = next((name for name, role in roles.items() if likely and role is likely[0]), None)
+    remedy = f"write {own}" if own else f"use {', '.join(roles)}"
+    if is_mappable:
+        tag = f"{likely[0].value}_tag" if likely else "user_tag, assistant_tag or system_tag"
+        remedy += f', or map it in dataset_info.json: "tags": {{"{tag}": "{word}"}}'
+    raise BadRow("ROLE_UNKNOWN", field, f"{field} is {_described(value)}", remedy)
 
 
 def read_number(value: Any, field: str, *, least: float, most: float, is_whole: bool = False) -> float | None:
@@ -140,6 +197,13 @@ def read_sample_id(value: Any) -> str | None:
             f"give 1 to {MAX_SAMPLE_ID_CHARACTERS} printable characters, or leave it out",
         )
     return text
+
+
+def _path_remedy(path: str) -> str:
+    if not is_absolute(path):
+        return _PLACE_OF_CLIP
+    folder = shown(path.replace("\\", "/").rpartition("/")[0] or "/")
+    return f'give it relative to the dataset, or take the start off in dataset_info.json: "media_root": "{folder}"'
 
 
 def _first(value: Mapping[str, Any], *names: str) -> Any:
