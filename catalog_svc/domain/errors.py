@@ -170,3 +170,18 @@ class ServiceStopping(CatalogError):
 
 class LeaseLost(CatalogError):
     """Another replica took over the validation, or the entry is gone. Never leaves the service."""
+
+
+class SampleNotHeld(CatalogError):
+    """A sample has something that the format asked for has no place for."""
+
+    def __init__(self, format_: str, row: int, sample_id: str, field: str, what: str) -> None:
+        super().__init__(
+            f"{format_} has no place for {what} ({field} of sample {sample_id!r}, row {row}); "
+            "CONTENT_PARTS has one for everything"
+        )
+        self.format = format_
+        self.row = row
+        self.sample_id = sample_id
+        self.field = field
+        self.what = what

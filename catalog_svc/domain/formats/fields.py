@@ -29,7 +29,7 @@ _TAGS = (
     "<|im_start|>",
     "<|im_end|>",
 )
-_TAG = re.compile("|".join(re.escape(tag) for tag in _TAGS))
+TAG = re.compile("|".join(re.escape(tag) for tag in _TAGS))
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REMOTE = ("http://", "https://", "s3://", "gs://", "ftp://", "file://", "data:")
@@ -66,7 +66,7 @@ def read_text(value: Any, field: str) -> str:
         raise BadRow(
             "ROW_INVALID", field, f"{field} holds a character that is no text", "remove the NUL or lone surrogate"
         )
-    tag = _TAG.search(value)
+    tag = TAG.search(value)
     if tag is not None:
         remedy = "remove it: the row's clip is shown without a tag"
         raise BadRow("TAG_IN_TEXT", field, f"{field} holds the tag {tag[0]}", remedy)
