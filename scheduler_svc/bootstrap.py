@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
+from reeltune.scheduler.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
 from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
@@ -30,6 +31,7 @@ from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
 from scheduler_svc.rpc.checkpoint_servicer import CheckpointServicer
 from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
+from scheduler_svc.rpc.quota_servicer import QuotaServicer
 from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
 from scheduler_svc.rpc.worker_servicer import WorkerServicer
 from scheduler_svc.settings import SchedulerSettings
@@ -41,6 +43,7 @@ from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.metric_store import MetricStore
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.queue_store import QueueStore
+from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.upload_store import UploadStore
@@ -110,8 +113,8 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         join_secret=settings.join_secret.get_secret_value(),
         public_keys=tuple(key.jwk for key in keys),
     )
-    outbox = OutboxStore(pool, queries)
-    sweeper = Sweeper(LeaseStore(pool, queries), outbox, requests, workers, lease=lease)
+    outbox, quotas = OutboxStore(pool, queries), QuotaStore(pool, queries)
+    sweeper = Sweeper(LeaseStore(pool, queries), outbox, requests, workers, quotas, lease=lease)
     relay = OutboxRelay(outbox, _connect_nats(settings, runtime), notifications)
     collector = GarbageCollector(GarbageStore(pool, queries), files)
     background = runtime.background
@@ -126,6 +129,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         registrations=[
             ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
             ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(workers, page_tokens)),
+            ServicerRegistration(add_QuotaServiceServicer_to_server, QuotaServicer(quotas, page_tokens)),
             ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
             ServicerRegistration(
                 add_CheckpointServiceServicer_to_server, CheckpointServicer(attempt.attempts, attempt.files)

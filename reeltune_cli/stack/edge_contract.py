@@ -20,7 +20,11 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
         "reeltune.catalog.v1.ModelService",
         "reeltune.catalog.v1.UploadService",
     ),
-    "scheduler": ("reeltune.scheduler.v1.TrainingService", "reeltune.scheduler.v1.WorkerService"),
+    "scheduler": (
+        "reeltune.scheduler.v1.TrainingService",
+        "reeltune.scheduler.v1.WorkerService",
+        "reeltune.scheduler.v1.QuotaService",
+    ),
     "trainer": ("reeltune.trainer.v1.InferenceService",),
 }
 """Services that the edge lets in, by the cluster that serves them. A service in neither table fails a test."""
@@ -42,6 +46,7 @@ _CONTRACT_MODULES = (
     "reeltune.catalog.v1.upload_service_pb2",
     "reeltune.scheduler.v1.training_service_pb2",
     "reeltune.scheduler.v1.worker_service_pb2",
+    "reeltune.scheduler.v1.quota_service_pb2",
     "reeltune.trainer.v1.inference_service_pb2",
 )
 _VARIABLE = re.compile(r"\{[^}=]+(?:=(?P<segments>[^}]*))?\}")

@@ -159,12 +159,14 @@ class _Forecast:
         for owner_id, time in self._snapshot.hours_back.items():
             self._await(_Event(time, hours_back=owner_id))
         now = self._snapshot.now
-        yield from self._match(now)
-        while self._events and self._left:
-            now = self._events[0][0]
-            while self._events and self._events[0][0] == now:
+        while True:
+            # All that happens at one moment happens before anybody claims at it.
+            while self._events and self._events[0][0] <= now:
                 self._apply(heapq.heappop(self._events)[2])
             yield from self._match(now)
+            if not self._events or not self._left:
+                return
+            now = self._events[0][0]
 
     def _place_trainers(self) -> None:
         trainers = {offer.worker_id: _Trainer(offer) for offer in self._snapshot.offers}

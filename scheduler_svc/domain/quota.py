@@ -53,6 +53,8 @@ class QuotaUsage:
     queued_jobs: int = 0
     device_hours: float = 0.0
     """Of the last 24 hours, running attempts so far included; each device counts."""
+    device_hours_free_time: datetime | None = None
+    """When there will be some again, at the earliest; None unless they are used up."""
     storage_bytes: int = 0
     """Artifacts and checkpoints."""
 

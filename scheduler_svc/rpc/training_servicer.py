@@ -87,7 +87,14 @@ class TrainingServicer(TrainingServiceServicer):
             priority=request.priority,
             key=request_key(request),
         )
-        job = await submit_job(asked, self._parts.jobs, self._parts.requests, self._parts.workers, self._parts.catalog)
+        job = await submit_job(
+            asked,
+            self._parts.jobs,
+            self._parts.requests,
+            self._parts.workers,
+            self._parts.queue,
+            self._parts.catalog,
+        )
         return pb.CreateTrainingJobResponse(job=job_to_proto(job))
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:

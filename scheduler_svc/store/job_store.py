@@ -32,6 +32,7 @@ from scheduler_svc.store.job_changes import (
     change_state,
     notify_job,
 )
+from scheduler_svc.store.quota_store import check_room
 from scheduler_svc.store.request_store import NO_ANSWER, Answer, AnswerCodec, answer_once
 from scheduler_svc.store.rows import (
     LockedJob,
@@ -62,6 +63,7 @@ class JobStore:
         """Adds the job with its first event and its wake-up, or returns the one that the same request made before.
 
         Raises:
+            QuotaExceeded: the owner has no room for it.
             RequestIdReused: the id belongs to another request.
             JobNotFound: the job of the same request has been deleted since.
         """
@@ -170,12 +172,14 @@ class JobStore:
         Raises:
             JobNotFound: it is not there.
             IllegalTransition: it is neither STOPPED nor FAILED.
+            QuotaExceeded: the owner has no room for it in the queue.
             RequestIdReused: the request id belongs to another request.
         """
 
         async def act(connection: Connection) -> Job:
             locked = await self._lock(connection, job_id, owner_id)
             check_retriable(locked.job.state)
+            await check_room(connection, self._sql, owner_id)
             said = "tried again by its owner"
             if from_scratch:
                 said += ", from scratch"

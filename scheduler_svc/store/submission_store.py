@@ -12,13 +12,14 @@ import asyncpg
 from meshkit.batching import Batcher
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
-from scheduler_svc.domain.errors import JobNotFound
+from scheduler_svc.domain.errors import JobNotFound, QuotaExceeded
 from scheduler_svc.domain.events import StateChange
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import Job, JobState, JobSubmission, StateReason
 from scheduler_svc.domain.lifecycle import Actor, Facts, transition
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_changes import OUTBOX_CHANNEL, REPUBLISH_AFTER
+from scheduler_svc.store.quota_store import find_room
 from scheduler_svc.store.request_store import Answer, find_requests
 from scheduler_svc.store.rows import event_to_columns, job_from_row
 
@@ -51,6 +52,7 @@ class SubmissionStore:
         """Adds the job with its first event and its wake-up, or returns the one that the same request made before.
 
         Raises:
+            QuotaExceeded: the owner has no room for it.
             RequestIdReused: the id belongs to another request.
             JobNotFound: the job of the same request has been deleted since.
         """
@@ -84,23 +86,37 @@ class SubmissionStore:
         kind, _, body = event_to_columns(StateChange(None, JobState.QUEUED, StateReason.UNSPECIFIED, ""))
         async with transaction(self._pool) as connection:
             await failpoint("job.create.before_insert")
-            rows = await connection.fetch(
-                self._sql.submit_jobs, [_columns(one) for one in asked], REPUBLISH_AFTER, kind, body, OUTBOX_CHANNEL
-            )
+            refusals = await find_room(connection, self._sql, [one.submission.owner_id for one in asked])
+            columns = [_columns(one) for one, refusal in zip(asked, refusals, strict=True) if refusal is None]
+            rows = await connection.fetch(self._sql.submit_jobs, columns, REPUBLISH_AFTER, kind, body, OUTBOX_CHANNEL)
             added = {row["id"]: row["create_time"] for row in rows}
-            answers = [await self._answer(connection, one, added) for one in asked]
+            answers = [
+                await self._answer(connection, one, added, refusal)
+                for one, refusal in zip(asked, refusals, strict=True)
+            ]
             await failpoint("job.create.before_commit")
             return answers
 
-    async def _answer(self, connection: Connection, one: _Asked, added: Mapping[JobId, datetime]) -> Job | Exception:
+    async def _answer(
+        self,
+        connection: Connection,
+        one: _Asked,
+        added: Mapping[JobId, datetime],
+        refusal: QuotaExceeded | None,
+    ) -> Job | Exception:
         create_time = added.get(one.submission.id)
         if create_time is not None:
             return _accepted(one.submission, create_time)
         if one.key is None:
-            raise AssertionError("a job without a request id is always added")
+            if refusal is None:
+                raise AssertionError("a job without a request id is added or refused")
+            return refusal
+        # A repetition gets its first answer, whether there would be room for another job or not.
         (known,) = await find_requests(connection, self._sql, [one.key])
         if known is None:
-            raise AssertionError("a request id was taken and is not there")
+            if refusal is None:
+                raise AssertionError("a request id was taken and is not there")
+            return refusal
         return await self._repeated(connection, one.submission.owner_id, known)
 
     async def _repeated(self, connection: Connection, owner_id: UserId, known: Answer | Exception) -> Job | Exception:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
-from scheduler_svc.domain.errors import DeviceUnfit, RecipeUnavailable
+from scheduler_svc.domain.errors import DeviceUnfit, QuotaExceeded, RecipeUnavailable
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Needs, Progress, Recipe, StateReason
 from scheduler_svc.domain.parameters import (
@@ -20,10 +20,12 @@ from scheduler_svc.domain.parameters import (
     fit_parameters,
     resolve_parameters,
 )
+from scheduler_svc.domain.quota import Limit
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.view_queue import QueueView
 
 _Found: TypeAlias = tuple[ModelFacts | BaseException, DatasetFacts | BaseException, str | BaseException | None]
 
@@ -48,7 +50,12 @@ class JobRequest:
 
 
 async def submit_job(
-    request: JobRequest, jobs: JobStore, requests: RequestStore, workers: WorkerStore, catalog: Catalog
+    request: JobRequest,
+    jobs: JobStore,
+    requests: RequestStore,
+    workers: WorkerStore,
+    queue: QueueView,
+    catalog: Catalog,
 ) -> Job:
     """Returns the accepted job, QUEUED; a repeated request gets the first answer.
 
@@ -79,9 +86,19 @@ async def submit_job(
         needs=needs,
         priority=request.priority,
     )
-    job = await jobs.submit(submission, request.key)
+    try:
+        job = await jobs.submit(submission, request.key)
+    except QuotaExceeded as full:
+        raise await _with_time(full, request.owner_id, queue) from None
     await failpoint("job.create.after_commit")
     return as_first_answered(job)
+
+
+async def _with_time(full: QuotaExceeded, owner_id: UserId, queue: QueueView) -> QuotaExceeded:
+    """Adds when there will probably be room: in the queue when one of the owner's jobs leaves it."""
+    if full.limit_name != Limit.QUEUED_JOBS:
+        return full
+    return QuotaExceeded(full.limit_name, full.limit, full.used, await queue.next_start(owner_id))
 
 
 def as_first_answered(job: Job) -> Job:

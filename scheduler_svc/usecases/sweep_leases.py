@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from meshkit.failpoints import failpoint
+from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import LeaseStore, OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
@@ -18,6 +19,7 @@ from scheduler_svc.store.worker_store import WorkerStore
 _HOUSEKEEPING_SECONDS = 600.0
 _REQUEST_ID_AGE = timedelta(days=7)
 _LOST_WORKER_AGE = timedelta(days=7)
+_DEVICE_USAGE_AGE = timedelta(days=8)
 _LEAST_PAUSE_SECONDS = 0.02
 
 
@@ -30,6 +32,7 @@ class Sweeper:
         outbox: OutboxStore,
         requests: RequestStore,
         workers: WorkerStore,
+        quotas: QuotaStore,
         *,
         lease: timedelta,
     ) -> None:
@@ -38,6 +41,7 @@ class Sweeper:
         self._outbox = outbox
         self._requests = requests
         self._workers = workers
+        self._quotas = quotas
 
     async def run(self, interval_seconds: float) -> None:
         """Sweeps for ever, at least once in `interval_seconds` and whenever a deadline is due."""
@@ -77,3 +81,4 @@ class Sweeper:
     async def _keep_house(self) -> None:
         await self._requests.forget_old(_REQUEST_ID_AGE)
         await self._workers.forget_lost(_LOST_WORKER_AGE)
+        await self._quotas.forget_old_usage(_DEVICE_USAGE_AGE)

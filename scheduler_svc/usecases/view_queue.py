@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from meshkit.cancellation import heard
+from scheduler_svc.domain.claim_forecast import QueueSnapshot
 from scheduler_svc.domain.event_ring import MessageT
-from scheduler_svc.domain.ids import JobId
+from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import Job, JobState
 from scheduler_svc.domain.queue_view import QueueStatus, view_queue
 from scheduler_svc.store.queue_store import QueueStore
@@ -25,6 +26,7 @@ _PAUSE_PER_COST = 20.0
 _MANY = 200
 """So many jobs are not thought about on the event loop."""
 _TELL_SECONDS = 0.5
+_LEAST_WAIT = timedelta(seconds=1)
 
 
 class QueueView:
@@ -34,6 +36,7 @@ class QueueView:
         self._queue = queue
         self._looking = asyncio.Lock()
         self._seen: Mapping[JobId, QueueStatus] = {}
+        self._starts: Mapping[UserId, datetime] = {}
         self._seen_at = float("-inf")
         self._cost = 0.0
 
@@ -57,6 +60,12 @@ class QueueView:
         age = max(_LEAST_AGE_SECONDS, _PAUSE_PER_COST * self._cost)
         return self._seen if self._age() < age else await self._look(newer_than=time.monotonic() - age)
 
+    async def next_start(self, owner_id: UserId) -> timedelta | None:
+        """Returns after what time the first of an owner's jobs will probably leave the queue; None when unknown."""
+        await self.everything()
+        start = self._starts.get(owner_id)
+        return None if start is None else max(start - datetime.now(UTC), _LEAST_WAIT)
+
     def _age(self) -> float:
         return time.monotonic() - self._seen_at
 
@@ -70,10 +79,11 @@ class QueueView:
             except POSTGRES_TROUBLE as error:
                 # The place in the queue is a courtesy: what it is shown beside must not fail for it.
                 structlog.get_logger().warning("queue.not_read", cause=repr(error))
-                self._seen, self._seen_at = {}, time.monotonic()
+                self._seen, self._starts, self._seen_at = {}, {}, time.monotonic()
                 return self._seen
             is_long = len(snapshot.jobs) >= _MANY
             self._seen = await asyncio.to_thread(view_queue, snapshot) if is_long else view_queue(snapshot)
+            self._starts = _first_starts(snapshot, self._seen)
             self._seen_at = time.monotonic()
             self._cost = self._seen_at - began
             return self._seen
@@ -92,6 +102,15 @@ async def tell_queue(view: QueueView, feeds: JobFeeds[MessageT]) -> None:
             now = datetime.now(UTC)
             if status is None or feed.aside is None or not status.tells_nothing_new_after(feed.aside, now):
                 feed.show(status)
+
+
+def _first_starts(snapshot: QueueSnapshot, seen: Mapping[JobId, QueueStatus]) -> dict[UserId, datetime]:
+    starts: dict[UserId, datetime] = {}
+    for job in snapshot.jobs:
+        start = seen[job.id].estimated_start_time
+        if start is not None:
+            starts[job.owner_id] = min(start, starts.get(job.owner_id, start))
+    return starts
 
 
 def _knows(seen: Mapping[JobId, QueueStatus], jobs: Mapping[JobId, int]) -> bool:

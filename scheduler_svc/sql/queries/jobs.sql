@@ -24,6 +24,8 @@ WITH asked AS (
         now(), now(), now() + $2::interval, 1, now(), now(),
         priority, device_count, device_memory_bytes, recipe
     FROM asked WHERE request_id IS NULL OR id IN (SELECT id FROM taken)
+    -- In one order, too: a trigger makes owners known.
+    ORDER BY owner_id, id
     RETURNING id, device_class
 ), told AS (
     INSERT INTO job_events (job_id, sequence, create_time, attempt, kind, body)

@@ -14,7 +14,8 @@ SELECT asked.user_id,
     ) AS running_now,
     (SELECT count(*) FROM jobs WHERE jobs.owner_id = asked.user_id AND jobs.state = 'QUEUED') AS queued_now,
     device_hours(asked.user_id) AS device_hours_now,
-    coalesce((SELECT size_bytes FROM owner_storage WHERE owner_id = asked.user_id), 0) AS stored_now
+    coalesce((SELECT size_bytes FROM owner_storage WHERE owner_id = asked.user_id), 0) AS stored_now,
+    clock_timestamp() AS now
 FROM unnest($1::text[]) AS asked (user_id)
 LEFT JOIN quotas AS own ON own.user_id = asked.user_id
 LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
@@ -42,24 +43,28 @@ ON CONFLICT (user_id) DO UPDATE SET
     running_jobs = excluded.running_jobs, queued_jobs = excluded.queued_jobs,
     device_hours_per_day = excluded.device_hours_per_day, storage_bytes = excluded.storage_bytes,
     revision = quotas.revision + 1, update_time = excluded.update_time
-RETURNING *, false AS is_default
+RETURNING *
 
 -- name: select_submission_limits
--- What a user may have waiting and stored, and what is stored.
-SELECT coalesce(own.queued_jobs, everybody.queued_jobs) AS queued_jobs,
+-- What those of some users may have waiting and stored who have a limit of these, and what is stored.
+SELECT asked.user_id,
+    coalesce(own.queued_jobs, everybody.queued_jobs) AS queued_jobs,
     coalesce(own.storage_bytes, everybody.storage_bytes) AS storage_bytes,
     coalesce((SELECT size_bytes FROM owner_storage WHERE owner_id = asked.user_id), 0) AS stored_now
-FROM (SELECT $1::text AS user_id) AS asked
+FROM (SELECT DISTINCT unnest($1::text[]) AS user_id) AS asked
 LEFT JOIN quotas AS own ON own.user_id = asked.user_id
 LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+WHERE num_nonnulls(own.queued_jobs, everybody.queued_jobs, own.storage_bytes, everybody.storage_bytes) > 0
 
--- name: take_submission_turn
--- Submissions of a user with a limit are made one after the other, on whatever replica.
-SELECT pg_advisory_xact_lock(hashtext('scheduler.submit'), hashtext($1::text))
+-- name: take_submission_turns
+-- Jobs of users with a limit are added one after the other, on whatever replica; turns are taken in one order, so that nobody waits in a circle.
+SELECT set_config('idle_in_transaction_session_timeout', '3s', true), pg_advisory_xact_lock(hashtext('scheduler.submit'), turn)
+FROM (SELECT DISTINCT hashtext(user_id) AS turn FROM unnest($1::text[]) AS user_id ORDER BY turn) AS turns
 
 -- name: count_queued
--- Counts what a user has waiting.
-SELECT count(*) FROM jobs WHERE owner_id = $1 AND state = 'QUEUED'
+-- Counts what users have waiting.
+SELECT asked.user_id, (SELECT count(*) FROM jobs WHERE owner_id = asked.user_id AND state = 'QUEUED') AS queued_now
+FROM unnest($1::text[]) AS asked (user_id)
 
 -- name: delete_old_device_usage
 -- Forgets attempts that count against nothing any more and say little about the next ones.

@@ -24,6 +24,7 @@ from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.queue_store import QueueStore
+from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.worker_store import WorkerStore
@@ -53,6 +54,7 @@ class Stores:
         self.leases = LeaseStore(self.pool, queries)
         self.outbox = OutboxStore(self.pool, queries)
         self.garbage = GarbageStore(self.pool, queries)
+        self.quotas = QuotaStore(self.pool, queries)
         self.queue = QueueStore(self.pool, queries, self.lease)
 
     async def submit(self, owner_id: UserId = OWNER, **fields: Any) -> Job:

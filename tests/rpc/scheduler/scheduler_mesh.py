@@ -28,6 +28,7 @@ from reeltune.scheduler.v1 import checkpoint_service_pb2 as checkpoint_pb
 from reeltune.scheduler.v1 import training_service_pb2 as training_pb
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -141,6 +142,7 @@ class Replica:
     def __post_init__(self) -> None:
         self.training = TrainingServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
+        self.quotas = QuotaServiceStub(self.channel)
         self.attempts = AttemptServiceStub(self.channel)
 
     async def stop(self) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import message_factory
-from reeltune.scheduler.v1 import attempt_service_pb2, checkpoint_service_pb2, training_service_pb2, worker_service_pb2
+from reeltune.scheduler.v1 import (
+    attempt_service_pb2,
+    checkpoint_service_pb2,
+    quota_service_pb2,
+    training_service_pb2,
+    worker_service_pb2,
+)
 
 from meshkit.auth.tokens import TokenSigner, generate_private_key
 from meshkit.ids import new_id
@@ -22,6 +28,7 @@ SERVICES = [
     for module, name in (
         (training_service_pb2, "TrainingService"),
         (worker_service_pb2, "WorkerService"),
+        (quota_service_pb2, "QuotaService"),
         (attempt_service_pb2, "AttemptService"),
         (checkpoint_service_pb2, "CheckpointService"),
     )
@@ -115,7 +122,7 @@ async def test_every_rpc_refuses_who_proves_nothing(replica: Replica, user_keys:
 async def test_tokens_of_one_kind_open_no_rpc_of_another(replica: Replica, user: User, trainer: Trainer) -> None:
     await user.create()
     grant = (await trainer.must_claim()).metadata
-    admitted = {"TrainingService": user.metadata, "WorkerService": user.metadata}
+    admitted = dict.fromkeys(("TrainingService", "WorkerService", "QuotaService"), user.metadata)
     for method in METHODS:
         if method.name in OPEN:
             continue

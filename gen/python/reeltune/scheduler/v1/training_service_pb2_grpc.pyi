@@ -43,9 +43,9 @@ class TrainingServiceStub:
     CreateTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CreateTrainingJobRequest, _training_service_pb2.CreateTrainingJobResponse]
     """Accepts a job and answers at once; a trainer claims it when one is free.
 
-    Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
-    `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-    `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
+    Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
+    `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, or `DEVICE_UNFIT` when no trainer of the class trains in 4 bits; RESOURCE_EXHAUSTED
+    `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
     """
     GetTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingJobRequest, _training_service_pb2.GetTrainingJobResponse]
     """Gets a job."""
@@ -63,7 +63,7 @@ class TrainingServiceStub:
     """Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds."""
     RetryTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_verbs_pb2.RetryTrainingJobRequest, _training_verbs_pb2.RetryTrainingJobResponse]
     """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
-    scratch; its artifact so far can be downloaded until it has a new one.
+    scratch; its artifact so far can be downloaded until it has a new one. RESOURCE_EXHAUSTED `QUOTA_EXCEEDED` when the queue has no room.
     """
     DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]
     """Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has."""
@@ -101,9 +101,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     CreateTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CreateTrainingJobRequest, _training_service_pb2.CreateTrainingJobResponse]  # type: ignore[assignment]
     """Accepts a job and answers at once; a trainer claims it when one is free.
 
-    Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
-    `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-    `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
+    Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
+    `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, or `DEVICE_UNFIT` when no trainer of the class trains in 4 bits; RESOURCE_EXHAUSTED
+    `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
     """
     GetTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingJobRequest, _training_service_pb2.GetTrainingJobResponse]  # type: ignore[assignment]
     """Gets a job."""
@@ -121,7 +121,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Gives a paused job back to the queue. Resuming a QUEUED job that is not paused succeeds."""
     RetryTrainingJob: _aio.UnaryUnaryMultiCallable[_training_verbs_pb2.RetryTrainingJobRequest, _training_verbs_pb2.RetryTrainingJobResponse]  # type: ignore[assignment]
     """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
-    scratch; its artifact so far can be downloaded until it has a new one.
+    scratch; its artifact so far can be downloaded until it has a new one. RESOURCE_EXHAUSTED `QUOTA_EXCEEDED` when the queue has no room.
     """
     DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]  # type: ignore[assignment]
     """Deletes a job that no trainer has, with its events, checkpoints and artifact. Stop it first while one has."""
@@ -162,9 +162,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_training_service_pb2.CreateTrainingJobResponse, _abc.Awaitable[_training_service_pb2.CreateTrainingJobResponse]]:
         """Accepts a job and answers at once; a trainer claims it when one is free.
 
-        Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
-        `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-        `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
+        Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
+        `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, or `DEVICE_UNFIT` when no trainer of the class trains in 4 bits; RESOURCE_EXHAUSTED
+        `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
         """
 
     @_abc_1.abstractmethod
@@ -224,7 +224,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_verbs_pb2.RetryTrainingJobResponse, _abc.Awaitable[_training_verbs_pb2.RetryTrainingJobResponse]]:
         """Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
-        scratch; its artifact so far can be downloaded until it has a new one.
+        scratch; its artifact so far can be downloaded until it has a new one. RESOURCE_EXHAUSTED `QUOTA_EXCEEDED` when the queue has no room.
         """
 
     @_abc_1.abstractmethod

@@ -333,9 +333,9 @@ export const TrainingService: GenService<{
   /**
    * Accepts a job and answers at once; a trainer claims it when one is free.
    *
-   * Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY` or
-   * `DATASET_NOT_READY`, or `DEVICE_UNFIT` when every trainer of the device class is known to lack what the job needs; INVALID_ARGUMENT
-   * `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
+   * Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
+   * `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, or `DEVICE_UNFIT` when no trainer of the class trains in 4 bits; RESOURCE_EXHAUSTED
+   * `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.CreateTrainingJob
    */
@@ -407,7 +407,7 @@ export const TrainingService: GenService<{
   },
   /**
    * Queues a STOPPED or FAILED job again, with its history and all its tries. It goes on from its newest checkpoint that is whole, or from
-   * scratch; its artifact so far can be downloaded until it has a new one.
+   * scratch; its artifact so far can be downloaded until it has a new one. RESOURCE_EXHAUSTED `QUOTA_EXCEEDED` when the queue has no room.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.RetryTrainingJob
    */
