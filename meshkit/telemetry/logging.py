@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
@@ -48,8 +49,7 @@ def configure_logging(service: str, log_format: LogFormat = "json", level: LogLe
     structlog.configure(
         processors=[*shared, *ending, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        # Without a file: each event goes to what is stdout then, also after somebody has redirected it.
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=lambda *_: _Lines(),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -60,6 +60,21 @@ def configure_logging(service: str, log_format: LogFormat = "json", level: LogLe
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+
+
+class _Lines:
+    """Writes each event to what is stdout then, also after somebody has redirected it.
+
+    Where that is a full disk, or a pipe that nobody reads any more, lines are lost: they must not take along the work
+    that they tell of.
+    """
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(f"{message}\n")
+            sys.stdout.flush()
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = failure = msg
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

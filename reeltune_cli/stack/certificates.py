@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _CA_LIFETIME = dt.timedelta(days=3650)
 _SERVER_LIFETIME = dt.timedelta(days=397)  # what browsers accept at most
 _RENEW_BEFORE = dt.timedelta(days=30)
-_CLOCK_DIFFERENCE = dt.timedelta(minutes=5)
+_CLOCK_DIFFERENCE = dt.timedelta(hours=1)
+"""How far behind the clock of a machine may be that is to trust a certificate from its first minute on."""
 DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -94,3 +96,14 @@ def test_the_standard_library_logs_the_same_way(capsys: pytest.CaptureFixture[st
     assert CANARY not in out
     assert "opened" in out
     assert "chatter" not in out
+
+
+def test_a_full_disk_loses_lines_and_not_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        configure_logging("echo")
+        structlog.get_logger().info("job.claimed", job_id="job_1")
+        logging.getLogger("asyncio").warning("slow")
+        # What is left in the buffer would be tried again when the file is closed.
+        with contextlib.suppress(OSError):
+            full.close()
