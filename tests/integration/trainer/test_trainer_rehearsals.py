@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
-from reeltune.scheduler.v1 import attempt_service_pb2, recipe_pb2, rehearsal_pb2, training_job_pb2
+from reeltune.scheduler.v1 import (
+    attempt_service_pb2,
+    recipe_pb2,
+    rehearsal_pb2,
+    training_job_pb2,
+    training_parameters_pb2,
+)
 
 from meshkit.testing import assert_eventually
 from tests.integration.trainer.conftest import Bench
 from tests.rpc.trainer.fixtures import StartTrainer, TrainerProcess
 from tests.rpc.trainer.mesh_doubles import JOB, job
 from tests.rpc.trainer.running_mesh import Mesh
+from trainer_svc.child.process import ChildProcess, spawn_child
 from trainer_svc.domain.attempt import Recipe
+from trainer_svc.domain.report_buffer import ReportBuffer
+from trainer_svc.qlora.launch import child_environment
+from trainer_svc.rehearsal.launch import rehearsal_command
 from trainer_svc.settings import TrainerSettings
+from trainer_svc.usecases.run_attempt import run_attempt
 
 
 def rehearsal(*, steps: int = 3, checkpoint_every: int = 0, **own: object) -> training_job_pb2.TrainingJob:
@@ -113,6 +127,35 @@ async def test_a_drain_order_gives_the_job_back_at_a_checkpoint_and_the_trainer_
     step = int(re.findall(r"after step (\d+)", mesh.scheduler.failed[0].message)[0])
     assert checkpoint.step == step
     assert trainer.process.returncode is None
+
+
+async def test_while_the_scheduler_is_away_the_training_waits_rather_than_that_its_reports_are_lost(
+    bench: Bench,
+) -> None:
+    async def launch(folder: Path) -> ChildProcess:
+        return await spawn_child(
+            lambda fd: rehearsal_command(folder, fd), folder=folder, environment=child_environment(1)
+        )
+
+    scheduler, steps, capacity = bench.mesh.scheduler, 2000, 100
+    attempt = await bench.claim(
+        optimization=training_parameters_pb2.OptimizationParameters(max_steps=steps),
+        rehearsal=rehearsal_pb2.RehearsalParameters(),
+    )
+    attempt.reports = ReportBuffer(capacity=capacity)
+    scheduler.is_away = True
+    tools = replace(bench.tools, launch={Recipe.REHEARSAL: launch})
+    running = asyncio.create_task(run_attempt(attempt, tools))
+
+    await assert_eventually(lambda: attempt.reports.is_full)
+    waits_at = attempt.progress.step
+    # A child that is not listened to stops once the socket between the two is full: that is its own bound.
+    assert waits_at < capacity
+    scheduler.is_away = False
+
+    assert await asyncio.wait_for(running, 60) == "COMPLETED"
+    metrics = [report.metrics for report in scheduler.reports() if report.HasField("metrics")]
+    assert [point.step for point in metrics if "loss" in point.values] == list(range(1, steps + 1))
 
 
 @pytest.mark.parametrize(
