@@ -11,7 +11,7 @@ from benchmarks.report import write_page
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
-NAMES = ("rpc_edge", "first_step", "training_loop", "job_accept", "watch_fanout")
+NAMES = ("rpc_edge", "first_step", "training_loop", "job_accept", "watch_fanout", "list_million")
 RECORD = FOLDER / "results.json"
 TIMEOUT_SECONDS = 1200
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from reeltune.scheduler.v1 import job_event_pb2, training_job_pb2, worker_pb2
+from reeltune.scheduler.v1 import job_event_pb2, metric_series_pb2, training_job_pb2, worker_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from rich.table import Table
@@ -167,9 +167,21 @@ async def logs(
         cli.answer({"lines": [to_document(line) for line in lines]}, columns(("TIME", "LEVEL", "LINE"), rows))
 
 
-async def metrics(cli: Invocation, job: JobArgument, limit: LimitOption = 10_000) -> None:
+async def metrics(
+    cli: Invocation,
+    job: JobArgument,
+    limit: LimitOption = 10_000,
+    buckets: Annotated[
+        int, typer.Option("--buckets", min=0, help="Sum each metric up in at most so many lines.", show_default=False)
+    ] = 0,
+) -> None:
     """Print what was measured, step by step."""
     async with cli.client() as client:
+        if buckets:
+            request = history.ListMetricsRequest(job_id=job, max_points=buckets)
+            series = (await client.training.ListMetrics(request)).series
+            cli.answer({"series": [to_document(each) for each in series]}, _series_table(series))
+            return
         points = await all_pages(client.training.ListMetrics, history.ListMetricsRequest(job_id=job), "points", limit)
         document = {"points": [to_document(point) for point in points]}
         cli.answer(document, _metric_table([point.metrics for point in points]))
@@ -224,3 +236,20 @@ def _metric_table(points: Iterable[job_event_pb2.MetricPoint]) -> Table:
         (point.step, *(f"{point.values[name]:.6g}" if name in point.values else "" for name in names)) for point in rows
     ]
     return columns(("STEP", *(name.upper() for name in names)), cells)
+
+
+def _series_table(series: Iterable[metric_series_pb2.MetricSeries]) -> Table:
+    rows = [
+        (
+            each.name,
+            bucket.first_step,
+            bucket.last_step,
+            f"{bucket.min:.6g}" if bucket.HasField("min") else "",
+            f"{bucket.max:.6g}" if bucket.HasField("max") else "",
+            f"{bucket.last:.6g}",
+            bucket.count,
+        )
+        for each in series
+        for bucket in each.buckets
+    ]
+    return columns(("METRIC", "FROM STEP", "TO STEP", "MIN", "MAX", "LAST", "POINTS"), rows)

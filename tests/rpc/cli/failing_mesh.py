@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from reeltune.scheduler.v1 import (
     artifact_pb2,
     checkpoint_pb2,
     job_event_pb2,
+    metric_series_pb2,
     training_job_pb2,
     training_service_pb2,
     training_service_pb2_grpc,
@@ -199,6 +201,14 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         return training_job_pb2.TrainingJob(id=JOB_ID, state=training_job_pb2.JOB_STATE_QUEUED, **fields)
 
     async def ListMetrics(self, request: Any, context: Any) -> Any:
+        if request.max_points:
+            bucket = metric_series_pb2.MetricBucket(first_step=1, last_step=9, min=0.25, max=0.5, last=0.25, count=9)
+            nothing = metric_series_pb2.MetricBucket(first_step=4, last_step=4, last=math.nan, count=1, nan_count=1)
+            series = [
+                metric_series_pb2.MetricSeries(name=name, buckets=[each])
+                for name, each in (("eval_loss", nothing), ("loss", bucket))
+            ]
+            return history.ListMetricsResponse(series=series)
         return history.ListMetricsResponse(points=self._mesh.events)
 
     async def GetArtifact(self, request: Any, context: Any) -> Any:

@@ -104,6 +104,19 @@ async def test_metrics_become_a_table(failing_mesh: FailingMesh, endpoint: str, 
     assert done.stdout.splitlines() == ["STEP  LOSS  LEARNING_RATE", "1     0.5   0.0002"]
 
 
+async def test_metrics_are_summed_up(failing_mesh: FailingMesh, endpoint: str, run: Run) -> None:
+    done = await run("train", "metrics", JOB_ID, "--buckets", "1", endpoint=endpoint)
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["METRIC", "FROM", "STEP", "TO", "STEP", "MIN", "MAX", "LAST", "POINTS"],
+        ["eval_loss", "4", "4", "nan", "1"],
+        ["loss", "1", "9", "0.25", "0.5", "0.25", "9"],
+    ]
+    done = await run("train", "metrics", JOB_ID, "--buckets", "1", "-o", "json", endpoint=endpoint)
+    first, second = json.loads(done.stdout)["series"]
+    assert "min" not in first["buckets"][0]
+    assert second["buckets"][0]["max"] == 0.5
+
+
 async def test_deleting_asks_first(failing_mesh: FailingMesh, endpoint: str, run: Run) -> None:
     failing_mesh.events = life(job_pb2.JOB_STATE_COMPLETED)
     done = await run("train", "delete", JOB_ID, endpoint=endpoint, stdin="n\n")
