@@ -156,8 +156,14 @@ class MeshUser:
 
     async def list_ids(self, name_part: str = "") -> list[str]:
         """Ids of all jobs, or of those with a part in their name."""
-        request = pb.ListTrainingJobsRequest(page_size=1000, filter=f'name : "{name_part}"' if name_part else "")
-        return [job.id for job in (await self.ask("ListTrainingJobs", request)).jobs]
+        found: list[str] = []
+        request = pb.ListTrainingJobsRequest(page_size=500, filter=f'name : "{name_part}"' if name_part else "")
+        while True:
+            page: pb.ListTrainingJobsResponse = await self.ask("ListTrainingJobs", request)
+            found += [job.id for job in page.jobs]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def stop(self, job_id: str) -> job_pb2.TrainingJob:
         """Stops the job, until the mesh has answered."""

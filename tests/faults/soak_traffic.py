@@ -40,17 +40,22 @@ class Traffic:
         self._most_waiting = most_waiting
         self._watching: set[asyncio.Task[None]] = set()
         self._mine: list[Record] = []
+        self._is_over = False
 
     async def run(self) -> None:
-        """Does things until it is cancelled."""
+        """Does things until it is told to stop; what was begun is done to its end, so that its answer is known."""
         doings = {
             self._submit: 8, self._watch: 4, self._stop: 2, self._pause: 2, self._resume: 2, self._retry: 3,
             self._delete: 1, self._list: 1,
         }  # fmt: skip
-        while True:
+        while not self._is_over:
             await asyncio.sleep(self._dice.uniform(0.1, 1.2))
             (doing,) = self._dice.choices(list(doings), list(doings.values()))
             await self._guarded(doing())
+
+    def stop(self) -> None:
+        """Has `run` end after what it is doing."""
+        self._is_over = True
 
     async def finish(self) -> None:
         """Gives every paused job back to the trainers, and ends the watches, which have time to tell the rest."""
@@ -136,7 +141,6 @@ class Traffic:
     async def _list(self) -> None:
         known = set(await self._user.list_ids())
         gone = [each.job_id for each in self._mine if not each.is_deleted and each.job_id not in known]
-        # One page is all there is: a user of a soak has a few hundred jobs.
         self._ledger.verdict.unforeseen += [f"the list left out {job_id}" for job_id in gone]
         self.done["list"] += 1
 
