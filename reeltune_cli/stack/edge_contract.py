@@ -33,6 +33,7 @@ HIDDEN_SERVICES = frozenset(
     {
         "reeltune.catalog.v1.SnapshotService",
         "reeltune.scheduler.v1.AttemptService",
+        "reeltune.scheduler.v1.CheckpointService",
         "reeltune.trainer.v1.TrainerService",
     }
 )

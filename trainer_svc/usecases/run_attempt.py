@@ -103,21 +103,24 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
         raise
     # The edge of the attempt: a fault of ours must end this attempt, and neither the trainer nor other attempts.
     except Exception as error:
-        if words := disk_trouble(error):
-            structlog.get_logger().warning("attempt.disk_trouble", job_id=attempt.claim.job_id, cause=words)
-            outcome = AttemptFailed(FailReason.STORAGE_UNAVAILABLE, f"{words} on the trainer's disk: make room there")
-            return await _end(attempt, outcome, tools, checkpoints)
         structlog.get_logger().exception("attempt.broken", job_id=attempt.claim.job_id)
-        outcome = AttemptFailed(
-            FailReason.INTERNAL,
-            f"a fault of the trainer: {type(error).__name__}; the operator finds it in the trainer's log",
-        )
+        outcome = _broken(error)
     try:
         return await _end(attempt, outcome, tools, checkpoints)
     except (CallRefusedError, FilesIncompleteError) as error:
         structlog.get_logger().error("attempt.end_refused", job_id=attempt.claim.job_id, cause=str(error))
         refused = AttemptFailed(FailReason.INTERNAL, f"the scheduler refuses the attempt's end: {error}")
         return await fail_attempt(attempt, refused, scheduler=tools.scheduler, limits=tools.limits)
+
+
+def _broken(error: Exception) -> AttemptFailed:
+    """What an error that nobody foresaw makes of the attempt: a disk without room is no fault of ours."""
+    if words := disk_trouble(error):
+        return AttemptFailed(FailReason.STORAGE_UNAVAILABLE, f"{words} on the trainer's disk: make room there")
+    return AttemptFailed(
+        FailReason.INTERNAL,
+        f"a fault of the trainer: {type(error).__name__}; the operator finds it in the trainer's log",
+    )
 
 
 async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:
