@@ -11,7 +11,16 @@ from benchmarks.report import write_page
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
-NAMES = ("rpc_edge", "first_step", "training_loop", "job_accept", "watch_fanout", "list_million")
+NAMES = (
+    "rpc_edge",
+    "first_step",
+    "training_loop",
+    "job_accept",
+    "dispatch",
+    "dead_trainer",
+    "watch_fanout",
+    "list_million",
+)
 RECORD = FOLDER / "results.json"
 TIMEOUT_SECONDS = 1200
 

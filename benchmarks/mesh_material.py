@@ -29,15 +29,16 @@ class BenchMesh:
     model_id: str
     dataset_id: str
 
-    def port(self, name: str) -> int:
-        """The port of one process: `scheduler`, `nats`, …"""
+    @property
+    def ports(self) -> dict[str, int]:
+        """The port of each process: `scheduler`, `nats`, …"""
         ports: dict[str, int] = json.loads((self.home / "data" / "ports.json").read_text())
-        return ports[name]
+        return ports
 
     @property
     def postgres(self) -> PostgresServer:
         """The mesh's database server, to ask and not to start."""
-        return PostgresServer(self.home / "data" / "postgres", port=self.port("postgres"))
+        return PostgresServer(self.home / "data" / "postgres", port=self.ports["postgres"])
 
 
 @asynccontextmanager
