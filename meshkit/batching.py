@@ -79,40 +79,47 @@ class Batcher(Generic[_Item, _Answer]):
 
 
 class SharedCalls(Generic[_Key, _Answer]):
-    """Answers equal questions that are open at the same time by one call.
+    """Answers equal questions that are open at the same time by one call, and may remember the answer for a moment.
 
-    As with `Batcher`, an answer is never older than its question: who comes while a call is under way gets the next.
+    Without a memory an answer is never older than its question: who comes while a call is under way gets the next one.
     """
 
-    def __init__(self, call: Callable[[_Key], Awaitable[_Answer]], *, pause_seconds: float = 0) -> None:
-        """What `call` raises is raised for all who share it; it runs in a context of its own.
-
-        Two calls for the same key begin at least `pause_seconds` apart: fewer calls, for a little more waiting.
-        """
+    def __init__(self, call: Callable[[_Key], Awaitable[_Answer]], *, good_for_seconds: float = 0) -> None:
+        """What `call` raises is raised for all who share it, and not remembered; it runs in a context of its own."""
         self._call = call
-        self._pause = pause_seconds
+        self._good_for = good_for_seconds
+        self._remembered: dict[_Key, _Answer] = {}
+        self._changes = 0
         self._waiting: dict[_Key, list[asyncio.Future[_Answer]]] = {}
         self._calls: dict[_Key, asyncio.Task[None]] = {}
 
     def ask(self, key: _Key) -> asyncio.Future[_Answer]:
         """Returns the answer to come. Cancelling it stops nothing but the wait."""
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Answer] = loop.create_future()
+        if key in self._remembered:
+            future.set_result(self._remembered[key])
+            return future
         self._waiting.setdefault(key, []).append(future)
         if key not in self._calls:
-            self._calls[key] = asyncio.get_running_loop().create_task(self._call_for(key), context=Context())
+            self._calls[key] = loop.create_task(self._call_for(key), context=Context())
         return future
+
+    def forget(self) -> None:
+        """Forgets all answers: something has changed."""
+        self._remembered.clear()
+        self._changes += 1
 
     async def _call_for(self, key: _Key) -> None:
         try:
             while futures := self._waiting.pop(key, None):
-                pause = asyncio.get_running_loop().time() + self._pause
                 await self._answer(key, futures)
-                # Even when nobody waits yet: who comes before the pause is over must not begin a call either.
-                await asyncio.sleep(pause - asyncio.get_running_loop().time())
         finally:
             del self._calls[key]
 
     async def _answer(self, key: _Key, futures: Sequence[asyncio.Future[_Answer]]) -> None:
+        loop = asyncio.get_running_loop()
+        began, changes = loop.time(), self._changes
         answer: _Answer | Exception
         try:
             answer = await self._call(key)
@@ -123,6 +130,10 @@ class SharedCalls(Generic[_Key, _Answer]):
                 future.cancel()
             raise
         _settle(futures, [answer] * len(futures))
+        if self._good_for and changes == self._changes and not isinstance(answer, Exception):
+            # From the beginning of the call: what it tells may have changed right after.
+            self._remembered[key] = answer
+            loop.call_at(began + self._good_for, self._remembered.pop, key, None)
 
 
 def _settle(futures: Sequence[asyncio.Future[_Answer]], answers: Sequence[_Answer | Exception]) -> None:

@@ -20,23 +20,22 @@ from meshkit.rpc.status import failure_from_rpc_error
 from scheduler_svc.domain.errors import DatasetNotFound, DatasetNotReady, ModelNotFound, ModelNotReady
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts
 
-_PAUSE_SECONDS = 0.01
-"""From the beginning of one rpc to that of the next with the same question."""
+_GOOD_FOR_SECONDS = 0.05
 _PASSED_ON = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
 class Catalog:
     """Models and datasets as a user sees them.
 
-    A user who submits many jobs at once asks the same again and again: questions that are open together, with the same
-    token, share one rpc. Nothing is remembered: an answer is never older than its question.
+    A user who submits many jobs at once asks the same again and again: questions with the same token share one rpc, and
+    what is READY is believed for a moment, shorter than it takes to hear that it was deleted and to submit again.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
         self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
-        self._model_calls = SharedCalls(self._get_model, pause_seconds=_PAUSE_SECONDS)
-        self._dataset_calls = SharedCalls(self._get_dataset, pause_seconds=_PAUSE_SECONDS)
+        self._model_calls = SharedCalls(self._get_model, good_for_seconds=_GOOD_FOR_SECONDS)
+        self._dataset_calls = SharedCalls(self._get_dataset, good_for_seconds=_GOOD_FOR_SECONDS)
 
     def get_model(self, model_id: str, token: str) -> asyncio.Future[ModelFacts]:
         """Asks for a model that is READY.

@@ -20,8 +20,7 @@ from scheduler_svc.store.rows import worker_from_json, worker_from_row, worker_t
 
 _WORKER = AnswerCodec(worker_to_json, worker_from_json)
 
-_PAUSE_SECONDS = 0.01
-"""From one look at the workers' abilities to the next."""
+_GOOD_FOR_SECONDS = 0.05
 
 
 class WorkerStore:
@@ -31,7 +30,7 @@ class WorkerStore:
         self._pool = pool
         self._sql = queries
         self._lease = lease
-        self._four_bit_problems = SharedCalls(self._find_four_bit_problem, pause_seconds=_PAUSE_SECONDS)
+        self._four_bit_problems = SharedCalls(self._find_four_bit_problem, good_for_seconds=_GOOD_FOR_SECONDS)
 
     async def register(
         self, worker_id: WorkerId, name: str, device: Device, version: str, recipes: Sequence[Recipe]
@@ -49,6 +48,7 @@ class WorkerStore:
             device.memory_bytes,
             list(recipes),
         )
+        self._four_bit_problems.forget()
 
     async def get(self, worker_id: WorkerId) -> Worker:
         """Returns a worker. Raises WorkerNotFound."""

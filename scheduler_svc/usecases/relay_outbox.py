@@ -15,6 +15,7 @@ from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
 _BATCH = 50
 _IDLE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.005
 _RETRY_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
 
@@ -67,6 +68,10 @@ class OutboxRelay:
             self._connection = connection
 
     async def _wait(self) -> None:
+        # Jobs that come in quick succession share a round.
+        await asyncio.sleep(_PAUSE_SECONDS)
+        if self._notifications.outbox.is_set():
+            return
         due = await self._outbox.next_due()
         pause = _IDLE_SECONDS if due is None else min(max(due.total_seconds(), 0.01), _IDLE_SECONDS)
         with contextlib.suppress(TimeoutError):

@@ -64,28 +64,14 @@ async def submit_job(
         QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
-    looked_up = _look_up(request, workers, catalog)
-    # Before the catalog has answered: a repetition is answered even when model or dataset are gone by now.
-    if request.key is not None and (known := await requests.find(request.key)) is not None:
-        looked_up.cancel()
+    try:
+        submission = await _check(request, parameters, workers, catalog)
+    except Exception:  # the catalog's trouble, too
+        # A repetition is answered even when model or dataset are gone by now.
+        known = None if request.key is None else await requests.find(request.key)
+        if known is None:
+            raise
         return as_first_answered(await jobs.get_answered(request.owner_id, known))
-    needs = _needs(request, parameters)
-    # A rehearsal that no trainer was started for would wait for ever; all else a trainer may yet bring.
-    if needs.recipe is Recipe.REHEARSAL and not await workers.offers(needs.recipe):
-        raise RecipeUnavailable(needs.recipe)
-    model, dataset, problem = _without_errors(await looked_up)
-    if parameters.needs_4bit and problem is not None:
-        raise DeviceUnfit(request.device_class, problem)
-    submission = JobSubmission(
-        id=JobId(new_id("job")),
-        owner_id=request.owner_id,
-        name=request.name,
-        model_id=request.model_id,
-        dataset_id=request.dataset_id,
-        parameters=fit_parameters(parameters, request.parameters, model, dataset),
-        needs=needs,
-        priority=request.priority,
-    )
     try:
         job = await jobs.submit(submission, request.key)
     except QuotaExceeded as full:
@@ -119,6 +105,31 @@ def as_first_answered(job: Job) -> Job:
         progress=Progress(),
         is_paused=False,
         revision=1,
+    )
+
+
+async def _check(
+    request: JobRequest, parameters: TrainingParameters, workers: WorkerStore, catalog: Catalog
+) -> JobSubmission:
+    """Holds the request against what the catalog and the trainers have."""
+    needs = _needs(request, parameters)
+    looked_up = _look_up(request, workers, catalog)
+    # A rehearsal that no trainer was started for would wait for ever; all else a trainer may yet bring.
+    if needs.recipe is Recipe.REHEARSAL and not await workers.offers(needs.recipe):
+        looked_up.cancel()
+        raise RecipeUnavailable(needs.recipe)
+    model, dataset, problem = _without_errors(await looked_up)
+    if needs.is_4bit and problem is not None:
+        raise DeviceUnfit(request.device_class, problem)
+    return JobSubmission(
+        id=JobId(new_id("job")),
+        owner_id=request.owner_id,
+        name=request.name,
+        model_id=request.model_id,
+        dataset_id=request.dataset_id,
+        parameters=fit_parameters(parameters, request.parameters, model, dataset),
+        needs=needs,
+        priority=request.priority,
     )
 
 

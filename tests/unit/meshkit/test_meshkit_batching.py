@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
-from itertools import pairwise
 
 import pytest
 
 from meshkit.batching import Batcher, SharedCalls
+from meshkit.testing.eventually import assert_eventually
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
 
@@ -106,28 +106,38 @@ async def test_equal_questions_share_a_call_that_begins_after_them() -> None:
 
     async def answer(key: str) -> int:
         calls.append(key)
+        number = calls.count(key)
         await may_answer.wait()
-        return len(calls)
+        return number
 
     shared = SharedCalls(answer)
     early = [shared.ask("a"), shared.ask("a"), shared.ask("b")]
     await asyncio.sleep(0)
     late = [shared.ask("a"), shared.ask("a")]
     may_answer.set()
-    assert await asyncio.gather(*early, *late) == [2, 2, 2, 3, 3]
+    assert await asyncio.gather(*early, *late) == [1, 1, 1, 2, 2]
     assert calls == ["a", "b", "a"]
 
 
-async def test_a_pause_lies_between_two_calls_for_the_same() -> None:
-    began: list[float] = []
+async def test_an_answer_is_remembered_for_a_moment_only() -> None:
+    calls = 0
 
     async def answer(key: str) -> int:
-        began.append(asyncio.get_running_loop().time())
-        return len(began)
+        nonlocal calls
+        calls += 1
+        return calls
 
-    shared = SharedCalls(answer, pause_seconds=0.05)
-    assert [await shared.ask("a") for _ in range(3)] == [1, 2, 3]
-    assert min(later - earlier for earlier, later in pairwise(began)) >= 0.05
+    shared = SharedCalls(answer, good_for_seconds=0.05)
+    began = asyncio.get_running_loop().time()
+    assert [await shared.ask("a") for _ in range(3)] == [1, 1, 1]
+    shared.forget()
+    assert [await shared.ask("a") for _ in range(3)] == [2, 2, 2]
+    await assert_eventually(lambda: _is_asked_again(shared))
+    assert asyncio.get_running_loop().time() - began >= 0.05
+
+
+async def _is_asked_again(shared: SharedCalls[str, int]) -> bool:
+    return await shared.ask("a") == 3
 
 
 async def test_an_error_is_shared_and_not_kept() -> None:
