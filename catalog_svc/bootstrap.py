@@ -56,6 +56,7 @@ from meshkit.rpc.registration import ServicerRegistration
 ERRORS = {**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE}
 LONG_RPCS = frozenset(
     {
+        "/reeltune.catalog.v1.DatasetService/ExportDataset",
         "/reeltune.catalog.v1.DatasetService/WatchDataset",
         "/reeltune.catalog.v1.ModelService/WatchModel",
         "/reeltune.catalog.v1.UploadService/UploadFile",

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from typing import Any
 
 TRAIN_SPLIT = "train"
@@ -89,8 +90,8 @@ class SampleText:
     def row_text(self) -> str:
         """Returns the canonical JSON text of the whole sample."""
         return (
-            f'{{"messages":{self.messages},"sample_id":{canonical_json(self.sample_id)},'
-            f'"split":{canonical_json(self.split)}}}'
+            f'{{"messages":{self.messages},"sample_id":{encode_basestring(self.sample_id)},'
+            f'"split":{encode_basestring(self.split)}}}'
         )
 
 

@@ -191,6 +191,13 @@ def samples_to_batch(samples: Iterable[Sample]) -> snapshot_service_pb2.SampleBa
     return snapshot_service_pb2.SampleBatch(samples=[sample_to_proto(sample) for sample in samples])
 
 
+def format_from_proto(found: dataset_pb2.AnnotationFormat.ValueType) -> AnnotationFormat:
+    """Reads a format; content parts where none is given."""
+    if found == dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED:
+        return AnnotationFormat.CONTENT_PARTS
+    return AnnotationFormat(dataset_pb2.AnnotationFormat.Name(found).removeprefix("ANNOTATION_FORMAT_"))
+
+
 def _format_to_proto(found: AnnotationFormat | None) -> dataset_pb2.AnnotationFormat.ValueType:
     if found is None:
         return dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED

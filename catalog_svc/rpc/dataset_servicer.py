@@ -12,6 +12,7 @@ from reeltune.catalog.v1 import dataset_service_pb2 as pb
 
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryId, EntryKind
+from catalog_svc.domain.export import AnnotationWriter
 from catalog_svc.domain.model import Model
 from catalog_svc.rpc.caller import Context, calling_user, calling_viewer
 from catalog_svc.rpc.convert import (
@@ -19,6 +20,7 @@ from catalog_svc.rpc.convert import (
     clip_to_proto,
     dataset_to_proto,
     draft_from_proto,
+    format_from_proto,
     issue_to_proto,
     sample_to_proto,
 )
@@ -31,6 +33,7 @@ from meshkit.rpc.paging import PageTokens, page_size
 
 _KIND = EntryKind.DATASET
 _DEFAULT_PAGE_SIZE = 100
+_STRETCH_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,16 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             next_page_token=self._next([position for position, _ in found], count, binding),
         )
 
+    async def ExportDataset(
+        self, request: content_pb.ExportDatasetRequest, context: Context
+    ) -> AsyncIterator[content_pb.ExportDatasetResponse]:
+        viewer, writer = calling_viewer(_KIND), AnnotationWriter(format_from_proto(request.format))
+        texts = self.read_content.export(EntryId(request.dataset_id), viewer, writer)
+        file_name = writer.file_name
+        async for text in _stretches(texts):
+            yield content_pb.ExportDatasetResponse(file_name=file_name, text=text)
+            file_name = ""
+
     def _after(self, token: str, binding: str) -> int:
         position = self.page_tokens.decode(token, caller=calling_user(), filter=binding)
         return 0 if position is None else int(position[0])
@@ -117,6 +130,18 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         if len(positions) <= size:
             return ""
         return self.page_tokens.encode((positions[size - 1],), caller=calling_user(), filter=binding)
+
+
+async def _stretches(texts: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Gathers texts so that a message is worth its while; a single one is always whole."""
+    held, size = [], 0
+    async for text in texts:
+        held.append(text)
+        size += len(text)
+        if size >= _STRETCH_CHARACTERS:
+            yield "".join(held)
+            held, size = [], 0
+    yield "".join(held)
 
 
 def _to_proto(found: Dataset | Model) -> dataset_pb2.Dataset:

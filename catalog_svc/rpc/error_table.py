@@ -17,6 +17,7 @@ from catalog_svc.domain.errors import (
     InvalidField,
     LengthMismatch,
     RequestIdReused,
+    SampleNotHeld,
     ServiceStopping,
     StateConflict,
     StoredFileNotFound,
@@ -48,6 +49,17 @@ def _file_not_allowed(error: FileNotAllowed) -> Failure:
         str(error),
         {"path": error.path, "problem": error.problem, "remedy": error.remedy},
         field_violations=(FieldViolation("path", f"{error.problem}; {error.remedy}", "FILE_NOT_ALLOWED"),),
+    )
+
+
+def _sample_not_held(error: SampleNotHeld) -> Failure:
+    where = {"format": error.format, "row": str(error.row), "sample_id": error.sample_id, "field": error.field}
+    return Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "SAMPLE_NOT_HELD",
+        str(error),
+        where,
+        precondition_violations=(PreconditionViolation("SAMPLE_NOT_HELD", error.field, str(error)),),
     )
 
 
@@ -105,6 +117,7 @@ ERROR_TABLE: ErrorTable = {
         str(error),
         {"path": error.path, "expected": str(error.expected), "found": str(error.found)},
     ),
+    SampleNotHeld: _sample_not_held,
     UploadsBusy: lambda error: Failure(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_BUSY", str(error), retry_after=timedelta(seconds=5)
     ),

@@ -10,6 +10,8 @@ from types import TracebackType
 
 from catalog_svc.domain.sample import SampleText
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class SampleSpool:
     """A file without a name that holds samples until it is closed."""
@@ -27,8 +29,7 @@ class SampleSpool:
 
     def add(self, sample: SampleText) -> None:
         """Adds a sample."""
-        line = json.dumps((sample.sample_id, sample.split, sample.messages))
-        self._file.write(f"{line}\n".encode())
+        self._file.write(f"{_ENCODE((sample.sample_id, sample.split, sample.messages))}\n".encode())
 
     def __iter__(self) -> Iterator[SampleText]:
         """Yields the samples in the order in which they came."""

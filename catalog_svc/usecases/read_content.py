@@ -10,6 +10,7 @@ from catalog_svc.domain.clip import Clip
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryId, EntryKind, EntryState, Viewer
 from catalog_svc.domain.errors import ClipNotFound, EntryNotFound, StateConflict
+from catalog_svc.domain.export import AnnotationWriter
 from catalog_svc.domain.file_path import is_path
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.model import Model
@@ -21,6 +22,7 @@ from catalog_svc.store.file_store import FileStore
 
 CLIPS_PER_BATCH = 500
 SAMPLES_PER_BATCH = 500
+SAMPLES_PER_EXPORT = 100
 
 SignedClip = tuple[Clip, SignedUrl]
 SignedFile = tuple[StoredFile, SignedUrl]
@@ -65,6 +67,18 @@ class ReadContent:
         # A READY dataset never changes, so fewer means that it was deleted, or hidden, meanwhile.
         if (clip_count, sample_count) != (dataset.findings.clips, dataset.findings.rows):
             raise EntryNotFound(EntryKind.DATASET)
+
+    async def export(self, dataset_id: EntryId, viewer: Viewer, writer: AnnotationWriter) -> AsyncIterator[str]:
+        """Yields the text of a READY dataset's annotation file, some rows at a time; raises SampleNotHeld."""
+        dataset = await self._ready_dataset(dataset_id, viewer)
+        count = position = 0
+        while samples := await self.datasets.list_samples(dataset_id, viewer, position, "", SAMPLES_PER_EXPORT):
+            count, position = count + len(samples), samples[-1][0]
+            for text in writer.write(sample for _, sample in samples):
+                yield text
+        if count != dataset.findings.rows:  # deleted, or hidden, meanwhile
+            raise EntryNotFound(EntryKind.DATASET)
+        yield writer.end()
 
     async def get_clips(self, dataset_id: EntryId, viewer: Viewer, paths: Sequence[str]) -> list[SignedClip]:
         """Gets clips of a READY dataset in the order asked for, with URLs; raises ClipNotFound."""

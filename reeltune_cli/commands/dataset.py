@@ -1,8 +1,9 @@
-"""`reeltune dataset upload|list|show|issues|delete`."""
+"""`reeltune dataset upload|list|show|issues|export|delete`."""
 
 from __future__ import annotations
 
 import uuid
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from meshkit.rpc.status import failure_from_rpc_error
 from reeltune_cli.bars import step_bar, transfer_bars
 from reeltune_cli.client import Client, ClientError
+from reeltune_cli.client.export import export_annotations
 from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_dataset
 from reeltune_cli.commands.naming import find_dataset
@@ -36,6 +38,17 @@ DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Its nam
 _SHOWN_ISSUES = 50
 
 
+class ExportFormat(StrEnum):
+    """The forms that samples are written in."""
+
+    CONTENT_PARTS = "content-parts"
+    COLUMNS = "columns"
+    SHAREGPT = "sharegpt"
+    OPENAI_MESSAGES = "openai-messages"
+    MS_SWIFT = "ms-swift"
+    LLAVA = "llava"
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     commands = typer.Typer(help="Datasets: clips and what they show.", no_args_is_help=True)
@@ -43,6 +56,7 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "list", list_all)
     add_command(commands, "show", show)
     add_command(commands, "issues", issues)
+    add_command(commands, "export", export)
     add_command(commands, "delete", delete)
     app.add_typer(commands, name="dataset")
 
@@ -101,6 +115,27 @@ async def issues(cli: Invocation, dataset: DatasetArgument, limit: LimitOption =
         rows = await _issues(client, found.id, limit)
         text = Group(_issue_table(rows)) if rows else Group(f"{found.name}: nothing is wrong")
         cli.answer({"issues": [to_document(row) for row in rows]}, text)
+
+
+async def export(
+    cli: Invocation,
+    dataset: DatasetArgument,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="The form of the file; content parts have a place for everything.")
+    ] = ExportFormat.CONTENT_PARTS,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", dir_okay=False, help="The file; by default annotations.json, .jsonl or .csv in this folder."
+        ),
+    ] = None,
+) -> None:
+    """Write what a dataset's clips show as the annotation file of another trainer."""
+    async with cli.client() as client:
+        found = await find_dataset(client, dataset)
+        number = dataset_pb2.AnnotationFormat.Value(f"ANNOTATION_FORMAT_{form.name}")
+        path = await export_annotations(client, found.id, number, to)
+        cli.answer({"file": str(path)}, f"{path}: {count(found.counts.rows, 'row')} as {form.value}")
 
 
 async def delete(cli: Invocation, dataset: DatasetArgument, yes: YesOption = False) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from catalog_svc.domain.formats.fields import (
@@ -74,7 +75,7 @@ class TaggedClips:
         check_media(row)
         self._name = name
         self._clips = _named_clips(row, name)
-        self._tag = re.compile("|".join(re.escape(tag) for tag in tags))
+        self._tag = _any_of(tags)
         self._written_tag = tags[0]
         self._builder = builder
         self._tag_count = 0
@@ -119,6 +120,11 @@ class TaggedClips:
             speaker = "an answer" if role is Role.ASSISTANT else "the system message"
             what = f"the tag {tag[0]} stands in {speaker}"
             raise BadRow("TAG_IN_TEXT", field, what, "move the tag to the question about the clip")
+
+
+@cache
+def _any_of(tags: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(tag) for tag in tags))
 
 
 def _named_clips(row: RowValue, name: str) -> list[tuple[Any, str]]:

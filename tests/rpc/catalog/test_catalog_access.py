@@ -50,6 +50,7 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
         "WatchDataset": [ds.WatchDatasetRequest(dataset_id=ids.dataset)],
         "ListDatasetIssues": [content.ListDatasetIssuesRequest(dataset_id=ids.dataset)],
         "ListSamples": [content.ListSamplesRequest(dataset_id=ids.dataset)],
+        "ExportDataset": [content.ExportDatasetRequest(dataset_id=ids.dataset)],
         "CreateModel": [],
         "ListModels": [],
         "GetModel": [ms.GetModelRequest(model_id=ids.model)],
@@ -72,7 +73,7 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
 
 
 READS = {
-    "GetDataset", "WatchDataset", "ListDatasetIssues", "ListSamples", "GetModel", "WatchModel",
+    "GetDataset", "WatchDataset", "ListDatasetIssues", "ListSamples", "ExportDataset", "GetModel", "WatchModel",
     "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot",
 }  # fmt: skip
 """What others may do with a shared entry."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,3 +274,32 @@ def test_the_place_where_an_array_breaks_is_told() -> None:
     assert "line 4" in found.message
     for data in (b"[{},{}", b"[", b"[{},]", b"[] {}", b'[{"a": 1}\n{"b": 2}]'):
         assert parse("a.json", data).issues
+
+
+def test_a_stored_row_is_the_canonical_text_of_the_whole_sample() -> None:
+    (row,) = parse_value({"video": "a.mp4", "caption": 'ü "x" \n', "sample_id": 'ä"\\'}).rows
+    whole = {
+        "sample_id": row.sample.sample_id,
+        "split": row.sample.split,
+        "messages": messages_to_json(row.sample.messages),
+    }
+    assert row.text.row_text() == canonical_json(whole)
+
+
+BRACKETS = {"a.json": ("[", ",\n", "]"), "a.jsonl": ("", "\n", ""), "a.csv": ("video,caption\n", "\n", "")}
+
+
+@pytest.mark.parametrize("file", BRACKETS)
+def test_memory_does_not_grow_with_the_file(file: str, tmp_path: Path) -> None:
+    caption = "x" * 2000
+    row = f"a.mp4,{caption}" if file == "a.csv" else json.dumps({"video": "a.mp4", "caption": caption})
+    begin, separator, end = BRACKETS[file]
+    path = tmp_path / file
+    path.write_text(begin + separator.join([row] * 4000) + end)
+    with path.open("rb") as stream:
+        tracemalloc.start()
+        count = sum(1 for _ in records.read_records(file, stream))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert count == 4000
+    assert peak < path.stat().st_size / 8

@@ -99,7 +99,7 @@ def test_every_format_that_is_written_is_tried() -> None:
 
 
 @pytest.mark.parametrize("format_", WRITERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_what_is_written_reads_back_as_the_same_samples(format_: AnnotationFormat, data: st.DataObject) -> None:
     written = data.draw(HELD[format_])
@@ -110,7 +110,7 @@ def test_what_is_written_reads_back_as_the_same_samples(format_: AnnotationForma
 
 
 @pytest.mark.parametrize("format_", WRITERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(samples(turns(LIMITED, is_dense=True)))
 def test_any_sample_comes_back_whole_or_is_refused(format_: AnnotationFormat, written: list[Sample]) -> None:
     try:

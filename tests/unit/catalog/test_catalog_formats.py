@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -390,3 +392,27 @@ def test_a_text_file_speaks_of_the_clip_of_its_name() -> None:
     ]
     assert reader.format is AnnotationFormat.TEXT_FILES
     assert reader.row_count == 4
+
+
+def documented_values() -> list[Any]:
+    """Returns the JSON values of the code blocks in the users' documentation."""
+    text = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
+    values = []
+    for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL):
+        rest = block.strip()
+        while rest:
+            value, end = json.JSONDecoder().raw_decode(rest)
+            values.append(value)
+            rest = rest[end:].strip()
+    return values
+
+
+def test_the_documented_rows_are_what_they_are_said_to_be() -> None:
+    *rows, side_file = documented_values()
+    assert isinstance(parse_dataset_info(json.dumps(side_file).encode(), {"rows.json"}), DatasetInfo)
+    found = [parse_value(row) for row in rows]
+    assert [parsed.issues for parsed in found] == [[] for _ in rows]
+    assert {parsed.format for parsed in found} == set(AnnotationFormat) - {
+        AnnotationFormat.COLUMNS,
+        AnnotationFormat.TEXT_FILES,
+    }

@@ -145,3 +145,55 @@ class ListSamplesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSamplesResponse: _TypeAlias = ListSamplesResponse  # noqa: Y015
+
+@_typing.final
+class ExportDatasetRequest(_message.Message):
+    """Asks for the samples of a dataset as an annotation file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    """The dataset. Required."""
+    format: _dataset_pb2.AnnotationFormat.ValueType
+    """The form of the file: CONTENT_PARTS, COLUMNS, SHAREGPT, OPENAI_MESSAGES, MS_SWIFT or LLAVA; content parts when left out."""
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+        format: _dataset_pb2.AnnotationFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportDatasetRequest: _TypeAlias = ExportDatasetRequest  # noqa: Y015
+
+@_typing.final
+class ExportDatasetResponse(_message.Message):
+    """A stretch of the file; all of them in order are the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    file_name: _builtins.str
+    """The file's name, by which a dataset's annotation file is known; in the first message only."""
+    text: _builtins.str
+    """The next stretch of its text, of whole rows."""
+    def __init__(
+        self,
+        *,
+        file_name: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportDatasetResponse: _TypeAlias = ExportDatasetResponse  # noqa: Y015

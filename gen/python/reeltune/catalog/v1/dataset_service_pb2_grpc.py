@@ -83,6 +83,11 @@ class DatasetServiceStub:
                 request_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ListSamplesRequest.SerializeToString,
                 response_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ListSamplesResponse.FromString,
                 _registered_method=True)
+        self.ExportDataset = channel.unary_stream(
+                '/reeltune.catalog.v1.DatasetService/ExportDataset',
+                request_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ExportDatasetRequest.SerializeToString,
+                response_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ExportDatasetResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer:
@@ -168,6 +173,16 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportDataset(self, request, context):
+        """Streams the samples of a READY dataset as the annotation file of a format; read back, it gives the same samples with the same ids.
+
+        Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; FAILED_PRECONDITION `SAMPLE_NOT_HELD`, which may come after some of the text, when
+        the format has no place for something in a sample: content parts have one for everything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -215,6 +230,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ListSamples,
                     request_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ListSamplesRequest.FromString,
                     response_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ListSamplesResponse.SerializeToString,
+            ),
+            'ExportDataset': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportDataset,
+                    request_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ExportDatasetRequest.FromString,
+                    response_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ExportDatasetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -463,6 +483,33 @@ class DatasetService:
             '/reeltune.catalog.v1.DatasetService/ListSamples',
             reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ListSamplesRequest.SerializeToString,
             reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ListSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/reeltune.catalog.v1.DatasetService/ExportDataset',
+            reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ExportDatasetRequest.SerializeToString,
+            reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.ExportDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,12 @@ class DatasetServiceStub:
 
     Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
+    ExportDataset: _grpc.UnaryStreamMultiCallable[_dataset_content_pb2.ExportDatasetRequest, _dataset_content_pb2.ExportDatasetResponse]
+    """Streams the samples of a READY dataset as the annotation file of a format; read back, it gives the same samples with the same ids.
+
+    Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; FAILED_PRECONDITION `SAMPLE_NOT_HELD`, which may come after some of the text, when
+    the format has no place for something in a sample: content parts have one for everything.
+    """
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -123,6 +129,12 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Lists the samples of a READY dataset in canonical form, in the order of its rows, with the clips that they name.
 
     Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+    """
+    ExportDataset: _aio.UnaryStreamMultiCallable[_dataset_content_pb2.ExportDatasetRequest, _dataset_content_pb2.ExportDatasetResponse]  # type: ignore[assignment]
+    """Streams the samples of a READY dataset as the annotation file of a format; read back, it gives the same samples with the same ids.
+
+    Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; FAILED_PRECONDITION `SAMPLE_NOT_HELD`, which may come after some of the text, when
+    the format has no place for something in a sample: content parts have one for everything.
     """
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -222,6 +234,18 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the samples of a READY dataset in canonical form, in the order of its rows, with the clips that they name.
 
         Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportDataset(
+        self,
+        request: _dataset_content_pb2.ExportDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_dataset_content_pb2.ExportDatasetResponse], _abc.AsyncIterator[_dataset_content_pb2.ExportDatasetResponse]]:
+        """Streams the samples of a READY dataset as the annotation file of a format; read back, it gives the same samples with the same ids.
+
+        Errors: FAILED_PRECONDITION `DATASET_STATE_CONFLICT` unless READY; FAILED_PRECONDITION `SAMPLE_NOT_HELD`, which may come after some of the text, when
+        the format has no place for something in a sample: content parts have one for everything.
         """
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

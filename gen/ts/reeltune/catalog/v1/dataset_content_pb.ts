@@ -5,7 +5,7 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { DatasetIssue } from "./dataset_pb.js";
+import type { AnnotationFormat, DatasetIssue } from "./dataset_pb.js";
 import { file_reeltune_catalog_v1_dataset } from "./dataset_pb.js";
 import type { Clip, Sample } from "./sample_pb.js";
 import { file_reeltune_catalog_v1_sample } from "./sample_pb.js";
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/dataset_content.proto.
  */
 export const file_reeltune_catalog_v1_dataset_content: GenFile = /*@__PURE__*/
-  fileDesc("CilyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXRfY29udGVudC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKCAQoYTGlzdERhdGFzZXRJc3N1ZXNSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgiZwoZTGlzdERhdGFzZXRJc3N1ZXNSZXNwb25zZRIxCgZpc3N1ZXMYASADKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRhdGFzZXRJc3N1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkilAEKEkxpc3RTYW1wbGVzUmVxdWVzdBIsCgpkYXRhc2V0X2lkGAEgASgJQhi6SBVyEzIRXmRzX1swLTlBLVpdezI2fSQSGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIEhYKBXNwbGl0GAQgASgJQge6SARyAhhAIoYBChNMaXN0U2FtcGxlc1Jlc3BvbnNlEiwKB3NhbXBsZXMYASADKAsyGy5yZWVsdHVuZS5jYXRhbG9nLnYxLlNhbXBsZRIoCgVjbGlwcxgCIAMoCzIZLnJlZWx0dW5lLmNhdGFsb2cudjEuQ2xpcBIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAliBnByb3RvMw", [file_buf_validate_validate, file_reeltune_catalog_v1_dataset, file_reeltune_catalog_v1_sample]);
+  fileDesc("CilyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXRfY29udGVudC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKCAQoYTGlzdERhdGFzZXRJc3N1ZXNSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgiZwoZTGlzdERhdGFzZXRJc3N1ZXNSZXNwb25zZRIxCgZpc3N1ZXMYASADKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRhdGFzZXRJc3N1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkilAEKEkxpc3RTYW1wbGVzUmVxdWVzdBIsCgpkYXRhc2V0X2lkGAEgASgJQhi6SBVyEzIRXmRzX1swLTlBLVpdezI2fSQSGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIEhYKBXNwbGl0GAQgASgJQge6SARyAhhAIoYBChNMaXN0U2FtcGxlc1Jlc3BvbnNlEiwKB3NhbXBsZXMYASADKAsyGy5yZWVsdHVuZS5jYXRhbG9nLnYxLlNhbXBsZRIoCgVjbGlwcxgCIAMoCzIZLnJlZWx0dW5lLmNhdGFsb2cudjEuQ2xpcBIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkikQEKFEV4cG9ydERhdGFzZXRSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBJLCgZmb3JtYXQYAiABKA4yJS5yZWVsdHVuZS5jYXRhbG9nLnYxLkFubm90YXRpb25Gb3JtYXRCFLpIEYIBDhgAGAEYAhgDGAQYBRgGIjgKFUV4cG9ydERhdGFzZXRSZXNwb25zZRIRCglmaWxlX25hbWUYASABKAkSDAoEdGV4dBgCIAEoCWIGcHJvdG8z", [file_buf_validate_validate, file_reeltune_catalog_v1_dataset, file_reeltune_catalog_v1_sample]);
 
 /**
  * Asks for a page of issues.
@@ -156,4 +156,60 @@ export type ListSamplesResponse = Message<"reeltune.catalog.v1.ListSamplesRespon
  */
 export const ListSamplesResponseSchema: GenMessage<ListSamplesResponse> = /*@__PURE__*/
   messageDesc(file_reeltune_catalog_v1_dataset_content, 3);
+
+/**
+ * Asks for the samples of a dataset as an annotation file.
+ *
+ * @generated from message reeltune.catalog.v1.ExportDatasetRequest
+ */
+export type ExportDatasetRequest = Message<"reeltune.catalog.v1.ExportDatasetRequest"> & {
+  /**
+   * The dataset. Required.
+   *
+   * @generated from field: string dataset_id = 1;
+   */
+  datasetId: string;
+
+  /**
+   * The form of the file: CONTENT_PARTS, COLUMNS, SHAREGPT, OPENAI_MESSAGES, MS_SWIFT or LLAVA; content parts when left out.
+   *
+   * @generated from field: reeltune.catalog.v1.AnnotationFormat format = 2;
+   */
+  format: AnnotationFormat;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.ExportDatasetRequest.
+ * Use `create(ExportDatasetRequestSchema)` to create a new message.
+ */
+export const ExportDatasetRequestSchema: GenMessage<ExportDatasetRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_dataset_content, 4);
+
+/**
+ * A stretch of the file; all of them in order are the file.
+ *
+ * @generated from message reeltune.catalog.v1.ExportDatasetResponse
+ */
+export type ExportDatasetResponse = Message<"reeltune.catalog.v1.ExportDatasetResponse"> & {
+  /**
+   * The file's name, by which a dataset's annotation file is known; in the first message only.
+   *
+   * @generated from field: string file_name = 1;
+   */
+  fileName: string;
+
+  /**
+   * The next stretch of its text, of whole rows.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.ExportDatasetResponse.
+ * Use `create(ExportDatasetResponseSchema)` to create a new message.
+ */
+export const ExportDatasetResponseSchema: GenMessage<ExportDatasetResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_dataset_content, 5);
 
