@@ -82,7 +82,7 @@ async def test_what_cannot_be_exported_is_refused_and_leaves_nothing(mesh: Catal
     pending = await mesh.create_dataset("pending")
     for request, reason in (
         (content.ExportDatasetRequest(dataset_id=pending.id), "DATASET_STATE_CONFLICT"),
-        (content.ExportDatasetRequest(dataset_id=ready.id, format=dataset_pb2.ANNOTATION_FORMAT_NOVA), "INVALID_FIELD"),
+        (content.ExportDatasetRequest(dataset_id=ready.id, format=dataset_pb2.ANNOTATION_FORMAT_NOVA), "FIELD_INVALID"),
     ):
         call = collected(mesh.datasets.ExportDataset(request, metadata=mesh.as_user()))
         assert (await refused(call)).reason == reason

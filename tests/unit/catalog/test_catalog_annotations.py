@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_svc.domain import json_records, records, text_lines
+from catalog_svc.domain.dataset_info import DatasetInfo, parse_dataset_info
 from catalog_svc.domain.sample import (
     AnnotationFormat,
     TextPart,
@@ -73,13 +74,26 @@ JSON = st.recursive(
 )
 KEYS = st.sampled_from(
     ["video", "caption", "question", "answer", "messages", "role", "content", "type", "text", "path", "fps", "split",
-     "sample_id", "start", "end", "max_frames"]
+     "sample_id", "start", "end", "max_frames", "conversations", "from", "value", "videos", "query", "response",
+     "history", "instruction", "input", "output", "system", "schemaVersion", "source", "s3Location", "uri",
+     "contents", "parts", "systemInstruction", "fileData", "mimeType", "fileUri", "videoMetadata", "startOffset",
+     "image", "video_url"]
 )  # fmt: skip
-ROWS = st.dictionaries(KEYS, JSON | st.lists(st.dictionaries(KEYS, JSON, max_size=4), max_size=3), max_size=6)
+NEARLY_JSON = JSON | st.sampled_from(
+    ["user", "human", "gpt", "assistant", "model", "a.mp4", "<video>", "video", "text", "1s"]
+)
+PARTS = st.lists(st.dictionaries(KEYS, NEARLY_JSON, max_size=4), max_size=3)
+TURNS = st.lists(st.dictionaries(KEYS, NEARLY_JSON | PARTS, max_size=4), max_size=3)
+ROWS = st.dictionaries(KEYS, NEARLY_JSON | PARTS | TURNS, max_size=6)
+FORMAT_KEYS = st.sampled_from(
+    [{"conversations"}, {"conversations", "video"}, {"messages", "videos"}, {"messages", "schemaVersion"}, {"contents"},
+     {"query", "response"}, {"instruction", "history"}, {"video", "caption"}]
+)  # fmt: skip
+LIKELY_ROWS = FORMAT_KEYS.flatmap(lambda keys: st.fixed_dictionaries(dict.fromkeys(keys, NEARLY_JSON | TURNS)))
 
 
-@settings(max_examples=300)
-@given(st.lists(ROWS, max_size=5))
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ROWS | LIKELY_ROWS, max_size=5))
 def test_no_rows_make_the_parser_raise_and_sound_ones_can_be_kept(rows: list[dict[str, Any]]) -> None:
     data = "\n".join(json.dumps(row) for row in rows).encode()
     parsed = parse("annotations.jsonl", data)
@@ -88,6 +102,21 @@ def test_no_rows_make_the_parser_raise_and_sound_ones_can_be_kept(rows: list[dic
         assert messages_from_json(json.loads(text.encode())) == row.sample.messages
         assert "\0" not in text
         assert "\\u0000" not in text
+
+
+INFO_ENTRIES = st.dictionaries(
+    st.sampled_from(["file_name", "formatting", "columns", "tags", "media_root"]),
+    JSON | st.sampled_from(["a.json", "sharegpt", "alpaca"]),
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=3), INFO_ENTRIES, max_size=2))
+def test_no_side_file_makes_its_parser_raise(value: Any) -> None:
+    found = parse_dataset_info(json.dumps(value).encode(), {"a.json"})
+    if isinstance(found, DatasetInfo):
+        parse("a.json", b'[{"conversations": [], "instruction": ""}]', found)
 
 
 def test_the_same_rows_get_the_same_ids_wherever_they_stand() -> None:
