@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune_cli.commands import account, ask, dataset, demo, model, stack, train
+from reeltune_cli.commands import account, ask, dataset, demo, model, quota, stack, train, worker
 
 
 def build_app() -> typer.Typer:
@@ -26,6 +26,8 @@ def build_app() -> typer.Typer:
     model.register(app)
     train.register(app)
     ask.register(app)
+    quota.register(app)
+    worker.register(app)
     return app
 
 

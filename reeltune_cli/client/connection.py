@@ -14,6 +14,7 @@ from reeltune.auth.v1.user_service_pb2_grpc import UserServiceStub
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
+from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
 from reeltune.trainer.v1.inference_service_pb2_grpc import InferenceServiceStub
@@ -56,6 +57,7 @@ class Client:
         self.uploads = UploadServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
+        self.quotas = QuotaServiceStub(self.channel)
         self.inference = InferenceServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:

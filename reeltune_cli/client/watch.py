@@ -44,7 +44,8 @@ async def watch_job(
 ) -> AsyncIterator[history.WatchTrainingJobResponse]:
     """Yields a job's snapshot, its events after `after_sequence` in order, and each new one, until the job is final.
 
-    A broken stream is taken up where it broke: no event is missed or comes twice. Heartbeats are not passed on.
+    A broken stream is taken up where it broke: no event is missed or comes twice. Heartbeats are not passed on; what is
+    told of the queue is.
 
     Raises:
         grpc.aio.AioRpcError: there is no such job, or the mesh is out of reach for too long.
@@ -61,6 +62,8 @@ async def watch_job(
             case "snapshot":
                 position.is_final = message.snapshot.state in FINAL_JOB_STATES
                 history_end = message.snapshot.sequence
+                yield message
+            case "queue":
                 yield message
             case "event" if message.event.sequence > position.sequence:
                 position.sequence = message.event.sequence

@@ -6,7 +6,7 @@ import json
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import job_event_pb2, training_job_pb2
+from reeltune.scheduler.v1 import job_event_pb2, queue_status_pb2, training_job_pb2
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from rich.table import Table
 
@@ -33,6 +33,9 @@ def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = Fals
         ("state", job_state(job)),
         ("reason", _reason(job.reason)),
         ("message", job.message),
+        ("queue", queue_place(job)),
+        ("waits", job.queue.message),
+        ("starts about", local_time(job.queue.estimated_start_time)),
         ("priority", job.priority or ""),
         ("phase", progress.phase),
         ("steps", steps),
@@ -48,6 +51,18 @@ def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = Fals
     return facts([*pairs, *_flat(job.parameters)] if with_parameters else pairs)
 
 
+def queue_place(job: training_job_pb2.TrainingJob) -> str:
+    """Returns the place in the queue and why the job waits, in a few words; nothing for one that is not in it."""
+    if not job.HasField("queue"):
+        return ""
+    return _queue_words(job.queue)
+
+
+def _queue_words(queue: queue_status_pb2.QueueStatus) -> str:
+    reason = enum_word(queue_status_pb2.WaitReason, queue.reason, "WAIT_REASON_")
+    return f"{queue.position}, {reason}" if queue.position else reason
+
+
 async def show_until_final(cli: Invocation, client: Client, job_id: str) -> training_job_pb2.TrainingJob:
     """Shows a job's progress and what happens to it until it is final, and returns it as it is then.
 
@@ -58,6 +73,8 @@ async def show_until_final(cli: Invocation, client: Client, job_id: str) -> trai
         async for message in watch_job(client, job_id):
             if message.WhichOneof("update") == "snapshot":
                 _show_progress(bar, message.snapshot.progress, job_state(message.snapshot))
+            elif message.WhichOneof("update") == "queue":
+                _show_queue(cli, bar, message.queue)
             else:
                 _show_event(cli, bar, message.event)
     job = (await client.training.GetTrainingJob(pb.GetTrainingJobRequest(job_id=job_id))).job
@@ -84,6 +101,15 @@ def _show_event(cli: Invocation, bar: StepBar, event: job_event_pb2.JobEvent) ->
             cli.note(f"{local_time(event.create_time)}  checkpoint at step {saved.step}, {size(saved.size_bytes)}")
         case "log" if event.log.level >= job_event_pb2.LOG_LEVEL_WARNING:
             cli.note(f"{local_time(event.create_time)}  {printable(event.log.text)}")
+
+
+def _show_queue(cli: Invocation, bar: StepBar, queue: queue_status_pb2.QueueStatus) -> None:
+    start = local_time(queue.estimated_start_time)
+    note = (
+        f"in the queue: {_queue_words(queue)}{f', starts about {start}' if start else ''} ({printable(queue.message)})"
+    )
+    bar.show("queued", 0, None, _queue_words(queue))
+    cli.note(note)
 
 
 def _show_progress(bar: StepBar, progress: training_job_pb2.JobProgress, title: str = "") -> None:

@@ -1,19 +1,21 @@
-"""Datasets and models by name or id: people remember names."""
+"""Datasets, models and users by name or id: people remember names."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from reeltune.auth.v1.user_service_pb2 import GetMeRequest
+from reeltune.auth.v1.user_service_pb2 import GetMeRequest, ListUsersRequest
 from reeltune.catalog.v1 import dataset_pb2, model_pb2
 from reeltune.catalog.v1.dataset_service_pb2 import GetDatasetRequest, ListDatasetsRequest
 from reeltune.catalog.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
 
 from reeltune_cli.client import Client, ClientError
+from reeltune_cli.commands.options import all_pages
 
 _DATASET_ID = re.compile(r"ds_[0-9A-Z]{26}")
 _MODEL_ID = re.compile(r"mdl_[0-9A-Z]{26}")
+_USER_ID = re.compile(r"usr_[0-9A-Z]{26}|default")
 
 
 async def find_dataset(client: Client, named: str) -> dataset_pb2.Dataset:
@@ -38,9 +40,29 @@ async def find_model(client: Client, named: str) -> model_pb2.Model:
     return found
 
 
+async def find_user_id(client: Client, named: str) -> str:
+    """Returns the id of the user with this username; only admins can look one up. An id, or `default`, is one already.
+
+    Raises:
+        ClientError: there is none.
+    """
+    if _USER_ID.fullmatch(named):
+        return named
+    request = ListUsersRequest(filter=_text("username", ":", named))
+    users = await all_pages(client.users.ListUsers, request, "users")
+    for user in users:
+        if user.username == named:
+            return str(user.id)
+    raise ClientError(f"there is no user {named!r}", "USER_NOT_FOUND", "check the username, or give the user's id")
+
+
 def _has_name(name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'name = "{escaped}"'
+    return _text("name", "=", name)
+
+
+def _text(field: str, operator: str, text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{field} {operator} "{escaped}"'
 
 
 async def _only(client: Client, noun: str, name: str, found: list[Any]) -> Any:

@@ -14,11 +14,12 @@ from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from rich.table import Table
 
+from reeltune_cli.amounts import read_size
 from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact, stream_artifact
 from reeltune_cli.commands import train_verbs
-from reeltune_cli.commands.job_view import job_facts, job_state, show_until_final
+from reeltune_cli.commands.job_view import job_facts, job_state, queue_place, show_until_final
 from reeltune_cli.commands.naming import find_dataset, find_model
 from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, PriorityOption, YesOption, all_pages
 from reeltune_cli.commands.parameters import read_parameters
@@ -81,6 +82,11 @@ async def start(
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter.", show_default=False)] = None,
     max_frames: Annotated[int | None, typer.Option(help="Most frames of a clip.", show_default=False)] = None,
     device: Annotated[Device, typer.Option(help="Where it may run.")] = Device.ANY,
+    devices: Annotated[int, typer.Option(min=1, max=64, help="Devices that one trainer must have for it.")] = 1,
+    device_memory: Annotated[
+        str | None,
+        typer.Option("--device-memory", help="Memory of each device, at least, such as 24GB.", show_default=False),
+    ] = None,
     priority: PriorityOption = None,
     follow: Annotated[bool, typer.Option("--watch", "-w", help="Watch it until it is final.")] = False,
 ) -> None:
@@ -101,6 +107,8 @@ async def start(
             name=name,
             parameters=read_parameters(parameters, [*(settings or []), *chosen]),
             device_class=_device_class(device),
+            device_count=devices,
+            device_memory_bytes=0 if device_memory is None else read_size(device_memory),
             priority=priority or 0,
             request_id=str(uuid.uuid4()),
         )
@@ -132,11 +140,11 @@ async def list_all(cli: Invocation, filter: FilterOption = "", limit: LimitOptio
         request = pb.ListTrainingJobsRequest(filter=filter)
         found = await all_pages(client.training.ListTrainingJobs, request, "jobs", limit)
         rows = [
-            (row.id, row.name, job_state(row), f"{row.progress.fraction:.0%}",
+            (row.id, row.name, job_state(row), queue_place(row), f"{row.progress.fraction:.0%}",
              f"{row.progress.loss:.4f}" if row.progress.HasField("loss") else "", local_time(row.create_time))
             for row in found
         ]  # fmt: skip
-        table = columns(("ID", "NAME", "STATE", "DONE", "LOSS", "CREATED"), rows)
+        table = columns(("ID", "NAME", "STATE", "QUEUE", "DONE", "LOSS", "CREATED"), rows)
         cli.answer({"jobs": [to_document(row) for row in found]}, table)
 
 

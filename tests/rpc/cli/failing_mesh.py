@@ -19,9 +19,17 @@ from reeltune.scheduler.v1 import (
     checkpoint_pb2,
     job_event_pb2,
     metric_series_pb2,
+    queue_status_pb2,
+    quota_pb2,
+    quota_service_pb2,
+    quota_service_pb2_grpc,
+    recipe_pb2,
     training_job_pb2,
     training_service_pb2,
     training_service_pb2_grpc,
+    worker_pb2,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
 )
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_verbs_pb2 as verbs
@@ -33,6 +41,7 @@ from meshkit.testing import Served
 
 PART_BYTES = 100_000
 JOB_ID = "job_00000000000000000000000000"
+WORKER_ID = "wrk_00000000000000000000000000"
 
 
 @dataclass
@@ -51,6 +60,8 @@ class FailingMesh:
     watches: list[int] = field(default_factory=list)
     """The `after_sequence` of each watch."""
     events: list[job_event_pb2.JobEvent] = field(default_factory=list)
+    queue: queue_status_pb2.QueueStatus | None = None
+    """Where in the queue the job is."""
     job_reason: training_job_pb2.StateReason.ValueType = training_job_pb2.STATE_REASON_UNSPECIFIED
     checkpoints: list[checkpoint_pb2.CheckpointInfo] = field(default_factory=list)
     artifact_files: dict[str, bytes] = field(default_factory=dict)
@@ -88,6 +99,8 @@ class FailingMesh:
         return [
             ServicerRegistration(upload_service_pb2_grpc.add_UploadServiceServicer_to_server, Uploads(self)),
             ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, Training(self)),
+            ServicerRegistration(quota_service_pb2_grpc.add_QuotaServiceServicer_to_server, Quotas(self)),
+            ServicerRegistration(worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, Workers(self)),
         ]
 
 
@@ -149,6 +162,8 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
             sequence=request.after_sequence,
             snapshot=training_job_pb2.TrainingJob(id=JOB_ID, state=state, sequence=last.sequence),
         )
+        if self._mesh.queue is not None:
+            yield history.WatchTrainingJobResponse(sequence=request.after_sequence, queue=self._mesh.queue)
         if self._mesh.silent_watches:
             self._mesh.silent_watches -= 1
             await asyncio.Event().wait()
@@ -161,7 +176,11 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
     async def GetTrainingJob(self, request: Any, context: Any) -> Any:
         change = self._mesh.events[-1].state_change
         job = training_job_pb2.TrainingJob(
-            id=request.job_id, state=change.to, message=change.message, reason=self._mesh.job_reason
+            id=request.job_id,
+            state=change.to,
+            message=change.message,
+            reason=self._mesh.job_reason,
+            queue=self._mesh.queue,
         )
         return training_service_pb2.GetTrainingJobResponse(job=job)
 
@@ -234,6 +253,45 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
             artifact.files.append(artifact_pb2.ArtifactFile(path=path, size_bytes=len(content), sha256=digest, url=url))
             artifact.size_bytes += len(content)
         return artifact
+
+
+class Quotas(quota_service_pb2_grpc.QuotaServiceServicer):
+    def __init__(self, mesh: FailingMesh) -> None:
+        self._mesh = mesh
+
+    async def GetMyQuota(self, request: Any, context: Any) -> Any:
+        usage = quota_pb2.QuotaUsage(running_jobs=1, queued_jobs=4, device_hours=2.5, storage_bytes=3 * 10**9)
+        quota = quota_pb2.Quota(user_id="usr_1", running_jobs=2, is_default=True, etag="r0", usage=usage)
+        return quota_service_pb2.GetMyQuotaResponse(quota=quota)
+
+    async def ListQuotas(self, request: Any, context: Any) -> Any:
+        quotas = [quota_pb2.Quota(user_id="default", storage_bytes=2 * 10**11)]
+        return quota_service_pb2.ListQuotasResponse(quotas=quotas)
+
+    async def UpdateQuota(self, request: Any, context: Any) -> Any:
+        self._mesh.asked.append(request)
+        return quota_service_pb2.UpdateQuotaResponse(quota=request.quota)
+
+
+class Workers(worker_service_pb2_grpc.WorkerServiceServicer):
+    def __init__(self, mesh: FailingMesh) -> None:
+        self._mesh = mesh
+
+    async def ListWorkers(self, request: Any, context: Any) -> Any:
+        return worker_service_pb2.ListWorkersResponse(workers=[_worker(worker_pb2.WORKER_STATE_BUSY)])
+
+    async def DrainWorker(self, request: Any, context: Any) -> Any:
+        self._mesh.asked.append(request)
+        return worker_service_pb2.DrainWorkerResponse(worker=_worker(worker_pb2.WORKER_STATE_DRAINING))
+
+    async def ResumeWorker(self, request: Any, context: Any) -> Any:
+        self._mesh.asked.append(request)
+        return worker_service_pb2.ResumeWorkerResponse(worker=_worker(worker_pb2.WORKER_STATE_IDLE))
+
+
+def _worker(state: worker_pb2.WorkerState.ValueType) -> worker_pb2.Worker:
+    device = worker_pb2.Device(device_class=worker_pb2.DEVICE_CLASS_CUDA, memory_bytes=24 * 10**9, device_count=2)
+    return worker_pb2.Worker(id=WORKER_ID, name="rack-1", state=state, device=device, recipes=[recipe_pb2.RECIPE_QLORA])
 
 
 def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
