@@ -215,24 +215,17 @@ async def test_a_reader_whom_the_ring_has_passed_by_loses_progress_only(watching
 async def test_a_job_that_was_tried_again_is_told_beyond_its_first_end(
     watching: Watching, stores: Stores, story: Story
 ) -> None:
-    """As a retry leaves it: an event that made the job final stands in the middle of its history."""
     job_id = story.key.job_id
-    await stores.pool.execute("UPDATE jobs SET sequence = sequence + 2 WHERE id = $1", job_id)
-    await stores.pool.execute(
-        """INSERT INTO job_events (job_id, sequence, create_time, attempt, kind, body)
-        SELECT $1, 4 + n, now(), 1, 'state_change',
-            jsonb_build_object('from', 'RUNNING', 'to', state, 'reason', 'UNSPECIFIED', 'message', '')
-        FROM (VALUES (1, 'FAILED'), (2, 'QUEUED')) AS change (n, state)""",
-        job_id,
-    )
-    for after in (0, 4, 5):
-        stream = watching.watch(job_id, after)
-        assert isinstance((await anext(stream)).update, Job)
-        assert [(await anext(stream)).sequence for _ in range(after, 6)] == list(range(after + 1, 7))
-        await stream.aclose()  # type: ignore[attr-defined]
-    watches = [asyncio.create_task(watching.told(job_id, after)) for after in (0, 5, 6)]
-    last = await story.end()
-    assert [told[-1] for told in await asyncio.gather(*watches)] == [last] * 3
+    early = asyncio.create_task(watching.told(job_id))
+    first_end = await story.end()
+    assert await early == list(range(1, first_end + 1)), "who watched until then has been told the end"
+    assert await watching.told(job_id, first_end) == []
+    await stores.jobs.retry(job_id, OWNER, from_scratch=False)
+    late = [asyncio.create_task(watching.told(job_id, after)) for after in (0, first_end - 1, first_end)]
+    await assert_eventually(lambda: watching.feeds.watch_count == 3)
+    last = (await stores.jobs.stop(job_id, OWNER, stores.lease)).sequence
+    assert last == first_end + 2
+    assert await asyncio.gather(*late) == [list(range(after + 1, last + 1)) for after in (0, first_end - 1, first_end)]
 
 
 async def test_a_deleted_job_ends_its_watches(watching: Watching, stores: Stores) -> None:
