@@ -11,6 +11,9 @@ Each is one Python process, reached directly on loopback with 16 calls in flight
 cost next to nothing; all share the machine's cores with their servers and the client. They run in turn, each on empty
 tables; each figure is the median of the rounds. The ratio is that of the rates. Shown beside it: ours through the edge,
 how long after the load the last wake-up was published, and the baseline with two worker processes.
+
+The specification wants 95 % of its answers within 500 ms (NFR1.1) and the start of a training acknowledged within 2 s
+(NFR1.2): the 99th percentiles here, through the edge, are those of the call that does both; `rpc_edge` has a read.
 """
 
 from __future__ import annotations

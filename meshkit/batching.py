@@ -114,6 +114,10 @@ class SharedCalls(Generic[_Key, _Answer]):
         try:
             while futures := self._waiting.pop(key, None):
                 await self._answer(key, futures)
+                if key in self._remembered:
+                    # For who came meanwhile it is not too old either.
+                    late = self._waiting.pop(key, [])
+                    _settle(late, [self._remembered[key]] * len(late))
         finally:
             del self._calls[key]
 
@@ -132,8 +136,10 @@ class SharedCalls(Generic[_Key, _Answer]):
         _settle(futures, [answer] * len(futures))
         if self._good_for and changes == self._changes and not isinstance(answer, Exception):
             # From the beginning of the call: what it tells may have changed right after.
-            self._remembered[key] = answer
-            loop.call_at(began + self._good_for, self._remembered.pop, key, None)
+            good_until = began + self._good_for
+            if good_until > loop.time():
+                self._remembered[key] = answer
+                loop.call_at(good_until, self._remembered.pop, key, None)
 
 
 def _settle(futures: Sequence[asyncio.Future[_Answer]], answers: Sequence[_Answer | Exception]) -> None:

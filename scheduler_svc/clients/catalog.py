@@ -21,6 +21,8 @@ from scheduler_svc.domain.errors import DatasetNotFound, DatasetNotReady, ModelN
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts
 
 _GOOD_FOR_SECONDS = 0.05
+"""How old an answer may be. Who deletes a model and submits within that time may still be told that the job waits; the
+job then fails as if the model had been deleted a moment later, which nobody can prevent."""
 _PASSED_ON = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
@@ -28,7 +30,7 @@ class Catalog:
     """Models and datasets as a user sees them.
 
     A user who submits many jobs at once asks the same again and again: questions with the same token share one rpc, and
-    what is READY is believed for a moment, shorter than it takes to hear that it was deleted and to submit again.
+    what is READY is believed for a moment.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

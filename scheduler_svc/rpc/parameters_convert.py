@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,13 @@ def given_from_proto(message: pb.TrainingParameters) -> Given:
     return _given(message)
 
 
+@functools.lru_cache(maxsize=256)
 def parameters_to_proto(parameters: TrainingParameters) -> pb.TrainingParameters:
-    """Returns every value in force; `epochs` is absent where `max_steps` counts."""
+    """Returns every value in force; `epochs` is absent where `max_steps` counts.
+
+    Equal parameters give the same message, to be put into another and not to be changed: a page of jobs has few
+    different ones.
+    """
     value = parameters.to_json()
     rehearsal = value.pop("rehearsal")
     return pb.TrainingParameters(
