@@ -119,13 +119,13 @@ class AnnotationReader:
     @property
     def format(self) -> AnnotationFormat | None:
         """The form of the rows so far; None before the first that has a known one."""
-        if self._plan.clips_by_text:
+        if not self._plan.file:
             return AnnotationFormat.TEXT_FILES
         return self._format.name if self._format else None
 
     def __iter__(self) -> Iterator[Row | Issue]:
         yield from self._plan.issues
-        yield from self._text_rows() if self._plan.clips_by_text else self._file_rows()
+        yield from self._file_rows() if self._plan.file else self._text_rows()
 
     def _text_rows(self) -> Iterator[Row | Issue]:
         for file, clip in self._plan.clips_by_text.items():
@@ -192,19 +192,21 @@ class _SampleIds:
     """Hands out the ids of one dataset's samples: each once, and the same ones for the same rows."""
 
     def __init__(self) -> None:
-        self._own: set[str] = set()
+        self._taken: set[str] = set()
         self._copies: dict[str, int] = {}
 
     def claim(self, own: str | None, messages: str) -> str:
         if own is not None:
-            if own in self._own:
+            if own in self._taken:
                 what = f"another row has the sample_id {shown(own)!r}"
                 raise BadRow("SAMPLE_ID_TWICE", "sample_id", what, "give each row its own")
-            self._own.add(own)
+            self._taken.add(own)
             return own
         by_content = content_id(messages)
-        copy = self._copies[by_content] = self._copies.get(by_content, 0) + 1
-        # A colon cannot come about in the first copy's hexadecimal id, and equal rows differ by their count only.
-        made = by_content if copy == 1 else f"{by_content}:{copy}"
-        self._own.add(made)
+        made = by_content
+        # Equal rows differ by their count only, which also passes over the ids that rows gave themselves.
+        while made in self._taken:
+            copy = self._copies[by_content] = self._copies.get(by_content, 1) + 1
+            made = f"{by_content}:{copy}"
+        self._taken.add(made)
         return made

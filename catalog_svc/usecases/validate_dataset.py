@@ -78,7 +78,7 @@ class ValidateDataset:
         self, dataset_id: EntryId, files: Mapping[str, StoredFile], plan: AnnotationPlan, folder: Path
     ) -> AnnotationReader:
         """Fetches the files of a plan and returns what reads them."""
-        wanted = {files[path].sha256: files[path] for path in (plan.clips_by_text or (plan.file,))}
+        wanted = {files[path].sha256: files[path] for path in ((plan.file,) if plan.file else plan.clips_by_text)}
         waiting = iter(wanted.values())
 
         async def fetch_each() -> None:

@@ -79,6 +79,7 @@ async def test_bad_rows_are_told_by_row_and_unused_files_are_warnings(mesh: Cata
         ({"annotations.csv": "video,caption\n".encode("utf-16")}, "ENCODING_INVALID"),
         ({"annotations.csv": b"video,caption\na.mp4,\xff\xfe\n"}, "ENCODING_INVALID"),
         ({"annotations.json": b"[" * 100_000}, "ROW_TOO_DEEP"),
+        ({"a.txt": b"x", "a.mp4": h264_clip(), "a.mkv": h264_clip(container="matroska")}, "CLIP_AMBIGUOUS"),
         ({"annotations.json": b"[]", "dataset_info.json": b"[]"}, "DATASET_INFO_INVALID"),
     ],
 )

@@ -204,6 +204,14 @@ def test_a_sample_id_may_come_once() -> None:
     assert [found.reason for found in parsed.issues] == ["SAMPLE_ID_TWICE"]
 
 
+def test_a_made_id_is_never_one_that_a_row_gave_itself() -> None:
+    row = {"video": "a.mp4", "caption": "x"}
+    made = parse_value(row).rows[0].sample.sample_id
+    parsed = parse_value({**row, "caption": "y", "sample_id": made}, row, row, row)
+    ids = [found.sample.sample_id for found in parsed.rows]
+    assert ids == [made, f"{made}:2", f"{made}:3", f"{made}:4"]
+
+
 def test_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     row = b'{"video": "a.mp4", "caption": "x"}\n'
     monkeypatch.setattr(records, "MAX_RECORDS", 3)

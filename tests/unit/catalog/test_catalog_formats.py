@@ -394,6 +394,14 @@ def test_a_text_file_speaks_of_the_clip_of_its_name() -> None:
     assert reader.row_count == 4
 
 
+def test_texts_that_all_speak_of_several_clips_are_told() -> None:
+    plan = plan_annotations(dict.fromkeys(["a.txt", "a.mp4", "a.mov"], 1), DatasetInfo())
+    assert isinstance(plan, AnnotationPlan)
+    (found,) = AnnotationReader(plan, lambda path: io.BytesIO(path.encode()))
+    assert isinstance(found, Issue)
+    assert (found.reason, found.file) == ("CLIP_AMBIGUOUS", "a.txt")
+
+
 def documented_values() -> list[Any]:
     """Returns the JSON values of the code blocks in the users' documentation."""
     text = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
