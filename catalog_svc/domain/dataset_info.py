@@ -37,6 +37,8 @@ _PAIR_COLUMNS = {
     "videos": "videos",
     "system": "system",
 }
+_SOURCES = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"}
+"""Where an entry says that its rows are."""
 _KEY_TAGS = {"role_tag": "from", "content_tag": "value"}
 _ROLE_TAGS = {
     "user_tag": ("human", Role.USER),
@@ -83,7 +85,9 @@ def _parse(data: bytes, paths: Collection[str]) -> DatasetInfo:
     sets = (
         {str(name): entry for name, entry in info.items() if isinstance(entry, dict)} if isinstance(info, dict) else {}
     )
-    here = {name: entry for name, entry in sets.items() if entry.get("file_name") in (None, *paths)}
+    here = {name: entry for name, entry in sets.items() if str(entry.get("file_name")) in paths}
+    if not here:  # one that is told nothing but how to read speaks of the only file there is
+        here = {name: entry for name, entry in sets.items() if not _SOURCES & entry.keys()}
     if len(here) != 1:
         what = f"{len(here)} of its {len(sets)} entries name an annotation file that is here"
         raise _BadInfo("", what, 'keep one entry: {"NAME": {"file_name": "annotations.json", …}}')

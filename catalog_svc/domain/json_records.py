@@ -36,7 +36,7 @@ def _is_array(file: str, stream: BinaryIO) -> bool:
     """Tells an array from lines, the first of which may be a whole array itself: a packed sample."""
     start, first = stream.tell(), b" "
     while first and not first.strip():
-        start, first = stream.tell() - len(first.rstrip()), stream.read(_CHUNK_BYTES)
+        start, first = stream.tell(), stream.read(_CHUNK_BYTES)
     if not first.lstrip().startswith(b"["):
         return False
     stream.seek(start)

@@ -279,6 +279,21 @@ def test_the_side_file_maps_columns_speakers_and_roots() -> None:
     assert found.field == "turns[0].who"
 
 
+def test_of_a_side_file_with_many_entries_the_one_that_names_a_file_here_counts() -> None:
+    entries = {
+        "hub": {"hf_hub_url": "a/b"},
+        "other": {"file_name": "other.json"},
+        "mine": {"file_name": "annotations.jsonl", "media_root": "media"},
+        "bare": {"media_root": "bare"},
+    }
+    found = parse_dataset_info(json.dumps(entries).encode(), {"annotations.jsonl", "a.mp4"})
+    assert isinstance(found, DatasetInfo)
+    assert (found.file_name, found.media_root.root) == ("annotations.jsonl", "media")
+    alone = parse_dataset_info(json.dumps(entries).encode(), {"rows.csv"})
+    assert isinstance(alone, DatasetInfo)
+    assert (alone.file_name, alone.media_root.root) == (None, "bare")
+
+
 def test_the_side_file_maps_questions_and_answers() -> None:
     mapped = info(columns={"prompt": "ask", "response": "say", "videos": "clips"})
     parsed = parse_value({"ask": "Q", "say": "A", "clips": ["a.mp4"]}, info=mapped)
