@@ -38,6 +38,7 @@ from reeltune.scheduler.v1 import training_job_pb2, training_parameters_pb2, tra
 
 from benchmarks.baselines.celery_server import celery_service
 from benchmarks.baselines.http_caller import http_call
+from benchmarks.baselines.rabbitmq import installed_script
 from benchmarks.grpc_caller import grpc_caller
 from benchmarks.load import Call, Load, load_figures, put_load
 from benchmarks.mesh_material import BenchMesh, bench_mesh
@@ -54,6 +55,7 @@ RANK, MAX_STEPS, BATCH_SIZE = 8, 300, 4
 
 
 async def main() -> None:
+    installed_script()  # before minutes are spent on ours
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(TemporaryDirectory()))
         mesh = await stack.enter_async_context(bench_mesh(work, "--no-trainer"))

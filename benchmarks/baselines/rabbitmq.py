@@ -41,7 +41,7 @@ class RabbitServer(StartableServer):
         Raises:
             FileNotFoundError: it is not installed; the text says how to.
         """
-        script = _installed_script()
+        script = installed_script()
         # RabbitMQ would start a port mapper that outlives it; this one is ours to stop.
         await self._epmd.start(self._epmd_port)
         (self.data_dir / "enabled_plugins").write_text("[].\n")
@@ -113,8 +113,12 @@ class _PortMapper(ChildServer):
         await self.run_until_ready([program, "-address", "127.0.0.1", "-port", str(port)], listens)
 
 
-def _installed_script() -> Path:
-    """The start script itself: Debian's wrapper in front of it insists on an account and a folder of its own."""
+def installed_script() -> Path:
+    """The start script itself: Debian's wrapper in front of it insists on an account and a folder of its own.
+
+    Raises:
+        FileNotFoundError: RabbitMQ is not installed; the text says how to.
+    """
     scripts = sorted(_LIBRARIES.glob("rabbitmq_server-*/sbin/rabbitmq-server"))
     if not scripts:
         raise FileNotFoundError(HOW_TO_INSTALL)
