@@ -55,3 +55,11 @@ def test_importing_loads_no_training_library(module: str) -> None:
 
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.strip() == "[]"
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by their last name alone: of two that share one, neither is collected."""
+    seen: dict[str, Path] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        assert path.name not in seen, f"{path} and {seen[path.name]}: rename one of them"
+        seen[path.name] = path
