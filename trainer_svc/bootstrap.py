@@ -206,7 +206,8 @@ def _attempt_limits(settings: TrainerSettings) -> AttemptLimits:
         loading=settings.loading_stall_seconds,
         progress=settings.stall_seconds,
         stop_grace=settings.stop_grace_seconds,
-        stop_total=settings.stop_grace_seconds + 6.0,
+        # Of the scheduler's 30 s, where the training process gets its usual 20.
+        stop_total=settings.stop_grace_seconds * 1.3,
         drain_grace=settings.drain_grace_seconds,
         drain_publish=settings.drain_grace_seconds + 3.0,
         drain_total=settings.drain_grace_seconds + 5.0,

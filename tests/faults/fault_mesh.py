@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from meshkit.blob import BlobStore
 from meshkit.embedded import EnvoyServer, NatsServer, S3Server, ServerNotReady, free_ports
 from meshkit.embedded.process import StartableServer
 from meshkit.jetstream import JetStream, connect
@@ -28,6 +29,8 @@ from tests.faults.tcp_proxy import LOOPBACK, FaultProxy
 LEASE_SECONDS = 4.0
 SWEEP_SECONDS = 0.5
 STOP_GRACE_SECONDS = 4.0
+PART_BYTES = 5 * 1024**2
+"""The least that S3 takes: larger files of attempts are stored in parts."""
 STALL_SECONDS = 3.0
 """A rehearsal whose steps take longer is taken for hung."""
 SETTINGS = {
@@ -37,6 +40,7 @@ SETTINGS = {
     "SCHEDULER_STOP_GRACE_SECONDS": str(STOP_GRACE_SECONDS),
     "SCHEDULER_WATCH_HEARTBEAT_SECONDS": "2",
     "SCHEDULER_SHUTDOWN_GRACE_SECONDS": "20",
+    "SCHEDULER_PART_BYTES": str(PART_BYTES),
     "TRAINER_RECIPES": "rehearsal",
     "TRAINER_HEARTBEAT_SECONDS": "0.5",
     "TRAINER_POLL_SECONDS": "0.5",
@@ -143,6 +147,16 @@ class FaultMesh:
         """Connects to the broker as a scheduler does."""
         password = self._plan.secrets.scheduler_nats
         return connect(self.nats.url, user="scheduler", password=password, name="harness")
+
+    def open_store(self) -> BlobStore:
+        """Connects to the object store as a scheduler does, past the proxy."""
+        settings = self._plan.environment("scheduler", "")
+        return BlobStore(
+            self.s3.endpoint,
+            settings["SCHEDULER_S3_ACCESS_KEY"],
+            settings["SCHEDULER_S3_SECRET_KEY"],
+            settings["SCHEDULER_S3_BUCKET"],
+        )
 
     async def wipe_nats(self) -> None:
         """Kills the broker and starts it again with nothing of what it had."""

@@ -82,6 +82,10 @@ class StoreProxy:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
+    def begin_chance_with(self, seed: int) -> None:
+        """Has what happens by chance begin anew."""
+        self._dice = random.Random(seed)
+
     def heal(self) -> None:
         """Ends every fault."""
         self.faults = StoreFaults()

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from meshkit.failpoints import failpoint
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers
 from trainer_svc.domain.attempt import RemoteFile
@@ -50,6 +51,7 @@ async def publish_files(
         prepared = await scheduler.prepare_files(attempt.grant, asked, checkpoint_step)
         if {file.path for file in prepared} != {file.path for file in asked}:
             raise StorageUnavailableError("the scheduler prepared other files than were asked for")
+        await failpoint("trainer.files.prepared")
         missing = {(file.path, part.number) for file in prepared for part in file.parts}
         rounds_left = rounds_left - 1 if missing <= tried else _ROUNDS - 1
         tried |= missing

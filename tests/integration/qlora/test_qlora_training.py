@@ -251,6 +251,23 @@ def test_evaluation_changes_nothing_that_is_learned(qwen3: Path, tmp_path: Path,
     assert_same_weights(with_eval, without)
 
 
+def test_a_checkpoint_tells_the_loss_at_its_step_and_the_best_one_stays(
+    qwen3: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    data = write_dataset(tmp_path / "data", samples=4)
+    with (data / "rows.jsonl").open("a") as rows:
+        rows.write(json.dumps(row("e0", "0.mp4", "colour?", "red", split="eval")) + "\n")
+    run = RecordingRun(qwen3, data, tmp_path / "out")
+    wanted = ["optimization.max_steps=6", "checkpoint_every_steps=1", "evaluate_every_steps=2"]
+    train(run, spec.with_overrides([*wanted, "keep_checkpoints=1", "keep_best_checkpoint=true"]))
+    saved = {message.step: message.eval_loss for message in run.messages if isinstance(message, CheckpointSaved)}
+    measured = run.series("eval_loss")
+    assert saved == {1: None, 2: measured[2], 3: None, 4: measured[4], 5: None}
+    best = min((2, 4), key=lambda step: (measured[step], -step))
+    kept = {path.name for path in run.folders.checkpoints.iterdir()}
+    assert kept == {f"step-{best:08d}", "step-00000005"}
+
+
 @pytest.mark.parametrize("cache_mib", [0, 64])
 def test_clips_that_fit_the_cache_are_decoded_once(
     qwen3: Path, tmp_path: Path, spec: TrainingSpec, cache_mib: int
