@@ -15,6 +15,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 import certifi
 import urllib3
@@ -342,6 +343,9 @@ class BlobStore:
             raise BlobError(f"the object store answers {error.code}: {error.message}") from error
         except (urllib3.exceptions.HTTPError, MinioException, ConnectionError) as error:
             raise BlobUnavailable(f"the object store does not answer: {type(error).__name__}") from error
+        except (ElementTree.ParseError, UnicodeDecodeError) as error:
+            # The client library reads answers as they come: one that was cut or damaged on its way is no answer.
+            raise BlobUnavailable(f"the object store's answer cannot be read: {type(error).__name__}") from error
 
 
 def _length_header(length: int | None) -> dict[str, str] | None:

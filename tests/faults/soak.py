@@ -64,7 +64,7 @@ async def soak(home: Path, minutes: float, seed: int) -> int:
             await asyncio.gather(*(each.until_watches_end(_WATCH_SECONDS) for each in traffic))
             ledger.check_watches()
             verdict = ledger.verdict
-            verdict.unforeseen += faults.troubles
+            verdict.unforeseen += [*faults.troubles, *deaths_from_within(mesh)]
             await _find_strangers(ledger, [first, *others], verdict)
         finally:
             await asyncio.gather(*(each.close() for each in traffic))
@@ -107,6 +107,17 @@ async def _find_strangers(ledger: Ledger, users: list[MeshUser], verdict: Verdic
     unknown = [job_id for user in users for job_id in await user.list_ids() if job_id not in known]
     if unknown:
         verdict.double.append(f"{len(unknown)} jobs are there that nobody was told of: {unknown}")
+
+
+def deaths_from_within(mesh: FaultMesh) -> list[str]:
+    """What no fault explains: a background task that ended its service, a call that ended in an unforeseen error."""
+    found = []
+    for process in mesh.processes:
+        for event in (*process.events("background.died"), *process.events("rpc.crashed")):
+            last_line = str(event.get("exception", "")).strip().rpartition("\n")[2]
+            if "FailpointError" not in last_line:
+                found.append(f"{process.name}: {event.get('task') or event.get('rpc')}: {last_line}")
+    return found
 
 
 def report(

@@ -127,7 +127,7 @@ class FaultProxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, to_upstream, "up", None))
                 group.create_task(self._pump(from_upstream, writer, "down", self.cut_after_bytes))
-        except* OSError:
+        except* (OSError, RuntimeError):  # RuntimeError: more to say after `half_close` has ended the direction
             connection.reset()
         finally:
             self._connections.discard(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from datetime import timedelta
@@ -177,3 +178,23 @@ async def test_objects_and_identities_survive_kill_9_and_an_orderly_stop(tmp_pat
         await read_only.close()
         await store.close()
         await server.stop()
+
+
+@pytest.mark.parametrize("body", [b"<ListBucketResult><Name>test</Nbme>", b"<ListBucketResult><Name>\xff", b""])
+async def test_a_damaged_answer_is_no_answer(body: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = BlobStore(f"127.0.0.1:{port}", S3_IDENTITY.access_key, S3_IDENTITY.secret_key, "test")
+    try:
+        with pytest.raises(BlobUnavailable, match="cannot be read"):
+            await store.list("a/")
+    finally:
+        await store.close()
+        server.close()
