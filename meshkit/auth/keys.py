@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -45,15 +46,19 @@ class JwksKeys:
         self._keys: dict[str, EllipticCurvePublicKey] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def find(self, kid: str) -> EllipticCurvePublicKey | None:
         if kid in self._keys and time.monotonic() - self._fetched_at < self._max_age:
             return self._keys[kid]
-        async with self._lock:
-            # Random kids from outside must not become a flood of fetches: one try per interval, however it ends.
-            if time.monotonic() - max(self._tried_at, self._fetched_at) >= self._interval_for(kid):
-                await self._refresh()
+        # Random kids from outside must not become a flood of fetches: one try per interval, however it ends.
+        since = time.monotonic() - max(self._tried_at, self._fetched_at)
+        if self._refreshing is None and since >= self._interval_for(kid):
+            # Of no caller: neither its cancellation nor its deadline may end what all who wait for keys depend on.
+            self._refreshing = asyncio.create_task(self._refresh(), name="jwks", context=contextvars.Context())
+            self._refreshing.add_done_callback(self._on_refreshed)
+        if self._refreshing is not None:
+            await asyncio.shield(self._refreshing)
         return self._keys.get(kid)
 
     def _interval_for(self, kid: str) -> float:
@@ -61,6 +66,9 @@ class JwksKeys:
         return (
             min(self._min_interval, 0.5) if is_first else self._min_interval if kid not in self._keys else self._max_age
         )
+
+    def _on_refreshed(self, _: asyncio.Task[None]) -> None:
+        self._refreshing = None
 
     async def _refresh(self) -> None:
         self._tried_at = time.monotonic()

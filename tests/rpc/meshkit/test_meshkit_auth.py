@@ -30,6 +30,7 @@ from meshkit.auth.tokens import (
 )
 from meshkit.rpc.access import AccessUndeclared, access_policy
 from meshkit.rpc.client import bearer
+from meshkit.rpc.request_context import remaining_seconds, set_deadline
 from meshkit.testing import TokenMint
 from meshkit.testing.plugin import Serve
 from tests.rpc.meshkit.echo_service import SERVICE, Echo, EchoServicer, failure_of
@@ -277,6 +278,35 @@ async def test_unknown_kids_do_not_become_a_flood_of_fetches() -> None:
     assert await source.find("one") is not None
     for number in range(50):
         assert await source.find(f"made-up-{number}") is None
+    assert auth.fetches == 1
+
+
+async def test_a_caller_that_gives_up_takes_nobodys_keys_along() -> None:
+    """A client that is cut off while the first keys are fetched must not get the next one's good token refused."""
+    auth = FakeAuthService()
+    may_answer = asyncio.Event()
+
+    async def fetch() -> dict[str, Any]:
+        assert remaining_seconds() is None, "nor is the fetch bound by the deadline of who happened to need it"
+        await may_answer.wait()
+        return await auth.fetch()
+
+    async def find_in_a_hurry() -> None:
+        set_deadline(0.01)
+        await source.find("one")
+
+    source = JwksKeys(fetch, min_interval_seconds=60)
+    cut_off = asyncio.create_task(find_in_a_hurry())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(source.find("one"))
+    await asyncio.sleep(0)
+    cut_off.cancel()
+    await asyncio.gather(cut_off, return_exceptions=True)
+    late = asyncio.create_task(source.find("one"))
+    await asyncio.sleep(0)
+    may_answer.set()
+    assert await waiting is not None
+    assert await late is not None
     assert auth.fetches == 1
 
 
