@@ -17,8 +17,12 @@ JwksFetch = Callable[[], Awaitable[Mapping[str, Any]]]
 """Fetches a JSON Web Key Set, already parsed: `{"keys": [...]}`."""
 
 
+class KeysUnavailable(Exception):
+    """No key of an issuer is known yet and none can be fetched: nothing can be said of its tokens, good or bad."""
+
+
 class KeySource(Protocol):
-    """Finds the public key that a token's `kid` names."""
+    """Finds the public key that a token's `kid` names. Raises KeysUnavailable."""
 
     async def find(self, kid: str) -> EllipticCurvePublicKey | None: ...
 
@@ -59,6 +63,8 @@ class JwksKeys:
             self._refreshing.add_done_callback(self._on_refreshed)
         if self._refreshing is not None:
             await asyncio.shield(self._refreshing)
+        if not self._keys:
+            raise KeysUnavailable("no key set has been fetched yet")
         return self._keys.get(kid)
 
     def _interval_for(self, kid: str) -> float:

@@ -112,6 +112,7 @@ class TokenVerifier:
 
         Raises:
             TokenRejected: the token is not one of ours, not for us, or no longer valid.
+            KeysUnavailable: there is nothing yet to verify it with.
         """
         known = self._recent.find(token)
         if known is not None:

@@ -109,8 +109,13 @@ class MeshProcess(StartableServer):
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The lines of its log that tell of an event."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith('{"')]
-        return [line for line in lines if line.get("event") == name]
+        found = []
+        for line in self.log().splitlines():
+            # What was killed may have written the half of a line.
+            with contextlib.suppress(ValueError):
+                event = json.loads(line) if f'"event": "{name}"' in line else {}
+                found += [event] if event.get("event") == name else []
+        return found
 
     def reached(self, failpoint: str) -> bool:
         """Tells whether a failpoint has been reached."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Protocol
 
 import grpc
 import structlog
 
+from meshkit.auth.keys import KeysUnavailable
 from meshkit.auth.principal import ANONYMOUS, Caller, Principal, set_current_principal
 from meshkit.auth.tokens import TokenRejected
 from meshkit.rpc.failure import Failure
@@ -54,6 +56,10 @@ class AuthenticationInterceptor(StepInterceptor):
                 return ANONYMOUS
             structlog.get_logger().info("auth.token_rejected", cause=str(error))
             raise _invalid_token() from error
+        except KeysUnavailable as error:
+            if Caller.ANYONE in callers:
+                return ANONYMOUS
+            raise _no_keys() from error
 
 
 def _bearer_token(values: list[str]) -> str:
@@ -78,6 +84,16 @@ def _invalid_token() -> Failure:
         code=grpc.StatusCode.UNAUTHENTICATED,
         reason="TOKEN_INVALID",
         message="the credential is not valid here or has expired; refresh the session or sign in again",
+    )
+
+
+def _no_keys() -> Failure:
+    # A service that started while the issuer was away: whoever is signed in must not be told to sign in again.
+    return Failure(
+        code=grpc.StatusCode.UNAVAILABLE,
+        reason="KEYS_UNAVAILABLE",
+        message="the credential cannot be verified at the moment; try again in a second",
+        retry_after=timedelta(seconds=1),
     )
 
 

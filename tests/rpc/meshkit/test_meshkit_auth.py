@@ -318,6 +318,25 @@ async def test_aged_keys_stay_good_while_the_auth_service_is_down() -> None:
     assert await source.find("one") is not None
 
 
+async def test_who_starts_while_the_auth_service_is_down_sends_nobody_to_sign_in_again(
+    token_mint: TokenMint, serve: Serve, echo: Echo, servicer: EchoServicer
+) -> None:
+    auth = FakeAuthService()
+    auth.is_down = True
+    keys = JwksKeys(auth.fetch, min_interval_seconds=0)
+    issuer = TrustedIssuer(token_mint.issuer, token_mint.audience, token_mint.typ(Caller.USER), Caller.USER, keys)
+    token = _signed(token_mint, key=auth.keys["one"], header={"kid": "one"})
+    served = await serve([echo.registration(servicer)], verifier=TokenVerifier([issuer]))
+    stub = echo.stub(served.channel)
+    request = echo.pb.UnaryRequest(word=echo.word("x"))
+
+    failure = await failure_of(stub.Unary(request, metadata=bearer(token)))
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE")
+    auth.is_down = False
+    assert (await stub.Unary(request, metadata=bearer(token))).caller == "usr_1"
+
+
 def test_a_signer_cannot_be_talked_into_other_standard_claims(token_mint: TokenMint) -> None:
     token = token_mint.token(Caller.USER, "usr_1", claims={"sub": "usr_2", "aud": "other"}, ttl=timedelta(minutes=1))
     claims = jwt.decode(token, options={"verify_signature": False})
