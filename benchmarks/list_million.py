@@ -43,7 +43,7 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(TemporaryDirectory()))
         mesh = await stack.enter_async_context(bench_mesh(work, "--no-trainer"))
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{mesh.port('scheduler')}"))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['scheduler']}"))
         stub = TrainingServiceStub(channel)
         owner = (await mesh.client.users.GetMe(user_service_pb2.GetMeRequest())).user.id
         seconds: dict[int, dict[str, float]] = {}

@@ -102,7 +102,7 @@ async def start_job(mesh: BenchMesh) -> tuple[str, Any]:
 async def reporting(mesh: BenchMesh, job_id: str) -> AsyncIterator[None]:
     """A trainer that reports metrics at an even pace until the block ends."""
     join_secret = json.loads((mesh.home / "data" / "secrets.json").read_text())["join_secret"]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.port('scheduler')}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['scheduler']}") as channel:
         stub = AttemptServiceStub(channel)
         device = worker_pb2.Device(device_class=worker_pb2.DEVICE_CLASS_CPU, name="bench", can_train_4bit=True)
         worker = await stub.RegisterWorker(
@@ -150,10 +150,10 @@ async def watched(
     """Lets so many watch for so long, each from now on."""
     endpoint = mesh.client.endpoint
     token = await mesh.client.session.access_token()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.port('scheduler')}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['scheduler']}") as channel:
         stub = TrainingServiceStub(channel)
         order = {
-            "target": endpoint.target if through_edge else f"127.0.0.1:{mesh.port('scheduler')}",
+            "target": endpoint.target if through_edge else f"127.0.0.1:{mesh.ports['scheduler']}",
             "ca": str(endpoint.ca_file) if through_edge else "",
             "token": token,
             "job_id": job_id,
