@@ -27,6 +27,8 @@ class EdgeReply:
     """The gRPC status that Envoy makes of the HTTP status; None where that varies, and then no details are added."""
     has_no_token: bool = False
     """Only for requests without an `authorization` header."""
+    cause: str = ""
+    """Only for replies that Envoy gives this reason for, a part of its response code details."""
     answered_as: int | None = None
     """The HTTP status to answer with instead."""
 
@@ -46,6 +48,16 @@ class EdgeReply:
 
 EDGE_REPLIES = (
     EdgeReply(400, code_pb2.INVALID_ARGUMENT, "REQUEST_MALFORMED", ""),
+    # An edge that starts while the auth service is away knows no key: that says nothing about the token.
+    EdgeReply(
+        401,
+        code_pb2.UNAVAILABLE,
+        "SERVICE_UNAVAILABLE",
+        "the keys that tokens are verified with cannot be had from the auth service; try again in a moment",
+        grpc_code=code_pb2.UNAVAILABLE,
+        cause="Jwks_remote_fetch_is_failed",
+        answered_as=503,
+    ),
     # The two texts of a missing and a bad token are those of the services.
     EdgeReply(
         401,

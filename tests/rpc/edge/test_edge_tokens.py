@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,8 +16,8 @@ from grpc_status import rpc_status
 from reeltune.auth.v1 import user_service_pb2, user_service_pb2_grpc
 
 from meshkit.testing import assert_eventually
-from tests.rpc.edge.conftest import Edge, has_keys
-from tests.rpc.edge.upstreams import Keys
+from tests.rpc.edge.conftest import Edge, has_keys, loopback, running_edge
+from tests.rpc.edge.upstreams import Keys, Upstreams
 
 
 def alg_none(keys: Keys) -> str:
@@ -150,3 +152,28 @@ async def test_a_token_that_was_believed_is_refused_once_it_has_expired(edge: Ed
 
     assert not await is_refused_by_the_edge()
     await assert_eventually(is_refused_by_the_edge, timeout=15)
+
+
+async def test_a_good_token_is_not_called_bad_while_the_auth_service_is_away(
+    upstreams: Upstreams, tmp_path: Path
+) -> None:
+    """An edge that starts meanwhile has no keys: who is told to sign in again would lose a session that is good."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        endpoints = {"auth": loopback(nobody.getsockname()[1]), "scheduler": loopback(upstreams.scheduler.port)}
+        async with running_edge(tmp_path, endpoints, upstreams.keys) as edge:
+            token = edge.keys.token()
+            answer = await edge.http.get("/v1/trainings", headers=edge.bearer(token))
+            over_web = await edge.http.post(
+                "/reeltune.auth.v1.UserService/GetMe",
+                headers={**edge.bearer(token), "content-type": "application/grpc-web+proto", "x-grpc-web": "1"},
+                content=b"\0\0\0\0\0",
+            )
+            failure = await grpc_failure(edge, (("authorization", f"Bearer {token}"),))
+            without = await edge.http.get("/v1/trainings")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, 14)
+    assert answer.json()["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
+    assert over_web.headers["grpc-status"] == "14"
+    assert failure == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+    assert (without.status_code, without.json()["details"][0]["reason"]) == (401, "TOKEN_MISSING")
