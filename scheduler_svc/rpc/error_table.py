@@ -115,7 +115,7 @@ def _device_unfit(error: DeviceUnfit) -> Failure:
 def _recipe_unavailable(error: RecipeUnavailable) -> Failure:
     return _precondition(
         "RECIPE_UNAVAILABLE",
-        f"no trainer that is there offers {error.recipe}; start one with TRAINER_RECIPES=rehearsal, or leave it out",
+        f"no known trainer offers {error.recipe}; start one with TRAINER_RECIPES=rehearsal, or leave it out",
         error.recipe,
         {"recipe": error.recipe},
     )

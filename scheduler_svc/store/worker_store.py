@@ -89,8 +89,8 @@ class WorkerStore:
         return await answer_once(self._pool, self._sql, key, act, _WORKER)
 
     async def offers(self, recipe: Recipe) -> bool:
-        """Tells whether a worker that is there offers a recipe."""
-        offered: bool = await self._pool.fetchval(self._sql.is_recipe_offered, recipe, self._lease)
+        """Tells whether a worker that is known, be it lost for the moment, offers a recipe."""
+        offered: bool = await self._pool.fetchval(self._sql.is_recipe_offered, recipe)
         return offered
 
     def four_bit_problem(self, device_class: DeviceClass) -> asyncio.Future[str | None]:

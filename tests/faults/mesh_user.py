@@ -254,11 +254,10 @@ async def signed_up(
 
 
 def is_passing(error: grpc.aio.AioRpcError) -> bool:
-    """Tells whether a call failed for a trouble that passes, be it that every trainer has just been killed."""
+    """Tells whether a call failed for a trouble that passes."""
     if error.code() in _PASSING:
         return True
-    reason = failure_from_rpc_error(error).reason
-    return reason == "RECIPE_UNAVAILABLE" or (error.code() in _CUT and reason.startswith("RPC_"))
+    return error.code() in _CUT and failure_from_rpc_error(error).reason.startswith("RPC_")
 
 
 async def _share(client: Client, model_id: str, dataset_id: str) -> None:

@@ -44,8 +44,8 @@ RETURNING ARRAY(
 UPDATE workers SET drain_time = NULL WHERE id = $1 RETURNING id
 
 -- name: is_recipe_offered
--- Whether a worker that is there offers a recipe, whatever it is busy with.
-SELECT EXISTS (SELECT FROM workers WHERE $1 = ANY (recipes) AND heartbeat_time > clock_timestamp() - $2::interval)
+-- Whether a known worker offers a recipe; one that is not heard of may be back in a moment.
+SELECT EXISTS (SELECT FROM workers WHERE $1 = ANY (recipes))
 
 -- name: four_bit_problem
 -- A known worker's 4-bit problem, if there are workers of the class and all of them have one; null else.
