@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from reeltune.catalog.v1.sample_service_pb2_grpc import add_SampleServiceServicer_to_server
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
 
@@ -19,6 +20,7 @@ from catalog_svc.rpc.dataset_servicer import DatasetServicer
 from catalog_svc.rpc.error_table import ERROR_TABLE
 from catalog_svc.rpc.list_requests import ListEntries
 from catalog_svc.rpc.model_servicer import ModelServicer
+from catalog_svc.rpc.sample_servicer import SampleServicer
 from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
 from catalog_svc.rpc.upload_servicer import UploadServicer
 from catalog_svc.settings import CatalogSettings
@@ -28,8 +30,10 @@ from catalog_svc.store.entry_store import EntryStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.garbage_store import GarbageStore
 from catalog_svc.store.queries import MIGRATIONS, SCHEMA
+from catalog_svc.store.statistics_store import StatisticsStore
 from catalog_svc.store.validation_store import ValidationStore
 from catalog_svc.usecases.collect_garbage import CollectGarbage
+from catalog_svc.usecases.describe_dataset import DescribeDataset
 from catalog_svc.usecases.manage_entries import ManageEntries
 from catalog_svc.usecases.manage_files import ManageFiles
 from catalog_svc.usecases.read_content import ReadContent
@@ -72,6 +76,7 @@ class Stores:
     entries: EntryStore
     files: FileStore
     datasets: DatasetStore
+    statistics: StatisticsStore
     validations: ValidationStore
     garbage: GarbageStore
     objects: ObjectStore
@@ -95,6 +100,7 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> 
         entries=EntryStore(pool),
         files=FileStore(pool, settings.max_files),
         datasets=DatasetStore(pool),
+        statistics=StatisticsStore(pool),
         validations=ValidationStore(pool, timedelta(seconds=settings.validation_lease_seconds)),
         garbage=GarbageStore(pool),
         objects=objects,
@@ -125,10 +131,12 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     dataset = DatasetServicer(manage_entries, list_entries, read_content, watch_entry, page_tokens)
     upload = UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
     model = ModelServicer(manage_entries, list_entries, watch_entry)
+    sample = SampleServicer(DescribeDataset(stores.entries, stores.statistics))
     return [
         ServicerRegistration(add_DatasetServiceServicer_to_server, dataset),
         ServicerRegistration(add_ModelServiceServicer_to_server, model),
         ServicerRegistration(add_UploadServiceServicer_to_server, upload),
+        ServicerRegistration(add_SampleServiceServicer_to_server, sample),
         ServicerRegistration(add_SnapshotServiceServicer_to_server, SnapshotServicer(read_content)),
     ]
 

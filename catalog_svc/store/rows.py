@@ -56,14 +56,14 @@ def upload_from_row(row: Row, owner_id: str) -> Upload:
 
 def clip_from_row(row: Row) -> Clip:
     """Reads a file joined with what decoding found of it."""
-    return Clip(row["path"], row["sha256"], row["size_bytes"], _decoded(row))
+    return Clip(row["path"], row["sha256"], row["size_bytes"], decoded_from_row(row))
 
 
 def outcome_from_row(row: Row) -> ProbeOutcome:
     """Reads a row of `clip_probes`."""
     if row["fault"] is not None:
         return FaultyClip(ClipFault(row["fault"]), row["detail"])
-    return _decoded(row)
+    return decoded_from_row(row)
 
 
 def issue_from_row(row: Row) -> Issue:
@@ -120,7 +120,8 @@ def _model(entry: Entry, row: Row) -> Model:
     return Model(entry, facts, issues)
 
 
-def _decoded(row: Row) -> DecodedClip:
+def decoded_from_row(row: Row) -> DecodedClip:
+    """Reads what decoding found of a sound clip."""
     return DecodedClip(
         frame_count=row["frame_count"],
         duration_seconds=row["duration_seconds"],

@@ -13,6 +13,7 @@ import httpx
 from reeltune.auth.v1.user_service_pb2_grpc import UserServiceStub
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
+from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -54,6 +55,7 @@ class Client:
         self.users = UserServiceStub(self.channel)
         self.datasets = DatasetServiceStub(self.channel)
         self.models = ModelServiceStub(self.channel)
+        self.samples = SampleServiceStub(self.channel)
         self.uploads = UploadServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)

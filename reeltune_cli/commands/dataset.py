@@ -1,4 +1,4 @@
-"""`reeltune dataset upload|list|show|issues|export|delete`."""
+"""`reeltune dataset upload|list|show|issues|statistics|export|delete`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.export import export_annotations
 from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_dataset
+from reeltune_cli.commands.dataset_views import DatasetArgument, statistics
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -34,7 +35,6 @@ from reeltune_cli.commands.options import (
 from reeltune_cli.invocation import Invocation, add_command
 from reeltune_cli.tables import columns, count, enum_word, facts, local_time, size, to_document
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or id.", show_default=False)]
 _SHOWN_ISSUES = 50
 
 
@@ -56,6 +56,7 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "list", list_all)
     add_command(commands, "show", show)
     add_command(commands, "issues", issues)
+    add_command(commands, "statistics", statistics)
     add_command(commands, "export", export)
     add_command(commands, "delete", delete)
     app.add_typer(commands, name="dataset")

@@ -19,6 +19,7 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
         "reeltune.catalog.v1.DatasetService",
         "reeltune.catalog.v1.ModelService",
         "reeltune.catalog.v1.UploadService",
+        "reeltune.catalog.v1.SampleService",
     ),
     "scheduler": (
         "reeltune.scheduler.v1.TrainingService",
@@ -45,6 +46,7 @@ _CONTRACT_MODULES = (
     "reeltune.catalog.v1.dataset_service_pb2",
     "reeltune.catalog.v1.model_service_pb2",
     "reeltune.catalog.v1.upload_service_pb2",
+    "reeltune.catalog.v1.sample_service_pb2",
     "reeltune.scheduler.v1.training_service_pb2",
     "reeltune.scheduler.v1.worker_service_pb2",
     "reeltune.scheduler.v1.quota_service_pb2",

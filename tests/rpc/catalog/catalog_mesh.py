@@ -19,6 +19,7 @@ from reeltune.catalog.v1 import model_service_pb2 as ms
 from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
+from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 
@@ -60,6 +61,10 @@ class CatalogMesh:
     @property
     def uploads(self) -> UploadServiceStub:
         return UploadServiceStub(self.served.channel)
+
+    @property
+    def samples(self) -> SampleServiceStub:
+        return SampleServiceStub(self.served.channel)
 
     @property
     def snapshots(self) -> SnapshotServiceStub:

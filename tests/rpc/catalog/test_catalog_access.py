@@ -13,6 +13,7 @@ from reeltune.catalog.v1 import dataset_content_pb2 as content
 from reeltune.catalog.v1 import dataset_pb2, model_pb2, visibility_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import model_service_pb2 as ms
+from reeltune.catalog.v1 import sample_service_pb2 as smp
 from reeltune.catalog.v1 import snapshot_service_pb2 as snap
 from reeltune.catalog.v1 import upload_service_pb2 as us
 
@@ -22,7 +23,7 @@ from meshkit.rpc.access import find_service
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Metadata, model_files
 from tests.rpc.catalog.clips import h264_clip
 
-SERVICES = ("DatasetService", "ModelService", "UploadService", "SnapshotService")
+SERVICES = ("DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService")
 FILES = {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()}
 DIGEST = "0" * 64
 
@@ -51,6 +52,7 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
         "ListDatasetIssues": [content.ListDatasetIssuesRequest(dataset_id=ids.dataset)],
         "ListSamples": [content.ListSamplesRequest(dataset_id=ids.dataset)],
         "ExportDataset": [content.ExportDatasetRequest(dataset_id=ids.dataset)],
+        "GetDatasetStatistics": [smp.GetDatasetStatisticsRequest(dataset_id=ids.dataset)],
         "CreateModel": [],
         "ListModels": [],
         "GetModel": [ms.GetModelRequest(model_id=ids.model)],
@@ -74,14 +76,14 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
 
 READS = {
     "GetDataset", "WatchDataset", "ListDatasetIssues", "ListSamples", "ExportDataset", "GetModel", "WatchModel",
-    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot",
+    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot", "GetDatasetStatistics",
 }  # fmt: skip
 """What others may do with a shared entry."""
 
 
 async def call(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata) -> Any:
     """Makes a call of any kind and reads the answer to its end."""
-    stubs: tuple[Any, ...] = (mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots)
+    stubs: tuple[Any, ...] = (mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples)
     method: Callable[..., Any] = next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
     if rpc == "UploadFile":
 

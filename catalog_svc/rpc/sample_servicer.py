@@ -1,0 +1,28 @@
+"""`reeltune.catalog.v1.SampleService`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reeltune.catalog.v1 import sample_service_pb2 as pb
+from reeltune.catalog.v1 import sample_service_pb2_grpc
+
+from catalog_svc.domain.entry import EntryId, EntryKind
+from catalog_svc.rpc.caller import Context, calling_viewer
+from catalog_svc.rpc.convert_statistics import sampling_from_proto, statistics_to_proto
+from catalog_svc.usecases.describe_dataset import DescribeDataset
+
+
+@dataclass(frozen=True, slots=True)
+class SampleServicer(sample_service_pb2_grpc.SampleServiceServicer):
+    """Tells what a model will see."""
+
+    describe_dataset: DescribeDataset
+
+    async def GetDatasetStatistics(
+        self, request: pb.GetDatasetStatisticsRequest, context: Context
+    ) -> pb.GetDatasetStatisticsResponse:
+        sampling = sampling_from_proto(request.sampling)
+        viewer = calling_viewer(EntryKind.DATASET)
+        found = await self.describe_dataset.describe(EntryId(request.dataset_id), viewer, sampling)
+        return pb.GetDatasetStatisticsResponse(statistics=statistics_to_proto(request.dataset_id, found))

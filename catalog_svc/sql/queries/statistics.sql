@@ -1,0 +1,30 @@
+-- name: count_rows_by_split
+-- Counts the samples of a dataset that the viewer may see, by split.
+SELECT s.split, count(*) AS count
+FROM samples s JOIN entries e ON e.id = s.dataset_id
+WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+GROUP BY s.split;
+
+-- name: count_rows_by_answer
+-- Counts the samples of a dataset that the viewer may see, by the characters of their answers.
+SELECT (SELECT COALESCE(sum(length(part ->> 'text')), 0)
+        FROM jsonb_array_elements(s.messages) AS turn, jsonb_array_elements(turn -> 'content') AS part
+        WHERE turn ->> 'role' = 'assistant') AS characters, count(*) AS count
+FROM samples s JOIN entries e ON e.id = s.dataset_id
+WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+GROUP BY characters;
+
+-- name: count_rows_by_clips
+-- Counts the samples of a dataset that the viewer may see, by the clips that they show and what they say of them.
+SELECT jsonb_path_query_array(s.messages, '$[*].content[*].video') AS videos, count(*) AS count
+FROM samples s JOIN entries e ON e.id = s.dataset_id
+WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+GROUP BY videos;
+
+-- name: list_clip_sizes
+-- Lists the clips of a dataset that the viewer may see, with what is counted of them.
+SELECT f.path, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+FROM files f
+JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
+JOIN entries e ON e.id = f.entry_id
+WHERE f.entry_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3);

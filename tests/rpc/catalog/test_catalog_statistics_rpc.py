@@ -1,0 +1,37 @@
+"""Statistics of a dataset, counted in the database."""
+
+from __future__ import annotations
+
+from reeltune.catalog.v1 import dataset_statistics_pb2, sample_service_pb2
+
+from tests.rpc.catalog.catalog_mesh import CatalogMesh, refused
+from tests.rpc.catalog.clips import h264_clip
+
+ROWS = """video,question,answer,split
+a.mp4,What?,A bar.,train
+a.mp4,Where?,Left,train
+b.mp4,What?,Nothing at all,eval
+"""
+
+
+async def test_a_ready_dataset_tells_its_numbers_and_another_one_does_not(mesh: CatalogMesh) -> None:
+    files = {"annotations.csv": ROWS.encode(), "a.mp4": h264_clip(1, frames=16), "b.mp4": h264_clip(2, width=128)}
+    dataset = await mesh.ready_dataset(files)
+    sampling = dataset_statistics_pb2.VisualSampling(max_frames=4)
+    request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=dataset.id, sampling=sampling)
+    found = (await mesh.samples.GetDatasetStatistics(request, metadata=mesh.as_user())).statistics
+    assert [(split.name, split.count) for split in found.splits] == [("train", 2), ("eval", 1)]
+    assert {size.name for size in found.resolutions} == {"64x64", "128x64"}
+    assert [(codec.name, codec.count) for codec in found.codecs] == [("h264", 2)]
+    assert (found.clip_seconds.minimum, found.clip_seconds.maximum, found.clip_seconds.count) == (1.0, 2.0, 2)
+    lengths = found.answer_characters
+    assert (lengths.count, lengths.minimum, lengths.maximum) == (3, len("Left"), len("Nothing at all"))
+    assert found.visual_tokens.count == 3
+    assert found.visual_tokens.minimum > 0
+    assert found.sampling.family == dataset_statistics_pb2.VISION_FAMILY_QWEN3_VL
+    assert (found.sampling.max_frames, found.dataset_id) == (4, dataset.id)
+
+    empty = await mesh.create_dataset("empty")
+    request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=empty.id)
+    failure = await refused(mesh.samples.GetDatasetStatistics(request, metadata=mesh.as_user()))
+    assert failure.reason == "DATASET_STATE_CONFLICT"
