@@ -1,36 +1,15 @@
-"""What service and child say to each other: one JSON object a line. No answer of a child is trusted."""
+"""What service and probe child say to each other about files. No answer of a child is trusted."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from typing import Any
 
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
 from catalog_svc.domain.issue import shown
+from meshkit.sandbox.lines import BadAnswer
 
-MAX_LINE_BYTES = 64 * 1024
 MAX_DETAIL = 300
-
-
-class BadAnswer(ValueError):
-    """The child said something that it never says: it is broken, or taken over."""
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """Returns one line."""
-    return json.dumps(message).encode() + b"\n"
-
-
-def decode(line: bytes) -> dict[str, Any]:
-    """Returns the object of one line; raises BadAnswer."""
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadAnswer("not JSON") from error
-    if not isinstance(message, dict):
-        raise BadAnswer("not an object")
-    return message
 
 
 def outcome_to_json(outcome: ProbeOutcome) -> dict[str, Any]:

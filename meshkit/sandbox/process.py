@@ -1,20 +1,19 @@
-"""One probe child, seen from the service."""
+"""One child, seen from the parent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from catalog_svc.probe.protocol import MAX_LINE_BYTES, BadAnswer, decode, encode
+from meshkit.sandbox.lines import BadAnswer, decode, encode
 
-CHILD_COMMAND = (sys.executable, "-m", "catalog_svc.probe.child")
-_START_SECONDS = 30.0
+MAX_LINE_BYTES = 64 * 1024
+START_SECONDS = 30.0
 # Neither credentials nor addresses of the service reach a child: its environment is made anew.
 _PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TZ", "VIRTUAL_ENV")
 
@@ -27,7 +26,7 @@ class ChildTooSlow(Exception):
     """The child was killed at the deadline."""
 
 
-class ProbeChild:
+class SandboxChild:
     """A running child that answers one request at a time."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -35,29 +34,43 @@ class ProbeChild:
         self.requests = 0
 
     @classmethod
-    async def start(cls, command: Sequence[str] = CHILD_COMMAND) -> ProbeChild:
-        """Starts a child and waits until it is ready; raises ChildDied."""
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    async def start(
+        cls,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        start_seconds: float = START_SECONDS,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> SandboxChild:
+        """Starts a child and waits until it is ready; raises ChildDied.
+
+        Args:
+            command: What starts it; the parent's process id is added.
+            environment: Variables beside those that every child has.
+            start_seconds: Longest time until it is ready.
+            max_line_bytes: Longest answer that is read.
+        """
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         process = await asyncio.create_subprocess_exec(
             *command,
             str(os.getpid()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**environment, "OMP_NUM_THREADS": "1"},
-            limit=MAX_LINE_BYTES,
+            env={**passed_on, "OMP_NUM_THREADS": "1", **(environment or {})},
+            limit=max_line_bytes,
         )
         child = cls(process)
         try:
-            async with asyncio.timeout(_START_SECONDS):
+            async with asyncio.timeout(start_seconds):
                 hello = await child._answer()
         except TimeoutError:
             await child.kill()
-            raise ChildDied(f"not ready within {_START_SECONDS:g} s") from None
+            raise ChildDied(f"not ready within {start_seconds:g} s") from None
         except BaseException:
             await child.kill()
             raise
-        structlog.get_logger().debug("probe.started", pid=child.pid, has_no_network=hello.get("has_no_network"))
+        structlog.get_logger().debug("sandbox.started", pid=child.pid, has_no_network=hello.get("has_no_network"))
         return child
 
     @property

@@ -9,7 +9,6 @@ import resource
 import signal
 import sys
 
-ADDRESS_SPACE_BYTES = 3 << 30
 OPEN_FILES = 64
 CPU_SLACK_SECONDS = 5
 
@@ -28,8 +27,8 @@ def die_with(parent: int) -> None:
         raise SystemExit(0)
 
 
-def confine() -> bool:
-    """Takes from this process what decoding does not need; returns whether it has lost the network.
+def confine(*, address_space_bytes: int, may_start_threads: bool = False) -> bool:
+    """Takes from this process what reading files does not need; returns whether it has lost the network.
 
     Call after all imports and while the process has one thread. Without the right to make a network namespace the
     child keeps the network, and is left with no credential, no address and demuxers that open no address.
@@ -37,11 +36,12 @@ def confine() -> bool:
     has_no_network = _leave_network()
     if sys.platform == "linux":
         _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _limit(resource.RLIMIT_AS, ADDRESS_SPACE_BYTES)
+    _limit(resource.RLIMIT_AS, address_space_bytes)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
-    _limit(resource.RLIMIT_NPROC, 0)
+    if not may_start_threads:  # the kernel counts threads as processes
+        _limit(resource.RLIMIT_NPROC, 0)
     return has_no_network
 
 

@@ -1,0 +1,98 @@
+"""A few long-lived children: a bad file costs its own child and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from meshkit.sandbox.process import MAX_LINE_BYTES, START_SECONDS, ChildDied, SandboxChild
+
+REQUESTS_PER_CHILD = 500
+"""After so many requests a child makes room for a fresh one: whatever leaked goes with it."""
+
+
+class ChildPool:
+    """Answers requests with at most `size` children at once.
+
+    Args:
+        size: Most children at once.
+        command: What starts a child; the parent's process id is added.
+        deadline_seconds: Wall-clock time for one request; then its child gets SIGKILL.
+        environment, start_seconds, max_line_bytes: See `SandboxChild.start`.
+        requests_per_child: How many requests a child answers before it is replaced.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        command: Sequence[str],
+        *,
+        deadline_seconds: float,
+        environment: Mapping[str, str] | None = None,
+        start_seconds: float = START_SECONDS,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        requests_per_child: int = REQUESTS_PER_CHILD,
+    ) -> None:
+        self.size = size
+        self._command = tuple(command)
+        self._deadline = deadline_seconds
+        self._environment = dict(environment or {})
+        self._start_seconds = start_seconds
+        self._max_line_bytes = max_line_bytes
+        self._requests_per_child = requests_per_child
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[SandboxChild] = []
+        self._busy: set[SandboxChild] = set()
+
+    async def close(self) -> None:
+        """Kills the children that have nothing to do: all of them, once nobody waits for an answer."""
+        while self._idle:
+            await self._idle.pop().kill()
+
+    def child_pids(self) -> list[int]:
+        """Returns the process ids of the children."""
+        return [child.pid for child in (*self._idle, *self._busy)]
+
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns a child's answer; one that dies over it is replaced, and asked once more.
+
+        Raises:
+            ChildTooSlow: there was none at the deadline.
+            ChildDied: two children died over it.
+        """
+        try:
+            return await self.ask_once(request)
+        except ChildDied as died:
+            # Perhaps it was not the request: someone, or the kernel for want of memory, may have killed the child.
+            structlog.get_logger().warning("sandbox.child_died", cause=str(died))
+            return await self.ask_once(request)
+
+    async def ask_once(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns a child's answer; raises ChildTooSlow or ChildDied."""
+        async with self._slots:
+            child = await self._take()
+            self._busy.add(child)
+            try:
+                answer = await child.ask(request, self._deadline)
+            finally:
+                self._busy.discard(child)
+            if child.requests < self._requests_per_child:
+                self._idle.append(child)
+            else:
+                await child.kill()
+            return answer
+
+    async def _take(self) -> SandboxChild:
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+        return await SandboxChild.start(
+            self._command,
+            environment=self._environment,
+            start_seconds=self._start_seconds,
+            max_line_bytes=self._max_line_bytes,
+        )
