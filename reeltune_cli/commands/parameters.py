@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from reeltune.scheduler.v1.training_parameters_pb2 import TrainingParameters
 
 from reeltune_cli.client import ClientError
@@ -50,12 +51,37 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         document = document.setdefault(group, {})
         if not isinstance(document, dict):
             raise ClientError(f"{setting!r}: {group} is no group of parameters", "PARAMETERS_INVALID", _NEXT)
-    document[last] = _value(text)
+    document[last] = _value(text, _field(groups, last))
 
 
-def _value(text: str) -> Any:
-    """Reads numbers, booleans and lists as JSON, anything else as text: an enum's name needs no quotes."""
+def _field(groups: Iterable[str], name: str) -> FieldDescriptor | None:
+    """The field of the contract; None for one that it has not, which is refused with all others."""
+    message = TrainingParameters.DESCRIPTOR
+    for group in groups:
+        found = message.fields_by_name.get(group)
+        if found is None or found.message_type is None:
+            return None
+        message = found.message_type
+    return message.fields_by_name.get(name)
+
+
+def _value(text: str, field: FieldDescriptor | None) -> Any:
+    """Reads numbers, booleans and lists as JSON; names of enums as they are typed, several separated by commas."""
     try:
         return json.loads(text)
     except ValueError:
-        return text
+        if field is None or field.enum_type is None:
+            return text
+    names = [_enum_name(name.strip(), field.enum_type) for name in text.split(",")]
+    return names if field.is_repeated else names[0]
+
+
+def _enum_name(text: str, enum: EnumDescriptor) -> str:
+    """The contract's name of `text`, which may lack the prefix that all names of the enum have, and the capitals."""
+    unspecified, *choices = (value.name for value in enum.values)
+    prefix = unspecified.removesuffix("UNSPECIFIED")
+    name = prefix + text.upper().removeprefix(prefix)
+    if name not in choices:
+        offered = ", ".join(choice.removeprefix(prefix) for choice in choices)
+        raise ClientError(f"there is no {enum.name} {text!r}", "PARAMETERS_INVALID", f"use one of {offered}")
+    return name

@@ -31,6 +31,28 @@ def test_settings_change_what_the_file_says(tmp_path: Path) -> None:
     assert not parameters.HasField("log_every_steps")
 
 
+def test_names_of_choices_need_neither_prefix_nor_capitals() -> None:
+    parameters = read_parameters(
+        None,
+        [
+            "lora.target_groups=vision,LANGUAGE",
+            "lora.temporal_groups=MODULE_GROUP_VISION",
+            "optimization.optimizer=adamw_8bit",
+            "quantization.type=none",
+        ],
+    )
+    assert list(parameters.lora.target_groups) == [pb.MODULE_GROUP_VISION, pb.MODULE_GROUP_LANGUAGE]
+    assert list(parameters.lora.temporal_groups) == [pb.MODULE_GROUP_VISION]
+    assert parameters.optimization.optimizer == pb.OPTIMIZER_ADAMW_8BIT
+    assert parameters.quantization.type == pb.QUANTIZATION_TYPE_NONE
+
+
+def test_a_choice_that_is_not_offered_is_answered_with_those_that_are() -> None:
+    with pytest.raises(ClientError, match="there is no Optimizer 'sgd'") as caught:
+        read_parameters(None, ["optimization.optimizer=sgd"])
+    assert caught.value.next_step == "use one of ADAMW, ADAMW_8BIT"
+
+
 @pytest.mark.parametrize(
     "setting",
     [
