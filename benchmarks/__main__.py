@@ -15,6 +15,7 @@ NAMES = (
     "rpc_edge",
     "first_step",
     "training_loop",
+    "temporal_lora",
     "job_accept",
     "dispatch",
     "dead_trainer",

@@ -64,6 +64,9 @@ class LoraParameters:
     dropout: float = 0.05
     target_groups: tuple[ModuleGroup, ...] = (ModuleGroup.LANGUAGE,)
     use_rslora: bool = False
+    temporal_groups: tuple[ModuleGroup, ...] = ()
+    """Of `target_groups`, those whose adapters mix along time."""
+    temporal_kernel_size: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,7 @@ def resolve_parameters(given: Given) -> TrainingParameters:
                 "parameters.optimization.max_steps", "cannot go together with epochs: give one of them, or max_steps 0"
             )
         parameters = replace(parameters, optimization=replace(parameters.optimization, epochs=None))
+    _check_temporal(parameters.lora)
     return replace(parameters, quantization=_resolve_quantization(parameters, given.get("quantization", {})))
 
 
@@ -240,8 +244,9 @@ def fit_parameters(
 def parameters_from_json(value: Given) -> TrainingParameters:
     """Returns the parameters in plain values, as `TrainingParameters.to_json` gives them; absent ones get a default."""
     lora = dict(value.get("lora", {}))
-    if "target_groups" in lora:
-        lora["target_groups"] = tuple(ModuleGroup(group) for group in lora["target_groups"])
+    for groups in ("target_groups", "temporal_groups"):
+        if groups in lora:
+            lora[groups] = tuple(ModuleGroup(group) for group in lora[groups])
     quantization = _with_enums(value.get("quantization", {}), {"type": QuantizationType, "compute_type": ComputeType})
     optimization = _with_enums(value.get("optimization", {}), {"schedule": Schedule, "optimizer": Optimizer})
     return TrainingParameters(
@@ -288,6 +293,15 @@ def _rehearsal(value: Mapping[str, Any] | None) -> RehearsalParameters | None:
 
 def _with_enums(values: Mapping[str, Any], enums: Mapping[str, type[StrEnum]]) -> dict[str, Any]:
     return {name: enums[name](value) if name in enums else value for name, value in values.items()}
+
+
+def _check_temporal(lora: LoraParameters) -> None:
+    for group in lora.temporal_groups:
+        if group not in lora.target_groups:
+            raise InvalidField(
+                "parameters.lora.temporal_groups",
+                f"{group} gets no adapter: add it to lora.target_groups, or leave it out here",
+            )
 
 
 def _resolve_quantization(parameters: TrainingParameters, given: Mapping[str, Any]) -> QuantizationParameters:

@@ -18,8 +18,11 @@ _ENUMS = {
     "schedule": ("LEARNING_RATE_SCHEDULE_", pb.LearningRateSchedule),
     "optimizer": ("OPTIMIZER_", pb.Optimizer),
     "target_groups": ("MODULE_GROUP_", pb.ModuleGroup),
+    "temporal_groups": ("MODULE_GROUP_", pb.ModuleGroup),
     "kind": ("MISBEHAVIOR_KIND_", rehearsal_pb2.MisbehaviorKind),
 }
+
+_GROUP_LISTS = ("target_groups", "temporal_groups")
 
 
 def given_from_proto(message: pb.TrainingParameters) -> Given:
@@ -55,9 +58,9 @@ def _given(message: Message) -> dict[str, Any]:
         elif field.message_type is not None:
             given[field.name] = [_given(each) for each in value]
         elif field.name in _ENUMS:
-            numbers = value if field.name == "target_groups" else [value]
-            names = [_enum_name(field.name, number) for number in numbers]
-            given[field.name] = names if field.name == "target_groups" else names[0]
+            is_list = field.name in _GROUP_LISTS
+            names = [_enum_name(field.name, number) for number in (value if is_list else [value])]
+            given[field.name] = names if is_list else names[0]
         else:
             given[field.name] = value
     return given

@@ -76,10 +76,10 @@ def sampling_from_proto(sampling: pb.SamplingParameters) -> dict[str, Any]:
 
 
 def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
-    fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora")
+    fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora", "temporal_kernel_size")
     if lora.target_groups:
         fields["target_groups"] = [_GROUPS[group] for group in lora.target_groups]
-    return fields
+    return {**fields, "temporal_groups": [_GROUPS[group] for group in lora.temporal_groups]}
 
 
 def quantization_from_proto(quantization: pb.QuantizationParameters) -> dict[str, Any]:

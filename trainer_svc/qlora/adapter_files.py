@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from trainer_svc.qlora import temporal_aware_lora
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.folder_files import write_folder, write_json
 from trainer_svc.qlora.model_loader import BaseModel
-from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.qlora.spec import TemporalGroup, TrainingSpec
 
 SIDECAR = "reeltune_adapter.json"
 _FORMAT = 1
@@ -47,9 +49,17 @@ def adapter_tensors(model: Any) -> dict[str, Any]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def check_adapter(folder: Path, base_fingerprint: str) -> None:
-    """Raises `BadDataError` for a folder that is no adapter of safetensors, or one made for another base model or by
-    another version of us."""
+@dataclass(frozen=True, slots=True)
+class AdapterPlugin:
+    """What an adapter needs beside peft."""
+
+    temporal_groups: tuple[TemporalGroup, ...] = ()
+    temporal_kernel_size: int = 3
+
+
+def check_adapter(folder: Path, base_fingerprint: str) -> AdapterPlugin:
+    """What the adapter in `folder` needs. Raises `BadDataError` for a folder that is no adapter of safetensors, or one
+    made for another base model, by another version of us or with a plugin that is not here."""
     if not (folder / "adapter_model.safetensors").is_file() or not (folder / "adapter_config.json").is_file():
         raise BadDataError(
             f"{folder.name} holds no adapter", "give a folder with adapter_config.json and adapter_model.safetensors"
@@ -57,8 +67,9 @@ def check_adapter(folder: Path, base_fingerprint: str) -> None:
     try:
         sidecar = json.loads((folder / SIDECAR).read_bytes())
     except FileNotFoundError:
-        return  # A plain peft adapter from elsewhere: nothing is known about its base, so nothing can be checked.
-    if sidecar.get("format") != _FORMAT or sidecar.get("plugin"):
+        # A plain peft adapter from elsewhere: nothing is known about its base, so nothing can be checked.
+        return AdapterPlugin()
+    if sidecar.get("format") != _FORMAT:
         raise BadDataError("the adapter was made by another version of Reeltune", "use the version that made it")
     made_for = sidecar["base"]["fingerprint"]
     if made_for != base_fingerprint:
@@ -66,12 +77,24 @@ def check_adapter(folder: Path, base_fingerprint: str) -> None:
             f"the adapter was trained on the base model {made_for[:19]}…, not on this one ({base_fingerprint[:19]}…)",
             "use it with the base model it was trained on",
         )
+    return _plugin(sidecar.get("plugin"))
+
+
+def _plugin(value: dict[str, Any] | None) -> AdapterPlugin:
+    if value is None:
+        return AdapterPlugin()
+    if (value.get("name"), value.get("version")) != (temporal_aware_lora.PLUGIN, temporal_aware_lora.VERSION):
+        raise BadDataError(
+            f"the adapter needs the plugin {value.get('name')} in version {value.get('version')}",
+            "use the version of Reeltune that made it; without the plugin it would answer differently",
+        )
+    return AdapterPlugin(tuple(value["groups"]), int(value["kernel_size"]))
 
 
 def _sidecar(base: BaseModel, spec: TrainingSpec, training: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": _FORMAT,
-        "plugin": None,
+        "plugin": _named_plugin(spec),
         "base": {"model_type": base.family.name, "fingerprint": base.fingerprint},
         "quantization": {
             "scheme": "nf4" if base.quantization.bits == 4 else "none",
@@ -83,4 +106,15 @@ def _sidecar(base: BaseModel, spec: TrainingSpec, training: dict[str, Any]) -> d
         "spec": spec.to_dict(),
         "training": training,
         "versions": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _named_plugin(spec: TrainingSpec) -> dict[str, Any] | None:
+    if not spec.lora.temporal_groups:
+        return None
+    return {
+        "name": temporal_aware_lora.PLUGIN,
+        "version": temporal_aware_lora.VERSION,
+        "groups": list(spec.lora.temporal_groups),
+        "kernel_size": spec.lora.temporal_kernel_size,
     }

@@ -6,15 +6,19 @@ because a wrong guess would quantise the vision tower or leave adapters out, sil
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from trainer_svc.qlora.errors import ModelRefusedError
-from trainer_svc.qlora.spec import TargetGroup
+from trainer_svc.qlora.spec import TargetGroup, TemporalGroup
 
 if TYPE_CHECKING:
     from torch import nn
+
+FrameLayout = Literal["grid", "stacked"]
+"""How a part holds a clip's frames. grid: one after another in one row of tokens, their numbers in `video_grid_thw`.
+stacked: a batch of pictures, clip after clip, of a `(clips, frames, …)` input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class ModelFamily:
     head: str = "lm_head"
     probed: bool = False
     """Found by module names, not by the registry."""
+    frame_layouts: Mapping[TemporalGroup, FrameLayout] = field(default_factory=dict)
+    """The parts in which a token's frame is known."""
 
     def group_of(self, module_name: str) -> TargetGroup | None:
         """The part that a module belongs to; None for the head and whatever stands outside."""
@@ -52,11 +58,18 @@ class ModelFamily:
 
 
 def _qwen(name: str, *mergers: str) -> ModelFamily:
-    return ModelFamily(name, ("model.visual",), mergers, ("model.language_model",))
+    layouts: dict[TemporalGroup, FrameLayout] = {"vision": "grid", "language": "grid"}
+    return ModelFamily(name, ("model.visual",), mergers, ("model.language_model",), frame_layouts=layouts)
 
 
-def _llava_like(name: str) -> ModelFamily:
-    return ModelFamily(name, ("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
+def _llava_like(name: str, layouts: Mapping[TemporalGroup, FrameLayout]) -> ModelFamily:
+    return ModelFamily(
+        name,
+        ("model.vision_tower",),
+        ("model.multi_modal_projector",),
+        ("model.language_model",),
+        frame_layouts=layouts,
+    )
 
 
 FAMILIES: dict[str, ModelFamily] = {
@@ -65,10 +78,24 @@ FAMILIES: dict[str, ModelFamily] = {
         _qwen("qwen3_vl", "model.visual.merger", "model.visual.deepstack_merger_list"),
         _qwen("qwen2_5_vl", "model.visual.merger"),
         _qwen("qwen2_vl", "model.visual.merger"),
-        ModelFamily("smolvlm", ("model.vision_model",), ("model.connector",), ("model.text_model",)),
-        _llava_like("llava_onevision"),
-        _llava_like("internvl"),
-        ModelFamily("video_llama_3", ("model.vision_model",), ("model.projector",), ("model.language_model",)),
+        ModelFamily(
+            "smolvlm",
+            ("model.vision_model",),
+            ("model.connector",),
+            ("model.text_model",),
+            frame_layouts={"vision": "stacked"},
+        ),
+        _llava_like("llava_onevision", {"vision": "stacked"}),
+        # Its processor hands over frames without saying which clip they are of.
+        _llava_like("internvl", {}),
+        # Its compression drops tokens on the way to the language model.
+        ModelFamily(
+            "video_llama_3",
+            ("model.vision_model",),
+            ("model.projector",),
+            ("model.language_model",),
+            frame_layouts={"vision": "grid"},
+        ),
     )
 }
 

@@ -22,9 +22,11 @@ from trainer_svc.qlora.dataset_rows import Clip, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
+from trainer_svc.qlora.frame_index import FrameIndex
 from trainer_svc.qlora.messages import Generate, GenerationDone
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import SamplingSpec, TrainingSpec
+from trainer_svc.qlora.temporal_aware_lora import enable
 
 _MAX_NEW_TOKENS = 8192
 # Below it the likeliest token is as good as certain, and logits divided by it no longer fit into a float.
@@ -123,6 +125,8 @@ class AdapterSet:
     def __init__(self, base: BaseModel, limit: int) -> None:
         self._base = base
         self._limit = limit
+        self._frames = FrameIndex(base.family, base.model.config)
+        self._frames.watch(base.model)
         self._model: Any = None
         self._names: OrderedDict[tuple[str, int, int], str] = OrderedDict()
         self._loaded = 0
@@ -146,25 +150,29 @@ class AdapterSet:
 
     def _load(self, folder: Path) -> str:
         """Loads the adapter beside the others and returns its name; leaves nothing behind when it does not fit."""
-        check_adapter(folder, self._base.fingerprint)
+        plugin = check_adapter(folder, self._base.fingerprint)
         self._loaded += 1
         name = f"adapter{self._loaded}"
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
+        enable(config, self._frames, plugin.temporal_groups, plugin.temporal_kernel_size)
         try:
             if self._model is None:
                 self._model = PeftModelForCausalLM(self._base.model, config, adapter_name=name)
+            else:
+                self._model.add_adapter(name, config)
             report = self._model.load_adapter(str(folder), name, is_trainable=False)
         except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
             self._remove(name)
             raise BadDataError(
                 f"the adapter does not fit this base model: {error}", "use its own base model"
             ) from error
-        if report.unexpected_keys:
+        strangers = [*report.unexpected_keys, *report.missing_keys]
+        if strangers:
             self._remove(name)
             raise BadDataError(
-                f"the adapter holds tensors that did not load, {report.unexpected_keys[0]} among them",
-                "it needs a part of the model, or a plugin, that is not here",
+                f"the adapter's tensors are not those of its layers, {strangers[0]} among them",
+                "it is incomplete, or it needs a part of the model or a plugin that is not here",
             )
         self._model.eval()
         return name

@@ -15,8 +15,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from trainer_svc.qlora import temporal_aware_lora
 from trainer_svc.qlora.errors import GradientAuditError
 from trainer_svc.qlora.families import ModelFamily
+from trainer_svc.qlora.frame_index import FrameIndex
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import LoraSpec, SpecError, TargetGroup
 
@@ -33,7 +35,7 @@ class TrainableReport:
 def inject(base: BaseModel, lora: LoraSpec, *, seed: int, gradient_checkpointing: bool) -> tuple[Any, TrainableReport]:
     """(the peft model, what is trained in it). Adapters are fp32, and change nothing before the first step.
 
-    Raises `SpecError` when a target group has no linear layers in this model.
+    Raises `SpecError` when a target group has no linear layers in this model, or no frames that could be told apart.
     """
     prepare(base.model, gradient_checkpointing=gradient_checkpointing)
     pattern = target_pattern(base.model, base.family, lora.target_groups)
@@ -45,6 +47,11 @@ def inject(base: BaseModel, lora: LoraSpec, *, seed: int, gradient_checkpointing
         target_modules=pattern,
         task_type="CAUSAL_LM",
     )
+    if lora.temporal_groups:
+        temporal_aware_lora.check_offered(lora, base.family)
+        index = FrameIndex(base.family, base.model.config)
+        index.watch(base.model)
+        temporal_aware_lora.enable(config, index, lora.temporal_groups, lora.temporal_kernel_size)
     torch.manual_seed(seed)
     model = get_peft_model(base.model, config)
     return model, _report(model, base.family)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Self, get_args, get_type_hints
 
 TargetGroup = Literal["language", "projector", "vision"]
+TemporalGroup = Literal["language", "vision"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw_8bit"]
@@ -43,6 +44,10 @@ class LoraSpec:
     """Which parts of the model get adapters on their linear layers."""
     use_rslora: bool = False
     """Rank-stabilised scaling (arXiv 2312.03732)."""
+    temporal_groups: tuple[TemporalGroup, ...] = ()
+    """Of the parts that get adapters, those whose adapters mix along time: see `temporal_aware_lora`."""
+    temporal_kernel_size: int = 3
+    """How many frames one such adapter sees at once: odd, 3 to 9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,7 @@ class TrainingSpec:
         groups = self.lora.target_groups
         if not groups or len(set(groups)) != len(groups):
             raise SpecError("lora.target_groups", "empty or repeated", f"name one or more of {_GROUPS}, once each")
+        self._check_temporal()
         if self.quantization.bits not in (4, 16):
             raise SpecError("quantization.bits", f"{self.quantization.bits} is not offered", "use 4 or 16")
         if self.quantization.quantize_vision and "vision" in self.lora.target_groups:
@@ -186,6 +192,17 @@ class TrainingSpec:
             raise SpecError("sampling.min_frames", "more than sampling.max_frames", "lower it or raise max_frames")
         return self
 
+    def _check_temporal(self) -> None:
+        groups = self.lora.temporal_groups
+        if len(set(groups)) != len(groups) or not set(groups) <= set(self.lora.target_groups):
+            raise SpecError(
+                "lora.temporal_groups",
+                "names a part twice, or one that gets no adapter",
+                f"name parts of lora.target_groups ({', '.join(self.lora.target_groups)}), once each",
+            )
+        if self.lora.temporal_kernel_size % 2 == 0:
+            raise SpecError("lora.temporal_kernel_size", "is even", "give 3, 5, 7 or 9")
+
 
 def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
     """(dotted path, value, lowest, highest) of every number."""
@@ -194,6 +211,7 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("lora.rank", lora.rank, 1, 1024),
         ("lora.alpha", lora.alpha, 1e-3, 65536),
         ("lora.dropout", lora.dropout, 0, 0.95),
+        ("lora.temporal_kernel_size", lora.temporal_kernel_size, 3, 9),
         ("sampling.max_frames", sampling.max_frames, 1, 768),
         ("sampling.min_frames", sampling.min_frames, 1, 768),
         ("sampling.fps", sampling.fps, 0, 120),

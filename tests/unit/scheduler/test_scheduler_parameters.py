@@ -40,6 +40,7 @@ given_parameters = st.fixed_dictionaries(
                 "rank": st.integers(1, 1024),
                 "target_groups": st.lists(st.sampled_from(list(ModuleGroup)), min_size=1, unique=True),
                 "use_rslora": st.booleans(),
+                "temporal_kernel_size": st.sampled_from([3, 5, 7, 9]),
             },
         ),
         "quantization": st.fixed_dictionaries(
@@ -97,11 +98,15 @@ def test_what_is_given_survives_storage_and_the_contract(given: dict[str, Any]) 
 
 def test_a_request_says_only_what_it_sets() -> None:
     message = ParseDict(
-        {"lora": {"rank": 8, "dropout": 0}, "quantization": {"type": "QUANTIZATION_TYPE_NONE"}, "logEverySteps": 5},
+        {
+            "lora": {"rank": 8, "dropout": 0, "temporalGroups": ["MODULE_GROUP_VISION"]},
+            "quantization": {"type": "QUANTIZATION_TYPE_NONE"},
+            "logEverySteps": 5,
+        },
         pb.TrainingParameters(),
     )
     assert given_from_proto(message) == {
-        "lora": {"rank": 8, "dropout": 0.0},
+        "lora": {"rank": 8, "dropout": 0.0, "temporal_groups": ["VISION"]},
         "quantization": {"type": "NONE"},
         "log_every_steps": 5,
     }
@@ -118,6 +123,7 @@ def test_steps_take_the_place_of_epochs() -> None:
     ("given", "field"),
     [
         ({"optimization": {"epochs": 2, "max_steps": 10}}, "parameters.optimization.max_steps"),
+        ({"lora": {"temporal_groups": ["VISION"]}}, "parameters.lora.temporal_groups"),
         (
             {"quantization": {"type": "NONE", "double_quantization": True}},
             "parameters.quantization.double_quantization",

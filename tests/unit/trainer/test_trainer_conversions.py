@@ -32,6 +32,8 @@ def test_every_parameter_arrives() -> None:
                 dropout=0,
                 use_rslora=True,
                 target_groups=[pb.MODULE_GROUP_VISION, pb.MODULE_GROUP_LANGUAGE],
+                temporal_groups=[pb.MODULE_GROUP_VISION],
+                temporal_kernel_size=5,
             ),
             quantization=pb.QuantizationParameters(
                 type=pb.QUANTIZATION_TYPE_NONE, double_quantization=False, compute_type=pb.COMPUTE_TYPE_BF16
@@ -59,6 +61,7 @@ def test_every_parameter_arrives() -> None:
     assert converted.lora.target_groups == ("vision", "language")
     assert (converted.lora.rank, converted.lora.alpha, converted.lora.dropout) == (4, 8, 0)
     assert converted.lora.use_rslora
+    assert (converted.lora.temporal_groups, converted.lora.temporal_kernel_size) == (("vision",), 5)
     assert (converted.quantization.bits, converted.quantization.compute_dtype) == (16, "bf16")
     assert not converted.quantization.double_quantization
     assert (converted.sampling.max_frames, converted.sampling.min_frames) == (1, 1)

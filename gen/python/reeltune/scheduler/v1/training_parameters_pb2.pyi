@@ -243,6 +243,8 @@ class LoraParameters(_message.Message):
     DROPOUT_FIELD_NUMBER: _builtins.int
     TARGET_GROUPS_FIELD_NUMBER: _builtins.int
     USE_RSLORA_FIELD_NUMBER: _builtins.int
+    TEMPORAL_GROUPS_FIELD_NUMBER: _builtins.int
+    TEMPORAL_KERNEL_SIZE_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Rank of A and B: 1 to 1,024. Default 16."""
     alpha: _builtins.float
@@ -251,9 +253,17 @@ class LoraParameters(_message.Message):
     """Probability of dropping an input of A while training: 0 to 0.95. Default 0.05."""
     use_rslora: _builtins.bool
     """Scales by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732). Default false."""
+    temporal_kernel_size: _builtins.int
+    """How many frames such an adapter sees at once: 3, 5, 7 or 9. Default 3."""
     @_builtins.property
     def target_groups(self) -> _containers.RepeatedScalarFieldContainer[Global___ModuleGroup.ValueType]:
         """Whose linear layers get an adapter. Default: the language model's."""
+
+    @_builtins.property
+    def temporal_groups(self) -> _containers.RepeatedScalarFieldContainer[Global___ModuleGroup.ValueType]:
+        """Of `target_groups`, those whose adapters also mix a clip's tokens along time: LANGUAGE, VISION. The adapter then needs Reeltune to be read,
+        and cannot be merged. Helps where the model itself loses the order of frames; see `docs/training.md`. Default: none.
+        """
 
     def __init__(
         self,
@@ -263,10 +273,12 @@ class LoraParameters(_message.Message):
         dropout: _builtins.float | None = ...,
         target_groups: _abc.Iterable[Global___ModuleGroup.ValueType] | None = ...,
         use_rslora: _builtins.bool | None = ...,
+        temporal_groups: _abc.Iterable[Global___ModuleGroup.ValueType] | None = ...,
+        temporal_kernel_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "use_rslora", b"use_rslora"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "target_groups", b"target_groups", "use_rslora", b"use_rslora"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "target_groups", b"target_groups", "temporal_groups", b"temporal_groups", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -274,6 +286,8 @@ class LoraParameters(_message.Message):
     _WhichOneofArgType__dropout: _TypeAlias = _typing.Literal["_dropout", b"_dropout"]  # noqa: Y015
     _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
     _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
+    _WhichOneofReturnType__temporal_kernel_size: _TypeAlias = _typing.Literal["temporal_kernel_size"]  # noqa: Y015
+    _WhichOneofArgType__temporal_kernel_size: _TypeAlias = _typing.Literal["_temporal_kernel_size", b"_temporal_kernel_size"]  # noqa: Y015
     _WhichOneofReturnType__use_rslora: _TypeAlias = _typing.Literal["use_rslora"]  # noqa: Y015
     _WhichOneofArgType__use_rslora: _TypeAlias = _typing.Literal["_use_rslora", b"_use_rslora"]  # noqa: Y015
     @_typing.overload
@@ -282,6 +296,8 @@ class LoraParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dropout) -> _WhichOneofReturnType__dropout | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temporal_kernel_size) -> _WhichOneofReturnType__temporal_kernel_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__use_rslora) -> _WhichOneofReturnType__use_rslora | None: ...
 
