@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId
-from catalog_svc.domain.upload import PART_BYTES, FileHeader, Part, UploadId
+from catalog_svc.domain.upload import PART_BYTES, Part, Upload, UploadId
 from meshkit.blob import BlobNotFound, BlobStore
 
 URL_TTL = timedelta(minutes=15)
@@ -41,17 +42,17 @@ class SignedUrl:
 class ObjectStore:
     """The catalog's part of the bucket.
 
-    Verified content lies under its digest: `datasets/{id}/clips/{sha256}` and `models/{id}/{sha256}`; what is on its
-    way lies under `uploads/{upload_id}`, the only place that a presigned URL can write to.
+    Verified content lies under its owner and digest: `contents/{owner_id}/{sha256}`; what is on its way lies under
+    `uploads/{upload_id}`, the only place that a presigned URL can write to.
     """
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
 
-    def read_url(self, entry_id: EntryId, sha256: str) -> SignedUrl:
+    def read_url(self, place: ContentPlace) -> SignedUrl:
         """Returns where to GET verified content."""
         expire_time = datetime.now(UTC) + URL_TTL
-        return SignedUrl(self._blobs.presign_get(content_key(entry_id, sha256), URL_TTL), expire_time)
+        return SignedUrl(self._blobs_of(place).presign_get(place.object_key, URL_TTL), expire_time)
 
     def write_url(self, upload_id: UploadId, multipart_id: str | None, part: Part) -> str:
         """Returns where to PUT one part, of exactly its length."""
@@ -99,7 +100,7 @@ class ObjectStore:
         except BlobNotFound:
             return None
 
-    async def settle_small(self, upload_id: UploadId, header: FileHeader) -> Digest:
+    async def settle_small(self, upload: Upload) -> Digest:
         """Reads a staged object that fits into memory, and stores it under its digest if it is the announced one.
 
         What is stored is exactly what was verified: the staged object can be overwritten as long as its URL lives.
@@ -107,13 +108,14 @@ class ObjectStore:
         Raises:
             BytesMissing: there is no staged object.
         """
-        data = b"".join([chunk async for chunk in self._staged(upload_id, header.size_bytes + 1)])
+        header = upload.header
+        data = b"".join([chunk async for chunk in self._staged(upload.id, header.size_bytes + 1)])
         digest = Digest(len(data), (await asyncio.to_thread(hashlib.sha256, data)).hexdigest())
         if digest == Digest(header.size_bytes, header.sha256):
-            await self._blobs.put_bytes(content_key(header.parent_id, header.sha256), data)
+            await self._blobs.put_bytes(upload.place.object_key, data)
         return digest
 
-    async def settle_large(self, upload_id: UploadId, header: FileHeader) -> Digest:
+    async def settle_large(self, upload: Upload) -> Digest:
         """Reads an assembled object through, and has the store copy it under its digest if it is the announced one.
 
         Once assembled, no part URL can write it any more, so what is copied is what was read.
@@ -121,23 +123,23 @@ class ObjectStore:
         Raises:
             BytesMissing: there is no assembled object.
         """
-        hasher, size = hashlib.sha256(), 0
-        async for chunk in self._staged(upload_id, header.size_bytes + 1):
+        header, hasher, size = upload.header, hashlib.sha256(), 0
+        async for chunk in self._staged(upload.id, header.size_bytes + 1):
             # In a thread: hashing a large file must not make all other callers wait.
             await asyncio.to_thread(hasher.update, chunk)
             size += len(chunk)
         digest = Digest(size, hasher.hexdigest())
         if digest == Digest(header.size_bytes, header.sha256):
-            await self._blobs.copy(upload_key(upload_id), content_key(header.parent_id, header.sha256))
+            await self._blobs.copy(upload_key(upload.id), upload.place.object_key)
         return digest
 
-    async def read(self, entry_id: EntryId, sha256: str, max_bytes: int) -> bytes:
+    async def read(self, place: ContentPlace, max_bytes: int) -> bytes:
         """Returns verified content of at most that length."""
-        return await self._blobs.get_bytes(content_key(entry_id, sha256), max_bytes=max_bytes)
+        return await self._blobs_of(place).get_bytes(place.object_key, max_bytes=max_bytes)
 
-    async def read_beginning(self, entry_id: EntryId, sha256: str, length: int) -> bytes:
+    async def read_beginning(self, place: ContentPlace, length: int) -> bytes:
         """Returns the first `length` bytes of verified content, or all if there are fewer."""
-        stream = self._blobs.iter_bytes(content_key(entry_id, sha256), chunk_size=min(length, _CHUNK_BYTES))
+        stream = self._blobs_of(place).iter_bytes(place.object_key, chunk_size=min(length, _CHUNK_BYTES))
         data = bytearray()
         async with contextlib.aclosing(stream):
             async for chunk in stream:
@@ -146,16 +148,16 @@ class ObjectStore:
                     break
         return bytes(data[:length])
 
-    async def download(self, entry_id: EntryId, sha256: str, size_bytes: int, path: Path) -> None:
+    async def download(self, place: ContentPlace, size_bytes: int, path: Path) -> None:
         """Writes verified content to a file."""
         if size_bytes <= PART_BYTES:  # one request less, and most clips are small
-            await asyncio.to_thread(path.write_bytes, await self.read(entry_id, sha256, size_bytes))
+            await asyncio.to_thread(path.write_bytes, await self.read(place, size_bytes))
         else:
-            await self._blobs.get_file(content_key(entry_id, sha256), path)
+            await self._blobs_of(place).get_file(place.object_key, path)
 
-    async def remove_content(self, entry_id: EntryId, sha256: str) -> None:
-        """Removes content."""
-        await self._blobs.remove(content_key(entry_id, sha256))
+    async def remove_content(self, object_key: str) -> None:
+        """Removes content from this service's own bucket."""
+        await self._blobs.remove(object_key)
 
     async def remove_upload(self, upload_id: UploadId, multipart_id: str | None) -> None:
         """Removes what is staged of an upload."""
@@ -164,8 +166,15 @@ class ObjectStore:
         await self._blobs.remove(upload_key(upload_id))
 
     async def remove_entry(self, entry_id: EntryId) -> int:
-        """Removes all content of an entry; returns how many objects there were."""
-        return await self._blobs.remove_prefix(entry_prefix(entry_id))
+        """Removes all content of an entry that kept its own; returns how many objects there were."""
+        folder = "datasets" if entry_id.startswith("ds_") else "models"
+        return await self._blobs.remove_prefix(f"{folder}/{entry_id}/")
+
+    def _blobs_of(self, place: ContentPlace) -> BlobStore:
+        """Returns the bucket that a place is in."""
+        if place.location_id is not None:
+            raise BytesMissing(f"no bucket is registered as {place.location_id}")
+        return self._blobs
 
     async def _staged(self, upload_id: UploadId, most: int) -> AsyncGenerator[bytes, None]:
         """Yields the staged object; stops early once more than was announced has come."""
@@ -180,17 +189,6 @@ class ObjectStore:
                         return
         except BlobNotFound as error:
             raise BytesMissing(f"staged object of {upload_id}") from error
-
-
-def entry_prefix(entry_id: EntryId) -> str:
-    """Returns what the keys of an entry's content begin with."""
-    return f"datasets/{entry_id}/" if entry_id.startswith("ds_") else f"models/{entry_id}/"
-
-
-def content_key(entry_id: EntryId, sha256: str) -> str:
-    """Returns the key of verified content."""
-    folder = "clips/" if entry_id.startswith("ds_") else ""
-    return f"{entry_prefix(entry_id)}{folder}{sha256}"
 
 
 def upload_key(upload_id: UploadId) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from catalog_svc.domain.content import ContentPlace
+
 
 class ClipFault(enum.StrEnum):
     """Why a file is no usable clip; the value is the reason of the issue."""
@@ -85,3 +87,4 @@ class Clip:
     sha256: str
     size_bytes: int
     decoded: DecodedClip
+    place: ContentPlace

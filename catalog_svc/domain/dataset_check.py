@@ -87,7 +87,7 @@ def decoded_clips(files: Iterable[StoredFile], outcomes: Mapping[str, ProbeOutco
     for file in sorted(files, key=lambda file: file.path):
         outcome = outcomes.get(file.sha256)
         if isinstance(outcome, DecodedClip):
-            clips.append(Clip(file.path, file.sha256, file.size_bytes, outcome))
+            clips.append(Clip(file.path, file.sha256, file.size_bytes, outcome, file.place))
     return clips
 
 

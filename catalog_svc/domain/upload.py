@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType
 
+from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId, EntryKind
 
 UploadId = NewType("UploadId", str)
@@ -39,6 +40,7 @@ class StoredFile:
     size_bytes: int
     sha256: str
     create_time: datetime
+    place: ContentPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Upload:
     id: UploadId
     owner_id: str
     header: FileHeader
+    place: ContentPlace
+    """Where its bytes lie once they are verified."""
     multipart_id: str | None
     """S3's name for the multipart upload; None for a file that fits into one PUT."""
     stored: StoredFile | None = None

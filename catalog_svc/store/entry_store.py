@@ -125,10 +125,10 @@ class EntryStore:
     async def delete(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
         """Deletes an entry and all its rows at once; its objects are removed later."""
         async with transaction(self._pool) as connection:
-            if await connection.fetchval(queries().delete_entry, entry_id, kind, owner_id) is None:
-                raise EntryNotFound(kind)
+            await lock_own_entry(connection, kind, entry_id, owner_id)
+            await connection.execute(queries().discard_files_of_entry, entry_id)
             await connection.execute(queries().discard_uploads_of_entry, entry_id)
-            await connection.execute(queries().discard_entry, entry_id)
+            await connection.execute(queries().delete_entry, entry_id)
 
     async def begin_validation(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> Dataset | Model:
         """Sends an entry to the validators.

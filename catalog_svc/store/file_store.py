@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from catalog_svc.domain.content import content_place
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, Viewer, next_state
 from catalog_svc.domain.errors import InvalidField, StoredFileNotFound, TooManyFiles, UploadNotFound
 from catalog_svc.domain.file_path import ancestors
@@ -17,7 +18,8 @@ from meshkit.postgres import Connection, Pool, transaction
 class FileStore:
     """Keeps files and uploads.
 
-    The lock on the entry's row orders everything: a file comes and goes, and garbage is removed, only under it.
+    Two locks order everything: a file comes and goes only under that of its entry's row; an object is found in place,
+    announced and removed only under that of its key. Who takes both takes the entry's first.
     """
 
     def __init__(self, pool: Pool, max_files: int) -> None:
@@ -27,7 +29,7 @@ class FileStore:
     async def open_upload(
         self, upload_id: UploadId, owner_id: str, header: FileHeader, *, is_resumable: bool
     ) -> Upload:
-        """Opens an upload, or finds the open one of the same file; completes it at once where the bytes are there.
+        """Opens an upload, or finds the open one of the same file; completes it at once where its bytes are stored.
 
         Raises:
             EntryNotFound, StateConflict, TooManyFiles: the parent takes no file from this caller.
@@ -36,25 +38,16 @@ class FileStore:
         async with transaction(self._pool) as connection:
             entry = await lock_own_entry(connection, header.parent_kind, header.parent_id, owner_id)
             await self._check_can_take(connection, entry, header)
-            if is_resumable and await connection.fetchval(
-                queries().find_content, entry.id, header.sha256, header.size_bytes
-            ):
+            key = content_place(owner_id, header.sha256).object_key
+            await connection.execute(queries().lock_object, key)
+            columns = (upload_id, owner_id, entry.id, header.path, header.sha256, header.size_bytes, key)
+            if is_resumable and await connection.fetchval(queries().is_content_stored, key, header.size_bytes):
                 await self._put(connection, entry, header)
-                row = await connection.fetchrow(
-                    queries().insert_complete_upload, upload_id, entry.id, header.path, header.sha256, header.size_bytes
-                )
+                row = await connection.fetchrow(queries().insert_complete_upload, *columns)
             else:
-                row = await connection.fetchrow(
-                    queries().open_upload,
-                    upload_id,
-                    entry.id,
-                    header.path,
-                    header.sha256,
-                    header.size_bytes,
-                    is_resumable,
-                )
+                row = await connection.fetchrow(queries().open_upload, *columns, is_resumable)
         assert row is not None
-        return upload_from_row(row, owner_id)
+        return upload_from_row(row)
 
     async def set_multipart(self, upload_id: UploadId, multipart_id: str) -> str:
         """Notes S3's name of a multipart upload and returns the one that counts: another call may have been faster.
@@ -72,7 +65,7 @@ class FileStore:
         row = await self._pool.fetchrow(queries().get_upload, upload_id, owner_id)
         if row is None:
             raise UploadNotFound
-        return upload_from_row(row, owner_id)
+        return upload_from_row(row)
 
     async def commit(self, upload: Upload) -> StoredFile:
         """Puts a file in place whose bytes are verified and stored under their digest. A second commit changes nothing.
@@ -95,7 +88,7 @@ class FileStore:
         async with transaction(self._pool) as connection:
             await connection.execute(queries().discard_upload, upload.id)
             await connection.execute(queries().discard_staged, header.parent_id, upload.id)
-            await connection.execute(queries().discard_content, header.parent_id, header.sha256)
+            await connection.execute(queries().discard_content, upload.place.object_key)
 
     async def list_page(self, entry_id: EntryId, owner_id: str, after: str, size: int) -> list[StoredFile]:
         """Lists files of an owner's entry by path: at most `size` after a path; none if the entry is not theirs."""
@@ -131,7 +124,7 @@ class FileStore:
                 raise StoredFileNotFound(path)
             gone = file_from_row(row)
             await connection.execute(queries().change_content, entry_id, state, -1, -gone.size_bytes)
-            await connection.execute(queries().discard_content, entry_id, gone.sha256)
+            await _discard_content(connection, gone)
         return gone
 
     async def discard_abandoned(self, idle: timedelta, remember: timedelta) -> None:
@@ -151,22 +144,33 @@ class FileStore:
             raise InvalidField("file.path", f"{header.path!r} and the file {conflict!r} cannot be in one folder tree")
 
     async def _put(self, connection: Connection, entry: Entry, header: FileHeader) -> StoredFile:
-        before = await connection.fetchrow(queries().find_file, entry.id, header.path)
-        if before is not None and before["sha256"] == header.sha256:
-            return file_from_row(before)
-        row = await connection.fetchrow(queries().put_file, entry.id, header.path, header.sha256, header.size_bytes)
+        found = await connection.fetchrow(queries().find_file, entry.id, header.path)
+        before = None if found is None else file_from_row(found)
+        place = content_place(entry.owner_id, header.sha256)
+        await connection.execute(queries().put_content, place.object_key, entry.owner_id, header.size_bytes)
+        if before is not None and before.place == place:
+            return before
+        row = await connection.fetchrow(
+            queries().put_file, entry.id, header.path, header.sha256, header.size_bytes, place.object_key
+        )
         assert row is not None
-        growth = header.size_bytes - (before["size_bytes"] if before else 0)
+        growth = header.size_bytes - (before.size_bytes if before else 0)
         state = next_state(entry.kind, entry.state, Action.CHANGE_FILES)
         await connection.execute(queries().change_content, entry.id, state, 0 if before else 1, growth)
         if before is not None:
-            await connection.execute(queries().discard_content, entry.id, before["sha256"])
+            await _discard_content(connection, before)
         return file_from_row(row)
 
     async def _committed(self, connection: Connection, upload: Upload) -> StoredFile | None:
         """Finds what a completed upload put in place; the file may have been removed since."""
         row = await connection.fetchrow(queries().get_upload, upload.id, upload.owner_id)
-        return upload_from_row(row, upload.owner_id).stored if row is not None else None
+        return upload_from_row(row).stored if row is not None else None
 
     async def _lost(self, upload: Upload) -> StoredFile:
         raise UploadNotFound
+
+
+async def _discard_content(connection: Connection, gone: StoredFile) -> None:
+    """Has the bytes of a file removed that has gone; those in another bucket are not ours to remove."""
+    if gone.place.location_id is None:
+        await connection.execute(queries().discard_content, gone.place.object_key)

@@ -19,9 +19,9 @@ class GarbageKind(enum.StrEnum):
     UPLOAD = "UPLOAD"
     """The staged object and the parts of an upload."""
     CONTENT = "CONTENT"
-    """An object under its digest, if no file uses it."""
+    """An object that holds verified bytes, if no file uses it."""
     ENTRY = "ENTRY"
-    """All objects of a deleted entry."""
+    """All objects of an entry that was deleted when each kept its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Garbage:
     id: int
     kind: GarbageKind
     entry_id: EntryId
-    sha256: str
+    object_key: str
     upload_id: UploadId
     multipart_id: str | None
 
@@ -51,7 +51,7 @@ class GarbageStore:
             id=row["id"],
             kind=GarbageKind(row["kind"]),
             entry_id=EntryId(row["entry_id"]),
-            sha256=row["sha256"],
+            object_key=row["object_key"],
             upload_id=UploadId(row["upload_id"]),
             multipart_id=row["multipart_id"],
         )
@@ -66,8 +66,10 @@ class GarbageStore:
 
     @contextlib.asynccontextmanager
     async def unwanted(self, garbage: Garbage) -> AsyncIterator[bool]:
-        """Tells whether no file or upload needs these bytes, and keeps it so while the block runs."""
+        """Tells whether no file or upload needs an object, and keeps it so while the block runs, which removes it."""
         async with transaction(self._pool) as connection:
-            await connection.fetchval(queries().lock_entry, garbage.entry_id)
-            is_wanted = await connection.fetchval(queries().is_content_wanted, garbage.entry_id, garbage.sha256)
+            await connection.execute(queries().lock_object, garbage.object_key)
+            is_wanted = await connection.fetchval(queries().is_object_wanted, garbage.object_key)
             yield not is_wanted
+            if not is_wanted:
+                await connection.execute(queries().delete_content, garbage.object_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from catalog_svc.domain.clip import Clip, ClipFault, DecodedClip, FaultyClip, ProbeOutcome
+from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.dataset import Dataset, DatasetFindings
 from catalog_svc.domain.entry import Entry, EntryId, EntryKind, EntryState, Visibility
 from catalog_svc.domain.issue import Issue, Severity
@@ -42,21 +43,22 @@ def described_from_row(row: Row) -> Dataset | Model:
 
 def file_from_row(row: Row) -> StoredFile:
     """Reads a row of `files`."""
-    return StoredFile(row["path"], row["size_bytes"], row["sha256"], row["create_time"])
+    return StoredFile(row["path"], row["size_bytes"], row["sha256"], row["create_time"], _place(row))
 
 
-def upload_from_row(row: Row, owner_id: str) -> Upload:
+def upload_from_row(row: Row) -> Upload:
     """Reads a row of `uploads`."""
     header = FileHeader(EntryId(row["entry_id"]), row["path"], row["size_bytes"], row["sha256"])
+    place = ContentPlace(row["object_key"])
     stored = None
     if row["complete_time"] is not None:
-        stored = StoredFile(header.path, header.size_bytes, header.sha256, row["complete_time"])
-    return Upload(UploadId(row["id"]), owner_id, header, row["multipart_id"], stored)
+        stored = StoredFile(header.path, header.size_bytes, header.sha256, row["complete_time"], place)
+    return Upload(UploadId(row["id"]), row["owner_id"], header, place, row["multipart_id"], stored)
 
 
 def clip_from_row(row: Row) -> Clip:
     """Reads a file joined with what decoding found of it."""
-    return Clip(row["path"], row["sha256"], row["size_bytes"], decoded_from_row(row))
+    return Clip(row["path"], row["sha256"], row["size_bytes"], decoded_from_row(row), _place(row))
 
 
 def outcome_from_row(row: Row) -> ProbeOutcome:
@@ -118,6 +120,10 @@ def _model(entry: Entry, row: Row) -> Model:
         fingerprint=row["model_fingerprint"],
     )
     return Model(entry, facts, issues)
+
+
+def _place(row: Row) -> ContentPlace:
+    return ContentPlace(row["object_key"], row["location_id"])
 
 
 def decoded_from_row(row: Row) -> DecodedClip:

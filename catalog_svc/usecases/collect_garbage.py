@@ -53,7 +53,7 @@ class CollectGarbage:
         elif piece.kind is GarbageKind.CONTENT:
             async with self.garbage.unwanted(piece) as is_unwanted:
                 if is_unwanted:
-                    await self.objects.remove_content(piece.entry_id, piece.sha256)
+                    await self.objects.remove_content(piece.object_key)
         elif not await self.garbage.is_alive(piece.entry_id):
             removed = await self.objects.remove_entry(piece.entry_id)
             structlog.get_logger().info("garbage.entry_removed", resource=piece.entry_id, objects=removed)

@@ -60,7 +60,7 @@ class ReadContent:
         path = ""
         while clips := await self.datasets.list_clips(dataset_id, viewer, path, CLIPS_PER_BATCH):
             clip_count, path = clip_count + len(clips), clips[-1].path
-            yield self._signed(dataset_id, clips)
+            yield self._signed(clips)
         while samples := await self.datasets.list_samples(dataset_id, viewer, position, "", SAMPLES_PER_BATCH):
             sample_count, position = sample_count + len(samples), samples[-1][0]
             yield [sample for _, sample in samples]
@@ -88,7 +88,7 @@ class ReadContent:
         for path in paths:
             if path not in found:
                 raise ClipNotFound(path)
-        return self._signed(dataset_id, [found[path] for path in paths])
+        return self._signed([found[path] for path in paths])
 
     async def model_snapshot(self, model_id: EntryId, viewer: Viewer) -> tuple[Model, list[SignedFile]]:
         """Gets a READY model and its files with URLs."""
@@ -98,7 +98,7 @@ class ReadContent:
         files = await self.files.list_visible(model_id, viewer)
         if len(files) != model.entry.file_count:
             raise EntryNotFound(EntryKind.MODEL)
-        return model, [(file, self.objects.read_url(model_id, file.sha256)) for file in files]
+        return model, [(file, self.objects.read_url(file.place)) for file in files]
 
     async def _ready_dataset(self, dataset_id: EntryId, viewer: Viewer) -> Dataset:
         dataset = await self.entries.get(EntryKind.DATASET, dataset_id, viewer)
@@ -111,8 +111,8 @@ class ReadContent:
         found = await self.datasets.find_clips(dataset_id, viewer, paths) if paths else {}
         return [found[path] for path in paths if path in found]
 
-    def _signed(self, dataset_id: EntryId, clips: Sequence[Clip]) -> list[SignedClip]:
-        return [(clip, self.objects.read_url(dataset_id, clip.sha256)) for clip in clips]
+    def _signed(self, clips: Sequence[Clip]) -> list[SignedClip]:
+        return [(clip, self.objects.read_url(clip.place)) for clip in clips]
 
 
 def _check_ready(described: Dataset | Model) -> None:

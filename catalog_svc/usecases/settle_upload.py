@@ -65,7 +65,7 @@ class SettleUpload:
             raise DigestMismatch(header.path, header.sha256, digest.sha256)
         try:
             stored = await self.files.commit(upload)
-        except (EntryNotFound, StateConflict):
+        except (EntryNotFound, StateConflict, UploadNotFound):
             # The bytes are under their digest already and nothing points to them.
             await self.files.discard_upload(upload)
             raise
@@ -76,7 +76,7 @@ class SettleUpload:
 
     async def _verified(self, upload: Upload) -> Digest:
         if upload.multipart_id is None:
-            return await self.objects.settle_small(upload.id, upload.header)
+            return await self.objects.settle_small(upload)
         parts = plan_parts(upload.header.size_bytes)
         try:
             missing = await self.objects.missing_parts(upload.id, upload.multipart_id, parts)
@@ -85,7 +85,7 @@ class SettleUpload:
             missing = ()
         if missing:
             raise UploadIncomplete(missing, len(parts))
-        return await self.objects.settle_large(upload.id, upload.header)
+        return await self.objects.settle_large(upload)
 
     async def _finished_elsewhere(self, upload: Upload) -> StoredFile:
         current = await self.files.get_upload(upload.id, upload.owner_id)

@@ -50,40 +50,38 @@ class ValidateDataset:
         What decoding finds is kept as it comes, so that a restart goes on from there.
         """
         files = {file.path: file for file in await self.files.list_all(dataset_id)}
-        plan = await self._plan(dataset_id, files)
+        plan = await self._plan(files)
         media = [file for path, file in files.items() if not _speaks_of_clips(plan, path)]
         outcomes = await self._outcomes(dataset_id, media)
         with tempfile.TemporaryDirectory(prefix="reeltune-rows-", dir=self.spool_dir) as folder:
             rows: AnnotationReader | Issue = (
-                plan if isinstance(plan, Issue) else await self._rows(dataset_id, files, plan, Path(folder))
+                plan if isinstance(plan, Issue) else await self._rows(files, plan, Path(folder))
             )
             with SampleSpool(self.spool_dir) as samples:
                 # Off the event loop: a dataset may have hundreds of thousands of rows.
                 verdict = await asyncio.to_thread(check_dataset, media, rows, outcomes, samples.add)
                 yield verdict, samples if verdict.is_sound else ()
 
-    async def _plan(self, dataset_id: EntryId, files: Mapping[str, StoredFile]) -> AnnotationPlan | Issue:
+    async def _plan(self, files: Mapping[str, StoredFile]) -> AnnotationPlan | Issue:
         info: DatasetInfo | Issue = DatasetInfo()
         if side_file := files.get(DATASET_INFO_NAME):
             if side_file.size_bytes > MAX_INFO_BYTES:
                 what = f"the file has {side_file.size_bytes} bytes, at most {MAX_INFO_BYTES} are read"
                 return issue.error("DATASET_INFO_INVALID", what, "keep the entry of this dataset", file=side_file.path)
-            data = await self.objects.read(dataset_id, side_file.sha256, MAX_INFO_BYTES)
+            data = await self.objects.read(side_file.place, MAX_INFO_BYTES)
             info = parse_dataset_info(data, files.keys())
         if isinstance(info, Issue):
             return info
         return plan_annotations({path: file.size_bytes for path, file in files.items()}, info)
 
-    async def _rows(
-        self, dataset_id: EntryId, files: Mapping[str, StoredFile], plan: AnnotationPlan, folder: Path
-    ) -> AnnotationReader:
+    async def _rows(self, files: Mapping[str, StoredFile], plan: AnnotationPlan, folder: Path) -> AnnotationReader:
         """Fetches the files of a plan and returns what reads them."""
         wanted = {files[path].sha256: files[path] for path in ((plan.file,) if plan.file else plan.clips_by_text)}
         waiting = iter(wanted.values())
 
         async def fetch_each() -> None:
             for file in waiting:  # the fetchers share the iterator
-                await self.objects.download(dataset_id, file.sha256, file.size_bytes, folder / file.sha256)
+                await self.objects.download(file.place, file.size_bytes, folder / file.sha256)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_FETCHES_AT_ONCE):
@@ -105,20 +103,18 @@ class ValidateDataset:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self.pool.size + 1):
-                        group.create_task(self._probe_all(dataset_id, waiting, Path(folder), progress))
+                        group.create_task(self._probe_all(waiting, Path(folder), progress))
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from failures
         await progress.report()
         return outcomes
 
-    async def _probe_all(
-        self, dataset_id: EntryId, waiting: Iterator[StoredFile], folder: Path, progress: _Progress
-    ) -> None:
+    async def _probe_all(self, waiting: Iterator[StoredFile], folder: Path, progress: _Progress) -> None:
         for file in waiting:  # the workers share the iterator
-            progress.add(file.sha256, await self._probe(dataset_id, file, folder))
+            progress.add(file.sha256, await self._probe(file, folder))
             await progress.report_now_and_then()
 
-    async def _probe(self, dataset_id: EntryId, file: StoredFile, folder: Path) -> ProbeOutcome:
+    async def _probe(self, file: StoredFile, folder: Path) -> ProbeOutcome:
         if file.size_bytes == 0:
             return FaultyClip(ClipFault.EMPTY, "the file is empty")
         if file.size_bytes > self.max_clip_bytes:
@@ -127,7 +123,7 @@ class ValidateDataset:
             )
         path = folder / file.sha256
         try:
-            await self.objects.download(dataset_id, file.sha256, file.size_bytes, path)
+            await self.objects.download(file.place, file.size_bytes, path)
             return await self.pool.probe_clip(path)
         finally:
             path.unlink(missing_ok=True)

@@ -56,21 +56,21 @@ class ValidateModel:
         reading = _Reading()
         with tempfile.TemporaryDirectory(prefix="reeltune-model-", dir=self.spool_dir) as folder:
             for file in files:
-                await self._read(model_id, file, Path(folder), reading)
+                await self._read(file, Path(folder), reading)
         return check_model(_content(files, reading))
 
-    async def _read(self, model_id: EntryId, file: StoredFile, folder: Path, reading: _Reading) -> None:
+    async def _read(self, file: StoredFile, folder: Path, reading: _Reading) -> None:
         try:
             check_model_file(file.path)
         except FileNotAllowed as error:
             reading.issues.append(ModelIssue("FILE_NOT_ALLOWED", error.problem, error.remedy, file.path))
             return
         if extension(file.path) == ".json":
-            await self._read_json(model_id, file, folder, reading)
+            await self._read_json(file, folder, reading)
         elif extension(file.path) == ".safetensors":
-            await self._read_header(model_id, file, reading)
+            await self._read_header(file, reading)
 
-    async def _read_json(self, model_id: EntryId, file: StoredFile, folder: Path, reading: _Reading) -> None:
+    async def _read_json(self, file: StoredFile, folder: Path, reading: _Reading) -> None:
         """Has a child search the file first: a stranger's JSON may be deep or huge enough to hurt its parser."""
         limit = MAX_PARSED_BYTES if file.path in PARSED_FILES else MAX_JSON_BYTES
         if file.size_bytes > limit:
@@ -79,7 +79,7 @@ class ValidateModel:
             return
         path = folder / file.sha256
         try:
-            await self.objects.download(model_id, file.sha256, file.size_bytes, path)
+            await self.objects.download(file.place, file.size_bytes, path)
             places = await self.pool.remote_code_places(path)
             if places is None:
                 what = f"{file.path} is not JSON"
@@ -98,11 +98,11 @@ class ValidateModel:
             what = f"{file.path} is no JSON object"
             reading.issues.append(ModelIssue("JSON_INVALID", what, "upload the file again", file.path))
 
-    async def _read_header(self, model_id: EntryId, file: StoredFile, reading: _Reading) -> None:
+    async def _read_header(self, file: StoredFile, reading: _Reading) -> None:
         try:
-            first = await self.objects.read_beginning(model_id, file.sha256, LENGTH_BYTES)
+            first = await self.objects.read_beginning(file.place, LENGTH_BYTES)
             length = header_length(first, file.size_bytes)
-            beginning = await self.objects.read_beginning(model_id, file.sha256, LENGTH_BYTES + length)
+            beginning = await self.objects.read_beginning(file.place, LENGTH_BYTES + length)
             reading.headers[file.path] = parse_header(beginning[LENGTH_BYTES:], file.size_bytes)
         except BadSafetensors as error:
             what = f"{file.path}: {error}"

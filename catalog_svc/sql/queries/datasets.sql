@@ -68,7 +68,7 @@ LIMIT $6;
 
 -- name: list_clips
 -- Lists the clips of a dataset that the viewer may see, by path, from a position on.
-SELECT f.path, f.sha256, f.size_bytes, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+SELECT f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id
@@ -79,7 +79,7 @@ LIMIT $5;
 
 -- name: find_clips
 -- Finds clips of a dataset that the viewer may see, by their paths.
-SELECT f.path, f.sha256, f.size_bytes, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+SELECT f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id

@@ -57,19 +57,21 @@ SET name = COALESCE($2, name), description = COALESCE($3, description), visibili
 WHERE id = $1;
 
 -- name: delete_entry
--- Deletes an entry of this owner with everything that hangs on it.
-DELETE FROM entries WHERE id = $1 AND kind = $2 AND owner_id = $3 RETURNING id;
+-- Deletes an entry with everything that hangs on it.
+DELETE FROM entries WHERE id = $1;
 
 -- name: discard_uploads_of_entry
--- Turns the uploads of a deleted entry into garbage.
-WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id, complete_time)
-INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
-SELECT 'UPLOAD', $1, id, multipart_id FROM gone WHERE complete_time IS NULL;
+-- Turns the uploads of an entry into garbage; what they store meanwhile, when they have ended.
+WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id, object_key, complete_time)
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
+SELECT 'UPLOAD', $1, id, multipart_id, '', now() FROM gone WHERE complete_time IS NULL
+UNION ALL
+SELECT DISTINCT 'CONTENT', '', '', NULL, object_key, now() + interval '1 hour' FROM gone WHERE complete_time IS NULL;
 
--- name: discard_entry
--- Has the objects of a deleted entry removed: now, and again when uploads that were running meanwhile have ended.
-INSERT INTO garbage (kind, entry_id, due_time)
-VALUES ('ENTRY', $1, now()), ('ENTRY', $1, now() + interval '1 hour');
+-- name: discard_files_of_entry
+-- Has the objects of an entry's files removed, if no other file uses them when their turn comes.
+INSERT INTO garbage (kind, object_key)
+SELECT DISTINCT 'CONTENT', object_key FROM files WHERE entry_id = $1 AND location_id IS NULL;
 
 -- name: begin_validation
 -- Sends an entry to the validators.

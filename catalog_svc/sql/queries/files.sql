@@ -20,9 +20,17 @@ ORDER BY f.path;
 -- Finds the file at a path.
 SELECT * FROM files WHERE entry_id = $1 AND path = $2;
 
--- name: find_content
--- Tells whether an entry holds these bytes under any path.
-SELECT EXISTS (SELECT FROM files WHERE entry_id = $1 AND sha256 = $2 AND size_bytes = $3);
+-- name: lock_object
+-- Keeps an object from being removed, and its removal from overlapping with a new use, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('object:' || $1, 0));
+
+-- name: is_content_stored
+-- Tells whether these bytes are in place already.
+SELECT EXISTS (SELECT FROM contents WHERE object_key = $1 AND size_bytes = $2);
+
+-- name: put_content
+-- Notes that an object is in place.
+INSERT INTO contents (object_key, owner_id, size_bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 
 -- name: find_path_conflict
 -- Finds a file whose path goes through this one, or through which this one goes.
@@ -32,10 +40,11 @@ LIMIT 1;
 
 -- name: put_file
 -- Puts a file in place, instead of one at the same path if there is one.
-INSERT INTO files (entry_id, path, sha256, size_bytes)
-VALUES ($1, $2, $3, $4)
+INSERT INTO files (entry_id, path, sha256, size_bytes, object_key)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (entry_id, path) DO UPDATE
-SET sha256 = EXCLUDED.sha256, size_bytes = EXCLUDED.size_bytes, create_time = now()
+SET sha256 = EXCLUDED.sha256, size_bytes = EXCLUDED.size_bytes, object_key = EXCLUDED.object_key, location_id = NULL,
+    create_time = now()
 RETURNING *;
 
 -- name: delete_file
@@ -50,4 +59,4 @@ WHERE id = $1;
 
 -- name: discard_content
 -- Has an object removed, if no file uses it when its turn comes.
-INSERT INTO garbage (kind, entry_id, sha256) VALUES ('CONTENT', $1, $2);
+INSERT INTO garbage (kind, object_key) VALUES ('CONTENT', $1);

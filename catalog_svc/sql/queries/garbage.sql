@@ -4,14 +4,14 @@ UPDATE garbage SET due_time = now() + interval '10 minutes'
 WHERE id = (SELECT id FROM garbage WHERE due_time <= now() ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING *;
 
--- name: lock_entry
--- Keeps an entry's files from changing until the transaction ends.
-SELECT id FROM entries WHERE id = $1 FOR UPDATE;
+-- name: is_object_wanted
+-- Tells whether a file, or an upload that is under way, needs an object.
+SELECT EXISTS (SELECT FROM files WHERE object_key = $1 AND location_id IS NULL)
+    OR EXISTS (SELECT FROM uploads WHERE object_key = $1 AND complete_time IS NULL);
 
--- name: is_content_wanted
--- Tells whether a file, or an upload that is under way, needs these bytes of an entry.
-SELECT EXISTS (SELECT FROM files WHERE entry_id = $1 AND sha256 = $2)
-    OR EXISTS (SELECT FROM uploads WHERE entry_id = $1 AND sha256 = $2 AND complete_time IS NULL);
+-- name: delete_content
+-- Notes that an object is gone.
+DELETE FROM contents WHERE object_key = $1;
 
 -- name: is_entry_alive
 -- Tells whether an entry exists.

@@ -1,15 +1,15 @@
 -- name: open_upload
 -- Opens an upload, or finds the open one of the same file.
-INSERT INTO uploads (id, entry_id, path, sha256, size_bytes, is_resumable)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (entry_id, path, sha256, size_bytes) WHERE is_resumable AND complete_time IS NULL
 DO UPDATE SET touch_time = now()
 RETURNING *;
 
 -- name: insert_complete_upload
 -- Records an upload whose bytes were there already.
-INSERT INTO uploads (id, entry_id, path, sha256, size_bytes, is_resumable, complete_time)
-VALUES ($1, $2, $3, $4, $5, true, now())
+INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, complete_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, true, now())
 RETURNING *;
 
 -- name: set_multipart
@@ -18,7 +18,7 @@ UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2) WHERE id = $1 RETUR
 
 -- name: get_upload
 -- Gets an upload into an entry of this owner.
-SELECT u.*, e.owner_id FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AND e.owner_id = $2;
+SELECT u.* FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AND e.owner_id = $2;
 
 -- name: complete_upload
 -- Marks an upload as done.
@@ -42,8 +42,11 @@ WITH gone AS (
     WHERE id IN (SELECT id FROM uploads WHERE complete_time IS NULL AND touch_time < now() - $1::interval LIMIT 1000)
     RETURNING *
 )
-INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
-SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone;
+-- The bytes under their digest as well: a service that dies between storing and recording them leaves them behind.
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key)
+SELECT 'UPLOAD', entry_id, id, multipart_id, '' FROM gone
+UNION ALL
+SELECT DISTINCT 'CONTENT', '', '', NULL, object_key FROM gone;
 
 -- name: forget_complete_uploads
 -- Forgets finished uploads after their time.

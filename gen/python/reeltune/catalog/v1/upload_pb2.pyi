@@ -44,7 +44,7 @@ class Upload(_message.Message):
     sha256: _builtins.str
     """SHA-256 of the file's bytes, in hexadecimal."""
     complete: _builtins.bool
-    """True when the bytes are stored already (same digest, same parent): there is nothing to send, the file is in place."""
+    """True when the bytes are stored already (same digest, in any of the owner's datasets or models): there is nothing to send, the file is in place."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadPart]:
         """Where to PUT the bytes, part by part; empty when `complete`."""

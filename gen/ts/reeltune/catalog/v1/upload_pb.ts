@@ -56,7 +56,7 @@ export type Upload = Message<"reeltune.catalog.v1.Upload"> & {
   sha256: string;
 
   /**
-   * True when the bytes are stored already (same digest, same parent): there is nothing to send, the file is in place.
+   * True when the bytes are stored already (same digest, in any of the owner's datasets or models): there is nothing to send, the file is in place.
    *
    * @generated from field: bool complete = 6;
    */
