@@ -17,19 +17,13 @@ from trainer_svc.clients.rpc_errors import passed_on, typed_errors
 from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import TRAINED_SPLITS
+from trainer_svc.qlora.catalog_rows import sample_to_row
 
 Errors = Callable[[], contextlib.AbstractContextManager[None]]
 """What becomes of a failed call."""
 
 _CLIPS_PER_CALL = 100
 _STREAM_SECONDS = 600.0
-_COLUMNS = {
-    "start_seconds": "start",
-    "end_seconds": "end",
-    "fps": "fps",
-    "max_frames": "max_frames",
-    "max_pixels": "max_pixels",
-}
 
 
 @dataclass(slots=True)
@@ -119,23 +113,8 @@ def _clip_file(clip: sample_pb2.Clip) -> RemoteFile:
 
 def _add_samples(snapshot: DatasetSnapshot, samples: Sequence[sample_pb2.Sample]) -> None:
     for sample in samples:
-        split = sample.split or "train"
-        if split not in TRAINED_SPLITS:
+        row = sample_to_row(sample)
+        if row["split"] in TRAINED_SPLITS:
+            snapshot.rows.append(row)
+        else:
             snapshot.skipped_rows += 1
-            continue
-        messages = [
-            {"role": message.role, "content": [part_to_row(part) for part in message.content]}
-            for message in sample.messages
-        ]
-        snapshot.rows.append({"sample_id": sample.sample_id, "split": split, "messages": messages})
-
-
-def part_to_row(part: sample_pb2.ContentPart) -> dict[str, Any]:
-    """A content part as the training library reads it."""
-    if part.WhichOneof("part") == "text":
-        return {"type": "text", "text": part.text}
-    video = part.video
-    row: dict[str, Any] = {"type": "video", "uri": f"clips/{video.path}"}
-    # Only limits that the row itself sets: each is `optional` in the contract.
-    row |= {_COLUMNS[limit.name]: value for limit, value in video.ListFields() if limit.name in _COLUMNS}
-    return row

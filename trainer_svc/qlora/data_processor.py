@@ -29,6 +29,8 @@ class EncodedSample:
     inputs: dict[str, Any]
     labels: Tensor
     """int64 (1, L): the token where it is the assistant's, else IGNORED."""
+    text: str = ""
+    """The conversation as the chat template renders it, each clip one placeholder."""
 
     @property
     def length(self) -> int:
@@ -61,6 +63,8 @@ class DataProcessor:
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         )
         self._control_tokens = _control_tokens(processor)
+        self.visual_token_ids = _visual_token_ids(processor)
+        """The tokens that stand for frames; some families show clips as pictures."""
 
     def encode(self, sample: Sample, clips: Sequence[DecodedFrames]) -> EncodedSample:
         """A training sample with labels. Raises `BadDataError` naming the sample."""
@@ -76,7 +80,7 @@ class DataProcessor:
                 f"sample {sample.sample_id}: no token of it is the assistant's", "check the model's chat template"
             )
         self._check_length(labels.shape[1], f"sample {sample.sample_id}")
-        return EncodedSample(sample.sample_id, inputs, labels)
+        return EncodedSample(sample.sample_id, inputs, labels, text)
 
     def encode_prompt(self, turns: Sequence[Turn], clips: Sequence[DecodedFrames]) -> dict[str, Any]:
         """Inputs for generation: the conversation up to the assistant's answer. Raises `BadDataError`."""
@@ -85,6 +89,22 @@ class DataProcessor:
         inputs = {key: value for key, value in outputs.items() if key not in _DROPPED}
         self._check_length(inputs["input_ids"].shape[1], "the prompt")
         return inputs
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Tokens as text, control tokens included."""
+        tokenizer = self._processor.tokenizer
+        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def frame_sizes(self, inputs: dict[str, Any], clips: int) -> list[tuple[int, int]]:
+        """(width, height) in pixels that the processor brought each clip's frames to; zeros where it does not say."""
+        if (grids := inputs.get("video_grid_thw")) is not None:
+            patch = int(self._processor.video_processor.patch_size)
+            return [(int(width) * patch, int(height) * patch) for _, height, width in grids]
+        for name in ("pixel_values_videos", "pixel_values"):
+            pixels = inputs.get(name)
+            if isinstance(pixels, Tensor) and pixels.ndim >= 4:
+                return [(int(pixels.shape[-1]), int(pixels.shape[-2]))] * clips
+        return [(0, 0)] * clips
 
     def collate(self, samples: Sequence[EncodedSample]) -> Batch:
         """Samples padded on the right to the longest; videos one after another."""
@@ -159,6 +179,13 @@ def _control_tokens(processor: Any) -> tuple[str, ...]:
     named = {getattr(processor, name, None) for name in ("video_token", "image_token", "audio_token")}
     tokens = {*processor.tokenizer.all_special_tokens, *(token for token in named if isinstance(token, str))}
     return tuple(sorted(token for token in tokens if len(token) > 1))
+
+
+def _visual_token_ids(processor: Any) -> frozenset[int]:
+    named = (getattr(processor, name, None) for name in ("video_token", "image_token"))
+    tokens = [token for token in named if isinstance(token, str)]
+    ids = processor.tokenizer.convert_tokens_to_ids(tokens)
+    return frozenset(token for token in ids if token is not None)
 
 
 def _rows(value: Any) -> Any:

@@ -25,7 +25,7 @@ from trainer_svc.qlora.frame_sampling import FrameRequest
 from trainer_svc.qlora.spec import SamplingSpec
 
 _ROLES = ("system", "user", "assistant")
-_SPLITS = {"train": "train", "eval": "eval", "validation": "eval", "val": "eval", "test": "test"}
+KNOWN_SPLITS = {"train": "train", "eval": "eval", "validation": "eval", "val": "eval", "test": "test"}
 _SHOWN = 10
 
 
@@ -103,6 +103,14 @@ def load_samples(dataset: Path) -> list[Sample]:
     return samples
 
 
+def read_sample(row: object, dataset: Path) -> Sample:
+    """One row by itself, checked as `load_samples` does. Raises `BadDataError`."""
+    try:
+        return _sample(row, dataset, set())
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(f"the row cannot be read: {error}", "correct or remove it") from error
+
+
 def split_samples(samples: Sequence[Sample], eval_fraction: float) -> tuple[list[Sample], list[Sample]]:
     """(to train on, held out). Rows that name the split eval are held out; when none does, a share chosen by
     sample id, so that it stays the same when rows are added or moved. Raises `BadDataError` when nothing is left."""
@@ -130,15 +138,15 @@ def _sample(row: Any, dataset: Path, seen: set[str]) -> Sample:
     if sample_id in seen:
         raise ValueError(f"sample_id: {sample_id!r} is used twice")
     split = row.get("split") or "train"
-    if split not in _SPLITS:
-        raise ValueError(f"split: {split!r} is none of {', '.join(_SPLITS)}")
+    if split not in KNOWN_SPLITS:
+        raise ValueError(f"split: {split!r} is none of {', '.join(KNOWN_SPLITS)}")
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages: missing or empty")
     turns = tuple(_turn(message, f"messages[{index}]", dataset) for index, message in enumerate(messages))
     if not any(turn.role == "assistant" for turn in turns):
         raise ValueError("messages: no assistant turn, so nothing to learn")
-    return Sample(sample_id, _SPLITS[split], turns)
+    return Sample(sample_id, KNOWN_SPLITS[split], turns)
 
 
 def _turn(message: Any, where: str, dataset: Path) -> Turn:

@@ -22,7 +22,14 @@ from typing import Any, Self
 
 from trainer_svc.qlora.decode_worker import decoded_from, request_bytes, run_worker
 from trainer_svc.qlora.errors import BadClipError, ClipFault, DecodeProcessError
-from trainer_svc.qlora.frame_decoder import DecodedFrames, FrameDecoder, best_decoder, make_decoder
+from trainer_svc.qlora.frame_decoder import (
+    FALLBACK,
+    HOPELESS,
+    DecodedFrames,
+    FrameDecoder,
+    best_decoder,
+    make_decoder,
+)
 from trainer_svc.qlora.frame_sampling import FrameRequest
 
 _START_SECONDS = 60.0
@@ -49,7 +56,7 @@ class DecodePool:
         timeout_seconds: float = 30.0,
         decoder: str = "auto",
         make: Callable[[str], FrameDecoder] = make_decoder,
-        fallback: str | None = "pyav",
+        fallback: str | None = FALLBACK,
     ) -> None:
         """`make` is called in the decode process and must be importable there; `fallback` names the second try."""
         self.decoder = best_decoder() if decoder == "auto" else decoder
@@ -131,8 +138,7 @@ class _Slot(threading.Thread):
         try:
             return self._decode(self._decoder, task)
         except BadClipError as error:
-            hopeless = error.fault in (ClipFault.MISSING, ClipFault.EMPTY, ClipFault.NOT_VIDEO, ClipFault.NO_FRAMES)
-            if hopeless or self._fallback is None or self.closing.is_set():
+            if error.fault in HOPELESS or self._fallback is None or self.closing.is_set():
                 raise
         self._discard()
         try:

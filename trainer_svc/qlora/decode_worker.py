@@ -56,6 +56,7 @@ def _answer(pipe: Connection, decoder: FrameDecoder, clip: Path, request: FrameR
         "frames_in_range": decoded.frames_in_range,
         "fps": decoded.fps,
         "duration": decoded.duration,
+        "indices": decoded.indices,
     }
     pipe.send_bytes(json.dumps(header).encode())
     pixels = np.ascontiguousarray(decoded.frames).data.cast("B")
@@ -73,7 +74,9 @@ def decoded_from(header: dict[str, object], pixels: bytearray) -> DecodedFrames:
     shape = header["shape"]
     stamps = header["timestamps"]
     assert isinstance(shape, list)
+    indices = header["indices"]
     assert isinstance(stamps, list)
+    assert isinstance(indices, list)
     frames = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
     return DecodedFrames(
         frames,
@@ -82,6 +85,7 @@ def decoded_from(header: dict[str, object], pixels: bytearray) -> DecodedFrames:
         int(str(header["frames_in_range"])),
         float(str(header["fps"])),
         float(str(header["duration"])),
+        tuple(indices),
     )
 
 

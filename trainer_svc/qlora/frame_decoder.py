@@ -17,6 +17,9 @@ from trainer_svc.qlora.errors import BadClipError, ClipFault
 from trainer_svc.qlora.frame_sampling import FrameRequest, NoFramesError, frames_in_range, scaled_size, select_frames
 
 Frames = npt.NDArray[np.uint8]
+FALLBACK = "pyav"
+HOPELESS = frozenset({ClipFault.MISSING, ClipFault.EMPTY, ClipFault.NOT_VIDEO, ClipFault.NO_FRAMES})
+"""Faults that no other decoder would mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class DecodedFrames:
     """Mean frame rate of the whole clip."""
     duration: float
     """Seconds, the last frame's own time included."""
+    indices: tuple[int, ...] = ()
+    """Which of the clip's frames they are, counted from 0, one for each of T."""
 
 
 class FrameDecoder(Protocol):
@@ -139,6 +144,20 @@ def make_decoder(name: str) -> FrameDecoder:
     return DecordDecoder() if resolved == "decord" else PyAvDecoder()
 
 
+def decode_here(clip: Path, request: FrameRequest, name: str = "auto") -> tuple[DecodedFrames, str]:
+    """(the frames, the decoder that gave them), by the rules of `DecodePool`: what fails is tried once with PyAV.
+
+    Only for a process that may itself be killed. Raises `BadClipError`.
+    """
+    first = make_decoder(name)
+    try:
+        return first.decode(clip, request), first.name
+    except BadClipError as error:
+        if error.fault in HOPELESS or first.name == FALLBACK:
+            raise
+    return make_decoder(FALLBACK).decode(clip, request), FALLBACK
+
+
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     *((4, kind, "mov") for kind in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot")),
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
@@ -200,4 +219,6 @@ def _decoded(frames: Frames, times: npt.NDArray[np.float64], chosen: list[int], 
     fps = round(1.0 / step, 4) if step > 0 else 1.0
     stamps = tuple(round(float(times[index]), 6) for index in chosen)
     inside = frames_in_range(times, request).size
-    return DecodedFrames(frames, stamps, len(times), int(inside), fps, round(float(times[-1]) + 1.0 / fps, 4))
+    return DecodedFrames(
+        frames, stamps, len(times), int(inside), fps, round(float(times[-1]) + 1.0 / fps, 4), tuple(chosen)
+    )

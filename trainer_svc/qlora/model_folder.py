@@ -15,11 +15,11 @@ _HARMLESS = {".md", ".png", ".jpg", ".jpeg", ".webp", ".svg", ".gif", ".pdf", ""
 _EXECUTED = ("auto_map", "custom_pipelines")
 
 
-def check_model_folder(folder: Path) -> dict[str, Any]:
+def check_model_folder(folder: Path, *, needs_weights: bool = True) -> dict[str, Any]:
     """The folder's `config.json`, after every file in it was found to be data and not code.
 
     Raises `ModelRefusedError` naming the file: anything pickled or executable, `auto_map` or a set
-    `trust_remote_code` anywhere in its JSON, no safetensors, no config, weights already quantised.
+    `trust_remote_code` anywhere in its JSON, no safetensors (unless not needed), no config, weights already quantised.
     """
     if not folder.is_dir():
         raise ModelRefusedError(f"{folder} is no folder", "give the folder that holds the model's config.json")
@@ -28,7 +28,7 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     config = _read_json(folder, folder / "config.json")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelRefusedError("config.json names no model_type", "use a model saved by transformers' save_pretrained")
-    if not any(folder.glob("*.safetensors")):
+    if needs_weights and not any(folder.glob("*.safetensors")):
         raise ModelRefusedError("the folder holds no .safetensors file", "save the model with safe_serialization=True")
     if config.get("quantization_config"):
         raise ModelRefusedError(
@@ -36,6 +36,12 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
             "use the unquantised weights of the same model: quantisation to 4 bits happens on loading",
         )
     return config
+
+
+def max_positions(config: dict[str, Any]) -> int:
+    """Longest sequence in tokens that a model was built for; 0 when its configuration does not say."""
+    text = config.get("text_config", config)
+    return int(text.get("max_position_embeddings") or 0)
 
 
 def fingerprint(folder: Path) -> str:

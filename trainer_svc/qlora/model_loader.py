@@ -10,11 +10,12 @@ import bitsandbytes as bnb
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from trainer_svc.qlora.errors import ModelAuditError, ModelRefusedError
 from trainer_svc.qlora.families import ModelFamily, find_family
-from trainer_svc.qlora.model_folder import check_model_folder, fingerprint
+from trainer_svc.qlora.model_folder import check_model_folder, fingerprint, max_positions
+from trainer_svc.qlora.processor_loader import first_line, load_processor
 from trainer_svc.qlora.quiet import quiet_transformers
 from trainer_svc.qlora.spec import QuantizationSpec, SpecError, TargetGroup
 
@@ -50,8 +51,7 @@ class BaseModel:
     @property
     def max_positions(self) -> int:
         """Longest sequence in tokens that the model was built for; 0 when its configuration does not say."""
-        text = self.config.get("text_config", self.config)
-        return int(text.get("max_position_embeddings") or 0)
+        return max_positions(self.config)
 
 
 def load_base_model(folder: Path, quantization: QuantizationSpec, device: torch.device | None = None) -> BaseModel:
@@ -70,7 +70,7 @@ def load_base_model(folder: Path, quantization: QuantizationSpec, device: torch.
     guard_cpu_quantization(model)
     audit = audit_model(model, family, quantization, dtype)
     return BaseModel(
-        model, _load_processor(folder), family, device, dtype, fingerprint(folder), quantization, audit, config
+        model, load_processor(folder), family, device, dtype, fingerprint(folder), quantization, audit, config
     )
 
 
@@ -158,7 +158,8 @@ def _family_of(folder: Path, model_type: str) -> ModelFamily:
             skeleton = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ModelRefusedError(
-            f"transformers cannot build a video-text model of type {model_type!r} from config.json: {_line(error)}",
+            f"transformers cannot build a video-text model of type {model_type!r} from config.json: "
+            f"{first_line(error)}",
             "use a model that AutoModelForImageTextToText loads",
         ) from error
     return find_family(model_type, skeleton)
@@ -188,7 +189,9 @@ def _load_weights(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise ModelRefusedError(f"the weights cannot be loaded: {_line(error)}", "upload the model again") from error
+        raise ModelRefusedError(
+            f"the weights cannot be loaded: {first_line(error)}", "upload the model again"
+        ) from error
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
         raise ModelRefusedError(
@@ -197,20 +200,3 @@ def _load_weights(
         )
     assert isinstance(model, nn.Module)
     return model
-
-
-def _load_processor(folder: Path) -> Any:
-    try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelRefusedError(
-            f"the processor cannot be loaded: {_line(error)}",
-            "add the model's preprocessor, video preprocessor and tokenizer files to the folder",
-        ) from error
-    if getattr(processor, "video_processor", None) is None:
-        raise ModelRefusedError("the model's processor takes no video", "use a model that was trained on video")
-    return processor
-
-
-def _line(error: BaseException) -> str:
-    return ((str(error).strip() or type(error).__name__).splitlines()[0])[:300]

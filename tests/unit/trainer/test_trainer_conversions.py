@@ -6,12 +6,12 @@ from reeltune.catalog.v1 import sample_pb2
 from reeltune.scheduler.v1 import training_job_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
-from trainer_svc.clients.catalog import part_to_row
 from trainer_svc.clients.parameters import specification_from_proto
 from trainer_svc.clients.scheduler_messages import log_to_proto, reason_to_proto
 from trainer_svc.domain.attempt import FailReason
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.domain.reports import LogLine
+from trainer_svc.qlora.catalog_rows import part_to_row
 from trainer_svc.qlora.spec import TrainingSpec
 
 
