@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 0.02
 
 
-async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: float = 10) -> _T:
+async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: float = 30) -> _T:
     """Calls `check` until it returns something true, and returns that; an AssertionError of its own counts as false.
 
     Raises:

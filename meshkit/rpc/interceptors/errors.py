@@ -46,6 +46,9 @@ class ErrorsInterceptor(AsyncServerInterceptor):
         try:
             async for response in responses:
                 yield response
+        except asyncio.CancelledError:
+            context.set_code(code_of_cancelled(context))
+            raise
         except _PASS:
             raise
         except Exception as error:

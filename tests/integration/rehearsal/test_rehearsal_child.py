@@ -161,13 +161,14 @@ def test_it_starts_fast(job: Path) -> None:
     with rehearsing(job, steps=1) as warm:
         warm.finish()
     best = 10.0
-    for _ in range(5):
+    for _ in range(30):
         began = time.monotonic()
         with rehearsing(job, steps=1) as child:
             child.read_kind(Completed)
         best = min(best, time.monotonic() - began)
-
-    assert best < 0.5  # about 0.1 s on an idle machine
+        if best < 0.5:  # about 0.1 s on an idle machine; a busy one needs more than one try
+            return
+    raise AssertionError(f"{best:.2f} s at best")
 
 
 @pytest.mark.parametrize(

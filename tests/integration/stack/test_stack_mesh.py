@@ -107,7 +107,7 @@ async def test_stopping_goes_in_order_and_what_does_not_listen_is_killed(
     await mesh.stop()
 
     assert report.of(Status.STOPPED) == ["trainer", "edge", "auth", "postgres"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert [server.pid for server in servers] == [None] * 4
     assert stubborn.returncode == -9
 

@@ -52,7 +52,7 @@ async def test_it_claims_job_after_job(mesh: Mesh, start_trainer: StartTrainer) 
     mesh.scheduler.waiting += [job(), job()]
     await start_trainer("normal")
 
-    await assert_eventually(lambda: len(mesh.scheduler.completed) == 2, timeout=20)
+    await assert_eventually(lambda: len(mesh.scheduler.completed) == 2)
 
 
 async def test_killed_it_takes_its_child_along_and_clears_up_when_started_again(
@@ -60,12 +60,12 @@ async def test_killed_it_takes_its_child_along_and_clears_up_when_started_again(
 ) -> None:
     mesh.scheduler.waiting.append(job())
     trainer = await start_trainer("deaf")
-    await assert_eventually(lambda: mesh.scheduler.received and len(mesh.scheduler.reports()) > 10, timeout=20)
+    await assert_eventually(lambda: mesh.scheduler.received and len(mesh.scheduler.reports()) > 10)
     child = child_of(tmp_path)
     (grandchild,) = child.children()
 
     trainer.process.kill()
-    await assert_eventually(lambda: is_gone(child), timeout=2)
+    await assert_eventually(lambda: is_gone(child))
     assert list((tmp_path / "data" / "jobs").iterdir())
 
     again = await start_trainer("normal")
@@ -79,13 +79,13 @@ async def test_killed_it_takes_its_child_along_and_clears_up_when_started_again(
 async def test_sigterm_gives_the_job_back_at_a_checkpoint(mesh: Mesh, start_trainer: StartTrainer) -> None:
     mesh.scheduler.waiting.append(job())
     trainer = await start_trainer("obedient")
-    await assert_eventually(lambda: mesh.scheduler.received and len(mesh.scheduler.reports()) > 10, timeout=20)
+    await assert_eventually(lambda: mesh.scheduler.received and len(mesh.scheduler.reports()) > 10)
 
     start = time.monotonic()
     trainer.process.send_signal(signal.SIGTERM)
     assert await trainer.exit_code() == 0
 
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 25
     (failed,) = mesh.scheduler.failed
     assert failed.reason == training_job_pb2.STATE_REASON_PREEMPTED
     assert len(mesh.scheduler.committed) == 1
@@ -94,7 +94,7 @@ async def test_sigterm_gives_the_job_back_at_a_checkpoint(mesh: Mesh, start_trai
 async def test_sigterm_does_not_wait_for_a_deaf_child(mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path) -> None:
     mesh.scheduler.waiting.append(job())
     trainer = await start_trainer("deaf", drain_grace_seconds="1")
-    await assert_eventually(lambda: mesh.scheduler.received and len(mesh.scheduler.reports()) > 10, timeout=20)
+    await assert_eventually(lambda: mesh.scheduler.received and len(mesh.scheduler.reports()) > 10)
     child = child_of(tmp_path)
 
     trainer.process.send_signal(signal.SIGTERM)
@@ -127,13 +127,13 @@ async def test_a_wake_up_brings_a_job_long_before_the_timer(
     for number, subject in enumerate(("jobs.v1.cpu", "jobs.v1.any"), start=1):
         mesh.scheduler.waiting.append(job())
         await publish(jetstream, subject, b"{}", msg_id=f"job:{number}")
-        await assert_eventually(lambda done=number: len(mesh.scheduler.completed) == done, timeout=15)
+        await assert_eventually(lambda done=number: len(mesh.scheduler.completed) == done)
 
     async def is_settled() -> bool:
         return (await jetstream.context().stream_info("JOBS")).state.messages == 0
 
     # A wake-up that came while the trainer was busy is given back, and acknowledged once it has asked.
-    await assert_eventually(is_settled, timeout=15)
+    await assert_eventually(is_settled)
 
 
 async def test_a_dead_probe_is_told_and_does_not_end_the_trainer(mesh: Mesh, start_trainer: StartTrainer) -> None:

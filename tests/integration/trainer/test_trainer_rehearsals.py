@@ -84,18 +84,18 @@ async def test_a_rehearsal_goes_through_the_whole_attempt(mesh: Mesh, start_trai
 
 async def test_a_warm_trainer_needs_no_time_for_it(mesh: Mesh, start_trainer: StartTrainer) -> None:
     """Every wait in an attempt that is not for something would show here."""
-    for number in range(6):
-        mesh.scheduler.waiting.append(rehearsal(steps=1))
-        mesh.scheduler.waiting[-1].id = f"{JOB[:-1]}{number}"
     trainer = await started(start_trainer)
-    await assert_eventually(lambda: len(mesh.scheduler.completed) == 6, timeout=20)
-
-    times = [
-        [datetime.fromisoformat(line["timestamp"]) for line in trainer.events(event)]
-        for event in ("job.claimed", "attempt.ended")
-    ]
-    seconds = [(ended - claimed).total_seconds() for claimed, ended in zip(*times, strict=True)]
-    assert min(seconds) < 1, seconds  # about 0.2 s on an idle machine
+    seconds = [10.0]
+    # About 0.2 s on an idle machine; a busy one needs more than one try.
+    while min(seconds) >= 1 and len(seconds) < 30:
+        mesh.scheduler.waiting.append(rehearsal(steps=1))
+        mesh.scheduler.waiting[-1].id = f"{JOB[:-2]}{len(seconds):02}"
+        await assert_eventually(lambda: len(trainer.events("attempt.ended")) == len(seconds))
+        claimed, ended = (
+            datetime.fromisoformat(trainer.events(event)[-1]["timestamp"]) for event in ("job.claimed", "attempt.ended")
+        )
+        seconds.append((ended - claimed).total_seconds())
+    assert min(seconds) < 1, seconds
 
 
 async def test_it_is_not_offered_unasked(bench: Bench) -> None:

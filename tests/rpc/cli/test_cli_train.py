@@ -69,6 +69,8 @@ async def test_ctrl_c_ends_the_watching_with_130(failing_mesh: FailingMesh, endp
         sys.executable, "-m", "reeltune_cli", "train", "watch", JOB_ID,
         env={**os.environ, "REELTUNE_HOME": str(home), "REELTUNE_ENDPOINT": endpoint},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        # As a terminal starts it, also when whoever started the tests ignores Ctrl-C, as `nohup` does.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         await assert_eventually(lambda: failing_mesh.watches, timeout=30)

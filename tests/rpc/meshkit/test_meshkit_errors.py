@@ -152,17 +152,20 @@ async def test_cancelling_a_call_stops_its_work_and_is_no_error(
     stub: Any, echo: Echo, servicer: EchoServicer, token_mint: TokenMint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("test", "json")
-    call = stub.Unary(echo.pb.UnaryRequest(word=echo.word("x"), trouble="slow"), metadata=token_mint.user())
+    metadata = (*token_mint.user(), ("x-request-id", "the-cancelled-one"))
+    call = stub.Unary(echo.pb.UnaryRequest(word=echo.word("x"), trouble="slow"), metadata=metadata)
     reading = asyncio.create_task(_settled(call))
-    await asyncio.wait({reading}, timeout=0.3)
+    await asyncio.wait_for(servicer.begun.wait(), 30)
     call.cancel()
-    await asyncio.wait_for(servicer.cancelled.wait(), 5)
+    await asyncio.wait_for(servicer.cancelled.wait(), 30)
     await reading
     events: list[dict[str, Any]] = []
 
     def finished() -> list[dict[str, Any]]:
         events.extend(json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
-        return [event for event in events if event["event"] == "rpc.finished"]
+        # Calls of the test before may finish late.
+        ours = [event for event in events if event.get("request_id") == "the-cancelled-one"]
+        return [event for event in ours if event["event"] == "rpc.finished"]
 
     assert (await assert_eventually(finished))[0]["code"] == "CANCELLED"
     assert not [event for event in events if event["level"] in ("error", "warning")]
@@ -174,7 +177,7 @@ async def test_a_reader_that_leaves_closes_the_stream(
     call = stub.Down(echo.pb.DownRequest(count=5, trouble="slow"), metadata=token_mint.user())
     assert (await call.read()).number == 0
     call.cancel()
-    await asyncio.wait_for(servicer.closed.wait(), 5)
+    await asyncio.wait_for(servicer.closed.wait(), 30)
 
 
 async def _settled(call: Any) -> None:

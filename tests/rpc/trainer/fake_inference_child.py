@@ -57,7 +57,7 @@ def answer(request: messages.Generate, line: messages.MessageSocket, cancelled: 
             line.send(messages.GenerationDone(request.request_id, 5, 1, "cancelled", 0.1))
             return
         line.send(messages.TokenText(request.request_id, word))
-        time.sleep(0.05 if order == "slow" else 0)
+        time.sleep(0.5 if order == "slow" else 0)
     finish = "length" if len(words) >= request.max_new_tokens else "stop"
     line.send(messages.GenerationDone(request.request_id, 5, len(words), finish, 0.1))
 

@@ -140,8 +140,8 @@ async def test_who_leaves_frees_the_model(asker: Asker) -> None:
         break
     call.cancel()
 
-    # The slow answer would have taken 10 s.
-    assert await asyncio.wait_for(asker.answer(), 4)
+    # The slow answer would have taken a minute and more.
+    assert await asyncio.wait_for(asker.answer(), 60)
     assert len(asker.trainer.events("inference.ready")) == 1
 
 
@@ -151,7 +151,7 @@ async def test_too_many_questions_are_told_to_come_back(asker: Asker) -> None:
     async for _ in slow:
         break
     waiting = [asyncio.create_task(asker.answer()) for _ in range(4)]
-    done, _ = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
+    done, _ = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_EXCEPTION)
     (refused, *_) = done
     failure = failure_from_rpc_error(refused.exception())
 
@@ -171,4 +171,4 @@ async def test_an_idle_child_is_stopped_and_training_takes_its_place(asker: Aske
     assert not child.is_running()
     assert await asker.answer()
     again = psutil.Process(asker.child())
-    await assert_eventually(lambda: not again.is_running(), timeout=6)
+    await assert_eventually(lambda: not again.is_running())

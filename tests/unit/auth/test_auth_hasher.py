@@ -40,11 +40,12 @@ async def test_an_unknown_user_costs_as_much_as_a_known_one() -> None:
     encoded = await hasher.hash("seven green boats")
 
     async def fastest(candidate: str | None) -> float:
+        # The processor's time, of all threads: what others do on the machine does not count.
         seconds = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             await hasher.verify(candidate, "wrong")
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         return min(seconds)
 
     known, unknown = await fastest(encoded), await fastest(None)
@@ -76,10 +77,10 @@ async def test_a_call_given_up_frees_its_place() -> None:
 async def test_the_event_loop_goes_on_while_passwords_are_hashed() -> None:
     hasher = PasswordHasher(Argon2Parameters(), threads=2, max_waiting=50)
     work = asyncio.gather(*(hasher.hash("x") for _ in range(8)))
-    worst, last = 0.0, time.perf_counter()
+    turns = 0
     while not work.done():
         await asyncio.sleep(0.005)
-        worst, last = max(worst, time.perf_counter() - last), time.perf_counter()
+        turns += 1
     await work
-    # Eight hashes on the loop itself would hold it for more than a second.
-    assert worst < 0.6
+    # Eight hashes on the loop itself would leave it a turn or two between them.
+    assert turns > 3 * 8

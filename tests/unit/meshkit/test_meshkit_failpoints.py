@@ -82,11 +82,11 @@ async def test_an_error_is_raised_once() -> None:
 
 
 async def test_a_delay_lets_others_work() -> None:
-    place = failpoints_from_text("a.place=delay:0.2")
+    place = failpoints_from_text("a.place=delay:0.5")
     began = time.monotonic()
     await asyncio.gather(*(place("a.place") for _ in range(5)))
 
-    assert 0.2 <= time.monotonic() - began < 0.9
+    assert 0.5 <= time.monotonic() - began < 2.4, "and not one after the other"
 
 
 async def test_a_disconnect_cuts_what_was_accepted_and_nothing_else() -> None:
@@ -101,7 +101,7 @@ async def test_a_disconnect_cuts_what_was_accepted_and_nothing_else() -> None:
         reader, writer = await asyncio.open_connection(*address)
         await failpoints_from_text("a.place=disconnect")("a.place")
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
         again, other = await asyncio.open_connection(*address)
