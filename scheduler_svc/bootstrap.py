@@ -114,7 +114,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         public_keys=tuple(key.jwk for key in keys),
     )
     outbox, quotas = OutboxStore(pool, queries), QuotaStore(pool, queries)
-    sweeper = Sweeper(LeaseStore(pool, queries), outbox, requests, workers, quotas, lease=lease)
+    leases = LeaseStore(pool, queries)
+    interval = settings.sweep_seconds
+    sweeper = Sweeper(leases, outbox, requests, workers, quotas, lease=lease, interval_seconds=interval)
     relay = OutboxRelay(outbox, _connect_nats(settings, runtime), notifications)
     collector = GarbageCollector(GarbageStore(pool, queries), files)
     background = runtime.background
@@ -122,7 +124,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     background.start("end streams", notifications.close_when(background.stopping), may_finish=True)
     background.start("end watches", feeds.close_when(background.stopping), may_finish=True)
     background.start("tell queue", tell_queue(queue, feeds))
-    background.start("sweep", sweeper.run(settings.sweep_seconds))
+    background.start("sweep", sweeper.run())
     background.start("relay outbox", relay.run())
     background.start("collect garbage", collector.run(settings.sweep_seconds))
     return Service(

@@ -169,11 +169,23 @@ class _Channels:
 
 
 def _open_channels(settings: TrainerSettings, stack: AsyncExitStack) -> _Channels:
-    targets = (settings.scheduler_target, settings.catalog_target, settings.auth_target)
-    channels = [open_channel(target, tls_ca=settings.services_tls_ca) for target in targets]
-    for channel in channels:
+    authority, beat = settings.services_tls_ca, settings.heartbeat_seconds
+    channels = _Channels(
+        # A lease outlasts several heartbeats: a replica that is silent for two of them is given up for another one,
+        # early enough to be there within the lease.
+        scheduler=open_channel(
+            settings.scheduler_target,
+            tls_ca=authority,
+            max_reconnect_backoff_seconds=min(5.0, beat),
+            keepalive_seconds=beat,
+            keepalive_timeout_seconds=beat,
+        ),
+        catalog=open_channel(settings.catalog_target, tls_ca=authority),
+        auth=open_channel(settings.auth_target, tls_ca=authority),
+    )
+    for channel in (channels.scheduler, channels.catalog, channels.auth):
         stack.push_async_callback(channel.close)
-    return _Channels(*channels)
+    return channels
 
 
 def _connect_queue(settings: TrainerSettings, stack: AsyncExitStack) -> JetStream | None:
@@ -202,7 +214,7 @@ def _identity(settings: TrainerSettings, folders: _Folders) -> WorkerIdentity:
 def _attempt_limits(settings: TrainerSettings) -> AttemptLimits:
     return AttemptLimits(
         heartbeat=settings.heartbeat_seconds,
-        silence=max(20.0, 3 * settings.heartbeat_seconds),
+        silence=max(3.0, 3 * settings.heartbeat_seconds),
         loading=settings.loading_stall_seconds,
         progress=settings.stall_seconds,
         stop_grace=settings.stop_grace_seconds,

@@ -23,16 +23,24 @@ def open_channel(
     default_deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
     max_message_bytes: int = _MAX_MESSAGE_BYTES,
     max_reconnect_backoff_seconds: float = 5,
+    keepalive_seconds: float = 12,
+    keepalive_timeout_seconds: float = 6,
 ) -> grpc.aio.Channel:
     """Returns a channel to `host:port`; `tls_ca` (a PEM file) makes it TLS, certificate and key make it mutual.
+
+    A peer that says nothing while a call is open is pinged after `keepalive_seconds`, and the connection given up after
+    `keepalive_timeout_seconds` more: all its calls end UNAVAILABLE, and the next ones find another peer. No less than
+    a second each, which is what servers bear.
 
     Unary calls get `default_deadline_seconds` unless they say otherwise; none gets more than the rpc being served has.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", int(max(1.0, keepalive_seconds) * 1000)),
+        ("grpc.keepalive_timeout_ms", int(max(1.0, keepalive_timeout_seconds) * 1000)),
+        # By default a peer is pinged twice, and then not again until there is something to be sent.
+        ("grpc.http2.max_pings_without_data", 0),
         # A service that restarts must be found again at once, not after grpc's two minutes.
         ("grpc.max_reconnect_backoff_ms", int(max_reconnect_backoff_seconds * 1000)),
         ("grpc.initial_reconnect_backoff_ms", 200),

@@ -128,7 +128,8 @@ def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # two servers on one port would share its calls silently
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # A trainer finds out within a fraction of its lease that a replica is frozen: its pings come every few seconds.
+        ("grpc.http2.min_ping_interval_without_data_ms", 900),
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.max_concurrent_streams", settings.max_concurrent_rpcs),
     ]

@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from meshkit.failpoints import failpoint
+from scheduler_svc.domain.presence import Presence
 from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import LeaseStore, OutboxStore
@@ -35,48 +36,64 @@ class Sweeper:
         quotas: QuotaStore,
         *,
         lease: timedelta,
+        interval_seconds: float,
     ) -> None:
         self._lease = lease
+        self._interval_seconds = interval_seconds
+        self._silence = max(lease / 2, 3 * timedelta(seconds=interval_seconds))
+        self.presence = Presence(lease.total_seconds(), self._silence.total_seconds())
         self._leases = leases
         self._outbox = outbox
         self._requests = requests
         self._workers = workers
         self._quotas = quotas
 
-    async def run(self, interval_seconds: float) -> None:
+    async def run(self) -> None:
         """Sweeps for ever, at least once in `interval_seconds` and whenever a deadline is due."""
         housekeeping_at = time.monotonic() + _HOUSEKEEPING_SECONDS
         while True:
-            pause = interval_seconds
+            pause = self._interval_seconds
             try:
-                await self.sweep(silence=max(self._lease / 2, 3 * timedelta(seconds=interval_seconds)))
+                await self.sweep()
                 if time.monotonic() >= housekeeping_at:
                     await self._keep_house()
                     housekeeping_at = time.monotonic() + _HOUSEKEEPING_SECONDS
-                pause = await self._pause(interval_seconds)
+                pause = await self._pause()
             except POSTGRES_TROUBLE as error:
                 structlog.get_logger().warning("sweep.failed", cause=repr(error))
             await asyncio.sleep(pause)
 
-    async def sweep(self, silence: timedelta) -> None:
+    async def sweep(self) -> None:
         """Ends every lease and stop grace that is over, and puts lost wake-ups back into the outbox.
 
-        If nobody has swept for as long as `silence`, leases begin anew instead.
+        Only if this replica has been there for as long as a lease: trainers that it, or another one, left alone have
+        had the time to come back. After a silence of all replicas leases begin anew besides.
         """
-        if renewed := await self._leases.note_sweep(self._lease, silence):
+        try:
+            renewed = await self._leases.note_sweep(self._lease, self._silence)
+        except POSTGRES_TROUBLE:
+            self.presence.lose()
+            raise
+        if renewed:
             structlog.get_logger().warning("leases.renewed_after_silence", attempts=renewed)
+        self.presence.note(time.monotonic())
+        if not self.presence.missing(time.monotonic()):
+            await self._end_what_is_over()
+        await self._outbox.republish_waiting()
+
+    async def _end_what_is_over(self) -> None:
         while (job := await self._leases.expire_one(dice=random.random())) is not None:  # noqa: S311  # no secret
             await failpoint("sweep.after_commit")
             structlog.get_logger().warning(
                 "lease.expired", job_id=job.id, attempt=job.attempt, worker_id=job.worker_id, state=job.state
             )
-        await self._outbox.republish_waiting()
 
-    async def _pause(self, interval_seconds: float) -> float:
+    async def _pause(self) -> float:
         wait = await self._leases.next_deadline()
         if wait is None:
-            return interval_seconds
-        return min(max(wait.total_seconds(), _LEAST_PAUSE_SECONDS), interval_seconds)
+            return self._interval_seconds
+        earliest = max(wait.total_seconds(), self.presence.missing(time.monotonic()), _LEAST_PAUSE_SECONDS)
+        return min(earliest, self._interval_seconds)
 
     async def _keep_house(self) -> None:
         await self._requests.forget_old(_REQUEST_ID_AGE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class AttemptLimits:
     heartbeat: float = 5.0
-    silence: float = 20.0
+    silence: float = 15.0
     """Longest time the scheduler may leave a heartbeat or report unanswered before the stream counts as broken."""
     lost_grant: float = 30.0
     """How long a refused grant is tried again: as long as a lease."""

@@ -28,7 +28,8 @@ async def keep_attached(attempt: LiveAttempt, scheduler: SchedulerClient, limits
         AttemptFencedError: the attempt is worth nothing any more.
     """
     log = structlog.get_logger().bind(job_id=attempt.claim.job_id, attempt=attempt.claim.attempt)
-    backoff = Backoff(first=0.2, longest=5.0)
+    # No longer than a heartbeat: the lease outlasts several.
+    backoff = Backoff(first=0.2, longest=max(0.2, min(5.0, limits.heartbeat)))
     refused_since: float | None = None
     while True:
         try:

@@ -45,12 +45,15 @@ from meshkit.auth.tokens import (
 from meshkit.background import Background
 from meshkit.ids import new_id
 from meshkit.lifecycle import Runtime
+from meshkit.postgres import open_pool
 from meshkit.rpc.client import bearer, open_channel
 from meshkit.rpc.failure import Failure
 from meshkit.rpc.server import build_server
 from meshkit.rpc.status import failure_from_rpc_error
 from scheduler_svc.bootstrap import bootstrap
 from scheduler_svc.settings import SchedulerSettings
+from scheduler_svc.store import load_queries
+from scheduler_svc.store.sweep_store import LeaseStore
 
 Metadata = tuple[tuple[str, str], ...]
 JOIN_SECRET = "the join secret of the tests"
@@ -433,6 +436,18 @@ class Attachment:
             self.error = error
         finally:
             asyncio.get_running_loop().call_soon(self._news.set)
+
+
+async def lose_lease(dsn: str, attempt: Attempt) -> None:
+    """Takes the attempt's job from its trainer, as a sweeper does when nothing was heard of it for a lease."""
+    pool = await open_pool(dsn, "scheduler", max_size=1)
+    try:
+        await pool.execute("UPDATE jobs SET lease_expire_time = now() - interval '1 s' WHERE id = $1", attempt.job_id)
+        taken = await LeaseStore(pool, load_queries()).expire_one(dice=0.5)
+        assert taken is not None
+        assert taken.id == attempt.job_id
+    finally:
+        await pool.close()
 
 
 async def put(url: str, content: bytes) -> int:

@@ -15,7 +15,7 @@ from meshkit.postgres import open_pool
 from meshkit.testing import Database, assert_eventually
 from scheduler_svc.usecases import attach_attempt
 from tests.rpc.scheduler.conftest import StartReplica
-from tests.rpc.scheduler.scheduler_mesh import Attempt, Trainer, User, failure_of
+from tests.rpc.scheduler.scheduler_mesh import Attempt, Trainer, User, failure_of, lose_lease
 
 CODE = grpc.StatusCode
 
@@ -127,15 +127,10 @@ async def test_fast_progress_is_coalesced_and_everything_else_kept(user: User, t
     assert len(progress) <= 3 + seconds / attach_attempt.WRITE_INTERVAL_SECONDS
 
 
-async def test_an_attached_attempt_that_is_replaced_is_told(
-    user: User, trainer: Trainer, start: StartReplica, database: Database
-) -> None:
-    await start(sweep_seconds=0.05)
+async def test_an_attached_attempt_that_is_replaced_is_told(user: User, trainer: Trainer, database: Database) -> None:
     attempt = await _running(user, trainer)
     async with attempt.attach() as stream:
-        pool = await open_pool(database.dsn, "scheduler", max_size=1)
-        await pool.execute("UPDATE jobs SET lease_expire_time = now() - interval '1 s'")
-        await pool.close()
+        await lose_lease(database.dsn, attempt)
         error = await stream.ended()
     assert error is not None
     assert error.code() is CODE.ABORTED
@@ -175,7 +170,7 @@ async def test_leases_end_by_silence_and_live_by_heartbeats(user: User, start: S
 
 
 async def test_a_stop_that_is_ignored_ends_with_the_grace(user: User, trainer: Trainer, start: StartReplica) -> None:
-    hasty = await start(stop_grace_seconds=0.3)
+    hasty = await start(stop_grace_seconds=0.3, lease_seconds=2, heartbeat_seconds=0.5, sweep_seconds=0.1)
     attempt = await _running(user, trainer)
     async with attempt.attach() as stream:
         await user.at(hasty).stop(attempt.job_id)

@@ -12,8 +12,7 @@ from reeltune.scheduler.v1 import attempt_service_pb2 as pb
 from meshkit.blob import BlobStore
 from meshkit.postgres import open_pool
 from meshkit.testing import Database, assert_eventually
-from tests.rpc.scheduler.conftest import StartReplica
-from tests.rpc.scheduler.scheduler_mesh import Attempt, Trainer, User, all_of, failure_of, file_of
+from tests.rpc.scheduler.scheduler_mesh import Attempt, Trainer, User, all_of, failure_of, file_of, lose_lease
 
 CODE = grpc.StatusCode
 
@@ -152,11 +151,10 @@ async def test_a_damaged_artifact_is_never_passed_off_as_whole(
     assert (failure.code, failure.reason) == (CODE.DATA_LOSS, "ARTIFACT_DAMAGED")
 
 
-async def test_a_zombie_cannot_publish(user: User, trainer: Trainer, start: StartReplica, database: Database) -> None:
-    await start(sweep_seconds=0.05)
+async def test_a_zombie_cannot_publish(user: User, trainer: Trainer, database: Database) -> None:
     zombie = await _running(user, trainer)
     files = await zombie.put_files({"a": b"zombie"})
-    await _execute(database, "UPDATE jobs SET lease_expire_time = now() - interval '1 s'")
+    await lose_lease(database.dsn, zombie)
 
     async def claim() -> Attempt | None:
         return await trainer.claim()

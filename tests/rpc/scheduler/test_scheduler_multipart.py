@@ -20,6 +20,7 @@ from tests.rpc.scheduler.scheduler_mesh import (
     bytes_of,
     failure_of,
     file_of,
+    lose_lease,
     put,
 )
 from tests.rpc.scheduler.test_scheduler_files import _execute, _running
@@ -118,7 +119,7 @@ async def test_a_zombies_late_parts_are_never_assembled_and_collected(
     large, small = file_of("large", OTHER), file_of("small", b"zombie")
     prepared, whole = await zombie.prepare([large, small])
     assert await put(prepared.parts[0].url, bytes_of(prepared.parts[0], OTHER)) == 200
-    await _execute(database, "UPDATE jobs SET lease_expire_time = now() - interval '1 s'")
+    await lose_lease(database.dsn, zombie)
     living = await assert_eventually(trainer.claim)
     assert isinstance(living, Attempt)
     files = await living.put_files({"large": LARGE, "small": b"living"})
