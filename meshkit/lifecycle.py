@@ -27,7 +27,7 @@ from meshkit.telemetry.metrics import new_registry, start_metrics_server
 
 T = TypeVar("T")
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 4.5
 """How long pools and connections may take to close once the server has stopped."""
 
 
@@ -83,8 +83,6 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
     runtime = Runtime(stack=stack, background=background, metrics=new_registry())
     metrics_server = start_metrics_server(settings.metrics_port, runtime.metrics, settings.host)
     stack.callback(metrics_server.close)
-    # Entered first, left last: the timer also watches over the closing of what bootstrap opens.
-    hard_limit = stack.enter_context(_hard_limit())
     try:
         service = await _first(_bootstrapped(bootstrap, runtime, settings.startup_timeout_seconds), stop)
         if service is None:
@@ -97,7 +95,7 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
             long_rpcs=service.long_rpcs,
             metrics=runtime.metrics,
         )
-        async with _serving(bound, settings, background, hard_limit):
+        async with _serving(bound, settings, background):
             structlog.get_logger().info(
                 "service.ready",
                 address=f"{settings.host}:{bound.port}",
@@ -107,6 +105,8 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
             )
             await _first(background.wait_for_death(), stop)
     finally:
+        # For a start that failed; one that has served is on its way out already, with more time.
+        _leave_within(settings.shutdown_grace_seconds + 2 * _CLOSE_SECONDS)
         await background.stop()
     return 1 if background.failed_task else 0
 
@@ -125,9 +125,7 @@ async def _bootstrapped(bootstrap: Bootstrap, runtime: Runtime, seconds: float) 
 
 
 @contextlib.asynccontextmanager
-async def _serving(
-    bound: BoundServer, settings: ServiceSettings, background: Background, hard_limit: Callable[[float], None]
-) -> AsyncIterator[None]:
+async def _serving(bound: BoundServer, settings: ServiceSettings, background: Background) -> AsyncIterator[None]:
     """Serves inside the block; leaving it is the first half of the stop: health, intake, server."""
     await set_health(bound, health_pb2.HealthCheckResponse.NOT_SERVING)
     await bound.server.start()
@@ -137,7 +135,7 @@ async def _serving(
     finally:
         grace = settings.shutdown_grace_seconds
         structlog.get_logger().info("service.stopping", grace_seconds=grace)
-        hard_limit(grace + 2 * _CLOSE_SECONDS)
+        _leave_within(grace + 2 * _CLOSE_SECONDS)
         await bound.health.enter_graceful_shutdown()
         await background.stop_intake()
         await bound.server.stop(grace)
@@ -185,23 +183,16 @@ def _stop_signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-@contextlib.contextmanager
-def _hard_limit() -> Iterator[Callable[[float], None]]:
-    """Gives a function that starts the last timer: when it rings, the process ends, whatever hangs."""
-    timers: list[threading.Timer] = []
+def _leave_within(seconds: float) -> None:
+    """Starts the last timer: when it rings, the process ends, whatever hangs.
 
-    def start(seconds: float) -> None:
-        # A thread, not the event loop: what hangs may be the loop itself.
-        timer = threading.Timer(seconds, _give_up, [seconds])
-        timer.daemon = True
-        timer.start()
-        timers.append(timer)
-
-    try:
-        yield start
-    finally:
-        for timer in timers:
-            timer.cancel()
+    Nothing stops it: it watches over the closing of what bootstrap opened, of the event loop, whose threads are waited
+    for, and of the interpreter.
+    """
+    # A thread, not the event loop: what hangs may be the loop itself.
+    timer = threading.Timer(seconds, _give_up, [seconds])
+    timer.daemon = True
+    timer.start()
 
 
 def _give_up(seconds: float) -> None:

@@ -146,7 +146,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
 async def _open_database(settings: SchedulerSettings, runtime: Runtime) -> Pool:
     dsn = settings.postgres_dsn.get_secret_value()
     await migrate(dsn, SCHEMA, MIGRATIONS)
-    pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size)
+    # A replica that is frozen in the middle of a write keeps the job from all others: for a third of a lease.
+    idle = max(1.0, settings.lease_seconds / 3)
+    pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size, idle_in_transaction_seconds=idle)
     runtime.stack.push_async_callback(pool.close)
     return pool
 

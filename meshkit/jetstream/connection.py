@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 _WARN_EVERY_SECONDS = 30.0
-_DRAIN_SECONDS = 5.0
+_DRAIN_SECONDS = 2.0
 
 
 class NatsUnavailable(Exception):
@@ -75,12 +75,14 @@ class JetStream:
             with contextlib.suppress(TimeoutError, nats.errors.Error):
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     await self._client.drain()
-        # nats-py swallows a cancellation that comes while it connects: it is said again until it is heard.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=0.1)
-        with contextlib.suppress(nats.errors.Error):
-            await self._client.close()
+        with contextlib.suppress(TimeoutError, nats.errors.Error):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                # nats-py swallows a cancellation that comes while it connects: it is said again until it is heard.
+                while not self._task.done():
+                    self._task.cancel()
+                    await asyncio.wait({self._task}, timeout=0.1)
+                # It waits for a peer that takes nothing more.
+                await self._client.close()
 
     async def _keep_connected(self) -> None:
         # nats-py reconnects by itself, but closes for good on some errors (a refused login while the server's users

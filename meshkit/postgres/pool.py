@@ -43,13 +43,16 @@ async def open_pool(
     max_size: int = 10,
     statement_timeout_seconds: float = 10,
     command_timeout_seconds: float = 15,
+    idle_in_transaction_seconds: float = 30,
     startup_timeout_seconds: float = 30,
     application_name: str = "reeltune",
 ) -> Pool:
     """Returns a pool whose connections see `schema` first and read and write `jsonb` as Python values.
 
     Waits up to `startup_timeout_seconds` for a server that is still starting. The server stops a statement after
-    `statement_timeout_seconds`; the client gives up on it a little later, should the server be gone.
+    `statement_timeout_seconds`; the client gives up on it a little later, should the server be gone. It ends a
+    transaction that its client has said nothing in for `idle_in_transaction_seconds`: so long may one that is frozen
+    keep locks.
 
     Raises:
         UnsafePostgres: the server runs with fsync, synchronous_commit or full_page_writes off.
@@ -69,7 +72,7 @@ async def open_pool(
             server_settings={
                 "search_path": schema,
                 "statement_timeout": str(int(statement_timeout_seconds * 1000)),
-                "idle_in_transaction_session_timeout": "30000",
+                "idle_in_transaction_session_timeout": str(int(idle_in_transaction_seconds * 1000)),
                 "application_name": f"{application_name}.{schema}",
             },
         )

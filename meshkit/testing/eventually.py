@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = (0.02, 0.2)
+"""At first, and in a long wait: what is asked all the time makes slower what it waits for."""
 
 
 async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: float = 30) -> _T:
@@ -18,7 +19,7 @@ async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: fl
     Raises:
         AssertionError: the time is over; it quotes the last answer.
     """
-    give_up_at = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         last: object
         try:
@@ -29,6 +30,7 @@ async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: fl
             last = value
         except AssertionError as error:
             last = error
-        if time.monotonic() > give_up_at:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise AssertionError(f"still not so after {timeout} s; last answer: {last!r}")
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(min(max(_POLL_SECONDS[0], waited / 10), _POLL_SECONDS[1]))

@@ -77,6 +77,7 @@ class OutboxStore:
     async def take(self, limit: int) -> AsyncIterator[OutboxBatch]:
         """Gives due wake-ups that nobody else has; those marked as published are gone when the block ends."""
         async with transaction(self._pool) as connection:
+            await connection.execute(self._sql.allow_idle)
             rows = await connection.fetch(self._sql.lock_due_outbox, limit)
             batch = OutboxBatch([_wake_up_from_row(row) for row in rows])
             yield batch
@@ -128,6 +129,7 @@ class GarbageStore:
     async def take(self) -> AsyncIterator[Garbage | None]:
         """Gives one due prefix that nobody else has."""
         async with transaction(self._pool) as connection:
+            await connection.execute(self._sql.allow_idle)
             row = await connection.fetchrow(self._sql.lock_due_garbage)
             if row is None:
                 yield None

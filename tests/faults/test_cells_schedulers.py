@@ -8,10 +8,12 @@ import random
 import signal
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
+from reeltune.scheduler.v1 import job_event_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
 
@@ -173,11 +175,24 @@ async def test_a_stop_that_was_answered_wins(mesh: FaultMesh, user: MeshUser, di
 
 
 async def test_a_frozen_scheduler_is_passed_by(mesh: FaultMesh, user: MeshUser) -> None:
-    mesh.schedulers[0].freeze()
+    """Trainers reach the replicas by a plain proxy that looks at nobody's health; one after the other is frozen, so
+    that every trainer is once attached to the one that is."""
+    for replica in mesh.schedulers:
+        jobs = [(await user.create(rehearsal(80, 100))).id for _ in mesh.trainers]
+        await asyncio.gather(*(assert_eventually(partial(has_begun, user, job_id), timeout=60) for job_id in jobs))
 
-    job = await user.create(QUICK)
+        replica.freeze()
+        queued = await user.create(QUICK)
+        ended = await user.all_ended([*jobs, queued.id])
 
-    # Trainers reach the replicas by a plain proxy that looks at nobody's health: one that the frozen replica has
-    # accepted may wait for it.
-    mesh.schedulers[0].thaw()
-    assert (await user.ended(job.id)).state == "COMPLETED"
+        assert {(each.state, each.life.attempts) for each in ended} == {("COMPLETED", (1,))}
+        assert all(steps_of(each.events) == list(range(1, 81)) for each in ended[:-1])
+        replica.thaw()
+
+
+async def has_begun(user: MeshUser, job_id: str) -> bool:
+    return (await user.get(job_id)).progress.step > 1
+
+
+def steps_of(events: list[job_event_pb2.JobEvent]) -> list[int]:
+    return [event.metrics.step for event in events if "loss" in event.metrics.values]

@@ -29,6 +29,8 @@ from trainer_svc.usecases.register_worker import WorkerRegistration
 RunAttempt = Callable[[LiveAttempt], Awaitable[str]]
 
 _LAST_CALL_SECONDS = 3.0
+_CANCELLED_SECONDS = 2.0
+"""How long an attempt that was cancelled may take to clear up."""
 _REFUSED = (CredentialRefusedError, CallRefusedError, AttemptFencedError, FilesIncompleteError)
 
 
@@ -113,6 +115,11 @@ async def _drain(attempt: LiveAttempt, running: asyncio.Future[str], seconds: fl
     if not running.done():
         structlog.get_logger().warning("attempt.drain_timed_out", job_id=attempt.claim.job_id, seconds=seconds)
         running.cancel()
+        await asyncio.wait({running}, timeout=_CANCELLED_SECONDS)
+    if not running.done():
+        # Whatever holds it up ends with this process, and the training process with it.
+        structlog.get_logger().error("attempt.hangs", job_id=attempt.claim.job_id, seconds=_CANCELLED_SECONDS)
+        return
     await asyncio.gather(running, return_exceptions=True)
 
 

@@ -112,6 +112,9 @@ class _Supervision:
                     if outcome is not None:
                         return outcome
                     receiving = asyncio.create_task(self._child.receive())
+                    # A child that talks without a pause is late all the same.
+                    if self._is_grace_spent:
+                        return self._overdue()
                 elif not done and self._seconds_left() <= 0:
                     return self._overdue()
         finally:
@@ -208,8 +211,12 @@ class _Supervision:
         said = f"; its last words: {words}" if words else ""
         return AttemptFailed(FailReason.CRASHED, f"the training process {ending} without a word{said}")
 
+    @property
+    def _is_grace_spent(self) -> bool:
+        return self._grace_ends is not None and time.monotonic() >= self._grace_ends
+
     def _overdue(self) -> Outcome:
-        if self._grace_ends is not None and time.monotonic() >= self._grace_ends:
+        if self._is_grace_spent:
             if self._attempt.stop_ordered.is_set():
                 return AttemptFailed(FailReason.STALLED, "the training process did not stop when told to: killed")
             return Drained(self._attempt.progress.step)

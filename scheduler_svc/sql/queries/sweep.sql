@@ -66,6 +66,10 @@ INSERT INTO outbox (job_id, generation, device_class, not_before)
 VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING
 
+-- name: allow_idle
+-- Lets the present transaction wait for another server; what it locks are no jobs.
+SET LOCAL idle_in_transaction_session_timeout = '60 s'
+
 -- name: lock_due_outbox
 -- Locks wake-ups that are due; others' locks are passed by.
 SELECT id, job_id, generation, device_class FROM outbox

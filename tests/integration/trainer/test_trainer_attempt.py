@@ -241,8 +241,9 @@ async def test_a_checkpoint_that_is_damaged_before_it_is_published_does_not_coun
     assert any("step 1 could not be published: it is not on the disk any more" in line for line in logged)
 
 
-async def test_a_child_that_ignores_a_stop_is_killed_after_the_grace(bench: Bench) -> None:
-    bench.script = "deaf"
+@pytest.mark.parametrize("script", ["deaf", "chatty"])
+async def test_a_child_that_ignores_a_stop_is_killed_after_the_grace(bench: Bench, script: str) -> None:
+    bench.script = script
     attempt = await bench.claim()
     running = asyncio.create_task(run_attempt(attempt, bench.tools))
     await assert_eventually(lambda: attempt.progress.step >= 1)

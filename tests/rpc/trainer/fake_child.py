@@ -100,6 +100,13 @@ def deaf(child: Child) -> None:
         time.sleep(0.05)
 
 
+def chatty(child: Child) -> None:
+    """Trains for ever, whatever it is told, and talks about it without a pause."""
+    child.start()
+    for number in range(1, 10_000_000):
+        child.step(number)
+
+
 def hung(child: Child) -> None:
     """Makes two steps, and then only breathes."""
     child.start()
@@ -187,5 +194,5 @@ def environment(child: Child) -> None:
 if __name__ == "__main__":
     scripts = {script.__name__: script for script in (normal, obedient, deaf, hung, crash, out_of_memory, nonsense)}
     scripts |= {script.__name__: script for script in (resumed, picky, liar, environment)}
-    scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager)}
+    scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager, chatty)}
     scripts[sys.argv[1]](Child(Path(sys.argv[2]), int(sys.argv[3])))
