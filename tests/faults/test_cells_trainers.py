@@ -62,6 +62,14 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+async def sent_away(trainer: Trainer) -> None:
+    """Sends SIGTERM and waits until the process is gone; its successor may be there in the same moment."""
+    pid = trainer.pid
+    assert pid is not None
+    trainer.signal(signal.SIGTERM)
+    await assert_eventually(lambda: trainer.pid != pid, timeout=EXIT_SECONDS)
+
+
 def steps_of(ended: Ended, attempt: int) -> list[int]:
     """The steps that an attempt told of, each of which has its metrics."""
     return [
@@ -126,10 +134,7 @@ async def test_a_trainer_sent_away_in_the_middle_of_a_step_redoes_one_step_at_mo
     job = await user.create(rehearsal(40, 200, checkpoint_every_steps=0))
     trainer = await running_on(mesh, user, job.id, step=4)
 
-    began = time.monotonic()
-    trainer.signal(signal.SIGTERM)
-    await assert_eventually(lambda: trainer.pid is None, timeout=EXIT_SECONDS)
-    assert time.monotonic() - began < EXIT_SECONDS
+    await sent_away(trainer)
     ended = await user.ended(job.id)
 
     assert (ended.state, ended.life.attempts, ended.life.requeue_reasons) == ("COMPLETED", (1, 2), ("PREEMPTED",))
@@ -145,8 +150,7 @@ async def test_a_trainer_sent_away_goes_although_its_training_ignores_everything
     trainer = await running_on(mesh, user, job.id, step=4)
     child = training_child(mesh, trainer)
 
-    trainer.signal(signal.SIGTERM)
-    await assert_eventually(lambda: trainer.pid is None, timeout=EXIT_SECONDS)
+    await sent_away(trainer)
     assert is_gone(child)
     ended = await user.ended(job.id)
 
