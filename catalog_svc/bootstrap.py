@@ -12,6 +12,7 @@ from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_
 from reeltune.catalog.v1.sample_service_pb2_grpc import add_SampleServiceServicer_to_server
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
+from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
@@ -23,6 +24,7 @@ from catalog_svc.rpc.model_servicer import ModelServicer
 from catalog_svc.rpc.sample_servicer import SampleServicer
 from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
 from catalog_svc.rpc.upload_servicer import UploadServicer
+from catalog_svc.rpc.version_servicer import VersionServicer
 from catalog_svc.settings import CatalogSettings
 from catalog_svc.store.change_feed import ChangeFeed
 from catalog_svc.store.dataset_store import DatasetStore
@@ -32,8 +34,10 @@ from catalog_svc.store.garbage_store import GarbageStore
 from catalog_svc.store.queries import MIGRATIONS, SCHEMA
 from catalog_svc.store.statistics_store import StatisticsStore
 from catalog_svc.store.validation_store import ValidationStore
+from catalog_svc.store.version_store import VersionStore
 from catalog_svc.usecases.collect_garbage import CollectGarbage
 from catalog_svc.usecases.describe_dataset import DescribeDataset
+from catalog_svc.usecases.keep_versions import KeepVersions
 from catalog_svc.usecases.manage_entries import ManageEntries
 from catalog_svc.usecases.manage_files import ManageFiles
 from catalog_svc.usecases.read_content import ReadContent
@@ -78,6 +82,7 @@ class Stores:
     datasets: DatasetStore
     statistics: StatisticsStore
     validations: ValidationStore
+    versions: VersionStore
     garbage: GarbageStore
     objects: ObjectStore
     changes: ChangeFeed
@@ -102,6 +107,7 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> 
         datasets=DatasetStore(pool),
         statistics=StatisticsStore(pool),
         validations=ValidationStore(pool, timedelta(seconds=settings.validation_lease_seconds)),
+        versions=VersionStore(pool),
         garbage=GarbageStore(pool),
         objects=objects,
         changes=ChangeFeed(settings.postgres_dsn.get_secret_value()),
@@ -130,12 +136,16 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     )
     dataset = DatasetServicer(manage_entries, list_entries, read_content, watch_entry, page_tokens)
     upload = UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
+    keep_versions = KeepVersions(
+        stores.versions, stores.entries, stores.files, stores.datasets, manage_entries.validation_wanted
+    )
     model = ModelServicer(manage_entries, list_entries, watch_entry)
     sample = SampleServicer(DescribeDataset(stores.entries, stores.statistics))
     return [
         ServicerRegistration(add_DatasetServiceServicer_to_server, dataset),
         ServicerRegistration(add_ModelServiceServicer_to_server, model),
         ServicerRegistration(add_UploadServiceServicer_to_server, upload),
+        ServicerRegistration(add_VersionServiceServicer_to_server, VersionServicer(keep_versions, page_tokens)),
         ServicerRegistration(add_SampleServiceServicer_to_server, sample),
         ServicerRegistration(add_SnapshotServiceServicer_to_server, SnapshotServicer(read_content)),
     ]

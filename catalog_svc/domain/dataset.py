@@ -22,6 +22,8 @@ class DatasetFindings:
     warnings: int = 0
     annotation_format: AnnotationFormat | None = None
     fingerprint: str = ""
+    quarantined_rows: int = 0
+    quarantined_clips: int = 0
 
 
 @dataclass(frozen=True, slots=True)

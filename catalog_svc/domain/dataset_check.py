@@ -12,6 +12,7 @@ from catalog_svc.domain.clip import REMEDIES, VIDEO_EXTENSIONS, Clip, DecodedCli
 from catalog_svc.domain.dataset import DatasetFindings
 from catalog_svc.domain.file_path import extension, file_name
 from catalog_svc.domain.issue import Issue, IssueList, shown
+from catalog_svc.domain.quarantine import NOTHING_QUARANTINED, Quarantine
 from catalog_svc.domain.sample import TRAIN_SPLIT, SampleText, VideoPart
 from catalog_svc.domain.upload import StoredFile
 
@@ -43,6 +44,7 @@ def check_dataset(
     annotations: AnnotationReader | Issue,
     outcomes: Mapping[str, ProbeOutcome],
     keep: Callable[[SampleText], None],
+    quarantine: Quarantine = NOTHING_QUARANTINED,
 ) -> DatasetVerdict:
     """Returns the verdict on a dataset. Goes once through its rows, and keeps none of them itself.
 
@@ -51,10 +53,13 @@ def check_dataset(
         annotations: What these say, or why there are none.
         outcomes: What decoding found, by SHA-256, for every one of `media`.
         keep: Takes the samples, in order; what it took is void unless the verdict is sound.
+        quarantine: What is to be left out.
     """
     issues = IssueList()
+    set_aside = frozenset(file.path for file in media if quarantine.holds_clip(file.path))
+    media = [file for file in media if file.path not in set_aside]
     clips = decoded_clips(media, outcomes)
-    check = _RowCheck(media, clips, issues, keep)
+    check = _RowCheck(media, clips, issues, keep, quarantine)
     if isinstance(annotations, Issue):
         issues.add(annotations)
     else:
@@ -69,12 +74,14 @@ def check_dataset(
         clips=len(clips),
         clips_checked=len(clips),
         duration_seconds=sum(clip.decoded.duration_seconds for clip in clips),
-        rows=0 if isinstance(annotations, Issue) else annotations.row_count,
+        rows=0 if isinstance(annotations, Issue) else annotations.row_count - check.quarantined_rows,
         train_rows=check.train_rows,
         eval_rows=check.sound_rows - check.train_rows,
         errors=issues.errors,
         warnings=issues.warnings,
         annotation_format=None if isinstance(annotations, Issue) else annotations.format,
+        quarantined_rows=check.quarantined_rows,
+        quarantined_clips=len(set_aside),
     )
     if not issues.errors:
         findings = replace(findings, fingerprint=check.fingerprint(clips))
@@ -100,10 +107,13 @@ class _RowCheck:
         clips: Iterable[Clip],
         issues: IssueList,
         keep: Callable[[SampleText], None],
+        quarantine: Quarantine,
     ) -> None:
         self.uses: dict[str, _Use] = {}
         self.sound_rows = 0
         self.train_rows = 0
+        self.quarantined_rows = 0
+        self._quarantine = quarantine
         self._paths = frozenset(file.path for file in media)
         self._paths_by_name = {file_name(path).lower(): path for path in sorted(self._paths, reverse=True)}
         self._clips = {clip.path: clip for clip in clips}
@@ -115,15 +125,27 @@ class _RowCheck:
         """Takes all rows."""
         file = ""
         for row in rows:
-            if isinstance(row, Issue):
+            if self._is_quarantined(row):
+                file, self.quarantined_rows = row.file, self.quarantined_rows + 1
+            elif isinstance(row, Issue):
                 self._issues.add(row)
-                continue
-            file = row.file
-            self._take(row)
+            else:
+                file = row.file
+                self._take(row)
+        if self.quarantined_rows and not self.sound_rows and not self._issues.errors:
+            what, remedy = "all rows are in quarantine", "upload the annotation file with at least one sound row"
+            self._issues.add(issue.error("ROWS_ALL_QUARANTINED", what, remedy, file=file))
         if self.sound_rows and not self.train_rows:
             what = f"no row is in the split {TRAIN_SPLIT!r}: there is nothing to train on"
             remedy = "set the split of some rows to train, or leave it out"
             self._issues.add(issue.warning("TRAIN_SPLIT_EMPTY", what, remedy, file=file))
+
+    def _is_quarantined(self, row: Row | Issue) -> bool:
+        if isinstance(row, Issue):
+            return self._quarantine.holds_row(row.file, row.row)
+        if self._quarantine.holds_row(row.file, row.number):
+            return True
+        return any(self._quarantine.holds_clip(video.path) for video in row.sample.videos())
 
     def fingerprint(self, clips: Iterable[Clip]) -> str:
         """Returns SHA-256 over the canonical rows, in order, and the digests of all clips, by path."""

@@ -59,6 +59,8 @@ class Action(enum.StrEnum):
     VALIDATE = "VALIDATE"
     PASS = "PASS"  # noqa: S105  # a verdict, no password
     FAIL = "FAIL"
+    QUARANTINE = "QUARANTINE"
+    MAKE_VERSION = "MAKE_VERSION"
 
 
 TRANSITIONS: Mapping[tuple[EntryState, Action], EntryState] = MappingProxyType(
@@ -67,11 +69,15 @@ TRANSITIONS: Mapping[tuple[EntryState, Action], EntryState] = MappingProxyType(
         (EntryState.ERROR, Action.CHANGE_FILES): EntryState.PENDING,
         (EntryState.PENDING, Action.VALIDATE): EntryState.PROCESSING,
         (EntryState.ERROR, Action.VALIDATE): EntryState.PROCESSING,
+        (EntryState.ERROR, Action.QUARANTINE): EntryState.PROCESSING,
         (EntryState.PROCESSING, Action.PASS): EntryState.READY,
         (EntryState.PROCESSING, Action.FAIL): EntryState.ERROR,
+        (EntryState.READY, Action.MAKE_VERSION): EntryState.READY,
     }
 )
 """The whole life cycle. A READY entry never changes its content, so nothing leads out of READY."""
+
+_WAY_OUT = "a READY dataset never changes; make a new version of it (CreateDatasetVersion) and change that one"
 
 END_STATES = frozenset({EntryState.READY, EntryState.ERROR})
 """Where a watch of an entry ends."""
@@ -86,7 +92,8 @@ def next_state(kind: EntryKind, state: EntryState, action: Action) -> EntryState
     after = TRANSITIONS.get((state, action))
     if after is None:
         allowed = tuple(sorted(before.value for before, possible in TRANSITIONS if possible is action))
-        raise StateConflict(kind.value, state.value, allowed)
+        is_final = kind is EntryKind.DATASET and state is EntryState.READY and action is Action.CHANGE_FILES
+        raise StateConflict(kind.value, state.value, allowed, _WAY_OUT if is_final else "")
     return after
 
 
@@ -115,6 +122,13 @@ class Entry:
     size_bytes: int
     create_time: datetime
     update_time: datetime
+    version: int
+    """Counts from 1 within the lineage; models have one only."""
+    lineage_id: EntryId
+    """The first version."""
+    base_id: EntryId | None
+    """The version that it was made from."""
+    delete_time: datetime | None
 
     @property
     def etag(self) -> str:

@@ -29,11 +29,22 @@ class EntryExists(CatalogError):
 class StateConflict(CatalogError):
     """The action is not possible in the entry's present state."""
 
-    def __init__(self, kind: str, state: str, allowed: tuple[str, ...]) -> None:
-        super().__init__(f"the {kind.lower()} is {state}; this needs it to be {' or '.join(allowed)}")
+    def __init__(self, kind: str, state: str, allowed: tuple[str, ...], remedy: str = "") -> None:
+        super().__init__(
+            f"the {kind.lower()} is {state}; this needs it to be {' or '.join(allowed)}"
+            + (f": {remedy}" if remedy else "")
+        )
         self.kind = kind
         self.state = state
         self.allowed = allowed
+
+
+class NotQuarantinable(CatalogError):
+    """An error that no leaving out of rows or clips removes."""
+
+    def __init__(self, reason: str, message: str, remedy: str) -> None:
+        super().__init__(f"{message} ({reason}): this concerns the dataset as a whole; {remedy}")
+        self.reason = reason
 
 
 class RequestIdReused(CatalogError):

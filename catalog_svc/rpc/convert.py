@@ -44,12 +44,16 @@ def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
             eval_rows=found.eval_rows,
             errors=found.errors,
             warnings=found.warnings,
+            quarantined_rows=found.quarantined_rows,
+            quarantined_clips=found.quarantined_clips,
         ),
         annotation_format=_format_to_proto(found.annotation_format),
         fingerprint=found.fingerprint,
         create_time=time_to_proto(entry.create_time),
         update_time=time_to_proto(entry.update_time),
         etag=entry.etag,
+        version=entry.version,
+        base_dataset_id=entry.base_id or "",
     )
 
 

@@ -16,6 +16,7 @@ from catalog_svc.domain.errors import (
     FileTooLarge,
     InvalidField,
     LengthMismatch,
+    NotQuarantinable,
     RequestIdReused,
     SampleNotHeld,
     ServiceStopping,
@@ -82,6 +83,13 @@ ERROR_TABLE: ErrorTable = {
         grpc.StatusCode.ALREADY_EXISTS, f"{error.kind}_EXISTS", str(error), {"name": error.name}
     ),
     StateConflict: _state_conflict,
+    NotQuarantinable: lambda error: Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "NOT_QUARANTINABLE",
+        str(error),
+        {"issue": error.reason},
+        precondition_violations=(PreconditionViolation("NOT_QUARANTINABLE", "dataset", str(error)),),
+    ),
     RequestIdReused: lambda error: Failure(
         grpc.StatusCode.INVALID_ARGUMENT,
         "REQUEST_ID_REUSED",

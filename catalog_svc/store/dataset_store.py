@@ -14,9 +14,16 @@ from catalog_svc.domain.dataset_check import DatasetVerdict
 from catalog_svc.domain.entry import EntryId, Viewer
 from catalog_svc.domain.errors import LeaseLost
 from catalog_svc.domain.issue import Issue
+from catalog_svc.domain.quarantine import QuarantinedItem
 from catalog_svc.domain.sample import Sample, SampleText
 from catalog_svc.store.queries import queries
-from catalog_svc.store.rows import clip_from_row, issue_from_row, outcome_from_row, sample_from_row
+from catalog_svc.store.rows import (
+    clip_from_row,
+    issue_from_row,
+    outcome_from_row,
+    quarantined_from_row,
+    sample_from_row,
+)
 from meshkit.postgres import Connection, Pool
 
 _BATCH = 2000
@@ -50,6 +57,16 @@ class DatasetStore:
         """Lists issues with their positions: at most `size` after a position."""
         rows = await self._pool.fetch(queries().list_issues, dataset_id, viewer.user_id, viewer.granted_id, after, size)
         return [(row["position"], issue_from_row(row)) for row in rows]
+
+    async def list_all_issues(self, dataset_id: EntryId) -> list[Issue]:
+        """Lists all stored issues of a dataset, for its owner."""
+        rows = await self._pool.fetch(queries().list_issues, dataset_id, None, dataset_id, 0, None)
+        return [issue_from_row(row) for row in rows]
+
+    async def load_quarantine(self, dataset_id: EntryId) -> list[QuarantinedItem]:
+        """Lists all that a dataset goes without, for those who validate it."""
+        rows = await self._pool.fetch(queries().list_whole_quarantine, dataset_id)
+        return [quarantined_from_row(row) for row in rows]
 
     async def list_samples(
         self, dataset_id: EntryId, viewer: Viewer, after: int, split: str, size: int
@@ -117,5 +134,6 @@ def _sample_columns(position: int, sample: SampleText) -> tuple[object, ...]:
 def _findings_columns(found: DatasetFindings) -> tuple[object, ...]:
     return (
         found.clips, found.clips_checked, found.duration_seconds, found.rows, found.train_rows, found.eval_rows,
-        found.errors, found.warnings, found.annotation_format, found.fingerprint,
+        found.errors, found.warnings, found.annotation_format, found.fingerprint, found.quarantined_rows,
+        found.quarantined_clips,
     )  # fmt: skip

@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
-
 from catalog_svc.domain.clip import TRANSIENT_FAULTS
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import (
@@ -110,14 +108,16 @@ class EntryStore:
             InvalidField: a new value cannot be kept.
         """
         async with transaction(self._pool) as connection:
+            lineage_id = await lock_lineage(connection, kind, entry_id, owner_id)
+            if change.name is not None:
+                await claim_name(connection, kind, owner_id, change.name, lineage_id)
             entry = await lock_own_entry(connection, kind, entry_id, owner_id)
             check_change(entry, change)
-            try:
-                await connection.execute(
-                    queries().update_entry, entry_id, change.name, change.description, change.visibility
-                )
-            except asyncpg.UniqueViolationError as error:
-                raise EntryExists(kind, change.name or "") from error
+            await connection.execute(
+                queries().update_entry, entry_id, change.name, change.description, change.visibility
+            )
+            if change.name is not None:
+                await connection.execute(queries().rename_lineage, lineage_id, entry_id, change.name)
             row = await connection.fetchrow(queries().get_entry, entry_id, kind, owner_id, None)
         assert row is not None
         return described_from_row(row)
@@ -139,8 +139,7 @@ class EntryStore:
         async with transaction(self._pool) as connection:
             entry = await lock_own_entry(connection, kind, entry_id, owner_id)
             next_state(kind, entry.state, Action.VALIDATE)
-            await _forget_findings(connection, entry)
-            await connection.execute(queries().begin_validation, entry_id)
+            await begin_validation(connection, entry)
             row = await connection.fetchrow(queries().get_entry, entry_id, kind, owner_id, None)
         assert row is not None
         return described_from_row(row)
@@ -158,13 +157,30 @@ async def lock_own_entry(connection: Connection, kind: EntryKind, entry_id: Entr
     return entry_from_row(row)
 
 
+async def lock_lineage(connection: Connection, kind: EntryKind, entry_id: EntryId, owner_id: str) -> EntryId:
+    """Has those who name or number the versions of an entry take turns; goes before the lock on any of their rows."""
+    lineage_id = await connection.fetchval(queries().find_lineage, entry_id, kind, owner_id)
+    if lineage_id is None:
+        raise EntryNotFound(kind)
+    await connection.execute(queries().lock_lineage, lineage_id)
+    return EntryId(lineage_id)
+
+
+async def claim_name(connection: Connection, kind: EntryKind, owner_id: str, name: str, lineage_id: EntryId) -> None:
+    """Keeps a name for a lineage until the transaction ends; raises EntryExists."""
+    # A name that cannot be kept is refused later; until then no query may see what Postgres cannot take.
+    if "\0" in name:
+        return
+    await connection.execute(queries().lock_name, owner_id, kind.value, name)
+    if await connection.fetchval(queries().is_name_taken, owner_id, kind, name, lineage_id):
+        raise EntryExists(kind, name)
+
+
 async def _insert(connection: Connection, entry_id: EntryId, owner_id: str, draft: EntryDraft) -> Entry:
-    try:
-        row = await connection.fetchrow(
-            queries().insert_entry, entry_id, draft.kind, owner_id, draft.name, draft.description, draft.visibility
-        )
-    except asyncpg.UniqueViolationError as error:
-        raise EntryExists(draft.kind, draft.name) from error
+    await claim_name(connection, draft.kind, owner_id, draft.name, entry_id)
+    row = await connection.fetchrow(
+        queries().insert_entry, entry_id, draft.kind, owner_id, draft.name, draft.description, draft.visibility
+    )
     assert row is not None
     return entry_from_row(row)
 
@@ -192,7 +208,17 @@ def new_entry(entry_id: EntryId, owner_id: str, draft: EntryDraft, create_time: 
         size_bytes=0,
         create_time=create_time,
         update_time=create_time,
+        version=1,
+        lineage_id=entry_id,
+        base_id=None,
+        delete_time=None,
     )
+
+
+async def begin_validation(connection: Connection, entry: Entry) -> None:
+    """Sends an entry to the validators, without what the validation before found."""
+    await _forget_findings(connection, entry)
+    await connection.execute(queries().begin_validation, entry.id)
 
 
 async def _forget_findings(connection: Connection, entry: Entry) -> None:

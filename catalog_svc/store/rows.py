@@ -10,6 +10,7 @@ from catalog_svc.domain.dataset import Dataset, DatasetFindings
 from catalog_svc.domain.entry import Entry, EntryId, EntryKind, EntryState, Visibility
 from catalog_svc.domain.issue import Issue, Severity
 from catalog_svc.domain.model import Model, ModelFacts, ModelIssue
+from catalog_svc.domain.quarantine import QuarantinedItem
 from catalog_svc.domain.sample import AnnotationFormat, Sample, messages_from_json
 from catalog_svc.domain.upload import FileHeader, StoredFile, Upload, UploadId
 
@@ -32,6 +33,10 @@ def entry_from_row(row: Row) -> Entry:
         size_bytes=row["size_bytes"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        version=row["version"],
+        lineage_id=EntryId(row["lineage_id"]),
+        base_id=row["base_id"],
+        delete_time=row["delete_time"],
     )
 
 
@@ -68,6 +73,11 @@ def outcome_from_row(row: Row) -> ProbeOutcome:
     return decoded_from_row(row)
 
 
+def quarantined_from_row(row: Row) -> QuarantinedItem:
+    """Reads a row of `quarantine`."""
+    return QuarantinedItem(row["file"], row["row"], row["sha256"], row["reason"], row["message"])
+
+
 def issue_from_row(row: Row) -> Issue:
     """Reads a row of `dataset_issues`."""
     return Issue(
@@ -100,6 +110,8 @@ def _dataset(entry: Entry, row: Row) -> Dataset:
         warnings=row["warnings"],
         annotation_format=AnnotationFormat(row["annotation_format"]) if row["annotation_format"] else None,
         fingerprint=row["fingerprint"],
+        quarantined_rows=row["quarantined_rows"],
+        quarantined_clips=row["quarantined_clips"],
     )
     return Dataset(entry, findings)
 

@@ -20,6 +20,7 @@ from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
 from catalog_svc.domain.dataset_info import DATASET_INFO_NAME, MAX_INFO_BYTES, DatasetInfo, parse_dataset_info
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.issue import Issue
+from catalog_svc.domain.quarantine import Quarantine
 from catalog_svc.domain.sample import SampleText
 from catalog_svc.domain.upload import StoredFile
 from catalog_svc.probe.pool import ProbePool
@@ -50,6 +51,7 @@ class ValidateDataset:
         What decoding finds is kept as it comes, so that a restart goes on from there.
         """
         files = {file.path: file for file in await self.files.list_all(dataset_id)}
+        quarantine = Quarantine(await self.datasets.load_quarantine(dataset_id), files)
         plan = await self._plan(files)
         media = [file for path, file in files.items() if not _speaks_of_clips(plan, path)]
         outcomes = await self._outcomes(dataset_id, media)
@@ -59,7 +61,7 @@ class ValidateDataset:
             )
             with SampleSpool(self.spool_dir) as samples:
                 # Off the event loop: a dataset may have hundreds of thousands of rows.
-                verdict = await asyncio.to_thread(check_dataset, media, rows, outcomes, samples.add)
+                verdict = await asyncio.to_thread(check_dataset, media, rows, outcomes, samples.add, quarantine)
                 yield verdict, samples if verdict.is_sound else ()
 
     async def _plan(self, files: Mapping[str, StoredFile]) -> AnnotationPlan | Issue:

@@ -15,6 +15,7 @@ from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
+from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -57,6 +58,7 @@ class Client:
         self.models = ModelServiceStub(self.channel)
         self.samples = SampleServiceStub(self.channel)
         self.uploads = UploadServiceStub(self.channel)
+        self.versions = VersionServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
         self.quotas = QuotaServiceStub(self.channel)

@@ -1,4 +1,4 @@
-"""`reeltune dataset upload|list|show|issues|statistics|export|delete`."""
+"""`reeltune dataset upload|list|show|issues|statistics|export|delete`, and those of its neighbours."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.export import export_annotations
 from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_dataset
+from reeltune_cli.commands.dataset_versions import new_version, quarantine, quarantined, versions
 from reeltune_cli.commands.dataset_views import DatasetArgument, statistics
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import (
@@ -58,6 +59,10 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "issues", issues)
     add_command(commands, "statistics", statistics)
     add_command(commands, "export", export)
+    add_command(commands, "new-version", new_version)
+    add_command(commands, "versions", versions)
+    add_command(commands, "quarantine", quarantine)
+    add_command(commands, "quarantined", quarantined)
     add_command(commands, "delete", delete)
     app.add_typer(commands, name="dataset")
 
@@ -85,7 +90,8 @@ async def upload(
         raise ClientError(
             f"dataset {dataset.name} has {count(dataset.counts.errors, 'error')}",
             "DATASET_INVALID",
-            f"mend the folder and run the command again; all of them: reeltune dataset issues {dataset.id}",
+            "mend the folder and run the command again, or go on without them: "
+            f"reeltune dataset quarantine {dataset.id}; all of them: reeltune dataset issues {dataset.id}",
         )
 
 
@@ -167,7 +173,7 @@ async def _create_or_resume(
         raise ClientError(
             f"you have a dataset {name} already, and it is {_state(dataset)}",
             "DATASET_EXISTS",
-            f"choose another --name, or delete it: reeltune dataset delete {dataset.id}",
+            f"make a new version of it: reeltune dataset new-version {dataset.id}, or choose another --name",
         )
     cli.note(f"going on with dataset {name} ({dataset.id})")
     return dataset
@@ -212,6 +218,12 @@ def _state(dataset: dataset_pb2.Dataset) -> str:
     return enum_word(dataset_pb2.DatasetState, dataset.state, "DATASET_STATE_")
 
 
+def _quarantined(counts: dataset_pb2.DatasetCounts) -> str:
+    if not counts.quarantined_rows and not counts.quarantined_clips:
+        return ""
+    return f"{count(counts.quarantined_rows, 'row')}, {count(counts.quarantined_clips, 'clip')}"
+
+
 def _facts(dataset: dataset_pb2.Dataset) -> Table:
     counts = dataset.counts
     known = dataset.annotation_format != dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED
@@ -220,12 +232,14 @@ def _facts(dataset: dataset_pb2.Dataset) -> Table:
         [
             ("name", dataset.name),
             ("id", dataset.id),
+            ("version", dataset.version),
             ("state", _state(dataset)),
             ("description", dataset.description),
             ("visibility", enum_word(visibility_pb2.Visibility, dataset.visibility, "VISIBILITY_")),
             ("files", f"{counts.files:,}, {size(counts.size_bytes)}"),
             ("clips", f"{counts.clips:,}, {counts.duration_seconds:.1f} s"),
             ("rows", f"{counts.rows:,} ({counts.train_rows:,} train, {counts.eval_rows:,} other)"),
+            ("quarantined", _quarantined(counts)),
             ("annotations", annotations if known else ""),
             ("issues", f"{count(counts.errors, 'error')}, {count(counts.warnings, 'warning')}"),
             ("fingerprint", dataset.fingerprint),

@@ -19,16 +19,30 @@ _USER_ID = re.compile(r"usr_[0-9A-Z]{26}|default")
 
 
 async def find_dataset(client: Client, named: str) -> dataset_pb2.Dataset:
-    """Returns the dataset with this id or name.
+    """Returns the dataset with this id or name: the newest version, or the one that `name@version` names.
 
     Raises:
         ClientError: there is none, or several of this name are visible.
     """
     if _DATASET_ID.fullmatch(named):
         return (await client.datasets.GetDataset(GetDatasetRequest(dataset_id=named))).dataset
-    answer = await client.datasets.ListDatasets(ListDatasetsRequest(filter=_has_name(named)))
-    found: dataset_pb2.Dataset = await _only(client, "dataset", named, list(answer.datasets))
+    found: dataset_pb2.Dataset = await _only(client, "dataset", named, await _versions(client, named))
     return found
+
+
+async def _versions(client: Client, named: str) -> list[dataset_pb2.Dataset]:
+    """Returns, by owner, the version that is meant."""
+    found = await all_pages(client.datasets.ListDatasets, ListDatasetsRequest(filter=_has_name(named)), "datasets")
+    name, at, number = named.rpartition("@")
+    if not found and at and number.isdecimal():
+        request = ListDatasetsRequest(filter=_has_name(name))
+        everything = await all_pages(client.datasets.ListDatasets, request, "datasets")
+        return [dataset for dataset in everything if dataset.version == int(number)]
+    newest: dict[str, dataset_pb2.Dataset] = {}
+    for dataset in found:
+        if dataset.owner_id not in newest or dataset.version > newest[dataset.owner_id].version:
+            newest[dataset.owner_id] = dataset
+    return list(newest.values())
 
 
 async def find_model(client: Client, named: str) -> model_pb2.Model:

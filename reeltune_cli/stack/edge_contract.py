@@ -20,6 +20,7 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
         "reeltune.catalog.v1.ModelService",
         "reeltune.catalog.v1.UploadService",
         "reeltune.catalog.v1.SampleService",
+        "reeltune.catalog.v1.VersionService",
     ),
     "scheduler": (
         "reeltune.scheduler.v1.TrainingService",
@@ -47,6 +48,7 @@ _CONTRACT_MODULES = (
     "reeltune.catalog.v1.model_service_pb2",
     "reeltune.catalog.v1.upload_service_pb2",
     "reeltune.catalog.v1.sample_service_pb2",
+    "reeltune.catalog.v1.version_service_pb2",
     "reeltune.scheduler.v1.training_service_pb2",
     "reeltune.scheduler.v1.worker_service_pb2",
     "reeltune.scheduler.v1.quota_service_pb2",

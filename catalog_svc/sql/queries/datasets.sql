@@ -3,7 +3,7 @@
 INSERT INTO dataset_findings (dataset_id) VALUES ($1)
 ON CONFLICT (dataset_id) DO UPDATE
 SET clips = 0, clips_checked = 0, duration_seconds = 0, rows = 0, train_rows = 0, eval_rows = 0, errors = 0, warnings = 0,
-    annotation_format = NULL, fingerprint = '';
+    annotation_format = NULL, fingerprint = '', quarantined_rows = 0, quarantined_clips = 0;
 
 -- name: delete_transient_probes
 -- Forgets the faults that may have been the machine's and not the clip's.
@@ -25,7 +25,7 @@ UPDATE dataset_findings SET clips = $2, clips_checked = $3, duration_seconds = $
 -- Sets what a validation found in the end.
 UPDATE dataset_findings
 SET clips = $2, clips_checked = $3, duration_seconds = $4, rows = $5, train_rows = $6, eval_rows = $7, errors = $8,
-    warnings = $9, annotation_format = $10, fingerprint = $11
+    warnings = $9, annotation_format = $10, fingerprint = $11, quarantined_rows = $12, quarantined_clips = $13
 WHERE dataset_id = $1;
 
 -- name: list_probes

@@ -15,32 +15,32 @@ DELETE FROM requests WHERE create_time < now() - $1::interval;
 
 -- name: insert_entry
 -- Adds an entry.
-INSERT INTO entries (id, kind, owner_id, name, description, visibility)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO entries (id, kind, owner_id, name, description, visibility, lineage_id)
+VALUES ($1, $2, $3, $4, $5, $6, $1)
 RETURNING *;
 
 -- name: get_entry
 -- Gets an entry that the viewer may see: their own, a shared one, or the one of their grant.
 SELECT * FROM entry_details
 WHERE id = $1 AND kind = $2
-  AND (($3::text IS NOT NULL AND (owner_id = $3 OR visibility = 'SHARED')) OR id = $4);
+  AND (($3::text IS NOT NULL AND delete_time IS NULL AND (owner_id = $3 OR visibility = 'SHARED')) OR id = $4);
 
 -- name: lock_own_entry
 -- Gets an entry for its owner and keeps others from changing it until the transaction ends.
-SELECT * FROM entries WHERE id = $1 AND kind = $2 AND owner_id = $3 FOR UPDATE;
+SELECT * FROM entries WHERE id = $1 AND kind = $2 AND owner_id = $3 AND delete_time IS NULL FOR UPDATE;
 
 -- name: list_entries
 -- Lists what a user may see, newest first, from a position on. Two index scans: their own, and others' shared ones.
 SELECT * FROM (
     (SELECT * FROM entry_details
-     WHERE owner_id = $2 AND kind = $1 AND (create_time, id) < ($3, $4)
+     WHERE owner_id = $2 AND kind = $1 AND delete_time IS NULL AND (create_time, id) < ($3, $4)
        AND lower(name) LIKE ALL ($5::text[]) AND lower(name) NOT LIKE ALL ($6::text[])
        AND state = ANY ($7::text[]) AND visibility = ANY ($8::text[])
        AND owner_id = ALL ($9::text[]) AND owner_id <> ALL ($10::text[])
      ORDER BY create_time DESC, id DESC LIMIT $11)
     UNION ALL
     (SELECT * FROM entry_details
-     WHERE visibility = 'SHARED' AND kind = $1 AND owner_id <> $2 AND (create_time, id) < ($3, $4)
+     WHERE visibility = 'SHARED' AND kind = $1 AND owner_id <> $2 AND delete_time IS NULL AND (create_time, id) < ($3, $4)
        AND lower(name) LIKE ALL ($5::text[]) AND lower(name) NOT LIKE ALL ($6::text[])
        AND state = ANY ($7::text[]) AND visibility = ANY ($8::text[])
        AND owner_id = ALL ($9::text[]) AND owner_id <> ALL ($10::text[])

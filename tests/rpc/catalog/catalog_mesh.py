@@ -22,6 +22,7 @@ from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
+from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 
 from catalog_svc.bootstrap import Stores
 from catalog_svc.settings import CatalogSettings
@@ -65,6 +66,10 @@ class CatalogMesh:
     @property
     def samples(self) -> SampleServiceStub:
         return SampleServiceStub(self.served.channel)
+
+    @property
+    def versions(self) -> VersionServiceStub:
+        return VersionServiceStub(self.served.channel)
 
     @property
     def snapshots(self) -> SnapshotServiceStub:

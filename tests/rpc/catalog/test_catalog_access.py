@@ -16,6 +16,7 @@ from reeltune.catalog.v1 import model_service_pb2 as ms
 from reeltune.catalog.v1 import sample_service_pb2 as smp
 from reeltune.catalog.v1 import snapshot_service_pb2 as snap
 from reeltune.catalog.v1 import upload_service_pb2 as us
+from reeltune.catalog.v1 import version_service_pb2 as vs
 
 from meshkit.auth.principal import Caller
 from meshkit.ids import new_id
@@ -23,7 +24,7 @@ from meshkit.rpc.access import find_service
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Metadata, model_files
 from tests.rpc.catalog.clips import h264_clip
 
-SERVICES = ("DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService")
+SERVICES = ("DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService", "VersionService")
 FILES = {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()}
 DIGEST = "0" * 64
 
@@ -53,6 +54,10 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
         "ListSamples": [content.ListSamplesRequest(dataset_id=ids.dataset)],
         "ExportDataset": [content.ExportDatasetRequest(dataset_id=ids.dataset)],
         "GetDatasetStatistics": [smp.GetDatasetStatisticsRequest(dataset_id=ids.dataset)],
+        "CreateDatasetVersion": [vs.CreateDatasetVersionRequest(dataset_id=ids.dataset)],
+        "ListDatasetVersions": [vs.ListDatasetVersionsRequest(dataset_id=ids.dataset)],
+        "QuarantineDataset": [vs.QuarantineDatasetRequest(dataset_id=ids.dataset)],
+        "ListQuarantine": [vs.ListQuarantineRequest(dataset_id=ids.dataset)],
         "CreateModel": [],
         "ListModels": [],
         "GetModel": [ms.GetModelRequest(model_id=ids.model)],
@@ -76,14 +81,14 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
 
 READS = {
     "GetDataset", "WatchDataset", "ListDatasetIssues", "ListSamples", "ExportDataset", "GetModel", "WatchModel",
-    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot", "GetDatasetStatistics",
+    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot", "GetDatasetStatistics", "ListDatasetVersions",
 }  # fmt: skip
 """What others may do with a shared entry."""
 
 
 async def call(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata) -> Any:
     """Makes a call of any kind and reads the answer to its end."""
-    stubs: tuple[Any, ...] = (mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples)
+    stubs: tuple[Any, ...] = (mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples, mesh.versions)
     method: Callable[..., Any] = next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
     if rpc == "UploadFile":
 

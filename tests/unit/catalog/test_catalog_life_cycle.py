@@ -41,7 +41,7 @@ def test_states_are_those_of_the_contract_and_the_database() -> None:
 
 
 def test_nothing_leads_out_of_ready() -> None:
-    for action in Action:
+    for action in set(Action) - {Action.MAKE_VERSION}:  # which changes another entry
         with pytest.raises(StateConflict) as caught:
             next_state(EntryKind.DATASET, EntryState.READY, action)
         assert caught.value.allowed == tuple(
@@ -71,6 +71,10 @@ def test_etags_follow_the_revision() -> None:
             0,
             now,
             now,
+            1,
+            EntryId("ds_x"),
+            None,
+            None,
         )
 
     assert entry(1).etag == entry(1).etag != entry(2).etag

@@ -39,7 +39,8 @@ class _DatasetStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DatasetS
 class DatasetState(_DatasetState, metaclass=_DatasetStateEnumTypeWrapper):
     """The life-cycle state of a dataset.
 
-    PENDING → PROCESSING (`ValidateDataset`) → READY or ERROR; ERROR → PENDING (a file is uploaded or removed). A READY dataset never changes its content.
+    PENDING → PROCESSING (`ValidateDataset`) → READY or ERROR; ERROR → PENDING (a file is uploaded or removed). A READY dataset never changes its content: make a
+    new version of it. ERROR → PROCESSING (`QuarantineDataset`), too.
     """
 
 DATASET_STATE_UNSPECIFIED: DatasetState.ValueType  # 0
@@ -148,10 +149,12 @@ class Dataset(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BASE_DATASET_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the dataset: `ds_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
-    """A name of 1 to 100 characters, unique among the owner's datasets."""
+    """A name of 1 to 100 characters, unique among the owner's datasets but for the versions of one."""
     description: _builtins.str
     """What the dataset is for; up to 2,000 characters."""
     owner_id: _builtins.str
@@ -166,6 +169,10 @@ class Dataset(_message.Message):
     """SHA-256, in hexadecimal, over the canonical rows and the digests of all clips; set when READY. Two datasets with equal fingerprints train alike. Output only."""
     etag: _builtins.str
     """Changes with every update; see `UpdateDataset`. Output only."""
+    version: _builtins.int
+    """Counts from 1; see `CreateDatasetVersion`. All versions have one name. Output only."""
+    base_dataset_id: _builtins.str
+    """The version that it was made from; empty for one that was made from none. Output only."""
     @_builtins.property
     def counts(self) -> Global___DatasetCounts:
         """What has been stored and found so far. Output only."""
@@ -193,10 +200,12 @@ class Dataset(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        version: _builtins.int = ...,
+        base_dataset_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_format", b"annotation_format", "counts", b"counts", "create_time", b"create_time", "description", b"description", "etag", b"etag", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_format", b"annotation_format", "base_dataset_id", b"base_dataset_id", "counts", b"counts", "create_time", b"create_time", "description", b"description", "etag", b"etag", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "version", b"version", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +227,8 @@ class DatasetCounts(_message.Message):
     EVAL_ROWS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_ROWS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_CLIPS_FIELD_NUMBER: _builtins.int
     files: _builtins.int
     """Files uploaded and verified."""
     size_bytes: _builtins.int
@@ -238,6 +249,10 @@ class DatasetCounts(_message.Message):
     """Errors found by the last validation; 0 in a READY dataset."""
     warnings: _builtins.int
     """Warnings found by the last validation, for instance a clip that no row uses."""
+    quarantined_rows: _builtins.int
+    """Rows that are left out because they, or clips that they show, are in quarantine; not among `rows`."""
+    quarantined_clips: _builtins.int
+    """Clips in quarantine; not among `clips`."""
     def __init__(
         self,
         *,
@@ -251,10 +266,12 @@ class DatasetCounts(_message.Message):
         eval_rows: _builtins.int = ...,
         errors: _builtins.int = ...,
         warnings: _builtins.int = ...,
+        quarantined_rows: _builtins.int = ...,
+        quarantined_clips: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clips", b"clips", "clips_checked", b"clips_checked", "duration_seconds", b"duration_seconds", "errors", b"errors", "eval_rows", b"eval_rows", "files", b"files", "rows", b"rows", "size_bytes", b"size_bytes", "train_rows", b"train_rows", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clips", b"clips", "clips_checked", b"clips_checked", "duration_seconds", b"duration_seconds", "errors", b"errors", "eval_rows", b"eval_rows", "files", b"files", "quarantined_clips", b"quarantined_clips", "quarantined_rows", b"quarantined_rows", "rows", b"rows", "size_bytes", b"size_bytes", "train_rows", b"train_rows", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/dataset.proto.
  */
 export const file_reeltune_catalog_v1_dataset: GenFile = /*@__PURE__*/
-  fileDesc("CiFyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXQucHJvdG8SE3JlZWx0dW5lLmNhdGFsb2cudjEirAMKB0RhdGFzZXQSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIQCghvd25lcl9pZBgEIAEoCRIzCgp2aXNpYmlsaXR5GAUgASgOMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5WaXNpYmlsaXR5EjAKBXN0YXRlGAYgASgOMiEucmVlbHR1bmUuY2F0YWxvZy52MS5EYXRhc2V0U3RhdGUSMgoGY291bnRzGAcgASgLMiIucmVlbHR1bmUuY2F0YWxvZy52MS5EYXRhc2V0Q291bnRzEkAKEWFubm90YXRpb25fZm9ybWF0GAggASgOMiUucmVlbHR1bmUuY2F0YWxvZy52MS5Bbm5vdGF0aW9uRm9ybWF0EhMKC2ZpbmdlcnByaW50GAkgASgJEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgMIAEoCSLJAQoNRGF0YXNldENvdW50cxINCgVmaWxlcxgBIAEoAxISCgpzaXplX2J5dGVzGAIgASgDEg0KBWNsaXBzGAMgASgDEhUKDWNsaXBzX2NoZWNrZWQYBCABKAMSGAoQZHVyYXRpb25fc2Vjb25kcxgFIAEoARIMCgRyb3dzGAYgASgDEhIKCnRyYWluX3Jvd3MYByABKAMSEQoJZXZhbF9yb3dzGAggASgDEg4KBmVycm9ycxgJIAEoAxIQCgh3YXJuaW5ncxgKIAEoAyKfAQoMRGF0YXNldElzc3VlEjQKCHNldmVyaXR5GAEgASgOMiIucmVlbHR1bmUuY2F0YWxvZy52MS5Jc3N1ZVNldmVyaXR5Eg4KBnJlYXNvbhgCIAEoCRIMCgRmaWxlGAMgASgJEgsKA3JvdxgEIAEoAxINCgVmaWVsZBgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEg4KBnJlbWVkeRgHIAEoCSqYAQoMRGF0YXNldFN0YXRlEh0KGURBVEFTRVRfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVEQVRBU0VUX1NUQVRFX1BFTkRJTkcQARIcChhEQVRBU0VUX1NUQVRFX1BST0NFU1NJTkcQAhIXChNEQVRBU0VUX1NUQVRFX1JFQURZEAMSFwoTREFUQVNFVF9TVEFURV9FUlJPUhAEKtkCChBBbm5vdGF0aW9uRm9ybWF0EiEKHUFOTk9UQVRJT05fRk9STUFUX1VOU1BFQ0lGSUVEEAASIwofQU5OT1RBVElPTl9GT1JNQVRfQ09OVEVOVF9QQVJUUxABEh0KGUFOTk9UQVRJT05fRk9STUFUX0NPTFVNTlMQAhIeChpBTk5PVEFUSU9OX0ZPUk1BVF9TSEFSRUdQVBADEiUKIUFOTk9UQVRJT05fRk9STUFUX09QRU5BSV9NRVNTQUdFUxAEEh4KGkFOTk9UQVRJT05fRk9STUFUX01TX1NXSUZUEAUSGwoXQU5OT1RBVElPTl9GT1JNQVRfTExBVkEQBhIaChZBTk5PVEFUSU9OX0ZPUk1BVF9OT1ZBEAcSHAoYQU5OT1RBVElPTl9GT1JNQVRfR0VNSU5JEAgSIAocQU5OT1RBVElPTl9GT1JNQVRfVEVYVF9GSUxFUxAJKmUKDUlzc3VlU2V2ZXJpdHkSHgoaSVNTVUVfU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIaChZJU1NVRV9TRVZFUklUWV9XQVJOSU5HEAESGAoUSVNTVUVfU0VWRVJJVFlfRVJST1IQAmIGcHJvdG8z", [file_google_protobuf_timestamp, file_reeltune_catalog_v1_visibility]);
+  fileDesc("CiFyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXQucHJvdG8SE3JlZWx0dW5lLmNhdGFsb2cudjEi1gMKB0RhdGFzZXQSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIQCghvd25lcl9pZBgEIAEoCRIzCgp2aXNpYmlsaXR5GAUgASgOMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5WaXNpYmlsaXR5EjAKBXN0YXRlGAYgASgOMiEucmVlbHR1bmUuY2F0YWxvZy52MS5EYXRhc2V0U3RhdGUSMgoGY291bnRzGAcgASgLMiIucmVlbHR1bmUuY2F0YWxvZy52MS5EYXRhc2V0Q291bnRzEkAKEWFubm90YXRpb25fZm9ybWF0GAggASgOMiUucmVlbHR1bmUuY2F0YWxvZy52MS5Bbm5vdGF0aW9uRm9ybWF0EhMKC2ZpbmdlcnByaW50GAkgASgJEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgMIAEoCRIPCgd2ZXJzaW9uGA0gASgFEhcKD2Jhc2VfZGF0YXNldF9pZBgOIAEoCSL+AQoNRGF0YXNldENvdW50cxINCgVmaWxlcxgBIAEoAxISCgpzaXplX2J5dGVzGAIgASgDEg0KBWNsaXBzGAMgASgDEhUKDWNsaXBzX2NoZWNrZWQYBCABKAMSGAoQZHVyYXRpb25fc2Vjb25kcxgFIAEoARIMCgRyb3dzGAYgASgDEhIKCnRyYWluX3Jvd3MYByABKAMSEQoJZXZhbF9yb3dzGAggASgDEg4KBmVycm9ycxgJIAEoAxIQCgh3YXJuaW5ncxgKIAEoAxIYChBxdWFyYW50aW5lZF9yb3dzGAsgASgDEhkKEXF1YXJhbnRpbmVkX2NsaXBzGAwgASgDIp8BCgxEYXRhc2V0SXNzdWUSNAoIc2V2ZXJpdHkYASABKA4yIi5yZWVsdHVuZS5jYXRhbG9nLnYxLklzc3VlU2V2ZXJpdHkSDgoGcmVhc29uGAIgASgJEgwKBGZpbGUYAyABKAkSCwoDcm93GAQgASgDEg0KBWZpZWxkGAUgASgJEg8KB21lc3NhZ2UYBiABKAkSDgoGcmVtZWR5GAcgASgJKpgBCgxEYXRhc2V0U3RhdGUSHQoZREFUQVNFVF9TVEFURV9VTlNQRUNJRklFRBAAEhkKFURBVEFTRVRfU1RBVEVfUEVORElORxABEhwKGERBVEFTRVRfU1RBVEVfUFJPQ0VTU0lORxACEhcKE0RBVEFTRVRfU1RBVEVfUkVBRFkQAxIXChNEQVRBU0VUX1NUQVRFX0VSUk9SEAQq2QIKEEFubm90YXRpb25Gb3JtYXQSIQodQU5OT1RBVElPTl9GT1JNQVRfVU5TUEVDSUZJRUQQABIjCh9BTk5PVEFUSU9OX0ZPUk1BVF9DT05URU5UX1BBUlRTEAESHQoZQU5OT1RBVElPTl9GT1JNQVRfQ09MVU1OUxACEh4KGkFOTk9UQVRJT05fRk9STUFUX1NIQVJFR1BUEAMSJQohQU5OT1RBVElPTl9GT1JNQVRfT1BFTkFJX01FU1NBR0VTEAQSHgoaQU5OT1RBVElPTl9GT1JNQVRfTVNfU1dJRlQQBRIbChdBTk5PVEFUSU9OX0ZPUk1BVF9MTEFWQRAGEhoKFkFOTk9UQVRJT05fRk9STUFUX05PVkEQBxIcChhBTk5PVEFUSU9OX0ZPUk1BVF9HRU1JTkkQCBIgChxBTk5PVEFUSU9OX0ZPUk1BVF9URVhUX0ZJTEVTEAkqZQoNSXNzdWVTZXZlcml0eRIeChpJU1NVRV9TRVZFUklUWV9VTlNQRUNJRklFRBAAEhoKFklTU1VFX1NFVkVSSVRZX1dBUk5JTkcQARIYChRJU1NVRV9TRVZFUklUWV9FUlJPUhACYgZwcm90bzM", [file_google_protobuf_timestamp, file_reeltune_catalog_v1_visibility]);
 
 /**
  * Describes a dataset: clips and the annotation file that says what they show.
@@ -30,7 +30,7 @@ export type Dataset = Message<"reeltune.catalog.v1.Dataset"> & {
   id: string;
 
   /**
-   * A name of 1 to 100 characters, unique among the owner's datasets.
+   * A name of 1 to 100 characters, unique among the owner's datasets but for the versions of one.
    *
    * @generated from field: string name = 2;
    */
@@ -105,6 +105,20 @@ export type Dataset = Message<"reeltune.catalog.v1.Dataset"> & {
    * @generated from field: string etag = 12;
    */
   etag: string;
+
+  /**
+   * Counts from 1; see `CreateDatasetVersion`. All versions have one name. Output only.
+   *
+   * @generated from field: int32 version = 13;
+   */
+  version: number;
+
+  /**
+   * The version that it was made from; empty for one that was made from none. Output only.
+   *
+   * @generated from field: string base_dataset_id = 14;
+   */
+  baseDatasetId: string;
 };
 
 /**
@@ -189,6 +203,20 @@ export type DatasetCounts = Message<"reeltune.catalog.v1.DatasetCounts"> & {
    * @generated from field: int64 warnings = 10;
    */
   warnings: bigint;
+
+  /**
+   * Rows that are left out because they, or clips that they show, are in quarantine; not among `rows`.
+   *
+   * @generated from field: int64 quarantined_rows = 11;
+   */
+  quarantinedRows: bigint;
+
+  /**
+   * Clips in quarantine; not among `clips`.
+   *
+   * @generated from field: int64 quarantined_clips = 12;
+   */
+  quarantinedClips: bigint;
 };
 
 /**
@@ -264,7 +292,8 @@ export const DatasetIssueSchema: GenMessage<DatasetIssue> = /*@__PURE__*/
 /**
  * The life-cycle state of a dataset.
  *
- * PENDING → PROCESSING (`ValidateDataset`) → READY or ERROR; ERROR → PENDING (a file is uploaded or removed). A READY dataset never changes its content.
+ * PENDING → PROCESSING (`ValidateDataset`) → READY or ERROR; ERROR → PENDING (a file is uploaded or removed). A READY dataset never changes its content: make a
+ * new version of it. ERROR → PROCESSING (`QuarantineDataset`), too.
  *
  * @generated from enum reeltune.catalog.v1.DatasetState
  */
