@@ -76,7 +76,8 @@ class _Failure:
 
 
 class BatchStream:
-    """Iterate over it once, inside its context: batches of `groups` in order.
+    """Iterate over it once, inside its context: the batches of each of `groups`, in order. One each, but for families
+    that stack clips, and clips of different shapes.
 
     Raises `BadDataError` naming the sample, whatever was wrong with it or its clip.
     """
@@ -90,7 +91,7 @@ class BatchStream:
         *,
         ahead: int,
     ) -> None:
-        """`groups`: lists of indices into `samples`, one for each batch; `ahead`: batches kept ready."""
+        """`groups`: lists of indices into `samples`; `ahead`: groups kept ready."""
         self.wait_seconds = 0.0
         """Time that iteration has spent waiting for a batch."""
         self._samples = samples
@@ -98,7 +99,7 @@ class BatchStream:
         self._source = source
         self._processor = processor
         self._ahead = ahead
-        self._ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=ahead)
+        self._ready: queue.Queue[list[Batch] | _Failure | None] = queue.Queue(maxsize=ahead)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="batches", daemon=True)
 
@@ -120,7 +121,7 @@ class BatchStream:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> list[Batch]:
         began = time.perf_counter()
         ready = self._ready.get()
         self.wait_seconds += time.perf_counter() - began
@@ -164,7 +165,7 @@ class BatchStream:
             for clip in self._samples[index].clips:
                 self._source.prefetch(clip)
 
-    def _make(self, group: list[int]) -> Batch:
+    def _make(self, group: list[int]) -> list[Batch]:
         encoded = []
         for index in group:
             sample = self._samples[index]
@@ -175,9 +176,9 @@ class BatchStream:
                     f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows"
                 ) from error
             encoded.append(self._processor.encode(sample, frames))
-        return self._processor.collate(encoded)
+        return self._processor.collate_alike(encoded)
 
-    def _put(self, ready: Batch | _Failure | None) -> None:
+    def _put(self, ready: list[Batch] | _Failure | None) -> None:
         while not self._closing.is_set():
             try:
                 self._ready.put(ready, timeout=0.2)

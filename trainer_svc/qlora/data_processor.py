@@ -106,8 +106,16 @@ class DataProcessor:
                 return [(int(pixels.shape[-1]), int(pixels.shape[-2]))] * clips
         return [(0, 0)] * clips
 
+    def collate_alike(self, samples: Sequence[EncodedSample]) -> list[Batch]:
+        """The samples in as few batches as their clips allow: some families stack clips, which must have equal shapes
+        then. Their losses are sums, so that it makes no difference to what is learned."""
+        alike: dict[Any, list[EncodedSample]] = {}
+        for sample in samples:
+            alike.setdefault(_clip_shapes(sample), []).append(sample)
+        return [self.collate(group) for group in alike.values()]
+
     def collate(self, samples: Sequence[EncodedSample]) -> Batch:
-        """Samples padded on the right to the longest; videos one after another."""
+        """Samples with clips of equal shapes, padded on the right to the longest; videos one after another."""
         length = max(sample.length for sample in samples)
         inputs: dict[str, Any] = {}
         for key in samples[0].inputs:
@@ -116,7 +124,7 @@ class DataProcessor:
                 filler = self.pad_token_id if key == "input_ids" else 0
                 inputs[key] = torch.cat([_padded(value, length, filler) for value in values])
             else:
-                inputs[key] = _joined(key, values)
+                inputs[key] = _joined(values)
         labels = torch.cat([_padded(sample.labels, length, IGNORED) for sample in samples])
         return Batch(
             tuple(sample.sample_id for sample in samples),
@@ -196,12 +204,15 @@ def _padded(value: Tensor, length: int, filler: int) -> Tensor:
     return torch.nn.functional.pad(value, (0, length - value.shape[1]), value=filler)
 
 
-def _joined(key: str, values: Sequence[Any]) -> Any:
+def _joined(values: Sequence[Any]) -> Any:
     if not isinstance(values[0], Tensor):
         return [entry for value in values for entry in value]
-    if len({tuple(value.shape[1:]) for value in values}) > 1:
-        raise BadDataError(
-            f"{key}: clips of one batch have different shapes {[tuple(value.shape[1:]) for value in values]}",
-            "this model needs clips of equal frame count and size in one batch: set optimization.batch_size=1",
-        )
     return torch.cat(list(values))
+
+
+def _clip_shapes(sample: EncodedSample) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(
+        (key, tuple(value.shape[1:]))
+        for key, value in sample.inputs.items()
+        if isinstance(value, Tensor) and key not in _ALONG_SEQUENCE
+    )

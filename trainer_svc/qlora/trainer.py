@@ -11,6 +11,7 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
 
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
         rate = learning_rate_at(step, session.total_steps, spec.optimization)
-        batches = [next(stream) for _ in session.plan.micro_batches(step)]
+        batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
         loss, norm = _backward(session, batches, audit=step == start_step)
         overflows = _update(session, batches, step, rate, loss, norm, overflows)
         meter.add(
@@ -181,7 +182,7 @@ def _evaluate(session: _Session, step: int) -> float | None:
     total, targets = 0.0, 0
     model.eval()
     with torch.no_grad(), BatchStream(session.held_out, groups, source, processor, ahead=2) as stream:
-        for batch in stream:
+        for batch in chain.from_iterable(stream):
             total += float(summed_loss(model, batch, session.base.device))
             targets += batch.target_tokens
     model.train()

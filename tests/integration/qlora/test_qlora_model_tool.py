@@ -70,7 +70,8 @@ def training_batch(model: Path, dataset: Path, sampling: SamplingSpec) -> Batch:
     with DecodePool() as pool:
         source = FrameSource(pool, sampling, cache_bytes=1 << 20)
         with BatchStream(load_samples(dataset), [[0]], source, processor, ahead=1) as stream:
-            return next(stream)
+            (batch,) = next(stream)
+            return batch
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen2_5"])

@@ -15,6 +15,7 @@ from batches import decoded, one_batch, question
 from peft import PeftModel
 from recording_run import RecordingRun
 from safetensors.torch import load_file, save_file
+from tiny_families import save_llava_onevision, save_smolvlm, save_video_llama_3
 
 from benchmarks.order_blind import OrderBlindModel, draw
 from benchmarks.temporal_lora import adapted as adapted_benchmark
@@ -139,6 +140,23 @@ def test_recomputed_activations_give_the_same_gradients(model: str, request: pyt
     assert all(results[0][name].abs().max() > 0 for name in mixing if "visual" in name)
     for name, gradient in results[0].items():
         assert torch.equal(gradient, results[1][name]), name
+
+
+@pytest.mark.parametrize("save", [save_smolvlm, save_llava_onevision, save_video_llama_3])
+def test_towers_of_other_families_are_mixed_clip_by_clip(save: Callable[[Path], Path], tmp_path: Path) -> None:
+    tower = LoraSpec(rank=4, dropout=0.0, target_groups=("vision",), temporal_groups=("vision",))
+    base, tuned = adapted(save(tmp_path / "model"), tower)
+    processor = DataProcessor(base.processor)
+    samples = [processor.encode(question(f"s{seed}", "left"), [decoded(seed=seed)]) for seed in (1, 2)]
+    batch = processor.collate(samples)
+    before = logits(base.model, batch.inputs)
+    plain = logits(randomise(tuned, mixing=False), batch.inputs)
+    mixed = logits(randomise(tuned), batch.inputs)
+    assert not torch.allclose(before, plain, atol=1e-3)
+    assert not torch.allclose(mixed, plain, atol=1e-3)
+    for row, sample in enumerate(samples):
+        alone = logits(tuned, processor.collate([sample]).inputs)[0]
+        assert torch.allclose(mixed[row, : sample.length], alone, atol=1e-4)
 
 
 def test_text_alone_passes_as_through_plain_lora(qwen3: Path) -> None:

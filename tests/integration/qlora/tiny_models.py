@@ -49,9 +49,11 @@ TEMPLATE_WITH_MARKS = (
 TEMPLATE_WITHOUT_MARKS = TEMPLATE_WITH_MARKS.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and the control tokens of Qwen's chat format."""
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+def byte_tokenizer(*marks: str, names: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
+    """One token a byte, the control tokens of Qwen's chat format, and `marks`; `names` are tokens that the tokenizer
+    has as attributes."""
+    special = list(dict.fromkeys((*SPECIAL, *marks)))
+    vocabulary = {token: index for index, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -59,7 +61,8 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         eos_token="<|im_end|>",
-        additional_special_tokens=list(SPECIAL[1:]),
+        additional_special_tokens=special[1:],
+        **({"extra_special_tokens": names} if names else {}),
     )
 
 
@@ -102,7 +105,7 @@ def save_qwen3_vl(folder: Path, *, template: str = TEMPLATE_WITH_MARKS) -> Path:
         tokenizer=tokenizer,
         chat_template=template,
     )
-    return _save(folder, Qwen3VLForConditionalGeneration, config, processor)
+    return save_tiny(folder, Qwen3VLForConditionalGeneration, config, processor)
 
 
 def save_qwen2_5_vl(folder: Path, *, template: str = TEMPLATE_WITHOUT_MARKS) -> Path:
@@ -134,7 +137,7 @@ def save_qwen2_5_vl(folder: Path, *, template: str = TEMPLATE_WITHOUT_MARKS) -> 
         tokenizer=tokenizer,
         chat_template=template,
     )
-    return _save(folder, Qwen2_5_VLForConditionalGeneration, config, processor)
+    return save_tiny(folder, Qwen2_5_VLForConditionalGeneration, config, processor)
 
 
 def write_clip(
@@ -207,7 +210,8 @@ def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, kind: Any, config: Any, processor: Any) -> Path:
+def save_tiny(folder: Path, kind: Any, config: Any, processor: Any) -> Path:
+    """A random model of that architecture and its processor, the same at every call."""
     torch.manual_seed(0)
     model = kind(config)
     # The head is never trained; at its random size no hidden state could make any token likely.
