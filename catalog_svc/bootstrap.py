@@ -14,6 +14,8 @@ from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceSer
 from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
 from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 
+from catalog_svc.clients.local_content import LocalContent
+from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
 from catalog_svc.probe.pool import ProbePool
@@ -40,6 +42,7 @@ from catalog_svc.usecases.describe_dataset import DescribeDataset
 from catalog_svc.usecases.keep_versions import KeepVersions
 from catalog_svc.usecases.manage_entries import ManageEntries
 from catalog_svc.usecases.manage_files import ManageFiles
+from catalog_svc.usecases.preview_sample import PreviewSample
 from catalog_svc.usecases.read_content import ReadContent
 from catalog_svc.usecases.run_validations import RunValidations
 from catalog_svc.usecases.settle_upload import SettleUpload
@@ -140,7 +143,12 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
         stores.versions, stores.entries, stores.files, stores.datasets, manage_entries.validation_wanted
     )
     model = ModelServicer(manage_entries, list_entries, watch_entry)
-    sample = SampleServicer(DescribeDataset(stores.entries, stores.statistics))
+    tool = _start_model_tool(settings, runtime)
+    local = LocalContent(stores.objects, settings.spool_dir, settings.preview_cache_bytes)
+    runtime.stack.callback(local.close)
+    sample = SampleServicer(
+        DescribeDataset(stores.entries, stores.statistics), PreviewSample(read_content, local, tool)
+    )
     return [
         ServicerRegistration(add_DatasetServiceServicer_to_server, dataset),
         ServicerRegistration(add_ModelServiceServicer_to_server, model),
@@ -168,6 +176,19 @@ def _start_validators(settings: CatalogSettings, runtime: Runtime, stores: Store
     )
     for number in range(1, settings.validations + 1):
         runtime.background.start(f"validator {number}", validators.run(), is_intake=True)
+
+
+def _start_model_tool(settings: CatalogSettings, runtime: Runtime) -> ModelTool:
+    limits = ModelToolLimits(
+        processes=settings.model_tool_processes,
+        preview_seconds=settings.preview_seconds,
+        memory_bytes=settings.model_tool_memory_bytes,
+        idle_seconds=settings.model_tool_idle_seconds,
+    )
+    tool = ModelTool(settings.model_tool_command, limits)
+    runtime.stack.push_async_callback(tool.close)
+    runtime.background.start("model tool", tool.dismiss_idle())
+    return tool
 
 
 def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> None:

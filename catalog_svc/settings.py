@@ -61,5 +61,18 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     validations: int = Field(default=2, ge=1, le=32)
     """Datasets and models validated at once; they share the decode processes."""
     validation_lease_seconds: float = Field(default=30, gt=0)
+    model_tool_command: str = ""
+    """Starts the program that makes previews and tries models, such as `python -m trainer_svc.qlora.model_tool`; empty:
+    there are no previews, and models are not tried."""
+    model_tool_processes: int = Field(default=1, ge=1, le=64)
+    """Previews made at once; each process holds about a GiB of memory while it is kept."""
+    model_tool_memory_bytes: int = Field(default=8 * 1024**3, ge=4 * 1024**3)
+    """Address space of one process; the training libraries alone take four GiB of it."""
+    model_tool_idle_seconds: float = Field(default=300, gt=0)
+    """How long a process is kept that has nothing to do."""
+    preview_seconds: float = Field(default=30, gt=0)
+    """Longest time for one preview."""
+    preview_cache_bytes: int = Field(default=2 * 1024**3, ge=0)
+    """Disk space for clips and models that were previewed last."""
     spool_dir: Path | None = None
     """Where clips lie while they are decoded; None: the system's folder for temporary files."""

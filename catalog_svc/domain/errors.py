@@ -196,3 +196,46 @@ class SampleNotHeld(CatalogError):
         self.sample_id = sample_id
         self.field = field
         self.what = what
+
+
+class SampleNotFound(CatalogError):
+    """The dataset holds no sample of that id."""
+
+    def __init__(self, sample_id: str) -> None:
+        self.sample_id = sample_id if len(sample_id) <= _SHOWN_PATH_LENGTH else f"{sample_id[:_SHOWN_PATH_LENGTH]}…"
+        super().__init__(f"the dataset holds no sample {self.sample_id!r}; ListSamples shows those there are")
+
+
+class PreviewUnavailable(CatalogError):
+    """The operator offers no previews."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this mesh makes no previews, as no model tool is configured; ask the operator to set "
+            "CATALOG_MODEL_TOOL_COMMAND"
+        )
+
+
+class PreviewRefused(CatalogError):
+    """Training would refuse the sample or the model, too."""
+
+    def __init__(self, cause: str, problem: str, remedy: str) -> None:
+        super().__init__(f"training would refuse this: {problem}; {remedy}")
+        self.cause = cause
+        self.problem = problem
+        self.remedy = remedy
+
+
+class PreviewFailed(CatalogError):
+    """The model tool has broken down over it."""
+
+    def __init__(self, cause: str, problem: str) -> None:
+        super().__init__(f"no preview could be made: {problem}; try fewer or smaller frames, or another sample")
+        self.cause = cause
+
+
+class PreviewsBusy(CatalogError):
+    """As many previews wait as this service allows."""
+
+    def __init__(self) -> None:
+        super().__init__("too many previews are being made at this moment; try again in a few seconds")

@@ -17,7 +17,12 @@ from catalog_svc.domain.errors import (
     InvalidField,
     LengthMismatch,
     NotQuarantinable,
+    PreviewFailed,
+    PreviewRefused,
+    PreviewsBusy,
+    PreviewUnavailable,
     RequestIdReused,
+    SampleNotFound,
     SampleNotHeld,
     ServiceStopping,
     StateConflict,
@@ -74,6 +79,16 @@ def _upload_incomplete(error: UploadIncomplete) -> Failure:
     )
 
 
+def _no_preview(error: Exception, reason: str, metadata: dict[str, str]) -> Failure:
+    return Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        reason,
+        str(error),
+        metadata,
+        precondition_violations=(PreconditionViolation(reason, "preview", str(error)),),
+    )
+
+
 ERROR_TABLE: ErrorTable = {
     FilterError: filter_failure,
     InvalidField: lambda error: invalid_field(error.field, error.description),
@@ -126,6 +141,17 @@ ERROR_TABLE: ErrorTable = {
         {"path": error.path, "expected": str(error.expected), "found": str(error.found)},
     ),
     SampleNotHeld: _sample_not_held,
+    SampleNotFound: lambda error: Failure(
+        grpc.StatusCode.NOT_FOUND, "SAMPLE_NOT_FOUND", str(error), {"sample_id": error.sample_id}
+    ),
+    PreviewUnavailable: lambda error: _no_preview(error, "PREVIEW_UNAVAILABLE", {}),
+    PreviewRefused: lambda error: _no_preview(
+        error, "PREVIEW_REFUSED", {"cause": error.cause, "problem": error.problem, "remedy": error.remedy}
+    ),
+    PreviewFailed: lambda error: _no_preview(error, "PREVIEW_FAILED", {"cause": error.cause}),
+    PreviewsBusy: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "PREVIEWS_BUSY", str(error), retry_after=timedelta(seconds=2)
+    ),
     UploadsBusy: lambda error: Failure(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_BUSY", str(error), retry_after=timedelta(seconds=5)
     ),

@@ -77,6 +77,11 @@ class DatasetStore:
         )
         return [(row["position"], sample_from_row(row)) for row in rows]
 
+    async def find_sample(self, dataset_id: EntryId, viewer: Viewer, sample_id: str) -> Sample | None:
+        """Finds a sample of a READY dataset by its id."""
+        row = await self._pool.fetchrow(queries().find_sample, dataset_id, viewer.user_id, viewer.granted_id, sample_id)
+        return None if row is None else sample_from_row(row)
+
     async def list_clips(self, dataset_id: EntryId, viewer: Viewer, after: str, size: int) -> list[Clip]:
         """Lists clips by path: at most `size` after a path."""
         rows = await self._pool.fetch(queries().list_clips, dataset_id, viewer.user_id, viewer.granted_id, after, size)

@@ -9,7 +9,7 @@ from catalog_svc.clients.object_store import ObjectStore, SignedUrl
 from catalog_svc.domain.clip import Clip
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryId, EntryKind, EntryState, Viewer
-from catalog_svc.domain.errors import ClipNotFound, EntryNotFound, StateConflict
+from catalog_svc.domain.errors import ClipNotFound, EntryNotFound, SampleNotFound, StateConflict
 from catalog_svc.domain.export import AnnotationWriter
 from catalog_svc.domain.file_path import is_path
 from catalog_svc.domain.issue import Issue
@@ -49,6 +49,15 @@ class ReadContent:
         await self._ready_dataset(dataset_id, viewer)
         samples = await self.datasets.list_samples(dataset_id, viewer, after, split, size)
         return samples, await self._clips_of([sample for _, sample in samples], dataset_id, viewer)
+
+    async def find_sample(self, dataset_id: EntryId, viewer: Viewer, sample_id: str) -> tuple[Sample, dict[str, Clip]]:
+        """Finds a sample of a READY dataset and the clips that it names, by path; raises SampleNotFound."""
+        await self._ready_dataset(dataset_id, viewer)
+        # No sample has an id with a NUL character, and Postgres cannot even compare with one.
+        sample = None if "\0" in sample_id else await self.datasets.find_sample(dataset_id, viewer, sample_id)
+        if sample is None:
+            raise SampleNotFound(sample_id)
+        return sample, {clip.path: clip for clip in await self._clips_of([sample], dataset_id, viewer)}
 
     async def snapshot(
         self, dataset_id: EntryId, viewer: Viewer
@@ -92,13 +101,18 @@ class ReadContent:
 
     async def model_snapshot(self, model_id: EntryId, viewer: Viewer) -> tuple[Model, list[SignedFile]]:
         """Gets a READY model and its files with URLs."""
+        model, files = await self.model_files(model_id, viewer)
+        return model, [(file, self.objects.read_url(file.place)) for file in files]
+
+    async def model_files(self, model_id: EntryId, viewer: Viewer) -> tuple[Model, list[StoredFile]]:
+        """Gets a READY model and its files."""
         model = await self.entries.get(EntryKind.MODEL, model_id, viewer)
         assert isinstance(model, Model)
         _check_ready(model)
         files = await self.files.list_visible(model_id, viewer)
         if len(files) != model.entry.file_count:
             raise EntryNotFound(EntryKind.MODEL)
-        return model, [(file, self.objects.read_url(file.place)) for file in files]
+        return model, files
 
     async def _ready_dataset(self, dataset_id: EntryId, viewer: Viewer) -> Dataset:
         dataset = await self.entries.get(EntryKind.DATASET, dataset_id, viewer)

@@ -46,9 +46,14 @@ class ChildPool:
         self._slots = asyncio.Semaphore(size)
         self._idle: list[SandboxChild] = []
         self._busy: set[SandboxChild] = set()
+        self._starting: set[asyncio.Task[SandboxChild]] = set()
 
     async def close(self) -> None:
         """Kills the children that have nothing to do: all of them, once nobody waits for an answer."""
+        abandoned = list(self._starting)
+        for starting in abandoned:
+            starting.cancel()
+        await asyncio.gather(*abandoned, return_exceptions=True)
         while self._idle:
             await self._idle.pop().kill()
 
@@ -56,27 +61,31 @@ class ChildPool:
         """Returns the process ids of the children."""
         return [child.pid for child in (*self._idle, *self._busy)]
 
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, request: dict[str, Any], deadline_seconds: float | None = None) -> dict[str, Any]:
         """Returns a child's answer; one that dies over it is replaced, and asked once more.
+
+        Args:
+            request: A JSON object.
+            deadline_seconds: Another time than the pool's.
 
         Raises:
             ChildTooSlow: there was none at the deadline.
             ChildDied: two children died over it.
         """
         try:
-            return await self.ask_once(request)
+            return await self.ask_once(request, deadline_seconds)
         except ChildDied as died:
             # Perhaps it was not the request: someone, or the kernel for want of memory, may have killed the child.
             structlog.get_logger().warning("sandbox.child_died", cause=str(died))
-            return await self.ask_once(request)
+            return await self.ask_once(request, deadline_seconds)
 
-    async def ask_once(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def ask_once(self, request: dict[str, Any], deadline_seconds: float | None = None) -> dict[str, Any]:
         """Returns a child's answer; raises ChildTooSlow or ChildDied."""
         async with self._slots:
             child = await self._take()
             self._busy.add(child)
             try:
-                answer = await child.ask(request, self._deadline)
+                answer = await child.ask(request, deadline_seconds or self._deadline)
             finally:
                 self._busy.discard(child)
             if child.requests < self._requests_per_child:
@@ -90,9 +99,24 @@ class ChildPool:
             child = self._idle.pop()
             if child.is_alive:
                 return child
+        starting = asyncio.create_task(self._start())
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Who waited has left; a child that takes seconds to start is ready for whoever asks next.
+            self._starting.add(starting)
+            starting.add_done_callback(self._keep)
+            raise
+
+    async def _start(self) -> SandboxChild:
         return await SandboxChild.start(
             self._command,
             environment=self._environment,
             start_seconds=self._start_seconds,
             max_line_bytes=self._max_line_bytes,
         )
+
+    def _keep(self, started: asyncio.Task[SandboxChild]) -> None:
+        self._starting.discard(started)
+        if not started.cancelled() and started.exception() is None:
+            self._idle.append(started.result())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -98,6 +102,7 @@ class StackPlan:
             **self._s3("catalog"),
             "AUTH_TARGET": self.target("auth"),
             "SCHEDULER_TARGET": self.target("scheduler"),
+            **_model_tool(),
         }
 
     def _scheduler(self) -> dict[str, str]:
@@ -150,6 +155,13 @@ class StackPlan:
             "S3_SECRET_KEY": getattr(self.secrets, f"{service}_s3"),
             "S3_BUCKET": _BUCKETS[service],
         }
+
+
+def _model_tool() -> dict[str, str]:
+    """Previews where the training libraries are installed, unless the operator has said otherwise."""
+    if "CATALOG_MODEL_TOOL_COMMAND" in os.environ or importlib.util.find_spec("transformers") is None:
+        return {}
+    return {"MODEL_TOOL_COMMAND": shlex.join((sys.executable, "-m", "trainer_svc.qlora.model_tool"))}
 
 
 def is_tls(endpoint: str) -> bool:

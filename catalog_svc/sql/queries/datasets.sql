@@ -66,6 +66,12 @@ WHERE s.dataset_id = $1 AND s.position > $4 AND ($5 = '' OR s.split = $5) AND e.
 ORDER BY s.position
 LIMIT $6;
 
+-- name: find_sample
+-- Finds a sample of a READY dataset that the viewer may see, by its id.
+SELECT s.* FROM samples s JOIN entries e ON e.id = s.dataset_id
+WHERE s.dataset_id = $1 AND s.sample_id = $4 AND e.state = 'READY'
+  AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3);
+
 -- name: list_clips
 -- Lists the clips of a dataset that the viewer may see, by path, from a position on.
 SELECT f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames

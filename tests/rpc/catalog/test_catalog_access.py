@@ -58,6 +58,7 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
         "ListDatasetVersions": [vs.ListDatasetVersionsRequest(dataset_id=ids.dataset)],
         "QuarantineDataset": [vs.QuarantineDatasetRequest(dataset_id=ids.dataset)],
         "ListQuarantine": [vs.ListQuarantineRequest(dataset_id=ids.dataset)],
+        "GetSamplePreview": [smp.GetSamplePreviewRequest(dataset_id=ids.dataset, sample_id="s1", model_id=ids.model)],
         "CreateModel": [],
         "ListModels": [],
         "GetModel": [ms.GetModelRequest(model_id=ids.model)],

@@ -26,9 +26,10 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from reeltune.access.v1 import access_pb2 as reeltune_dot_access_dot_v1_dot_access__pb2
 from reeltune.catalog.v1 import dataset_statistics_pb2 as reeltune_dot_catalog_dot_v1_dot_dataset__statistics__pb2
+from reeltune.catalog.v1 import sample_preview_pb2 as reeltune_dot_catalog_dot_v1_dot_sample__preview__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(reeltune/catalog/v1/sample_service.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a,reeltune/catalog/v1/dataset_statistics.proto\"\x97\x01\n\x1bGetDatasetStatisticsRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12?\n\x08sampling\x18\x02 \x01(\x0b\x32#.reeltune.catalog.v1.VisualSamplingR\x08sampling\"f\n\x1cGetDatasetStatisticsResponse\x12\x46\n\nstatistics\x18\x01 \x01(\x0b\x32&.reeltune.catalog.v1.DatasetStatisticsR\nstatistics2\xcc\x01\n\rSampleService\x12\xba\x01\n\x14GetDatasetStatistics\x12\x30.reeltune.catalog.v1.GetDatasetStatisticsRequest\x1a\x31.reeltune.catalog.v1.GetDatasetStatisticsResponse\"=\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x32\x12$/v1/datasets/{dataset_id}/statisticsb\nstatisticsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(reeltune/catalog/v1/sample_service.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a,reeltune/catalog/v1/dataset_statistics.proto\x1a(reeltune/catalog/v1/sample_preview.proto\"\x97\x01\n\x1bGetDatasetStatisticsRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12?\n\x08sampling\x18\x02 \x01(\x0b\x32#.reeltune.catalog.v1.VisualSamplingR\x08sampling\"f\n\x1cGetDatasetStatisticsResponse\x12\x46\n\nstatistics\x18\x01 \x01(\x0b\x32&.reeltune.catalog.v1.DatasetStatisticsR\nstatistics\"\x80\x04\n\x17GetSamplePreviewRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12\'\n\tsample_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x08sampleId\x12\x34\n\x08model_id\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\x12.\n\nmax_frames\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x06(\x01H\x00R\tmaxFrames\x88\x01\x01\x12.\n\x03\x66ps\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00^@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x03\x66ps\x88\x01\x01\x12\x8d\x01\n\nmax_pixels\x18\x06 \x01(\x03\x42i\xbaHf\xba\x01\x63\n\x12preview.max_pixels\x12\x1dmust be 0, or 256 to 16777216\x1a.this == 0 || (this >= 256 && this <= 16777216)H\x02R\tmaxPixels\x88\x01\x01\x12\x37\n\x12max_preview_frames\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18@(\x00R\x10maxPreviewFramesB\r\n\x0b_max_framesB\x06\n\x04_fpsB\r\n\x0b_max_pixels\"X\n\x18GetSamplePreviewResponse\x12<\n\x07preview\x18\x01 \x01(\x0b\x32\".reeltune.catalog.v1.SamplePreviewR\x07preview2\x8b\x03\n\rSampleService\x12\xba\x01\n\x14GetDatasetStatistics\x12\x30.reeltune.catalog.v1.GetDatasetStatisticsRequest\x1a\x31.reeltune.catalog.v1.GetDatasetStatisticsResponse\"=\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x32\x12$/v1/datasets/{dataset_id}/statisticsb\nstatistics\x12\xbc\x01\n\x10GetSamplePreview\x12,.reeltune.catalog.v1.GetSamplePreviewRequest\x1a-.reeltune.catalog.v1.GetSamplePreviewResponse\"K\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02@\x12\x35/v1/datasets/{dataset_id}/samples/{sample_id}/previewb\x07previewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +38,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETDATASETSTATISTICSREQUEST'].fields_by_name['dataset_id']._loaded_options = None
   _globals['_GETDATASETSTATISTICSREQUEST'].fields_by_name['dataset_id']._serialized_options = b'\272H\025r\0232\021^ds_[0-9A-Z]{26}$'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['dataset_id']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['dataset_id']._serialized_options = b'\272H\025r\0232\021^ds_[0-9A-Z]{26}$'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['sample_id']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['sample_id']._serialized_options = b'\272H\007r\005\020\001\030\200\010'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\026r\0242\022^mdl_[0-9A-Z]{26}$'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['max_frames']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['max_frames']._serialized_options = b'\272H\007\032\005\030\200\006(\001'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['fps']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['fps']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000^@)\000\000\000\000\000\000\000\000'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['max_pixels']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['max_pixels']._serialized_options = b'\272Hf\272\001c\n\022preview.max_pixels\022\035must be 0, or 256 to 16777216\032.this == 0 || (this >= 256 && this <= 16777216)'
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['max_preview_frames']._loaded_options = None
+  _globals['_GETSAMPLEPREVIEWREQUEST'].fields_by_name['max_preview_frames']._serialized_options = b'\272H\006\032\004\030@(\000'
   _globals['_SAMPLESERVICE'].methods_by_name['GetDatasetStatistics']._loaded_options = None
   _globals['_SAMPLESERVICE'].methods_by_name['GetDatasetStatistics']._serialized_options = b'\252\324\030\001\002\202\323\344\223\0022\022$/v1/datasets/{dataset_id}/statisticsb\nstatistics'
-  _globals['_GETDATASETSTATISTICSREQUEST']._serialized_start=204
-  _globals['_GETDATASETSTATISTICSREQUEST']._serialized_end=355
-  _globals['_GETDATASETSTATISTICSRESPONSE']._serialized_start=357
-  _globals['_GETDATASETSTATISTICSRESPONSE']._serialized_end=459
-  _globals['_SAMPLESERVICE']._serialized_start=462
-  _globals['_SAMPLESERVICE']._serialized_end=666
+  _globals['_SAMPLESERVICE'].methods_by_name['GetSamplePreview']._loaded_options = None
+  _globals['_SAMPLESERVICE'].methods_by_name['GetSamplePreview']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002@\0225/v1/datasets/{dataset_id}/samples/{sample_id}/previewb\007preview'
+  _globals['_GETDATASETSTATISTICSREQUEST']._serialized_start=246
+  _globals['_GETDATASETSTATISTICSREQUEST']._serialized_end=397
+  _globals['_GETDATASETSTATISTICSRESPONSE']._serialized_start=399
+  _globals['_GETDATASETSTATISTICSRESPONSE']._serialized_end=501
+  _globals['_GETSAMPLEPREVIEWREQUEST']._serialized_start=504
+  _globals['_GETSAMPLEPREVIEWREQUEST']._serialized_end=1016
+  _globals['_GETSAMPLEPREVIEWRESPONSE']._serialized_start=1018
+  _globals['_GETSAMPLEPREVIEWRESPONSE']._serialized_end=1106
+  _globals['_SAMPLESERVICE']._serialized_start=1109
+  _globals['_SAMPLESERVICE']._serialized_end=1504
 # @@protoc_insertion_point(module_scope)

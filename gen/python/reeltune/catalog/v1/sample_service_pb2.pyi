@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from reeltune.catalog.v1 import dataset_statistics_pb2 as _dataset_statistics_pb2
+from reeltune.catalog.v1 import sample_preview_pb2 as _sample_preview_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -68,3 +69,84 @@ class GetDatasetStatisticsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDatasetStatisticsResponse: _TypeAlias = GetDatasetStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class GetSamplePreviewRequest(_message.Message):
+    """Asks what training would feed a model for one sample."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    SAMPLE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    MAX_FRAMES_FIELD_NUMBER: _builtins.int
+    FPS_FIELD_NUMBER: _builtins.int
+    MAX_PIXELS_FIELD_NUMBER: _builtins.int
+    MAX_PREVIEW_FRAMES_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    """The dataset. Required."""
+    sample_id: _builtins.str
+    """The sample, as `ListSamples` names it. Required."""
+    model_id: _builtins.str
+    """The model. Required."""
+    max_frames: _builtins.int
+    """Most frames taken from a clip: 1 to 768. A job's default, 8, when left out."""
+    fps: _builtins.float
+    """Frames a second, up to `max_frames`: 0 to 120; 0 spreads `max_frames` evenly over the clip. A job's default, 0, when left out."""
+    max_pixels: _builtins.int
+    """Most pixels of a frame: 0, or 256 to 16,777,216; 0 leaves it to the model's processor. A job's default, 0, when left out."""
+    max_preview_frames: _builtins.int
+    """Most pictures in the answer, of all clips together: 1 to 64; 0 is taken as 16. All frames count, whether shown or not."""
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+        sample_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        max_frames: _builtins.int | None = ...,
+        fps: _builtins.float | None = ...,
+        max_pixels: _builtins.int | None = ...,
+        max_preview_frames: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "fps", b"fps", "max_frames", b"max_frames", "max_pixels", b"max_pixels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "dataset_id", b"dataset_id", "fps", b"fps", "max_frames", b"max_frames", "max_pixels", b"max_pixels", "max_preview_frames", b"max_preview_frames", "model_id", b"model_id", "sample_id", b"sample_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fps: _TypeAlias = _typing.Literal["fps"]  # noqa: Y015
+    _WhichOneofArgType__fps: _TypeAlias = _typing.Literal["_fps", b"_fps"]  # noqa: Y015
+    _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
+    _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015
+    _WhichOneofReturnType__max_pixels: _TypeAlias = _typing.Literal["max_pixels"]  # noqa: Y015
+    _WhichOneofArgType__max_pixels: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fps) -> _WhichOneofReturnType__fps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_frames) -> _WhichOneofReturnType__max_frames | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pixels) -> _WhichOneofReturnType__max_pixels | None: ...
+
+Global___GetSamplePreviewRequest: _TypeAlias = GetSamplePreviewRequest  # noqa: Y015
+
+@_typing.final
+class GetSamplePreviewResponse(_message.Message):
+    """Answers with a preview."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preview(self) -> _sample_preview_pb2.SamplePreview:
+        """The preview."""
+
+    def __init__(
+        self,
+        *,
+        preview: _sample_preview_pb2.SamplePreview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSamplePreviewResponse: _TypeAlias = GetSamplePreviewResponse  # noqa: Y015

@@ -43,6 +43,11 @@ class SampleServiceStub:
                 request_serializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetDatasetStatisticsRequest.SerializeToString,
                 response_deserializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetDatasetStatisticsResponse.FromString,
                 _registered_method=True)
+        self.GetSamplePreview = channel.unary_unary(
+                '/reeltune.catalog.v1.SampleService/GetSamplePreview',
+                request_serializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetSamplePreviewRequest.SerializeToString,
+                response_deserializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetSamplePreviewResponse.FromString,
+                _registered_method=True)
 
 
 class SampleServiceServicer:
@@ -59,6 +64,17 @@ class SampleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSamplePreview(self, request, context):
+        """Gets what training would feed a model for one sample: its frames, the rendered text, the tokens, and which of them are learned.
+
+        Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
+        `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
+        `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SampleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +82,11 @@ def add_SampleServiceServicer_to_server(servicer, server):
                     servicer.GetDatasetStatistics,
                     request_deserializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetDatasetStatisticsRequest.FromString,
                     response_serializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetDatasetStatisticsResponse.SerializeToString,
+            ),
+            'GetSamplePreview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSamplePreview,
+                    request_deserializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetSamplePreviewRequest.FromString,
+                    response_serializer=reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetSamplePreviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -99,6 +120,33 @@ class SampleService:
             '/reeltune.catalog.v1.SampleService/GetDatasetStatistics',
             reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetDatasetStatisticsRequest.SerializeToString,
             reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetDatasetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSamplePreview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.catalog.v1.SampleService/GetSamplePreview',
+            reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetSamplePreviewRequest.SerializeToString,
+            reeltune_dot_catalog_dot_v1_dot_sample__service__pb2.GetSamplePreviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,13 @@ class SampleServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SampleServiceAsyncStub: ...
     GetDatasetStatistics: _grpc.UnaryUnaryMultiCallable[_sample_service_pb2.GetDatasetStatisticsRequest, _sample_service_pb2.GetDatasetStatisticsResponse]
     """Gets lengths, sizes, codecs, answers and splits of a dataset in numbers, and the tokens that its frames take with a given sampling."""
+    GetSamplePreview: _grpc.UnaryUnaryMultiCallable[_sample_service_pb2.GetSamplePreviewRequest, _sample_service_pb2.GetSamplePreviewResponse]
+    """Gets what training would feed a model for one sample: its frames, the rendered text, the tokens, and which of them are learned.
+
+    Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
+    `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
+    `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+    """
 
 @_typing.type_check_only
 class SampleServiceAsyncStub(SampleServiceStub):
@@ -51,6 +58,13 @@ class SampleServiceAsyncStub(SampleServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDatasetStatistics: _aio.UnaryUnaryMultiCallable[_sample_service_pb2.GetDatasetStatisticsRequest, _sample_service_pb2.GetDatasetStatisticsResponse]  # type: ignore[assignment]
     """Gets lengths, sizes, codecs, answers and splits of a dataset in numbers, and the tokens that its frames take with a given sampling."""
+    GetSamplePreview: _aio.UnaryUnaryMultiCallable[_sample_service_pb2.GetSamplePreviewRequest, _sample_service_pb2.GetSamplePreviewResponse]  # type: ignore[assignment]
+    """Gets what training would feed a model for one sample: its frames, the rendered text, the tokens, and which of them are learned.
+
+    Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
+    `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
+    `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+    """
 
 class SampleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells what a model will see of a READY dataset.
@@ -66,5 +80,18 @@ class SampleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sample_service_pb2.GetDatasetStatisticsResponse, _abc.Awaitable[_sample_service_pb2.GetDatasetStatisticsResponse]]:
         """Gets lengths, sizes, codecs, answers and splits of a dataset in numbers, and the tokens that its frames take with a given sampling."""
+
+    @_abc_1.abstractmethod
+    def GetSamplePreview(
+        self,
+        request: _sample_service_pb2.GetSamplePreviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sample_service_pb2.GetSamplePreviewResponse, _abc.Awaitable[_sample_service_pb2.GetSamplePreviewResponse]]:
+        """Gets what training would feed a model for one sample: its frames, the rendered text, the tokens, and which of them are learned.
+
+        Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
+        `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
+        `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+        """
 
 def add_SampleServiceServicer_to_server(servicer: SampleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,13 +9,15 @@ import { file_google_api_annotations } from "../../../google/api/annotations_pb.
 import { file_reeltune_access_v1_access } from "../../access/v1/access_pb.js";
 import type { DatasetStatistics, VisualSampling } from "./dataset_statistics_pb.js";
 import { file_reeltune_catalog_v1_dataset_statistics } from "./dataset_statistics_pb.js";
+import type { SamplePreview } from "./sample_preview_pb.js";
+import { file_reeltune_catalog_v1_sample_preview } from "./sample_preview_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file reeltune/catalog/v1/sample_service.proto.
  */
 export const file_reeltune_catalog_v1_sample_service: GenFile = /*@__PURE__*/
-  fileDesc("CihyZWVsdHVuZS9jYXRhbG9nL3YxL3NhbXBsZV9zZXJ2aWNlLnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIoIBChtHZXREYXRhc2V0U3RhdGlzdGljc1JlcXVlc3QSLAoKZGF0YXNldF9pZBgBIAEoCUIYukgVchMyEV5kc19bMC05QS1aXXsyNn0kEjUKCHNhbXBsaW5nGAIgASgLMiMucmVlbHR1bmUuY2F0YWxvZy52MS5WaXN1YWxTYW1wbGluZyJaChxHZXREYXRhc2V0U3RhdGlzdGljc1Jlc3BvbnNlEjoKCnN0YXRpc3RpY3MYASABKAsyJi5yZWVsdHVuZS5jYXRhbG9nLnYxLkRhdGFzZXRTdGF0aXN0aWNzMswBCg1TYW1wbGVTZXJ2aWNlEroBChRHZXREYXRhc2V0U3RhdGlzdGljcxIwLnJlZWx0dW5lLmNhdGFsb2cudjEuR2V0RGF0YXNldFN0YXRpc3RpY3NSZXF1ZXN0GjEucmVlbHR1bmUuY2F0YWxvZy52MS5HZXREYXRhc2V0U3RhdGlzdGljc1Jlc3BvbnNlIj2q1BgBAoLT5JMCMmIKc3RhdGlzdGljcxIkL3YxL2RhdGFzZXRzL3tkYXRhc2V0X2lkfS9zdGF0aXN0aWNzYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_reeltune_access_v1_access, file_reeltune_catalog_v1_dataset_statistics]);
+  fileDesc("CihyZWVsdHVuZS9jYXRhbG9nL3YxL3NhbXBsZV9zZXJ2aWNlLnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIoIBChtHZXREYXRhc2V0U3RhdGlzdGljc1JlcXVlc3QSLAoKZGF0YXNldF9pZBgBIAEoCUIYukgVchMyEV5kc19bMC05QS1aXXsyNn0kEjUKCHNhbXBsaW5nGAIgASgLMiMucmVlbHR1bmUuY2F0YWxvZy52MS5WaXN1YWxTYW1wbGluZyJaChxHZXREYXRhc2V0U3RhdGlzdGljc1Jlc3BvbnNlEjoKCnN0YXRpc3RpY3MYASABKAsyJi5yZWVsdHVuZS5jYXRhbG9nLnYxLkRhdGFzZXRTdGF0aXN0aWNzIrUDChdHZXRTYW1wbGVQcmV2aWV3UmVxdWVzdBIsCgpkYXRhc2V0X2lkGAEgASgJQhi6SBVyEzIRXmRzX1swLTlBLVpdezI2fSQSHQoJc2FtcGxlX2lkGAIgASgJQgq6SAdyBRABGIAIEisKCG1vZGVsX2lkGAMgASgJQhm6SBZyFDISXm1kbF9bMC05QS1aXXsyNn0kEiMKCm1heF9mcmFtZXMYBCABKAVCCrpIBxoFGIAGKAFIAIgBARIpCgNmcHMYBSABKAFCF7pIFBISGQAAAAAAAF5AKQAAAAAAAAAASAGIAQESggEKCm1heF9waXhlbHMYBiABKANCabpIZroBYwoScHJldmlldy5tYXhfcGl4ZWxzEh1tdXN0IGJlIDAsIG9yIDI1NiB0byAxNjc3NzIxNhoudGhpcyA9PSAwIHx8ICh0aGlzID49IDI1NiAmJiB0aGlzIDw9IDE2Nzc3MjE2KUgCiAEBEiUKEm1heF9wcmV2aWV3X2ZyYW1lcxgHIAEoBUIJukgGGgQYQCgAQg0KC19tYXhfZnJhbWVzQgYKBF9mcHNCDQoLX21heF9waXhlbHMiTwoYR2V0U2FtcGxlUHJldmlld1Jlc3BvbnNlEjMKB3ByZXZpZXcYASABKAsyIi5yZWVsdHVuZS5jYXRhbG9nLnYxLlNhbXBsZVByZXZpZXcyiwMKDVNhbXBsZVNlcnZpY2USugEKFEdldERhdGFzZXRTdGF0aXN0aWNzEjAucmVlbHR1bmUuY2F0YWxvZy52MS5HZXREYXRhc2V0U3RhdGlzdGljc1JlcXVlc3QaMS5yZWVsdHVuZS5jYXRhbG9nLnYxLkdldERhdGFzZXRTdGF0aXN0aWNzUmVzcG9uc2UiParUGAECgtPkkwIyYgpzdGF0aXN0aWNzEiQvdjEvZGF0YXNldHMve2RhdGFzZXRfaWR9L3N0YXRpc3RpY3MSvAEKEEdldFNhbXBsZVByZXZpZXcSLC5yZWVsdHVuZS5jYXRhbG9nLnYxLkdldFNhbXBsZVByZXZpZXdSZXF1ZXN0Gi0ucmVlbHR1bmUuY2F0YWxvZy52MS5HZXRTYW1wbGVQcmV2aWV3UmVzcG9uc2UiS6rUGAECgtPkkwJAYgdwcmV2aWV3EjUvdjEvZGF0YXNldHMve2RhdGFzZXRfaWR9L3NhbXBsZXMve3NhbXBsZV9pZH0vcHJldmlld2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_reeltune_access_v1_access, file_reeltune_catalog_v1_dataset_statistics, file_reeltune_catalog_v1_sample_preview]);
 
 /**
  * Asks for the numbers of a dataset.
@@ -67,6 +69,90 @@ export const GetDatasetStatisticsResponseSchema: GenMessage<GetDatasetStatistics
   messageDesc(file_reeltune_catalog_v1_sample_service, 1);
 
 /**
+ * Asks what training would feed a model for one sample.
+ *
+ * @generated from message reeltune.catalog.v1.GetSamplePreviewRequest
+ */
+export type GetSamplePreviewRequest = Message<"reeltune.catalog.v1.GetSamplePreviewRequest"> & {
+  /**
+   * The dataset. Required.
+   *
+   * @generated from field: string dataset_id = 1;
+   */
+  datasetId: string;
+
+  /**
+   * The sample, as `ListSamples` names it. Required.
+   *
+   * @generated from field: string sample_id = 2;
+   */
+  sampleId: string;
+
+  /**
+   * The model. Required.
+   *
+   * @generated from field: string model_id = 3;
+   */
+  modelId: string;
+
+  /**
+   * Most frames taken from a clip: 1 to 768. A job's default, 8, when left out.
+   *
+   * @generated from field: optional int32 max_frames = 4;
+   */
+  maxFrames?: number | undefined;
+
+  /**
+   * Frames a second, up to `max_frames`: 0 to 120; 0 spreads `max_frames` evenly over the clip. A job's default, 0, when left out.
+   *
+   * @generated from field: optional double fps = 5;
+   */
+  fps?: number | undefined;
+
+  /**
+   * Most pixels of a frame: 0, or 256 to 16,777,216; 0 leaves it to the model's processor. A job's default, 0, when left out.
+   *
+   * @generated from field: optional int64 max_pixels = 6;
+   */
+  maxPixels?: bigint | undefined;
+
+  /**
+   * Most pictures in the answer, of all clips together: 1 to 64; 0 is taken as 16. All frames count, whether shown or not.
+   *
+   * @generated from field: int32 max_preview_frames = 7;
+   */
+  maxPreviewFrames: number;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.GetSamplePreviewRequest.
+ * Use `create(GetSamplePreviewRequestSchema)` to create a new message.
+ */
+export const GetSamplePreviewRequestSchema: GenMessage<GetSamplePreviewRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_sample_service, 2);
+
+/**
+ * Answers with a preview.
+ *
+ * @generated from message reeltune.catalog.v1.GetSamplePreviewResponse
+ */
+export type GetSamplePreviewResponse = Message<"reeltune.catalog.v1.GetSamplePreviewResponse"> & {
+  /**
+   * The preview.
+   *
+   * @generated from field: reeltune.catalog.v1.SamplePreview preview = 1;
+   */
+  preview?: SamplePreview | undefined;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.GetSamplePreviewResponse.
+ * Use `create(GetSamplePreviewResponseSchema)` to create a new message.
+ */
+export const GetSamplePreviewResponseSchema: GenMessage<GetSamplePreviewResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_sample_service, 3);
+
+/**
  * Tells what a model will see of a READY dataset.
  *
  * Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` when it does not exist or the caller may not see it; FAILED_PRECONDITION
@@ -84,6 +170,20 @@ export const SampleService: GenService<{
     methodKind: "unary";
     input: typeof GetDatasetStatisticsRequestSchema;
     output: typeof GetDatasetStatisticsResponseSchema;
+  },
+  /**
+   * Gets what training would feed a model for one sample: its frames, the rendered text, the tokens, and which of them are learned.
+   *
+   * Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
+   * `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
+   * `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+   *
+   * @generated from rpc reeltune.catalog.v1.SampleService.GetSamplePreview
+   */
+  getSamplePreview: {
+    methodKind: "unary";
+    input: typeof GetSamplePreviewRequestSchema;
+    output: typeof GetSamplePreviewResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_reeltune_catalog_v1_sample_service, 0);
