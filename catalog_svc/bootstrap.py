@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from reeltune.catalog.v1.import_service_pb2_grpc import add_ImportServiceServicer_to_server
 from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from reeltune.catalog.v1.sample_service_pb2_grpc import add_SampleServiceServicer_to_server
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
+from reeltune.catalog.v1.storage_service_pb2_grpc import add_StorageServiceServicer_to_server
 from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
 from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 
+from catalog_svc.clients.guarded_http import FetchLimits, GuardedHttp
 from catalog_svc.clients.local_content import LocalContent
 from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore
@@ -21,10 +25,12 @@ from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.rpc.dataset_servicer import DatasetServicer
 from catalog_svc.rpc.error_table import ERROR_TABLE
+from catalog_svc.rpc.import_servicer import ImportServicer
 from catalog_svc.rpc.list_requests import ListEntries
 from catalog_svc.rpc.model_servicer import ModelServicer
 from catalog_svc.rpc.sample_servicer import SampleServicer
 from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
+from catalog_svc.rpc.storage_servicer import StorageServicer
 from catalog_svc.rpc.upload_servicer import UploadServicer
 from catalog_svc.rpc.version_servicer import VersionServicer
 from catalog_svc.settings import CatalogSettings
@@ -33,19 +39,29 @@ from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.entry_store import EntryStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.garbage_store import GarbageStore
+from catalog_svc.store.import_store import ImportStore
+from catalog_svc.store.location_store import LocationStore, SecretBox
 from catalog_svc.store.queries import MIGRATIONS, SCHEMA
 from catalog_svc.store.statistics_store import StatisticsStore
 from catalog_svc.store.validation_store import ValidationStore
 from catalog_svc.store.version_store import VersionStore
 from catalog_svc.usecases.collect_garbage import CollectGarbage
 from catalog_svc.usecases.describe_dataset import DescribeDataset
+from catalog_svc.usecases.fetch_file import FetchFile
 from catalog_svc.usecases.keep_versions import KeepVersions
+from catalog_svc.usecases.list_addresses import ListAddresses
 from catalog_svc.usecases.manage_entries import ManageEntries
 from catalog_svc.usecases.manage_files import ManageFiles
+from catalog_svc.usecases.manage_imports import ManageImports
+from catalog_svc.usecases.manage_locations import ManageLocations
+from catalog_svc.usecases.open_source import OpenSource
 from catalog_svc.usecases.preview_sample import PreviewSample
 from catalog_svc.usecases.read_content import ReadContent
+from catalog_svc.usecases.run_import import RunImport
+from catalog_svc.usecases.run_imports import RunImports
 from catalog_svc.usecases.run_validations import RunValidations
 from catalog_svc.usecases.settle_upload import SettleUpload
+from catalog_svc.usecases.store_file import StoreFile
 from catalog_svc.usecases.upload_by_parts import UploadByParts
 from catalog_svc.usecases.upload_by_stream import UploadByStream
 from catalog_svc.usecases.validate_dataset import ValidateDataset
@@ -69,6 +85,7 @@ LONG_RPCS = frozenset(
     {
         "/reeltune.catalog.v1.DatasetService/ExportDataset",
         "/reeltune.catalog.v1.DatasetService/WatchDataset",
+        "/reeltune.catalog.v1.ImportService/WatchImport",
         "/reeltune.catalog.v1.ModelService/WatchModel",
         "/reeltune.catalog.v1.UploadService/UploadFile",
         "/reeltune.catalog.v1.SnapshotService/StreamDatasetSnapshot",
@@ -86,6 +103,8 @@ class Stores:
     statistics: StatisticsStore
     validations: ValidationStore
     versions: VersionStore
+    imports: ImportStore
+    locations: LocationStore
     garbage: GarbageStore
     objects: ObjectStore
     changes: ChangeFeed
@@ -111,6 +130,8 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> 
         statistics=StatisticsStore(pool),
         validations=ValidationStore(pool, timedelta(seconds=settings.validation_lease_seconds)),
         versions=VersionStore(pool),
+        imports=ImportStore(pool, timedelta(seconds=settings.import_lease_seconds), settings.max_imports),
+        locations=LocationStore(pool, SecretBox(settings.storage_key.get_secret_value())),
         garbage=GarbageStore(pool),
         objects=objects,
         changes=ChangeFeed(settings.postgres_dsn.get_secret_value()),
@@ -149,8 +170,14 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     sample = SampleServicer(
         DescribeDataset(stores.entries, stores.statistics), PreviewSample(read_content, local, tool)
     )
+    http = _guarded_http(settings, runtime)
+    imports = _start_importers(settings, runtime, stores, settle_upload, http)
     return [
         ServicerRegistration(add_DatasetServiceServicer_to_server, dataset),
+        ServicerRegistration(add_ImportServiceServicer_to_server, ImportServicer(imports, page_tokens)),
+        ServicerRegistration(
+            add_StorageServiceServicer_to_server, StorageServicer(ManageLocations(stores.locations, http))
+        ),
         ServicerRegistration(add_ModelServiceServicer_to_server, model),
         ServicerRegistration(add_UploadServiceServicer_to_server, upload),
         ServicerRegistration(add_VersionServiceServicer_to_server, VersionServicer(keep_versions, page_tokens)),
@@ -189,6 +216,43 @@ def _start_model_tool(settings: CatalogSettings, runtime: Runtime) -> ModelTool:
     runtime.stack.push_async_callback(tool.close)
     runtime.background.start("model tool", tool.dismiss_idle())
     return tool
+
+
+def _guarded_http(settings: CatalogSettings, runtime: Runtime) -> GuardedHttp:
+    http = GuardedHttp(
+        FetchLimits(max_bytes=settings.max_file_bytes, total_seconds=settings.import_file_seconds),
+        ca_file=settings.import_ca_file,
+        tolerated=filter(None, settings.import_test_hosts.split(",")),
+    )
+    runtime.stack.push_async_callback(http.close)
+    return http
+
+
+def _start_importers(
+    settings: CatalogSettings, runtime: Runtime, stores: Stores, settle_upload: SettleUpload, http: GuardedHttp
+) -> ManageImports:
+    open_source = OpenSource(
+        http,
+        stores.imports,
+        stores.locations,
+        public_s3_endpoint=settings.import_s3_endpoint,
+        hub_endpoint=settings.import_hub_url,
+        folders=[Path(folder) for folder in settings.import_folders.split(":") if folder],
+    )
+    manage = ManageImports(stores.imports, open_source, stores.changes, runtime.background.stopping)
+    store_file = StoreFile(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
+    run_import = RunImport(
+        stores.imports,
+        open_source,
+        ListAddresses(stores.files, stores.objects, settings.spool_dir, settings.max_files),
+        FetchFile(store_file, settings.spool_dir, settings.import_tries),
+        settings.import_fetches,
+        settings.max_files,
+    )
+    importers = RunImports(stores.imports, run_import, manage.wanted, settings.import_lease_seconds)
+    for number in range(1, settings.imports + 1):
+        runtime.background.start(f"importer {number}", importers.run(), is_intake=True)
+    return manage
 
 
 def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> None:

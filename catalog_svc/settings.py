@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, field_validator
 
 from meshkit.settings import ServiceSettings
 
@@ -76,3 +77,48 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     """Disk space for clips and models that were previewed last."""
     spool_dir: Path | None = None
     """Where clips lie while they are decoded; None: the system's folder for temporary files."""
+
+    imports: int = Field(default=2, ge=1, le=32)
+    """Imports that run at once."""
+    import_fetches: int = Field(default=4, ge=1, le=32)
+    """Files that one import fetches at once; each takes up to 10 MiB of memory, and its length in `spool_dir`."""
+    import_lease_seconds: float = Field(default=30, gt=0)
+    import_tries: int = Field(default=5, ge=1, le=20)
+    """How often a file is asked for before it is given up."""
+    import_file_seconds: float = Field(default=3600, gt=0)
+    """Longest time for one file."""
+    max_imports: int = Field(default=20, ge=1)
+    """Running ones of one user."""
+    import_ca_file: Path | None = None
+    """PEM of authorities that sources are trusted by besides the public ones."""
+    import_s3_endpoint: str = "https://s3.amazonaws.com"
+    """Where the buckets are that are imported without a storage location."""
+    import_hub_url: str = ""
+    """A model hub to import from, such as `https://huggingface.co`; empty: none."""
+    import_folders: str = ""
+    """Absolute folders of this machine, with `:` between them, that every user may import from; empty: none."""
+    import_test_hosts: str = ""
+    """For tests only: `host:port`, with commas between them, that sources may be at although the address is not public,
+    and over plain http. Whoever may import can then read what these servers give."""
+    storage_key: SecretStr = SecretStr("")
+    """Fernet keys, with commas between them, that users' storage secrets are encrypted with: the first one encrypts,
+    all decrypt. Empty: no secrets are kept. To make one:
+    `python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`"""
+
+    @field_validator("storage_key")
+    @classmethod
+    def _check_storage_key(cls, value: SecretStr) -> SecretStr:
+        for key in filter(None, value.get_secret_value().split(",")):
+            try:
+                Fernet(key.strip())
+            except ValueError:
+                raise ValueError("must be Fernet keys: 32 bytes each, in URL-safe base64") from None
+        return value
+
+    @field_validator("import_folders")
+    @classmethod
+    def _check_import_folders(cls, value: str) -> str:
+        for folder in filter(None, value.split(":")):
+            if not folder.startswith("/") or ".." in folder.split("/") or not folder.strip("/"):
+                raise ValueError("must be absolute folders other than /, without `..`")
+        return value

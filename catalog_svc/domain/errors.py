@@ -239,3 +239,91 @@ class PreviewsBusy(CatalogError):
 
     def __init__(self) -> None:
         super().__init__("too many previews are being made at this moment; try again in a few seconds")
+
+
+class SourceRefused(CatalogError):
+    """Something of a source may not, or can never, be fetched: another try ends the same."""
+
+    def __init__(self, reason: str, message: str, remedy: str) -> None:
+        super().__init__(f"{message}; {remedy}")
+        self.reason = reason
+        self.message = message
+        self.remedy = remedy
+
+
+class SourceUnavailable(CatalogError):
+    """A source does not give what it should at the moment; a later try may succeed."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class SourceNotEnabled(CatalogError):
+    """The operator does not allow imports from such a place."""
+
+    def __init__(self, source: str, setting: str) -> None:
+        super().__init__(f"imports from a {source} are not allowed here; the operator can allow them with {setting}")
+        self.source = source
+
+
+class ImportNotFound(CatalogError):
+    """No such import, or not the caller's."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such import of yours; check its id")
+
+
+class ImportRunning(CatalogError):
+    """The files of the entry are still coming."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"an import into the {kind.lower()} is running; wait until it has ended, or cancel it")
+        self.kind = kind
+
+
+class TooManyImports(CatalogError):
+    """The owner has as many imports running as the operator allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} of your imports are running, the most this service allows; wait until one has ended")
+        self.limit = limit
+
+
+class LocationNotFound(CatalogError):
+    """No such storage location, or not the caller's."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such storage location of yours; ListStorageLocations shows those there are")
+
+
+class LocationExists(CatalogError):
+    """The owner has a location of that name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"you have a storage location named {name!r} already; choose another name or use that one")
+        self.name = name
+
+
+class LocationInUse(CatalogError):
+    """Something depends on the location."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"{by}; wait until the import has ended, and delete the datasets that refer to it")
+        self.by = by
+
+
+class TooManyLocations(CatalogError):
+    """The owner has as many locations as there may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you have {limit} storage locations, the most there may be; delete one")
+        self.limit = limit
+
+
+class SecretsNotConfigured(CatalogError):
+    """There is no key to encrypt secrets with."""
+
+    def __init__(self) -> None:
+        super().__init__("this service keeps no secrets; the operator must set CATALOG_STORAGE_KEY first")

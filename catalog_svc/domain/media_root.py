@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,6 +15,8 @@ class MediaRoot:
     """
 
     root: str = ""
+    bind: Callable[[str], str | None] | None = None
+    """Returns the path of the clip that was imported from a web address; None: it was not."""
 
     def resolve(self, path: str) -> str:
         """Returns the path in the dataset; unchanged where the root does not fit."""

@@ -41,6 +41,11 @@ def check_model_file(path: str) -> None:
     raise FileNotAllowed(path, problem, remedy)
 
 
+def is_code(path: str) -> bool:
+    """Tells whether a file is a program."""
+    return extension(path) in _CODE
+
+
 def remote_code_keys(value: Any) -> list[str]:
     """Returns the places in a JSON value (`text_config.auto_map`) that ask for code; at most MAX_KEY_PATHS."""
     found: list[str] = []

@@ -14,8 +14,13 @@ from catalog_svc.domain.errors import (
     EtagMismatch,
     FileNotAllowed,
     FileTooLarge,
+    ImportNotFound,
+    ImportRunning,
     InvalidField,
     LengthMismatch,
+    LocationExists,
+    LocationInUse,
+    LocationNotFound,
     NotQuarantinable,
     PreviewFailed,
     PreviewRefused,
@@ -24,10 +29,16 @@ from catalog_svc.domain.errors import (
     RequestIdReused,
     SampleNotFound,
     SampleNotHeld,
+    SecretsNotConfigured,
     ServiceStopping,
+    SourceNotEnabled,
+    SourceRefused,
+    SourceUnavailable,
     StateConflict,
     StoredFileNotFound,
     TooManyFiles,
+    TooManyImports,
+    TooManyLocations,
     UploadIncomplete,
     UploadNotFound,
     UploadsBusy,
@@ -66,6 +77,25 @@ def _sample_not_held(error: SampleNotHeld) -> Failure:
         str(error),
         where,
         precondition_violations=(PreconditionViolation("SAMPLE_NOT_HELD", error.field, str(error)),),
+    )
+
+
+def _precondition(reason: str, subject: str, error: Exception) -> Failure:
+    return Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        reason,
+        str(error),
+        precondition_violations=(PreconditionViolation(reason, subject, str(error)),),
+    )
+
+
+def _source_refused(error: SourceRefused) -> Failure:
+    return Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "SOURCE_REFUSED",
+        str(error),
+        {"cause": error.reason},
+        field_violations=(FieldViolation("source", f"{error.message}; {error.remedy}", error.reason),),
     )
 
 
@@ -161,4 +191,27 @@ ERROR_TABLE: ErrorTable = {
     ServiceStopping: lambda error: Failure(
         grpc.StatusCode.UNAVAILABLE, "SERVICE_STOPPING", str(error), retry_after=timedelta(seconds=2)
     ),
+    ImportNotFound: lambda error: Failure(grpc.StatusCode.NOT_FOUND, "IMPORT_NOT_FOUND", str(error)),
+    ImportRunning: lambda error: _precondition("IMPORT_RUNNING", error.kind.lower(), error),
+    TooManyImports: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_MANY_IMPORTS",
+        str(error),
+        {"limit": str(error.limit)},
+        retry_after=timedelta(seconds=30),
+    ),
+    SourceRefused: _source_refused,
+    SourceUnavailable: lambda error: Failure(
+        grpc.StatusCode.UNAVAILABLE, "SOURCE_UNAVAILABLE", str(error), retry_after=timedelta(seconds=5)
+    ),
+    SourceNotEnabled: lambda error: _precondition("SOURCE_NOT_ENABLED", error.source, error),
+    LocationNotFound: lambda error: Failure(grpc.StatusCode.NOT_FOUND, "STORAGE_LOCATION_NOT_FOUND", str(error)),
+    LocationExists: lambda error: Failure(
+        grpc.StatusCode.ALREADY_EXISTS, "STORAGE_LOCATION_EXISTS", str(error), {"name": error.name}
+    ),
+    LocationInUse: lambda error: _precondition("STORAGE_LOCATION_IN_USE", "storage_location", error),
+    TooManyLocations: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STORAGE_LOCATIONS", str(error), {"limit": str(error.limit)}
+    ),
+    SecretsNotConfigured: lambda error: _precondition("SECRETS_NOT_CONFIGURED", "operator", error),
 }

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 import asyncpg
 import structlog
 
-from catalog_svc.domain.entry import EntryId
-
 _CHANNEL = "catalog_entry_changed"
 _RECONNECT_SECONDS = 1.0
 _PROBE_SECONDS = 10.0
@@ -44,8 +42,8 @@ class ChangeFeed:
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
     @contextlib.contextmanager
-    def subscribed(self, entry_id: EntryId) -> Iterator[asyncio.Event]:
-        """Gives an event that is set whenever the entry changes; the waiter clears it."""
+    def subscribed(self, entry_id: str) -> Iterator[asyncio.Event]:
+        """Gives an event that is set whenever the entry, or import, changes; the waiter clears it."""
         event = asyncio.Event()
         self._waiting[entry_id].add(event)
         try:

@@ -21,7 +21,7 @@ from catalog_svc.domain.entry import (
     check_change,
     next_state,
 )
-from catalog_svc.domain.errors import EntryExists, EntryNotFound, RequestIdReused
+from catalog_svc.domain.errors import EntryExists, EntryNotFound, ImportRunning, RequestIdReused
 from catalog_svc.domain.model import Model
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import described_from_row, entry_from_row
@@ -135,6 +135,7 @@ class EntryStore:
 
         Raises:
             StateConflict: it is neither PENDING nor in ERROR.
+            ImportRunning: files are still coming.
         """
         async with transaction(self._pool) as connection:
             entry = await lock_own_entry(connection, kind, entry_id, owner_id)
@@ -216,7 +217,9 @@ def new_entry(entry_id: EntryId, owner_id: str, draft: EntryDraft, create_time: 
 
 
 async def begin_validation(connection: Connection, entry: Entry) -> None:
-    """Sends an entry to the validators, without what the validation before found."""
+    """Sends an entry to the validators, without what the validation before found; raises ImportRunning."""
+    if await connection.fetchval(queries().is_import_running, entry.id):
+        raise ImportRunning(entry.kind)
     await _forget_findings(connection, entry)
     await connection.execute(queries().begin_validation, entry.id)
 

@@ -12,6 +12,7 @@ from catalog_svc.domain.entry import Entry, EntryKind, EntryState
 from catalog_svc.domain.errors import LeaseLost
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.validation_store import ValidationStore
+from catalog_svc.usecases.lease import under_lease
 from catalog_svc.usecases.validate_dataset import ValidateDataset
 from catalog_svc.usecases.validate_model import ValidateModel
 from meshkit.ids import new_id
@@ -56,7 +57,9 @@ class RunValidations:
         logger = structlog.get_logger().bind(resource=entry.id)
         logger.info("validation.claimed")
         try:
-            state = await self._under_lease(entry, token)
+            state = await under_lease(
+                self._validate(entry, token), lambda: self.validations.renew(entry.id, token), self.lease_seconds
+            )
             logger.info("validation.ended", state=state.value)
         except LeaseLost:
             logger.warning("validation.lease_lost")
@@ -67,33 +70,11 @@ class RunValidations:
             raise
         return True
 
-    async def _under_lease(self, entry: Entry, token: str) -> EntryState:
-        work = asyncio.create_task(self._validate(entry, token))
-        renewals = asyncio.create_task(self._keep_lease(entry, token))
-        try:
-            await asyncio.wait({work, renewals}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                renewals.result()  # the lease is lost, or nobody can say
-            return await work
-        except Exception:
-            # What was deleted meanwhile fails in many ways, and none of them is trouble.
-            await self.validations.renew(entry.id, token)
-            raise
-        finally:
-            for task in (work, renewals):
-                task.cancel()
-            await asyncio.gather(work, renewals, return_exceptions=True)
-
     async def _validate(self, entry: Entry, token: str) -> EntryState:
         if entry.kind is EntryKind.DATASET:
             async with self.validate_dataset.checked(entry.id) as (verdict, samples):
                 return await self.validations.end_dataset(entry.id, token, verdict, samples)
         return await self.validations.end_model(entry.id, token, await self.validate_model.check(entry.id))
-
-    async def _keep_lease(self, entry: Entry, token: str) -> None:
-        while True:
-            await asyncio.sleep(self.lease_seconds / 3)
-            await self.validations.renew(entry.id, token)
 
     async def _release(self, entry: Entry, token: str) -> None:
         try:

@@ -13,11 +13,10 @@ from pathlib import Path
 import structlog
 
 from catalog_svc.clients.object_store import ObjectStore
-from catalog_svc.domain import issue
 from catalog_svc.domain.annotations import AnnotationPlan, AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
 from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
-from catalog_svc.domain.dataset_info import DATASET_INFO_NAME, MAX_INFO_BYTES, DatasetInfo, parse_dataset_info
+from catalog_svc.domain.dataset_info import DATASET_INFO_NAME
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.quarantine import Quarantine
@@ -27,6 +26,7 @@ from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.sample_spool import SampleSpool
+from catalog_svc.usecases.read_dataset_info import read_dataset_info
 
 _REPORT_SECONDS = 0.5
 _FETCHES_AT_ONCE = 8
@@ -65,13 +65,7 @@ class ValidateDataset:
                 yield verdict, samples if verdict.is_sound else ()
 
     async def _plan(self, files: Mapping[str, StoredFile]) -> AnnotationPlan | Issue:
-        info: DatasetInfo | Issue = DatasetInfo()
-        if side_file := files.get(DATASET_INFO_NAME):
-            if side_file.size_bytes > MAX_INFO_BYTES:
-                what = f"the file has {side_file.size_bytes} bytes, at most {MAX_INFO_BYTES} are read"
-                return issue.error("DATASET_INFO_INVALID", what, "keep the entry of this dataset", file=side_file.path)
-            data = await self.objects.read(side_file.place, MAX_INFO_BYTES)
-            info = parse_dataset_info(data, files.keys())
+        info = await read_dataset_info(self.objects, files)
         if isinstance(info, Issue):
             return info
         return plan_annotations({path: file.size_bytes for path, file in files.items()}, info)

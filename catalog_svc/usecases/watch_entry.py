@@ -8,16 +8,10 @@ from dataclasses import dataclass
 
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import END_STATES, EntryId, EntryKind, Viewer
-from catalog_svc.domain.errors import ServiceStopping
 from catalog_svc.domain.model import Model
 from catalog_svc.store.change_feed import ChangeFeed
 from catalog_svc.store.entry_store import EntryStore
-
-HEARTBEAT_SECONDS = 15.0
-LOOK_SECONDS = 3.0
-"""How often a watch looks by itself, should no wake-up come."""
-MIN_SECONDS = 0.1
-"""Shortest time between two messages: a slow reader gets fewer, and never misses the last one."""
+from catalog_svc.usecases.follow import HEARTBEAT_SECONDS, follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +31,12 @@ class WatchEntry:
             EntryNotFound: the viewer may not see it; also later, when it is deleted or no longer shared.
             ServiceStopping: the service stops; watch again.
         """
-        loop = asyncio.get_running_loop()
-        with self.changes.subscribed(entry_id) as changed:
-            last: Dataset | Model | None = None
-            sent_at = 0.0
-            while True:
-                changed.clear()
-                current = await self.entries.get(kind, entry_id, viewer)
-                if current != last or loop.time() - sent_at >= self.heartbeat_seconds:
-                    last, sent_at = current, loop.time()
-                    yield current
-                if current.entry.state in END_STATES:
-                    return
-                await self._until_worth_a_look(changed, sent_at + self.heartbeat_seconds - loop.time())
-
-    async def _until_worth_a_look(self, changed: asyncio.Event, seconds_to_heartbeat: float) -> None:
-        limit = max(MIN_SECONDS, min(LOOK_SECONDS, seconds_to_heartbeat))
-        waits = {asyncio.ensure_future(changed.wait()), asyncio.ensure_future(self.stopping.wait())}
-        try:
-            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if self.stopping.is_set():
-            raise ServiceStopping
-        await asyncio.sleep(MIN_SECONDS if changed.is_set() else 0)
+        async for current in follow(
+            entry_id,
+            lambda: self.entries.get(kind, entry_id, viewer),
+            lambda current: current.entry.state in END_STATES,
+            changes=self.changes,
+            stopping=self.stopping,
+            heartbeat_seconds=self.heartbeat_seconds,
+        ):
+            yield current

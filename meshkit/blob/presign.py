@@ -27,6 +27,7 @@ class PresignKey:
     public_url: str
     """E.g. `https://127.0.0.1:8443/s3`. The proxy there strips the path prefix and keeps Host, so the host is signed
     and the prefix is not."""
+    region: str = REGION
 
 
 def presign(
@@ -48,7 +49,7 @@ def presign(
         raise ValueError(f"a presigned URL lives between 1 s and 7 days, not {ttl}")
     base = urlsplit(key.public_url)
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{moment[:8]}/{REGION}/s3/aws4_request"
+    scope = f"{moment[:8]}/{key.region}/s3/aws4_request"
     signed = {"host": base.netloc, **{name.lower(): value.strip() for name, value in (headers or {}).items()}}
     parameters = {
         **(query or {}),

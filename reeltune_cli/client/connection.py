@@ -12,8 +12,10 @@ import grpc
 import httpx
 from reeltune.auth.v1.user_service_pb2_grpc import UserServiceStub
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from reeltune.catalog.v1.import_service_pb2_grpc import ImportServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
+from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
@@ -41,6 +43,8 @@ _ONCE = [
     {"service": "reeltune.catalog.v1.DatasetService", "method": "DeleteDataset"},
     {"service": "reeltune.catalog.v1.ModelService", "method": "DeleteModel"},
     {"service": "reeltune.catalog.v1.UploadService", "method": "DeleteFile"},
+    {"service": "reeltune.catalog.v1.StorageService", "method": "CreateStorageLocation"},
+    {"service": "reeltune.catalog.v1.StorageService", "method": "DeleteStorageLocation"},
 ]
 _TWICE = [{"service": "reeltune.auth.v1.AuthService", "method": "RefreshSession"}]
 
@@ -58,6 +62,8 @@ class Client:
         self.models = ModelServiceStub(self.channel)
         self.samples = SampleServiceStub(self.channel)
         self.uploads = UploadServiceStub(self.channel)
+        self.imports = ImportServiceStub(self.channel)
+        self.storage = StorageServiceStub(self.channel)
         self.versions = VersionServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)

@@ -35,6 +35,7 @@ _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REMOTE = ("http://", "https://", "s3://", "gs://", "ftp://", "file://", "data:")
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _MEDIA_WITHOUT_PLACE = ("images", "image", "audios", "audio")
+_REMOTE_REMEDY = "import the annotation file, which fetches the clip, or upload the clip and name it by its path"
 _PLACE_OF_CLIP = "give the path that the clip was uploaded as"
 
 # What other files call the three who speak here, to say what would be right.
@@ -83,8 +84,11 @@ def read_clip_path(value: Any, field: str, root: MediaRoot) -> str:
         path = path[2:]
     path = root.resolve(path)
     if path.lower().startswith(_REMOTE):
-        what = f"{field} is the address {shown(path)!r}, not a path in this dataset"
-        raise BadRow("CLIP_REMOTE", field, what, "upload the clip, and name it by its path")
+        bound = root.bind(path) if root.bind is not None else None
+        if bound is None:
+            what = f"{field} is the address {shown(path)!r}, not a path in this dataset"
+            raise BadRow("CLIP_REMOTE", field, what, _REMOTE_REMEDY)
+        path = bound
     try:
         check_path(path)
     except BadPath as error:

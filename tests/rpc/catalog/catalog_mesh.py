@@ -13,14 +13,17 @@ import grpc
 import httpx
 import pytest
 from reeltune.catalog.v1 import dataset_content_pb2 as content
-from reeltune.catalog.v1 import dataset_pb2, model_pb2, upload_pb2
+from reeltune.catalog.v1 import dataset_pb2, import_pb2, model_pb2, upload_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
+from reeltune.catalog.v1 import import_service_pb2 as im
 from reeltune.catalog.v1 import model_service_pb2 as ms
 from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from reeltune.catalog.v1.import_service_pb2_grpc import ImportServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 
@@ -74,6 +77,14 @@ class CatalogMesh:
     @property
     def snapshots(self) -> SnapshotServiceStub:
         return SnapshotServiceStub(self.served.channel)
+
+    @property
+    def imports(self) -> ImportServiceStub:
+        return ImportServiceStub(self.served.channel)
+
+    @property
+    def storage(self) -> StorageServiceStub:
+        return StorageServiceStub(self.served.channel)
 
     def as_user(self, user: str = ALICE) -> Metadata:
         return self.tokens.user(user)
@@ -132,6 +143,36 @@ class CatalogMesh:
             last = message.dataset
         assert last is not None
         return last
+
+    async def begin_import(self, parent_id: str, user: str = ALICE, **source: Any) -> import_pb2.Import:
+        """Begins an import from a source given by its name, such as `url=import_pb2.UrlSource(…)`."""
+        request = im.CreateImportRequest(parent_id=parent_id, source=import_pb2.ImportSource(**source))
+        return (await self.imports.CreateImport(request, metadata=self.as_user(user))).data_import
+
+    async def ended_import(self, import_id: str, user: str = ALICE) -> import_pb2.Import:
+        """Watches an import to its end."""
+        request = im.WatchImportRequest(import_id=import_id)
+        last = None
+        async for message in self.imports.WatchImport(request, metadata=self.as_user(user), timeout=40):
+            last = message.data_import
+        assert last is not None
+        return last
+
+    async def imported(self, parent_id: str, user: str = ALICE, **source: Any) -> import_pb2.Import:
+        """Imports, and watches it to its end."""
+        return await self.ended_import((await self.begin_import(parent_id, user, **source)).id, user)
+
+    async def import_errors(self, import_id: str, user: str = ALICE) -> dict[str, str]:
+        """Lists the reasons why files were given up, by path."""
+        request = im.ListImportErrorsRequest(import_id=import_id)
+        response = await self.imports.ListImportErrors(request, metadata=self.as_user(user))
+        return {error.path: error.reason for error in response.errors}
+
+    async def paths(self, parent_id: str, user: str = ALICE) -> list[str]:
+        """Lists the paths of the files in place."""
+        request = us.ListFilesRequest(parent_id=parent_id, page_size=1000)
+        response = await self.uploads.ListFiles(request, metadata=self.as_user(user))
+        return [file.path for file in response.files]
 
     async def validated_model(self, model_id: str, user: str = ALICE) -> model_pb2.Model:
         """Validates a model and watches it to its end."""

@@ -10,11 +10,13 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from reeltune.catalog.v1 import dataset_content_pb2 as content
-from reeltune.catalog.v1 import dataset_pb2, model_pb2, visibility_pb2
+from reeltune.catalog.v1 import dataset_pb2, import_pb2, model_pb2, visibility_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
+from reeltune.catalog.v1 import import_service_pb2 as im
 from reeltune.catalog.v1 import model_service_pb2 as ms
 from reeltune.catalog.v1 import sample_service_pb2 as smp
 from reeltune.catalog.v1 import snapshot_service_pb2 as snap
+from reeltune.catalog.v1 import storage_service_pb2 as st
 from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1 import version_service_pb2 as vs
 
@@ -24,7 +26,10 @@ from meshkit.rpc.access import find_service
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Metadata, model_files
 from tests.rpc.catalog.clips import h264_clip
 
-SERVICES = ("DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService", "VersionService")
+SERVICES = (
+    "DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService", "VersionService",
+    "ImportService", "StorageService",
+)  # fmt: skip
 FILES = {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()}
 DIGEST = "0" * 64
 
@@ -36,13 +41,33 @@ class Ids:
     dataset: str
     model: str
     upload: str
+    data_import: str
+    location: str
 
 
 def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
     """By rpc: requests that name these ids. Rpcs that take no id have none."""
     dataset_header = us.FileHeader(parent_id=ids.dataset, path="b.mp4", size_bytes=1, sha256=DIGEST)
     model_header = us.FileHeader(parent_id=ids.model, path="config.json", size_bytes=1, sha256=DIGEST)
+    bucket = import_pb2.BucketSource(uri="s3://bucket", storage_location_id=ids.location)
+    credentials = st.StorageCredentials(access_key_id="id", secret_access_key="key")
     return {
+        "CreateImport": [
+            im.CreateImportRequest(parent_id=ids.dataset, source=import_pb2.ImportSource(bucket=bucket)),
+            im.CreateImportRequest(parent_id=ids.model, source=import_pb2.ImportSource(bucket=bucket)),
+        ],
+        "GetImport": [im.GetImportRequest(import_id=ids.data_import)],
+        "ListImports": [],
+        "CancelImport": [im.CancelImportRequest(import_id=ids.data_import)],
+        "WatchImport": [im.WatchImportRequest(import_id=ids.data_import)],
+        "ListImportErrors": [im.ListImportErrorsRequest(import_id=ids.data_import)],
+        "CreateStorageLocation": [],
+        "GetStorageLocation": [st.GetStorageLocationRequest(storage_location_id=ids.location)],
+        "ListStorageLocations": [],
+        "UpdateStorageCredentials": [
+            st.UpdateStorageCredentialsRequest(storage_location_id=ids.location, credentials=credentials)
+        ],
+        "DeleteStorageLocation": [st.DeleteStorageLocationRequest(storage_location_id=ids.location)],
         "CreateDataset": [],
         "ListDatasets": [],
         "GetDataset": [ds.GetDatasetRequest(dataset_id=ids.dataset)],
@@ -89,7 +114,10 @@ READS = {
 
 async def call(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata) -> Any:
     """Makes a call of any kind and reads the answer to its end."""
-    stubs: tuple[Any, ...] = (mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples, mesh.versions)
+    stubs: tuple[Any, ...] = (
+        mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples, mesh.versions, mesh.imports,
+        mesh.storage,
+    )  # fmt: skip
     method: Callable[..., Any] = next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
     if rpc == "UploadFile":
 
@@ -118,17 +146,24 @@ async def owned_by_alice(mesh: CatalogMesh) -> Ids:
     await mesh.validated_model(model.id)
     open_dataset = await mesh.create_dataset("open")
     upload = await mesh.open_upload(open_dataset.id, "a.mp4", b"x")
-    return Ids(dataset.id, model.id, upload.id)
+    begun = await mesh.imported(open_dataset.id, annotations=import_pb2.AnnotationSource(file="none.csv"))
+    request = st.CreateStorageLocationRequest(name="mine", endpoint="https://s3.example.com", bucket="bucket")
+    location = (await mesh.storage.CreateStorageLocation(request, metadata=mesh.as_user())).storage_location
+    return Ids(dataset.id, model.id, upload.id, begun.id, location.id)
+
+
+def absent_ids() -> Ids:
+    return Ids(new_id("ds"), new_id("mdl"), new_id("upl"), new_id("imp"), new_id("loc"))
 
 
 def test_the_matrix_knows_every_rpc() -> None:
     rpcs = {method.name for name in SERVICES for method in find_service(f"reeltune.catalog.v1.{name}").methods}
-    assert set(requests_with_ids(Ids("", "", ""))) == rpcs
+    assert set(requests_with_ids(Ids("", "", "", "", ""))) == rpcs
 
 
 async def test_another_users_ids_answer_like_absent_ones(mesh: CatalogMesh) -> None:
     foreign = await owned_by_alice(mesh)
-    absent = Ids(new_id("ds"), new_id("mdl"), new_id("upl"))
+    absent = absent_ids()
     bob = mesh.as_user(BOB)
     absent_requests = requests_with_ids(absent)
     for rpc, requests in requests_with_ids(foreign).items():
@@ -181,7 +216,7 @@ async def test_an_attempt_reads_the_entries_of_its_grant_and_nothing_else(mesh: 
 
 
 async def test_nobody_gets_nothing(mesh: CatalogMesh) -> None:
-    ids = Ids(new_id("ds"), new_id("mdl"), new_id("upl"))
+    ids = absent_ids()
     for rpc, requests in requests_with_ids(ids).items():
         for request in requests:
             for metadata in ((), (("authorization", "Bearer nonsense"),)):

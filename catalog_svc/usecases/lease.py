@@ -1,0 +1,38 @@
+"""Work under a lease: it ends when the lease does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def under_lease(work: Coroutine[Any, Any, T], renew: Callable[[], Awaitable[None]], lease_seconds: float) -> T:
+    """Does the work, renewing the lease three times in its length.
+
+    Raises:
+        LeaseLost: `renew` raised it; the work was cancelled, or failed because what it worked on had gone.
+    """
+    working = asyncio.create_task(work)
+    renewals = asyncio.create_task(_keep(renew, lease_seconds / 3))
+    try:
+        await asyncio.wait({working, renewals}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            renewals.result()  # the lease is lost, or nobody can say
+        return await working
+    except Exception:
+        # What was deleted meanwhile fails in many ways, and none of them is trouble.
+        await renew()
+        raise
+    finally:
+        for task in (working, renewals):
+            task.cancel()
+        await asyncio.gather(working, renewals, return_exceptions=True)
+
+
+async def _keep(renew: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(pause_seconds)
+        await renew()

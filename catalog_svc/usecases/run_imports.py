@@ -1,0 +1,77 @@
+"""The importers: background tasks that take one running import after another, under a lease."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from catalog_svc.domain.errors import LeaseLost
+from catalog_svc.domain.imports import Import
+from catalog_svc.store.import_store import ImportStore
+from catalog_svc.usecases.lease import under_lease
+from catalog_svc.usecases.run_import import RunImport
+from meshkit.ids import new_id
+
+LOOK_SECONDS = 2.0
+_RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunImports:
+    """Runs imports; those that a dead replica left behind are taken up when their lease has ended."""
+
+    imports: ImportStore
+    run_import: RunImport
+    wanted: asyncio.Event
+    lease_seconds: float
+
+    async def run(self) -> None:
+        """Works for ever. Several of these may run at once, here and in other replicas."""
+        while True:
+            self.wanted.clear()
+            pause = LOOK_SECONDS
+            try:
+                while await self.run_one():
+                    pass
+                await self.imports.forget_files()
+            except Exception as error:  # database or object store away: the work is taken up again
+                structlog.get_logger().warning("import.postponed", error=repr(error))
+                pause = _RETRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self.wanted.wait()
+
+    async def run_one(self) -> bool:
+        """Runs the import that has waited longest; returns whether there was one."""
+        token = new_id("lea")
+        found = await self.imports.claim(token)
+        if found is None:
+            return False
+        logger = structlog.get_logger().bind(resource=found.id)
+        logger.info("import.claimed")
+        try:
+            state = await under_lease(
+                self.run_import.run(found, token), lambda: self.imports.renew(found.id, token), self.lease_seconds
+            )
+            logger.info("import.ended", state=state.value)
+        except LeaseLost:
+            logger.info("import.lease_lost")
+        except asyncio.CancelledError:
+            # Shielded: a service that stops gives the lease back, so that another replica goes on at once.
+            await asyncio.shield(self._release(found, token, 0.0))
+            raise
+        except Exception:
+            # Whatever is away may be back in a moment; meanwhile others have their turn.
+            await self._release(found, token, _RETRY_SECONDS)
+            raise
+        return True
+
+    async def _release(self, found: Import, token: str, pause_seconds: float) -> None:
+        try:
+            await self.imports.release(found.id, token, timedelta(seconds=pause_seconds))
+        except Exception as error:  # the database is away: the lease ends by itself
+            structlog.get_logger().warning("import.not_released", resource=found.id, error=repr(error))
