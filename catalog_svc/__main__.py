@@ -12,7 +12,7 @@ from meshkit.lifecycle import main as run_until_stopped
 def main() -> None:
     """Runs the service and exits the process."""
     settings = _settings()
-    run_until_stopped("catalog", settings, lambda runtime: bootstrap(settings, runtime))
+    run_until_stopped("catalog", settings, lambda runtime: bootstrap(settings, runtime), has_children=True)
 
 
 def _settings() -> CatalogSettings:

@@ -10,6 +10,8 @@ import time
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 BODY_LENGTH = 26
 _RANDOM_BITS = 80
+_PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
+"""Two digits at once."""
 _PREFIX = re.compile(r"[a-z]{2,8}")
 _ID = re.compile(rf"[a-z]{{2,8}}_[0-7][{ALPHABET}]{{{BODY_LENGTH - 1}}}")
 
@@ -51,4 +53,4 @@ def is_id(text: str, prefix: str) -> bool:
 
 
 def _encode(value: int) -> str:
-    return "".join(ALPHABET[(value >> shift) & 31] for shift in range(5 * (BODY_LENGTH - 1), -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(5 * (BODY_LENGTH - 2), -1, -10)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
+import uvloop
 from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 _CLOSE_SECONDS = 4.5
 """How long pools and connections may take to close once the server has stopped."""
+_YOUNG_OBJECTS = 10_000
+"""How many more objects than at the last collection bring on the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,15 @@ class Service:
 Bootstrap = Callable[[Runtime], Awaitable[Service]]
 
 
-def main(name: str, settings: ServiceSettings, bootstrap: Bootstrap) -> None:
-    """Runs the service until SIGTERM or SIGINT and exits the process: 0 after an orderly stop, else 1."""
-    raise SystemExit(asyncio.run(run_service(name, settings, bootstrap)))
+def main(name: str, settings: ServiceSettings, bootstrap: Bootstrap, *, has_children: bool = False) -> None:
+    """Runs the service until SIGTERM or SIGINT and exits the process: 0 after an orderly stop, else 1.
+
+    On uvloop, which spends less on each call. A service that starts processes (`has_children`) runs on asyncio's own
+    loop: uvloop runs Python code between fork and exec, and where other threads are at work, as grpc's always are, some
+    of a trainer's children never began.
+    """
+    run = asyncio.run if has_children else uvloop.run
+    raise SystemExit(run(run_service(name, settings, bootstrap)))
 
 
 async def run_service(name: str, settings: ServiceSettings, bootstrap: Bootstrap) -> int:
@@ -95,6 +105,7 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
             long_rpcs=service.long_rpcs,
             metrics=runtime.metrics,
         )
+        _settle_memory()
         async with _serving(bound, settings, background):
             structlog.get_logger().info(
                 "service.ready",
@@ -122,6 +133,17 @@ async def _bootstrapped(bootstrap: Bootstrap, runtime: Runtime, seconds: float) 
         raise TimeoutError(
             f"the service was not ready within {seconds:.0f} s: is a server it needs unreachable?"
         ) from error
+
+
+def _settle_memory() -> None:
+    """Spares the garbage collector what lives as long as the process.
+
+    Everything imported and opened by now is never garbage, and walking over it in the middle of a call costs tens of
+    milliseconds. What calls leave behind is mostly freed without the collector, which therefore need not come so often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 @contextlib.asynccontextmanager

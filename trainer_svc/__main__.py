@@ -8,4 +8,4 @@ from trainer_svc.settings import TrainerSettings
 
 if __name__ == "__main__":
     settings = TrainerSettings()  # type: ignore[call-arg]  # from the environment
-    main("trainer", settings, lambda runtime: bootstrap(settings, runtime))
+    main("trainer", settings, lambda runtime: bootstrap(settings, runtime), has_children=True)

@@ -16,6 +16,7 @@ from nats.js.api import (
     ConsumerConfig,
     DiscardPolicy,
     Header,
+    PubAck,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -116,18 +117,70 @@ async def ensure_consumer(
         raise NatsUnavailable(f"consumer {durable} could not be made: {error!r}") from error
 
 
-async def publish(jetstream: JetStream, subject: str, payload: bytes, *, msg_id: str) -> None:
-    """Publishes and returns when the message is on the server's disk.
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message for a work queue."""
 
-    A repetition of `msg_id` within two minutes is taken for a retry and dropped by the server.
+    subject: str
+    payload: bytes
+    msg_id: str
+    """A repetition of it within two minutes is taken for a retry and dropped by the server."""
+
+
+async def publish(jetstream: JetStream, subject: str, payload: bytes, *, msg_id: str) -> None:
+    """Publishes one message and returns when it is on the server's disk.
 
     Raises:
         NatsUnavailable: no confirmation, or the queue is full; the message may or may not be there.
     """
+    (trouble,) = await publish_all(jetstream, [Message(subject, payload, msg_id)])
+    if trouble is not None:
+        raise trouble
+
+
+async def publish_all(
+    jetstream: JetStream, messages: Sequence[Message], *, timeout_seconds: float = 5
+) -> Sequence[NatsUnavailable | None]:
+    """Publishes messages and waits until the server has said of each whether it is on its disk.
+
+    They go out one right behind the other: the server brings many to its disk in the time of one.
+    Returns for each None, or why it was not confirmed: it may or may not be there.
+    """
+    pending: list[asyncio.Future[PubAck] | NatsUnavailable] = []
+    for message in messages:
+        try:
+            context = jetstream.context(timeout_seconds)
+            headers = {Header.MSG_ID: message.msg_id}
+            pending.append(await heard(context.publish_async(message.subject, message.payload, headers=headers)))
+        except NatsUnavailable as error:
+            pending.append(error)
+        except _TROUBLE as error:
+            pending.append(_not_confirmed(message, error))
+    # Waited for together: a timer for each would cost more than the message.
+    confirmations = [each for each in pending if not isinstance(each, NatsUnavailable)]
     try:
-        await heard(jetstream.context().publish(subject, payload, headers={Header.MSG_ID: msg_id}))
-    except _TROUBLE as error:
-        raise NatsUnavailable(f"publishing to {subject} was not confirmed: {error!r}") from error
+        if confirmations:
+            await asyncio.wait(confirmations, timeout=timeout_seconds)
+    finally:
+        for confirmation in confirmations:
+            confirmation.cancel()  # nobody waits any longer
+    return [
+        each if isinstance(each, NatsUnavailable) else _outcome(message, each)
+        for message, each in zip(messages, pending, strict=True)
+    ]
+
+
+def _outcome(message: Message, confirmation: asyncio.Future[PubAck]) -> NatsUnavailable | None:
+    if confirmation.cancelled():
+        return _not_confirmed(message, TimeoutError())
+    error = confirmation.exception()
+    return None if error is None else _not_confirmed(message, error)
+
+
+def _not_confirmed(message: Message, error: BaseException) -> NatsUnavailable:
+    trouble = NatsUnavailable(f"publishing to {message.subject} was not confirmed: {error!r}")
+    trouble.__cause__ = error
+    return trouble
 
 
 async def pull(

@@ -19,7 +19,7 @@ from meshkit.rpc.interceptors.errors import ErrorsInterceptor
 from meshkit.rpc.interceptors.request_log import RequestLogInterceptor
 from meshkit.rpc.interceptors.rpc_metrics import RpcMetricsInterceptor
 from meshkit.rpc.interceptors.validation import ValidationInterceptor, warm_validator
-from meshkit.rpc.registration import ServicerRegistration, service_names
+from meshkit.rpc.registration import ServicerRegistration, add_to_server, service_names
 from meshkit.rpc.tolerance import TolerantHandlers, UnknownRpcs
 from meshkit.settings import ServiceSettings
 
@@ -74,7 +74,7 @@ def build_server(
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for registration in registrations:
-        registration.add(registration.servicer, server)
+        add_to_server(registration, server)
     health_servicer = _add_standard_services(server, names, settings.reflection)
     server.add_generic_rpc_handlers((UnknownRpcs(),))
     port = _bind(server, settings)
@@ -145,7 +145,7 @@ def _add_standard_services(
     server: grpc.aio.Server, names: Sequence[str], has_reflection: bool
 ) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    add_to_server(ServicerRegistration(health_pb2_grpc.add_HealthServicer_to_server, servicer), server)
     if has_reflection:
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return servicer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from meshkit.jetstream import JetStream, NatsUnavailable, ensure_consumer, ensure_work_queue, publish
-from scheduler_svc.domain.ids import JobId
-from scheduler_svc.domain.job import DeviceClass
+from meshkit.jetstream import JetStream, Message, NatsUnavailable, ensure_consumer, ensure_work_queue, publish_all
+from scheduler_svc.domain.job import DeviceClass, WakeUp
 
 STREAM = "JOBS"
 _SUBJECTS = {device_class: f"jobs.v1.{device_class.lower()}" for device_class in DeviceClass}
@@ -40,12 +40,15 @@ class WakeUps:
         """Waits for the broker. Raises NatsUnavailable after the timeout."""
         await self._jetstream.wait_connected(timeout_seconds)
 
-    async def publish(self, job_id: JobId, generation: int, device_class: DeviceClass) -> None:
-        """Publishes one wake-up and returns when the broker has it on disk. Raises NatsUnavailable."""
-        payload = json.dumps({"job_id": job_id, "generation": generation}).encode()
-        try:
-            await publish(self._jetstream, _SUBJECTS[device_class], payload, msg_id=f"{job_id}:{generation}")
-        except NatsUnavailable:
+    async def publish_all(self, wake_ups: Sequence[WakeUp]) -> Sequence[NatsUnavailable | None]:
+        """Publishes wake-ups; returns for each None when the broker has it on disk, or why that is not known."""
+        outcomes = await publish_all(self._jetstream, [_message(wake_up) for wake_up in wake_ups])
+        if any(outcomes):
             # The stream itself may have gone, with the connection still standing.
             self._prepared_for = -1
-            raise
+        return outcomes
+
+
+def _message(wake_up: WakeUp) -> Message:
+    payload = json.dumps({"job_id": wake_up.job_id, "generation": wake_up.generation}).encode()
+    return Message(_SUBJECTS[wake_up.device_class], payload, f"{wake_up.job_id}:{wake_up.generation}")

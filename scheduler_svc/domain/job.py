@@ -141,6 +141,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Word for the trainers that a job waits, still to be published."""
+
+    id: int
+    job_id: JobId
+    generation: int
+    device_class: DeviceClass
+
+
+@dataclass(frozen=True, slots=True)
 class JobSubmission:
     """A checked request for a job."""
 

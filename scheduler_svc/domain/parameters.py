@@ -5,9 +5,10 @@ The names are those of the contract and of the training specification that the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from scheduler_svc.domain.errors import InvalidField
@@ -158,14 +159,14 @@ class RehearsalParameters:
 class TrainingParameters:
     """How to train: every value in force."""
 
-    lora: LoraParameters = field(default_factory=LoraParameters)
-    quantization: QuantizationParameters = field(default_factory=QuantizationParameters)
-    sampling: SamplingParameters = field(default_factory=SamplingParameters)
-    optimization: OptimizationParameters = field(default_factory=OptimizationParameters)
+    lora: LoraParameters = LoraParameters()
+    quantization: QuantizationParameters = QuantizationParameters()
+    sampling: SamplingParameters = SamplingParameters()
+    optimization: OptimizationParameters = OptimizationParameters()
     checkpoint_every_steps: int = 50
     log_every_steps: int = 1
     evaluate_every_steps: int = 0
-    checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    checkpoints: CheckpointPolicy = CheckpointPolicy()
     rehearsal: RehearsalParameters | None = None
     """None for training in earnest."""
 
@@ -175,7 +176,7 @@ class TrainingParameters:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values that `parameters_from_json` reads back."""
-        return {name: _plain(getattr(self, name)) for name in _FIELD_NAMES[TrainingParameters]}
+        return _plain(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +204,17 @@ def resolve_parameters(given: Given) -> TrainingParameters:
     Raises:
         InvalidField: two given values contradict each other.
     """
-    parameters = parameters_from_json(given)
     optimization = given.get("optimization", {})
-    if parameters.optimization.max_steps > 0:
+    if optimization.get("max_steps", 0) > 0:
         if "epochs" in optimization:
             raise InvalidField(
                 "parameters.optimization.max_steps", "cannot go together with epochs: give one of them, or max_steps 0"
             )
-        parameters = replace(parameters, optimization=replace(parameters.optimization, epochs=None))
+        given = {**given, "optimization": {**optimization, "epochs": None}}
+    parameters = parameters_from_json(given)
     _check_temporal(parameters.lora)
-    return replace(parameters, quantization=_resolve_quantization(parameters, given.get("quantization", {})))
+    quantization = _resolve_quantization(parameters, given.get("quantization", {}))
+    return parameters if quantization is parameters.quantization else replace(parameters, quantization=quantization)
 
 
 def fit_parameters(
@@ -243,33 +245,35 @@ def fit_parameters(
 
 def parameters_from_json(value: Given) -> TrainingParameters:
     """Returns the parameters in plain values, as `TrainingParameters.to_json` gives them; absent ones get a default."""
-    lora = dict(value.get("lora", {}))
-    for groups in ("target_groups", "temporal_groups"):
-        if groups in lora:
-            lora[groups] = tuple(ModuleGroup(group) for group in lora[groups])
-    quantization = _with_enums(value.get("quantization", {}), {"type": QuantizationType, "compute_type": ComputeType})
-    optimization = _with_enums(value.get("optimization", {}), {"schedule": Schedule, "optimizer": Optimizer})
     return TrainingParameters(
-        lora=LoraParameters(**lora),
-        quantization=QuantizationParameters(**quantization),
-        sampling=SamplingParameters(**value.get("sampling", {})),
-        optimization=OptimizationParameters(**optimization),
-        checkpoints=CheckpointPolicy(**value.get("checkpoints", {})),
-        rehearsal=_rehearsal(value.get("rehearsal")),
-        **{name: value[name] for name in _OWN_FIELDS if name in value},
+        **{
+            name: _SECTIONS[name](value[name]) if name in _SECTIONS else value[name]
+            for name in _READERS[TrainingParameters][0]
+            if name in value
+        }
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> dict[str, Any]:
     """What `dataclasses.asdict` gives, without its copies of what cannot change: every job passes here."""
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    names = _FIELD_NAMES.get(type(value))
-    return value if names is None else {name: _plain(getattr(value, name)) for name in names}
+    names, read = _READERS[type(value)]
+    plain = dict(zip(names, read(value), strict=True))
+    for name in _NESTED.get(type(value), ()):
+        part = plain[name]
+        if isinstance(part, tuple):
+            plain[name] = tuple(_plain(each) for each in part)
+        elif part is not None:
+            plain[name] = _plain(part)
+    return plain
 
 
-_FIELD_NAMES: dict[type, tuple[str, ...]] = {
-    kind: tuple(one.name for one in fields(kind))
+def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple(one.name for one in fields(kind))
+    return names, attrgetter(*names)
+
+
+_READERS = {
+    kind: _reader(kind)
     for kind in (
         TrainingParameters,
         LoraParameters,
@@ -281,7 +285,27 @@ _FIELD_NAMES: dict[type, tuple[str, ...]] = {
         Misbehavior,
     )
 }
-_OWN_FIELDS = ("checkpoint_every_steps", "log_every_steps", "evaluate_every_steps")
+_NESTED: Mapping[type, tuple[str, ...]] = {
+    TrainingParameters: ("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal"),
+    RehearsalParameters: ("misbehaviors",),
+}
+
+
+def _lora(value: Mapping[str, Any]) -> LoraParameters:
+    groups = {
+        name: tuple(ModuleGroup(group) for group in value[name])
+        for name in ("target_groups", "temporal_groups")
+        if name in value
+    }
+    return LoraParameters(**{**value, **groups})
+
+
+def _quantization(value: Mapping[str, Any]) -> QuantizationParameters:
+    return QuantizationParameters(**_with_enums(value, {"type": QuantizationType, "compute_type": ComputeType}))
+
+
+def _optimization(value: Mapping[str, Any]) -> OptimizationParameters:
+    return OptimizationParameters(**_with_enums(value, {"schedule": Schedule, "optimizer": Optimizer}))
 
 
 def _rehearsal(value: Mapping[str, Any] | None) -> RehearsalParameters | None:
@@ -289,6 +313,16 @@ def _rehearsal(value: Mapping[str, Any] | None) -> RehearsalParameters | None:
         return None
     misbehaviors = (_with_enums(each, {"kind": MisbehaviorKind}) for each in value.get("misbehaviors", ()))
     return RehearsalParameters(**{**value, "misbehaviors": tuple(Misbehavior(**each) for each in misbehaviors)})
+
+
+_SECTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "lora": _lora,
+    "quantization": _quantization,
+    "sampling": lambda value: SamplingParameters(**value),
+    "optimization": _optimization,
+    "checkpoints": lambda value: CheckpointPolicy(**value),
+    "rehearsal": _rehearsal,
+}
 
 
 def _with_enums(values: Mapping[str, Any], enums: Mapping[str, type[StrEnum]]) -> dict[str, Any]:

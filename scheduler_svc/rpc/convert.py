@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from reeltune.scheduler.v1 import (
@@ -34,6 +34,7 @@ from scheduler_svc.domain.queue_view import QueueStatus
 from scheduler_svc.domain.worker import Device, Worker
 from scheduler_svc.rpc.parameters_convert import parameters_to_proto
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILTER_FIELDS: dict[str, FieldKind] = {
     "name": Text(),
     "state": Choice.of(JobState),
@@ -46,9 +47,8 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """Returns a moment as the contract's timestamp; None stays absent."""
     if moment is None:
         return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    since = moment - _EPOCH  # several times as fast as Timestamp.FromDatetime
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def job_to_proto(job: Job, queue: QueueStatus | None = None) -> training_job_pb2.TrainingJob:

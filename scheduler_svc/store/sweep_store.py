@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.files import FileSet
 from scheduler_svc.domain.ids import AttemptKey, JobId
-from scheduler_svc.domain.job import DeviceClass, Job, JobState, StateReason
+from scheduler_svc.domain.job import DeviceClass, Job, JobState, StateReason, WakeUp
 from scheduler_svc.domain.lifecycle import Actor
 from scheduler_svc.domain.retry import judge_failure
 from scheduler_svc.store.attempt_store import close_attempt
@@ -54,16 +53,6 @@ class LeaseStore:
         """Returns the time until the next lease or stop grace is over; None when no trainer has a job."""
         wait: timedelta | None = await self._pool.fetchval(self._sql.next_deadline)
         return wait
-
-
-@dataclass(frozen=True, slots=True)
-class WakeUp:
-    """A wake-up that is to be published."""
-
-    id: int
-    job_id: JobId
-    generation: int
-    device_class: DeviceClass
 
 
 class OutboxStore:

@@ -10,12 +10,12 @@ import structlog
 from meshkit.jetstream import NatsUnavailable
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.store.notifications import Notifications
-from scheduler_svc.store.sweep_store import OutboxStore, WakeUp
+from scheduler_svc.store.sweep_store import OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
 _BATCH = 50
 _IDLE_SECONDS = 5.0
-_PAUSE_SECONDS = 0.005
+_PAUSE_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
 
@@ -46,18 +46,15 @@ class OutboxRelay:
     async def relay(self) -> bool:
         """Publishes one batch; tells whether it was a full one. Raises NatsUnavailable when the broker is away."""
         async with self._outbox.take(_BATCH) as batch:
-            # Side by side: the broker brings each to its disk before it confirms, and many in the time of one.
-            outcomes = await asyncio.gather(*map(self._publish, batch.wake_ups), return_exceptions=True)
-            troubles = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-            batch.published += [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+            troubles = await self._wake_ups.publish_all(batch.wake_ups)
+            batch.published += [
+                wake_up.id for wake_up, trouble in zip(batch.wake_ups, troubles, strict=True) if trouble is None
+            ]
         # Raised outside: what was published in spite of the trouble is published.
-        if troubles:
-            raise troubles[0]
+        for trouble in troubles:
+            if trouble is not None:
+                raise trouble
         return len(batch.wake_ups) == _BATCH
-
-    async def _publish(self, wake_up: WakeUp) -> int:
-        await self._wake_ups.publish(wake_up.job_id, wake_up.generation, wake_up.device_class)
-        return wake_up.id
 
     async def _welcome_broker(self) -> None:
         await self._wake_ups.prepare()

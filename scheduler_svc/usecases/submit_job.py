@@ -77,7 +77,8 @@ async def submit_job(
     except QuotaExceeded as full:
         raise await _with_time(full, request.owner_id, queue) from None
     await failpoint("job.create.after_commit")
-    return as_first_answered(job)
+    # A repeated request made its job before, under another id.
+    return job if job.id == submission.id else as_first_answered(job)
 
 
 async def _with_time(full: QuotaExceeded, owner_id: UserId, queue: QueueView) -> QuotaExceeded:

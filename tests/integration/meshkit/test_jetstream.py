@@ -11,11 +11,13 @@ import pytest
 from meshkit.embedded import NatsServer, NatsUser
 from meshkit.jetstream import (
     JetStream,
+    Message,
     NatsUnavailable,
     connect,
     ensure_consumer,
     ensure_work_queue,
     publish,
+    publish_all,
     pull,
 )
 from meshkit.testing import assert_eventually
@@ -70,6 +72,18 @@ async def test_a_full_queue_refuses_new_messages_and_keeps_the_old(jetstream: Je
     with pytest.raises(NatsUnavailable):
         await publish(jetstream, "work.v1.cpu", b"b" * 8192, msg_id="second")
     assert await _take(jetstream, 1) == ["a" * 4096]
+
+
+async def test_of_many_published_at_once_those_that_do_not_fit_are_told(jetstream: JetStream) -> None:
+    await ensure_work_queue(jetstream, "WORK", ["work.v1.>"], max_bytes=8 * 1024)
+    await ensure_consumer(jetstream, "WORK", "cpu", "work.v1.cpu")
+    sizes = [1, 2, 9000, 3]
+    messages = [Message("work.v1.cpu", b"a" * size, f"m:{size}") for size in sizes]
+    messages.append(Message("nobody.takes.this", b"", "nobody"))
+    outcomes = await publish_all(jetstream, messages)
+    assert [outcome is None for outcome in outcomes] == [True, True, False, True, False]
+    assert await _take(jetstream, 3) == ["a", "aa", "aaa"]
+    assert await publish_all(jetstream, []) == []
 
 
 async def test_connect_returns_at_once_without_a_broker_and_finds_it_later(tmp_path: Path) -> None:

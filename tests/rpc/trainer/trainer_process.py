@@ -43,4 +43,4 @@ def fake_commands(script: str) -> ChildCommands:
 if __name__ == "__main__":
     settings = TrainerSettings()
     commands = fake_commands(os.environ["FAKE_SCRIPT"])
-    main("trainer", settings, lambda runtime: bootstrap(settings, runtime, commands))
+    main("trainer", settings, lambda runtime: bootstrap(settings, runtime, commands), has_children=True)
