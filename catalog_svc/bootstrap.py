@@ -188,7 +188,10 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
 
 def _start_validators(settings: CatalogSettings, runtime: Runtime, stores: Stores, manage: ManageEntries) -> None:
     children = ProbePool(
-        settings.decode_processes, deadline_seconds=settings.decode_seconds, max_pixels=settings.max_clip_pixels
+        settings.decoders(),
+        deadline_seconds=settings.decode_seconds,
+        max_pixels=settings.max_clip_pixels,
+        child_bytes=settings.decode_child_bytes,
     )
     runtime.stack.push_async_callback(children.close)
     validators = RunValidations(

@@ -56,6 +56,10 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     """Clips decoded at once."""
     decode_seconds: float = Field(default=30, gt=0)
     """Longest time for one clip."""
+    decode_child_bytes: int = Field(default=3 * 1024**3, ge=512 * 1024**2)
+    """Most address space of a decode process, libraries included (about 0.5 GiB)."""
+    decode_memory_bytes: int = Field(default=0, ge=0)
+    """Most address space of all decode processes together: as many run as fit, at least one; 0: no such limit."""
     max_clip_bytes: int = Field(default=4 * 1024**3, ge=1)
     max_clip_pixels: int = Field(default=40_000_000, ge=1)
     """Width times height of a frame."""
@@ -122,3 +126,9 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
             if not folder.startswith("/") or ".." in folder.split("/") or not folder.strip("/"):
                 raise ValueError("must be absolute folders other than /, without `..`")
         return value
+
+    def decoders(self) -> int:
+        """Returns how many clips are decoded at once, within both budgets."""
+        if not self.decode_memory_bytes:
+            return self.decode_processes
+        return max(1, min(self.decode_processes, self.decode_memory_bytes // self.decode_child_bytes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,17 @@ class SignedUrl:
 
     url: str
     expire_time: datetime
+
+
+class Picture(enum.Enum):
+    """What is made of a clip for people to look at; the value ends its key."""
+
+    POSTER = ".poster.jpg"
+    PROXY = ".proxy.mp4"
+
+    @property
+    def content_type(self) -> str:
+        return "image/jpeg" if self is Picture.POSTER else "video/mp4"
 
 
 class ObjectStore:
@@ -155,9 +167,20 @@ class ObjectStore:
         else:
             await self._blobs_of(place).get_file(place.object_key, path)
 
+    async def put_picture(self, place: ContentPlace, picture: Picture, data: bytes) -> None:
+        """Stores a picture of a clip in this service's own bucket; it goes when the clip's content does."""
+        await self._blobs.put_bytes(picture_key(place, picture), data, content_type=picture.content_type)
+
+    def picture_url(self, place: ContentPlace, picture: Picture) -> SignedUrl:
+        """Returns where to GET a picture of a clip."""
+        expire_time = datetime.now(UTC) + URL_TTL
+        return SignedUrl(self._blobs.presign_get(picture_key(place, picture), URL_TTL), expire_time)
+
     async def remove_content(self, object_key: str) -> None:
-        """Removes content from this service's own bucket."""
+        """Removes content from this service's own bucket, and the pictures that were made of it."""
         await self._blobs.remove(object_key)
+        for picture in Picture:
+            await self._blobs.remove(f"{object_key}{picture.value}")
 
     async def remove_upload(self, upload_id: UploadId, multipart_id: str | None) -> None:
         """Removes what is staged of an upload."""
@@ -189,6 +212,11 @@ class ObjectStore:
                         return
         except BlobNotFound as error:
             raise BytesMissing(f"staged object of {upload_id}") from error
+
+
+def picture_key(place: ContentPlace, picture: Picture) -> str:
+    """Returns the key of a picture of the clip that lies there."""
+    return f"{place.object_key}{picture.value}"
 
 
 def upload_key(upload_id: UploadId) -> str:

@@ -66,6 +66,28 @@ class DecodedClip:
     codec: str
     damaged_frames: int = 0
     """Frames that decoded with visible damage."""
+    decoder: str = "pyav"
+    """`decord` or `pyav`: what decoded it."""
+    is_variable_frame_rate: bool = False
+    """Whether its frames are not evenly spread in time."""
+    rotation: int = 0
+    """Degrees, clockwise, by which frames are turned to be shown; width and height are those that are shown."""
+    has_audio: bool = False
+    perceptual_hash: int = 0
+    """Unsigned, 64 bits: see `catalog_svc.domain.near_duplicates`."""
+    is_browser_playable: bool = True
+    """Whether every current browser plays container, codec and pixel format."""
+    has_poster: bool = False
+    """Whether a picture of it is stored."""
+    has_proxy: bool = False
+    """Whether a short copy that browsers play is stored."""
+
+
+class Decoder(enum.StrEnum):
+    """What decodes frames."""
+
+    DECORD = "decord"
+    PYAV = "pyav"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ def sniff(head: bytes) -> Container | None:
     return Container.MPEG_TS if _is_transport_stream(head) else None
 
 
+def is_webm(head: bytes) -> bool:
+    """Tells whether a file with this beginning says that it is WebM rather than Matroska."""
+    return head.startswith(_EBML_HEADER) and b"\x42\x82\x84webm" in head[:64]
+
+
 def missing_bytes(container: Container, read_at: ReadAt, size: int) -> int:
     """Returns how many bytes the file lacks by its own account: 0 if none, or if the container cannot tell."""
     if container is Container.MP4:

@@ -12,6 +12,7 @@ from catalog_svc.domain.clip import REMEDIES, VIDEO_EXTENSIONS, Clip, DecodedCli
 from catalog_svc.domain.dataset import DatasetFindings
 from catalog_svc.domain.file_path import extension, file_name
 from catalog_svc.domain.issue import Issue, IssueList, shown
+from catalog_svc.domain.near_duplicates import NearDuplicates
 from catalog_svc.domain.quarantine import NOTHING_QUARANTINED, Quarantine
 from catalog_svc.domain.sample import TRAIN_SPLIT, SampleText, VideoPart
 from catalog_svc.domain.upload import StoredFile
@@ -37,6 +38,10 @@ class _Use:
     """The number of the first."""
     field: str
     count: int = 0
+    is_trained: bool = False
+    """Whether a row of the split `train` shows it."""
+    held_out_row: int = 0
+    """The number of the first row of another split that shows it; 0: none does."""
 
 
 def check_dataset(
@@ -65,6 +70,7 @@ def check_dataset(
     else:
         check.run(annotations)
     issues.add_all(_bad_files(media, outcomes, check.uses))
+    issues.add_all(_leaks(clips, check.uses))
     issues.add_all(
         issue.warning("CLIP_UNUSED", "no row uses the clip", "add a row for it, or remove it", file=clip.path)
         for clip in clips
@@ -159,6 +165,10 @@ class _RowCheck:
         for video, field in zip(row.sample.videos(), row.clip_fields, strict=True):
             use = self.uses.setdefault(video.path, _Use(row.number, field))
             use.count += 1
+            if row.sample.split == TRAIN_SPLIT:
+                use.is_trained = True
+            else:
+                use.held_out_row = use.held_out_row or row.number
             self._issues.add_all(self._bad_use(row, video, field))
         if not self._issues.errors:
             self._keep(row.text)
@@ -207,3 +217,28 @@ def _bad_files(
         yield issue.error(
             outcome.fault.value, outcome.detail + users, REMEDIES[outcome.fault], file=file.path, row=row, field=field
         )
+
+
+def _leaks(clips: Iterable[Clip], uses: Mapping[str, _Use]) -> Iterator[Issue]:
+    """Finds clips of other splits that are in `train` as well: the same bytes, or what looks alike."""
+    used = [(clip, uses[clip.path]) for clip in clips if clip.path in uses]
+    trained = [clip for clip, use in used if use.is_trained]
+    by_digest = {clip.sha256: clip for clip in reversed(trained)}
+    alike = NearDuplicates(trained)
+    remedy = f"hold other clips out, or put all rows about the clip in the split {TRAIN_SPLIT!r}"
+    for clip, use in used:
+        if not use.held_out_row:
+            continue
+        if same := by_digest.get(clip.sha256):
+            copy = "" if same.path == clip.path else f", as {shown(same.path)!r}"
+            what = f"the clip is held out, and rows of the split {TRAIN_SPLIT!r} show it as well{copy}"
+            yield issue.warning("HELD_OUT_CLIP_IN_TRAIN", what, remedy, file=clip.path, row=use.held_out_row)
+        elif found := alike.find(clip):
+            what = f"the clip is held out, and looks like {shown(found.path)!r} in the split {TRAIN_SPLIT!r}"
+            yield issue.warning("HELD_OUT_CLIP_LIKE_TRAIN", what, remedy, file=clip.path, row=use.held_out_row)
+        elif alike.is_exhausted:
+            what = (
+                f"too many clips look nearly alike to compare all: clips from {shown(clip.path)!r} on were not compared"
+            )
+            yield issue.warning("LOOKALIKES_NOT_SOUGHT", what, "split the dataset in two to have all compared")
+            return

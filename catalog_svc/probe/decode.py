@@ -3,176 +3,109 @@
 from __future__ import annotations
 
 import os
-from fractions import Fraction
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import av.error
 import av.logging
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
-from catalog_svc.domain.container import HEAD_BYTES, Container, missing_bytes, sniff
+from catalog_svc.domain.clip import ClipFault, DecodedClip, Decoder, FaultyClip, ProbeOutcome
+from catalog_svc.domain.container import HEAD_BYTES, Container, is_webm, missing_bytes, sniff
+from catalog_svc.probe.complaints import Complaints
+from catalog_svc.probe.frame_count import FrameCount, count_with_decord, count_with_pyav
+from catalog_svc.probe.stream_facts import StreamFacts, find_stream, open_clip, read_facts
 
-MAX_STREAMS = 32
-# Hostile files aim at rarely used decoders; these are the codecs that people's clips really have.
-CODECS = frozenset(
-    [
-        "h264",
-        "hevc",
-        "vp8",
-        "vp9",
-        "av1",
-        "libdav1d",
-        "libaom-av1",
-        "mpeg4",
-        "mpeg1video",
-        "mpeg2video",
-        "mjpeg",
-        "prores",
-        "dnxhd",
-        "theora",
-        "wmv3",
-        "vc1",
-        "msmpeg4v3",
-        "h263",
-        "flv1",
-        "ffv1",
-    ]
-)
+_NO_MEMORY = FaultyClip(ClipFault.TOO_LARGE, "decoding it takes more memory than a clip is given")
 
 
-def decode_clip(path: Path, max_pixels: int) -> ProbeOutcome:
-    """Returns what decoding every frame of the file found.
+@dataclass(frozen=True, slots=True)
+class ClipReader:
+    """Reads one clip after another.
 
-    Args:
-        path: The file; its name says nothing.
-        max_pixels: Most pixels (width times height) of a frame.
+    Each is opened twice: once for what its packets say, which takes a hundredth of the time, then to decode it, with
+    decord, or with PyAV where decord is not to be used or fails.
     """
-    size = path.stat().st_size
-    if size == 0:
-        return FaultyClip(ClipFault.EMPTY, "the file is empty")
-    with path.open("rb") as file:
-        container = sniff(file.read(HEAD_BYTES))
-        if container is None:
-            return FaultyClip(ClipFault.NOT_VIDEO, "its bytes are those of no video container that is known here")
-        lacking = missing_bytes(container, lambda offset, length: os.pread(file.fileno(), length, offset), size)
-    if lacking:
-        return FaultyClip(ClipFault.TRUNCATED, f"the file ends {lacking} bytes too early: it was cut")
-    return _decode(path, container, max_pixels)
+
+    complaints: Complaints
+    beat: Callable[[], None]
+    """Called while there is progress."""
+    max_pixels: int
+    """Most pixels (width times height) of a frame."""
+
+    def read(self, path: Path, decoder: Decoder) -> tuple[ProbeOutcome, bytes]:
+        """Returns what decoding every frame of the file found, and a poster (JPEG) of it if it is sound.
+
+        Args:
+            path: The file; its name says nothing.
+            decoder: What to try first.
+        """
+        size = path.stat().st_size
+        if size == 0:
+            return FaultyClip(ClipFault.EMPTY, "the file is empty"), b""
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            container = sniff(head)
+            if container is None:
+                what = "its bytes are those of no video container that is known here"
+                return FaultyClip(ClipFault.NOT_VIDEO, what), b""
+            lacking = missing_bytes(container, lambda offset, length: os.pread(file.fileno(), length, offset), size)
+        if lacking:
+            return FaultyClip(ClipFault.TRUNCATED, f"the file ends {lacking} bytes too early: it was cut"), b""
+        return self._decode(path, container, decoder, is_webm=is_webm(head))
+
+    def _decode(
+        self, path: Path, container: Container, decoder: Decoder, *, is_webm: bool
+    ) -> tuple[ProbeOutcome, bytes]:
+        av.logging.set_libav_level(av.logging.ERROR)
+        av.logging.restore_default_callback()
+        try:
+            with open_clip(str(path), container) as opened:
+                stream = find_stream(opened, self.max_pixels)
+                if isinstance(stream, FaultyClip):
+                    return stream, b""
+                try:
+                    facts = read_facts(opened, stream, is_webm=is_webm, beat=self.beat)
+                except av.error.FFmpegError as error:
+                    what = f"its first frame does not decode: {error.strerror}"
+                    return FaultyClip(ClipFault.UNDECODABLE, what), b""
+            if isinstance(facts, FaultyClip):
+                return facts, b""
+            counted = count_with_decord(path, facts, self.complaints, self.beat) if decoder is Decoder.DECORD else None
+            if counted is not None:
+                return _clip(facts, counted, Decoder.DECORD), counted.pictures.poster
+            return self._with_pyav(path, container, facts)
+        except av.error.FFmpegError as error:
+            what = f"it cannot be opened as {container.value}: {error.strerror}"
+            return FaultyClip(ClipFault.UNDECODABLE, what), b""
+        except MemoryError:
+            return _NO_MEMORY, b""
+
+    def _with_pyav(self, path: Path, container: Container, facts: StreamFacts) -> tuple[ProbeOutcome, bytes]:
+        with open_clip(str(path), container) as opened:
+            stream = find_stream(opened, self.max_pixels)
+            if isinstance(stream, FaultyClip):
+                return stream, b""
+            counted = count_with_pyav(opened, stream, facts, self.complaints, self.beat)
+        if isinstance(counted, FaultyClip):
+            return counted, b""
+        return _clip(facts, counted, Decoder.PYAV), counted.pictures.poster
 
 
-def _decode(path: Path, container: Container, max_pixels: int) -> ProbeOutcome:
-    av.logging.set_level(None)
-    # The demuxer is forced and may open nothing but this file.
-    options = {"protocol_whitelist": "file", "format_whitelist": _format_names(container)}
-    try:
-        with av.open(str(path), format=container.value, options=options, metadata_errors="replace") as opened:
-            return _decode_stream(opened, max_pixels)
-    except av.error.FFmpegError as error:
-        return FaultyClip(ClipFault.UNDECODABLE, f"it cannot be opened as {container.value}: {error.strerror}")
-    except MemoryError:
-        return FaultyClip(ClipFault.TOO_LARGE, "decoding it takes more memory than a clip is given")
-
-
-def _decode_stream(opened: InputContainer, max_pixels: int) -> ProbeOutcome:
-    if len(opened.streams) > MAX_STREAMS:
-        return FaultyClip(
-            ClipFault.UNDECODABLE, f"it has {len(opened.streams)} streams, at most {MAX_STREAMS} are read"
-        )
-    stream = next((stream for stream in opened.streams.video if not _is_picture(stream)), None)
-    if stream is None:
-        return FaultyClip(ClipFault.NOT_VIDEO, "it holds no video stream")
-    context = stream.codec_context
-    if context is None or context.name not in CODECS:
-        name = context.name if context is not None else "unknown"
-        return FaultyClip(ClipFault.UNDECODABLE, f"its codec {name} is not supported")
-    if context.width * context.height > max_pixels:
-        return _too_many_pixels(context.width, context.height, max_pixels)
-    # What the stream itself says comes to light only while decoding, and may differ from what the container says.
-    context.options = {"max_pixels": str(max_pixels)}
-    context.thread_count = 1
-    return _count_frames(opened, stream)
-
-
-def _is_picture(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _count_frames(opened: InputContainer, stream: VideoStream) -> ProbeOutcome:
-    tally = _Tally(stream)
-    try:
-        for packet in opened.demux(stream):
-            for frame in packet.decode():
-                tally.add(frame)
-    except av.error.FFmpegError as error:
-        return FaultyClip(
-            ClipFault.UNDECODABLE, f"after {tally.frames} frames it does not decode any further: {error.strerror}"
-        )
-    if tally.frames == 0:
-        return FaultyClip(ClipFault.UNDECODABLE, "not one frame of it decodes")
-    declared = stream.frames
-    # Edit lists and open groups of pictures may hide a frame or two; more than that is a hole.
-    if declared and tally.frames < declared - max(2, declared // 50):
-        return FaultyClip(ClipFault.TRUNCATED, f"{tally.frames} of the {declared} frames that it declares decode")
-    return tally.clip()
-
-
-class _Tally:
-    """Counts frames and keeps the two ends of their time."""
-
-    def __init__(self, stream: VideoStream) -> None:
-        self.frames = 0
-        self._stream = stream
-        self._damaged = 0
-        self._width = 0
-        self._height = 0
-        self._first: Fraction | None = None
-        self._last = Fraction(0)
-        self._last_length = Fraction(0)
-
-    def add(self, frame: VideoFrame) -> None:
-        self.frames += 1
-        self._damaged += bool(frame.is_corrupt)
-        if self.frames == 1:
-            self._width, self._height = frame.width, frame.height
-        if frame.pts is None or frame.time_base is None:
-            return
-        time = frame.pts * frame.time_base
-        if self._first is None or time < self._first:
-            self._first = time
-        if time >= self._last or self.frames == 1:
-            self._last = time
-            self._last_length = (frame.duration or 0) * frame.time_base
-
-    def clip(self) -> DecodedClip:
-        rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-        if self._first is None or (self.frames > 1 and self._last <= self._first):
-            duration = Fraction(self.frames) / rate  # no time stamps: raw streams have none
-        else:
-            duration = self._last - self._first + (self._last_length or 1 / rate)
-        return DecodedClip(
-            frame_count=self.frames,
-            duration_seconds=float(duration),
-            fps=float(self.frames / duration),
-            width=self._width,
-            height=self._height,
-            codec=self._stream.codec_context.name[:32],
-            damaged_frames=self._damaged,
-        )
-
-
-def _too_many_pixels(width: int, height: int, most: int) -> FaultyClip:
-    return FaultyClip(
-        ClipFault.TOO_LARGE, f"its frames have {width} x {height} pixels, at most {most} in all are decoded"
+def _clip(facts: StreamFacts, counted: FrameCount, decoder: Decoder) -> DecodedClip:
+    return DecodedClip(
+        frame_count=counted.frames,
+        duration_seconds=float(counted.duration),
+        fps=float(counted.frames / counted.duration),
+        width=facts.width,
+        height=facts.height,
+        codec=facts.codec,
+        damaged_frames=counted.damaged,
+        decoder=decoder.value,
+        is_variable_frame_rate=facts.is_variable_frame_rate,
+        rotation=facts.rotation,
+        has_audio=facts.has_audio,
+        perceptual_hash=counted.pictures.hash(),
+        is_browser_playable=facts.is_browser_playable,
     )
-
-
-def _format_names(container: Container) -> str:
-    # FFmpeg compares this list with a demuxer's own list of names, each of which must be allowed.
-    return {
-        Container.MP4: "mov,mp4,m4a,3gp,3g2,mj2",
-        Container.MATROSKA: "matroska,webm",
-    }.get(container, container.value)

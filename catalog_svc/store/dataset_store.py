@@ -19,6 +19,7 @@ from catalog_svc.domain.sample import Sample, SampleText
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import (
     clip_from_row,
+    hash_to_column,
     issue_from_row,
     outcome_from_row,
     quarantined_from_row,
@@ -118,11 +119,15 @@ def _batches(values: Iterable[_T]) -> Iterator[tuple[int, Sequence[_T]]]:
 
 def _probe_columns(sha256: str, outcome: ProbeOutcome) -> tuple[object, ...]:
     if isinstance(outcome, FaultyClip):
-        return (sha256, outcome.fault.value, outcome.detail, 0, 0.0, 0.0, 0, 0, "", 0)
+        return (
+            sha256, outcome.fault.value, outcome.detail, 0, 0.0, 0.0, 0, 0, "", 0,
+            "", False, 0, False, None, True, False, False,
+        )  # fmt: skip
     clip: DecodedClip = outcome
     return (
         sha256, None, "", clip.frame_count, clip.duration_seconds, clip.fps, clip.width, clip.height, clip.codec,
-        clip.damaged_frames,
+        clip.damaged_frames, clip.decoder, clip.is_variable_frame_rate, clip.rotation, clip.has_audio,
+        hash_to_column(clip.perceptual_hash), clip.is_browser_playable, clip.has_poster, clip.has_proxy,
     )  # fmt: skip
 
 

@@ -96,6 +96,11 @@ def sample_from_row(row: Row) -> Sample:
     return Sample(row["sample_id"], row["split"], messages_from_json(row["messages"]))
 
 
+def hash_to_column(value: int) -> int:
+    """Returns the signed number in which 64 bits are kept; reading takes it modulo 2^64."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
 def _dataset(entry: Entry, row: Row) -> Dataset:
     if row["clips"] is None:  # never validated
         return Dataset(entry)
@@ -148,4 +153,12 @@ def decoded_from_row(row: Row) -> DecodedClip:
         height=row["height"],
         codec=row["codec"],
         damaged_frames=row["damaged_frames"],
+        decoder=row["decoder"],
+        is_variable_frame_rate=row["is_variable_frame_rate"],
+        rotation=row["rotation"],
+        has_audio=row["has_audio"],
+        perceptual_hash=(row["perceptual_hash"] or 0) % (1 << 64),
+        is_browser_playable=row["is_browser_playable"],
+        has_poster=row["has_poster"],
+        has_proxy=row["has_proxy"],
     )

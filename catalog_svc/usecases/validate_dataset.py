@@ -7,12 +7,12 @@ import contextlib
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
-from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.object_store import ObjectStore, Picture
 from catalog_svc.domain.annotations import AnnotationPlan, AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
 from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
@@ -120,9 +120,28 @@ class ValidateDataset:
         path = folder / file.sha256
         try:
             await self.objects.download(file.place, file.size_bytes, path)
-            return await self.pool.probe_clip(path)
+            probed = await self.pool.probe_clip(path)
+            if isinstance(probed.outcome, FaultyClip):
+                return probed.outcome
+            return await self._with_pictures(file, path, probed.outcome, probed.poster)
         finally:
             path.unlink(missing_ok=True)
+
+    async def _with_pictures(
+        self, file: StoredFile, path: Path, clip: DecodedClip, poster: bytes
+    ) -> DecodedClip:
+        """Stores what people look at: a poster, and a short copy of a clip that browsers do not play.
+
+        Of a clip that stays in its owner's own bucket nothing is kept here.
+        """
+        if file.place.location_id is not None:
+            return clip
+        proxy = b"" if clip.is_browser_playable else await self.pool.make_proxy(path)
+        if poster:
+            await self.objects.put_picture(file.place, Picture.POSTER, poster)
+        if proxy:
+            await self.objects.put_picture(file.place, Picture.PROXY, proxy)
+        return replace(clip, has_poster=bool(poster), has_proxy=bool(proxy))
 
 
 def _speaks_of_clips(plan: AnnotationPlan | Issue, path: str) -> bool:

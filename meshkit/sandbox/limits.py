@@ -45,10 +45,10 @@ def confine(*, address_space_bytes: int, may_start_threads: bool = False) -> boo
     return has_no_network
 
 
-def allow_cpu(seconds: float) -> None:
-    """Lets the process use that many more seconds of CPU, then the kernel kills it."""
+def allow_cpu(seconds: float, *, cores: int = 1) -> None:
+    """Lets the process use that many more seconds of CPU, on each of its cores; then the kernel kills it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + CPU_SLACK_SECONDS
+    soft = int(used.ru_utime + used.ru_stime + cores * seconds) + CPU_SLACK_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 

@@ -1,9 +1,14 @@
-"""What parent and child say to each other: one JSON object a line. No answer of a child is trusted."""
+"""What parent and child say to each other: one JSON object a line. No answer of a child is trusted.
+
+While a child works it may say so, with `SIGN_OF_LIFE`; one that breaks down says over what, with `broken`.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+SIGN_OF_LIFE = {"alive": True}
 
 
 class BadAnswer(ValueError):

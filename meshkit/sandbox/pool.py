@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from meshkit.sandbox.process import MAX_LINE_BYTES, START_SECONDS, ChildDied, SandboxChild
+from meshkit.sandbox.process import MAX_LINE_BYTES, START_SECONDS, ChildDied, ChildTooSlow, SandboxChild
 
 REQUESTS_PER_CHILD = 500
 """After so many requests a child makes room for a fresh one: whatever leaked goes with it."""
@@ -61,38 +61,63 @@ class ChildPool:
         """Returns the process ids of the children."""
         return [child.pid for child in (*self._idle, *self._busy)]
 
-    async def ask(self, request: dict[str, Any], deadline_seconds: float | None = None) -> dict[str, Any]:
-        """Returns a child's answer; one that dies over it is replaced, and asked once more.
+    async def ask(
+        self,
+        request: dict[str, Any],
+        deadline_seconds: float | None = None,
+        *,
+        otherwise: dict[str, Any] | None = None,
+        silence_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Returns a child's answer; one that dies over it is replaced, and another is asked once more.
 
         Args:
-            request: A JSON object.
+            request: What it shall do.
             deadline_seconds: Another time than the pool's.
+            otherwise: What to ask the other child in its place. It is then asked as well if the first one falls silent,
+                and both have one deadline together.
+            silence_seconds: Longest time that the first child may show no sign of life; None: until the deadline.
 
         Raises:
             ChildTooSlow: there was none at the deadline.
             ChildDied: two children died over it.
         """
-        try:
-            return await self.ask_once(request, deadline_seconds)
-        except ChildDied as died:
-            # Perhaps it was not the request: someone, or the kernel for want of memory, may have killed the child.
-            structlog.get_logger().warning("sandbox.child_died", cause=str(died))
-            return await self.ask_once(request, deadline_seconds)
+        async with self._slots:
+            loop = asyncio.get_running_loop()
+            seconds = deadline_seconds or self._deadline
+            end = loop.time() + seconds
+            try:
+                child = await self._take()
+                end = loop.time() + seconds  # what it takes to start a child is no time of the request
+                return await self._ask_child(child, request, seconds, silence_seconds)
+            except ChildDied as died:
+                # Perhaps it was not the request: someone, or the kernel for want of memory, may have killed the child.
+                structlog.get_logger().warning("sandbox.child_died", cause=str(died))
+            except ChildTooSlow as slow:
+                if otherwise is None or loop.time() > end - seconds / 10:
+                    raise
+                structlog.get_logger().warning("sandbox.child_hung", cause=str(slow))
+            left = seconds if otherwise is None else max(0.0, end - loop.time())
+            return await self._ask_child(await self._take(), otherwise or request, left)
 
     async def ask_once(self, request: dict[str, Any], deadline_seconds: float | None = None) -> dict[str, Any]:
         """Returns a child's answer; raises ChildTooSlow or ChildDied."""
         async with self._slots:
-            child = await self._take()
-            self._busy.add(child)
-            try:
-                answer = await child.ask(request, deadline_seconds or self._deadline)
-            finally:
-                self._busy.discard(child)
-            if child.requests < self._requests_per_child:
-                self._idle.append(child)
-            else:
-                await child.kill()
-            return answer
+            return await self._ask_child(await self._take(), request, deadline_seconds or self._deadline)
+
+    async def _ask_child(
+        self, child: SandboxChild, request: dict[str, Any], seconds: float, silence_seconds: float | None = None
+    ) -> dict[str, Any]:
+        self._busy.add(child)
+        try:
+            answer = await child.ask(request, seconds, silence_seconds)
+        finally:
+            self._busy.discard(child)
+        if child.requests < self._requests_per_child:
+            self._idle.append(child)
+        else:
+            await child.kill()
+        return answer
 
     async def _take(self) -> SandboxChild:
         while self._idle:

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from meshkit.sandbox.lines import BadAnswer, decode, encode
+from meshkit.sandbox.lines import SIGN_OF_LIFE, BadAnswer, decode, encode
 
 MAX_LINE_BYTES = 64 * 1024
 START_SECONDS = 30.0
@@ -81,8 +81,15 @@ class SandboxChild:
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
-    async def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    async def ask(
+        self, request: dict[str, Any], seconds: float, silence_seconds: float | None = None
+    ) -> dict[str, Any]:
         """Returns the child's answer.
+
+        Args:
+            request: What it shall do.
+            seconds: Longest time for it.
+            silence_seconds: Longest time without a sign of life; None: as long as for all of it.
 
         Raises:
             ChildTooSlow, ChildDied: there is none, and the child is dead.
@@ -91,10 +98,14 @@ class SandboxChild:
         try:
             async with asyncio.timeout(seconds):
                 await self._send(encode({**request, "seconds": seconds}))
-                return await self._answer()
+                while True:
+                    async with asyncio.timeout(silence_seconds):
+                        answer = await self._answer()
+                    if answer != SIGN_OF_LIFE:
+                        return answer
         except TimeoutError:
             await self.kill()
-            raise ChildTooSlow(f"no answer within {seconds:g} s") from None
+            raise ChildTooSlow(f"no answer within {seconds:g} s, or no sign of life in time") from None
         except BaseException:
             # A cancelled request, too, leaves a child whose next answer would be to the wrong question.
             await self.kill()
@@ -118,8 +129,11 @@ class SandboxChild:
         assert self._process.stdout is not None
         try:
             line = await self._process.stdout.readuntil(b"\n")
-            return decode(line)
+            answer = decode(line)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ChildDied("it ended") from error
         except (asyncio.LimitOverrunError, BadAnswer) as error:
             raise ChildDied(f"it talks nonsense: {error}") from error
+        if "broken" in answer:
+            raise ChildDied(f"it broke down: {str(answer['broken'])[:300]!r}")
+        return answer

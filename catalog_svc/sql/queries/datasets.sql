@@ -29,15 +29,23 @@ SET clips = $2, clips_checked = $3, duration_seconds = $4, rows = $5, train_rows
 WHERE dataset_id = $1;
 
 -- name: list_probes
--- Lists what decoding has found in a dataset so far.
-SELECT * FROM clip_probes WHERE dataset_id = $1;
+-- Lists what decoding has found in a dataset so far, without what an older version found and knew less of.
+SELECT * FROM clip_probes WHERE dataset_id = $1 AND (fault IS NOT NULL OR perceptual_hash IS NOT NULL);
 
 -- name: put_probes
 -- Keeps what decoding found.
-INSERT INTO clip_probes (dataset_id, sha256, fault, detail, frame_count, duration_seconds, fps, width, height, codec, damaged_frames)
+INSERT INTO clip_probes (dataset_id, sha256, fault, detail, frame_count, duration_seconds, fps, width, height, codec, damaged_frames,
+                         decoder, is_variable_frame_rate, rotation, has_audio, perceptual_hash, is_browser_playable, has_poster, has_proxy)
 SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::float8[], $7::float8[], $8::int[], $9::int[],
-                         $10::text[], $11::bigint[])
-ON CONFLICT (dataset_id, sha256) DO NOTHING;
+                         $10::text[], $11::bigint[], $12::text[], $13::bool[], $14::int[], $15::bool[], $16::bigint[], $17::bool[],
+                         $18::bool[], $19::bool[])
+ON CONFLICT (dataset_id, sha256) DO UPDATE
+SET fault = EXCLUDED.fault, detail = EXCLUDED.detail, frame_count = EXCLUDED.frame_count, duration_seconds = EXCLUDED.duration_seconds,
+    fps = EXCLUDED.fps, width = EXCLUDED.width, height = EXCLUDED.height, codec = EXCLUDED.codec, damaged_frames = EXCLUDED.damaged_frames,
+    decoder = EXCLUDED.decoder, is_variable_frame_rate = EXCLUDED.is_variable_frame_rate, rotation = EXCLUDED.rotation,
+    has_audio = EXCLUDED.has_audio, perceptual_hash = EXCLUDED.perceptual_hash, is_browser_playable = EXCLUDED.is_browser_playable,
+    has_poster = EXCLUDED.has_poster, has_proxy = EXCLUDED.has_proxy
+WHERE clip_probes.fault IS NULL AND clip_probes.perceptual_hash IS NULL;
 
 -- name: insert_issues
 -- Adds issues in their order.
@@ -74,7 +82,7 @@ WHERE s.dataset_id = $1 AND s.sample_id = $4 AND e.state = 'READY'
 
 -- name: list_clips
 -- Lists the clips of a dataset that the viewer may see, by path, from a position on.
-SELECT f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+SELECT p.*, f.path, f.sha256, f.size_bytes, f.object_key, f.location_id
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id
@@ -85,7 +93,7 @@ LIMIT $5;
 
 -- name: find_clips
 -- Finds clips of a dataset that the viewer may see, by their paths.
-SELECT f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+SELECT p.*, f.path, f.sha256, f.size_bytes, f.object_key, f.location_id
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id

