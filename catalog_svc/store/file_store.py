@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from catalog_svc.domain.content import content_place
@@ -126,6 +127,10 @@ class FileStore:
             await connection.execute(queries().change_content, entry_id, state, -1, -gone.size_bytes)
             await _discard_content(connection, gone)
         return gone
+
+    async def discard_gone(self, object_keys: Sequence[str]) -> None:
+        """Has the pictures removed of those contents that are in place no more."""
+        await self._pool.execute(queries().discard_gone, list(object_keys))
 
     async def discard_abandoned(self, idle: timedelta, remember: timedelta) -> None:
         """Drops open uploads untouched for `idle`, and forgets those completed longer than `remember` ago."""

@@ -18,6 +18,7 @@ from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOut
 from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
 from catalog_svc.domain.dataset_info import DATASET_INFO_NAME
 from catalog_svc.domain.entry import EntryId
+from catalog_svc.domain.errors import LeaseLost
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.quarantine import Quarantine
 from catalog_svc.domain.sample import SampleText
@@ -100,10 +101,17 @@ class ValidateDataset:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self.pool.size + 1):
                         group.create_task(self._probe_all(waiting, Path(folder), progress))
-            except ExceptionGroup as failures:
+                await progress.report()
+            except (ExceptionGroup, LeaseLost) as failures:
+                await self._forget_pictures(media)
+                if isinstance(failures, LeaseLost):
+                    raise
                 raise failures.exceptions[0] from failures
-        await progress.report()
         return outcomes
+
+    async def _forget_pictures(self, media: Sequence[StoredFile]) -> None:
+        """Has contents looked at again that went while pictures were made of them: these would outlast them."""
+        await self.files.discard_gone([file.place.object_key for file in media if file.place.location_id is None])
 
     async def _probe_all(self, waiting: Iterator[StoredFile], folder: Path, progress: _Progress) -> None:
         for file in waiting:  # the workers share the iterator
@@ -127,9 +135,7 @@ class ValidateDataset:
         finally:
             path.unlink(missing_ok=True)
 
-    async def _with_pictures(
-        self, file: StoredFile, path: Path, clip: DecodedClip, poster: bytes
-    ) -> DecodedClip:
+    async def _with_pictures(self, file: StoredFile, path: Path, clip: DecodedClip, poster: bytes) -> DecodedClip:
         """Stores what people look at: a poster, and a short copy of a clip that browsers do not play.
 
         Of a clip that stays in its owner's own bucket nothing is kept here.

@@ -60,3 +60,8 @@ WHERE id = $1;
 -- name: discard_content
 -- Has an object removed, if no file uses it when its turn comes.
 INSERT INTO garbage (kind, object_key) VALUES ('CONTENT', $1);
+
+-- name: discard_gone
+-- Has those of some objects removed, and what was made of them, that are no contents any more.
+INSERT INTO garbage (kind, object_key)
+SELECT 'CONTENT', key FROM unnest($1::text[]) AS key WHERE NOT EXISTS (SELECT FROM contents c WHERE c.object_key = key);

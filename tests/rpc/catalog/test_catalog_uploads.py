@@ -355,7 +355,8 @@ async def test_an_upload_that_ends_after_validation_began_is_refused(mesh: Catal
     assert (await refused(mesh.complete(late.id))).reason == "DATASET_STATE_CONFLICT"
 
     async def only_the_two() -> bool:
-        return len(await mesh.blobs.list()) == 2
+        pictures = [stat.key for stat in await mesh.blobs.list() if stat.key.endswith(".poster.jpg")]
+        return len(pictures) == 1 and len(await mesh.blobs.list()) == 3
 
     await assert_eventually(only_the_two)
 

@@ -11,6 +11,7 @@ import pytest
 
 from catalog_svc.domain.annotations import AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import Clip, DecodedClip
+from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.dataset_check import check_dataset
 from catalog_svc.domain.dataset_info import DatasetInfo
 from catalog_svc.domain.issue import Issue
@@ -22,7 +23,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def clip(path: str, value: int, seconds: float = 2.0, sha256: str = "") -> Clip:
-    return Clip(path, sha256 or path, 1, DecodedClip(16, seconds, 8.0, 64, 64, "h264", perceptual_hash=value))
+    decoded = DecodedClip(16, seconds, 8.0, 64, 64, "h264", perceptual_hash=value)
+    return Clip(path, sha256 or path, 1, decoded, ContentPlace(path))
 
 
 def flipped(value: int, bits: Iterable[int]) -> int:
@@ -86,7 +88,7 @@ def test_a_hash_comes_through_a_signed_column(value: int) -> None:
 
 def leaks(rows: str, clips: Iterable[Clip]) -> list[Issue]:
     text = f"video,caption,split\n{rows}".encode()
-    files = [StoredFile(each.path, 1, each.sha256, NOW) for each in clips]
+    files = [StoredFile(each.path, 1, each.sha256, NOW, ContentPlace(each.sha256)) for each in clips]
     plan = plan_annotations({"annotations.csv": len(text), **{file.path: 1 for file in files}}, DatasetInfo())
     assert not isinstance(plan, Issue)
     reader = AnnotationReader(plan, lambda path: io.BytesIO(text))
