@@ -62,6 +62,7 @@ from catalog_svc.usecases.run_imports import RunImports
 from catalog_svc.usecases.run_validations import RunValidations
 from catalog_svc.usecases.settle_upload import SettleUpload
 from catalog_svc.usecases.store_file import StoreFile
+from catalog_svc.usecases.try_model import TryModel
 from catalog_svc.usecases.upload_by_parts import UploadByParts
 from catalog_svc.usecases.upload_by_stream import UploadByStream
 from catalog_svc.usecases.validate_dataset import ValidateDataset
@@ -143,7 +144,8 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     manage_entries = ManageEntries(stores.entries)
     settle_upload = SettleUpload(stores.files, stores.objects, asyncio.Semaphore(settings.settlements))
     runtime.stack.push_async_callback(settle_upload.close)
-    _start_validators(settings, runtime, stores, manage_entries)
+    tool = _start_model_tool(settings, runtime)
+    _start_validators(settings, runtime, stores, manage_entries, tool)
     _start_housekeeping(settings, runtime, stores)
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
     list_entries = ListEntries(manage_entries, page_tokens)
@@ -164,7 +166,6 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
         stores.versions, stores.entries, stores.files, stores.datasets, manage_entries.validation_wanted
     )
     model = ModelServicer(manage_entries, list_entries, watch_entry)
-    tool = _start_model_tool(settings, runtime)
     local = LocalContent(stores.objects, settings.spool_dir, settings.preview_cache_bytes)
     runtime.stack.callback(local.close)
     sample = SampleServicer(
@@ -186,7 +187,9 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     ]
 
 
-def _start_validators(settings: CatalogSettings, runtime: Runtime, stores: Stores, manage: ManageEntries) -> None:
+def _start_validators(
+    settings: CatalogSettings, runtime: Runtime, stores: Stores, manage: ManageEntries, tool: ModelTool
+) -> None:
     children = ProbePool(
         settings.decoders(),
         deadline_seconds=settings.decode_seconds,
@@ -199,7 +202,13 @@ def _start_validators(settings: CatalogSettings, runtime: Runtime, stores: Store
         validate_dataset=ValidateDataset(
             stores.files, stores.datasets, stores.objects, children, settings.spool_dir, settings.max_clip_bytes
         ),
-        validate_model=ValidateModel(stores.files, stores.objects, children, settings.spool_dir),
+        validate_model=ValidateModel(
+            stores.files,
+            stores.objects,
+            children,
+            settings.spool_dir,
+            TryModel(stores.objects, tool, settings.spool_dir, settings.forward_max_weight_bytes),
+        ),
         pool=children,
         wanted=manage.validation_wanted,
         lease_seconds=settings.validation_lease_seconds,
@@ -212,6 +221,7 @@ def _start_model_tool(settings: CatalogSettings, runtime: Runtime) -> ModelTool:
     limits = ModelToolLimits(
         processes=settings.model_tool_processes,
         preview_seconds=settings.preview_seconds,
+        forward_seconds=settings.forward_seconds,
         memory_bytes=settings.model_tool_memory_bytes,
         idle_seconds=settings.model_tool_idle_seconds,
     )

@@ -77,6 +77,10 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     """How long a process is kept that has nothing to do."""
     preview_seconds: float = Field(default=30, gt=0)
     """Longest time for one preview."""
+    forward_seconds: float = Field(default=120, gt=0)
+    """Longest time for the one forward step that a model is tried with."""
+    forward_max_weight_bytes: int = Field(default=1024**3, ge=0)
+    """Models with larger weights are not tried, only read."""
     preview_cache_bytes: int = Field(default=2 * 1024**3, ge=0)
     """Disk space for clips and models that were previewed last."""
     spool_dir: Path | None = None

@@ -119,14 +119,20 @@ class ModelTool:
         except BadAnswer as error:
             raise PreviewFailed("BAD_ANSWER", "the tool talks nonsense") from error
 
-    async def forward(self, model_folder: str) -> tuple[str, str]:
-        """Tries one forward step of a whole model; returns what is wrong with it and what to do, or empty texts.
+    async def forward(self, model_folder: str) -> tuple[str, str, str]:
+        """Tries one forward step of a whole model; returns reason, message and remedy, all empty if it is sound.
 
         Raises:
             ChildTooSlow, ChildDied, BadAnswer: it gave no answer.
         """
         request = {"kind": "forward", "model": model_folder}
-        return forward_from_json(await self._ask(request, self._limits.forward_seconds), {model_folder: "the model"})
+        assert self._pool is not None
+        self._waiting += 1
+        try:
+            answer = await self._pool.ask(request, self._limits.forward_seconds)
+        finally:
+            self._end_waiting()
+        return forward_from_json(answer, {model_folder: "the model"})
 
     async def _ask_twice(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -144,8 +150,11 @@ class ModelTool:
         try:
             return await self._pool.ask_once(request, seconds)
         finally:
-            self._waiting -= 1
-            self._used_at = asyncio.get_running_loop().time()
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        self._waiting -= 1
+        self._used_at = asyncio.get_running_loop().time()
 
 
 @dataclass(frozen=True, slots=True)

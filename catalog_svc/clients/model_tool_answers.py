@@ -44,12 +44,9 @@ def preview_from_json(answer: Mapping[str, Any], clips: Sequence[str], names: Ma
         raise BadAnswer("no preview") from error
 
 
-def forward_from_json(answer: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:
-    """Returns what is wrong with a model and what to do about it, both empty when its forward step was sound."""
-    if isinstance(answer.get("forward"), dict):
-        return "", ""
-    _, message, remedy = _failure(answer, names)
-    return message, remedy
+def forward_from_json(answer: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str, str]:
+    """Returns reason, message and remedy of a failed forward step, all empty for a sound one."""
+    return ("", "", "") if isinstance(answer.get("forward"), dict) else _failure(answer, names)
 
 
 def _raise_failure(answer: Mapping[str, Any], names: Mapping[str, str]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
 
+from catalog_svc.domain.chat_template import ChatTemplateFacts
 from catalog_svc.domain.entry import Entry
+from catalog_svc.domain.model_parts import ModelMemory, ModelPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,27 @@ class ModelFacts:
     """Of one clip; 0: the video processor sets no limit."""
     has_video_processor: bool
     fingerprint: str
+    parts: tuple[ModelPart, ...] = ()
+    memory: ModelMemory = field(default_factory=ModelMemory)
+    chat_template: ChatTemplateFacts = field(default_factory=ChatTemplateFacts)
+
+
+class ForwardState(enum.StrEnum):
+    """Whether one forward step of the model was tried."""
+
+    NOT_RUN = "NOT_RUN"
+    PASSED = "PASSED"
+    SKIPPED = "SKIPPED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardCheck:
+    """What one forward step on a tiny clip came to."""
+
+    state: ForwardState = ForwardState.NOT_RUN
+    message: str = ""
+    """Why it was skipped, or how it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +65,13 @@ class Model:
     entry: Entry
     facts: ModelFacts | None = None
     issues: tuple[ModelIssue, ...] = ()
+    forward: ForwardCheck = field(default_factory=ForwardCheck)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVerdict:
+    """What a validation comes to: facts of a sound model, or what is wrong."""
+
+    facts: ModelFacts | None
+    issues: tuple[ModelIssue, ...] = ()
+    forward: ForwardCheck = field(default_factory=ForwardCheck)

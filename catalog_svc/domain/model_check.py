@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from catalog_svc.domain.chat_template import OLD_TEMPLATE_FILE, TOKENIZER_CONFIG, chat_template_facts
 from catalog_svc.domain.issue import shown
 from catalog_svc.domain.model import ModelFacts, ModelIssue
+from catalog_svc.domain.model_parts import ModelPart, model_memory, model_parts
 from catalog_svc.domain.safetensors_header import SafetensorsHeader
 from catalog_svc.domain.upload import StoredFile
 
@@ -17,12 +19,15 @@ INDEX = "model.safetensors.index.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
 VIDEO_PREPROCESSOR = "video_preprocessor_config.json"
-PARSED_FILES = (CONFIG, INDEX, PREPROCESSOR, PROCESSOR, VIDEO_PREPROCESSOR)
+PARSED_FILES = (
+    CONFIG, INDEX, PREPROCESSOR, PROCESSOR, VIDEO_PREPROCESSOR, TOKENIZER_CONFIG, OLD_TEMPLATE_FILE
+)  # fmt: skip
 """The JSON files whose content is needed here; all others are only searched for remote code."""
 
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _SAVE_WHOLE = "save model and processor with save_pretrained into one folder, and upload all of it"
 _MAX_NAMED = 5
+_MAX_MODULES = 64
 MAX_ISSUES = 100
 
 
@@ -37,6 +42,8 @@ class ModelContent:
     """By path: the headers of the sound safetensors files."""
     issues: tuple[ModelIssue, ...] = ()
     """What reading found wrong already."""
+    chat_template: str | None = None
+    """The text of the chat template's own file, if there is one."""
 
 
 def check_model(content: ModelContent) -> ModelFacts | tuple[ModelIssue, ...]:
@@ -105,7 +112,7 @@ def _index_issues(content: ModelContent, shards: set[str]) -> Iterable[ModelIssu
 
 
 def _lacks(header: SafetensorsHeader | None, tensor: str) -> bool:
-    return header is not None and tensor not in header.parameters_by_tensor
+    return header is not None and tensor not in header.shapes
 
 
 def _processor_issues(content: ModelContent) -> Iterable[ModelIssue]:
@@ -120,6 +127,7 @@ def _processor_issues(content: ModelContent) -> Iterable[ModelIssue]:
 def _facts(content: ModelContent) -> ModelFacts:
     config = _object(content, CONFIG) or {}
     video = _video_processor(content)
+    parts = model_parts(tensor for header in content.headers.values() for tensor in header.shapes.items())
     return ModelFacts(
         model_type=shown(config["model_type"], 100),
         architecture=shown(_architecture(config), 200),
@@ -130,7 +138,15 @@ def _facts(content: ModelContent) -> ModelFacts:
         max_frames=_size(video, "max_frames") or _size(video, "num_frames"),
         has_video_processor=video is not None,
         fingerprint=fingerprint(content.files),
+        parts=tuple(_shown_part(part) for part in parts),
+        memory=model_memory(parts),
+        chat_template=chat_template_facts(content.chat_template, content.parsed),
     )
+
+
+def _shown_part(part: ModelPart) -> ModelPart:
+    """Names come from a stranger's file: at most so many, and fit to be shown."""
+    return replace(part, lora_modules=tuple(shown(name, 64) for name in part.lora_modules[:_MAX_MODULES]))
 
 
 def _video_processor(content: ModelContent) -> Mapping[str, Any] | None:

@@ -31,13 +31,13 @@ class BadSafetensors(ValueError):
 class SafetensorsHeader:
     """What a header says."""
 
-    parameters_by_tensor: Mapping[str, int]
-    """Number of elements, by name of the tensor."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """By name of the tensor."""
     weight_bytes: int
 
     @property
     def parameter_count(self) -> int:
-        return sum(self.parameters_by_tensor.values())
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 def header_length(first_bytes: bytes, file_size: int) -> int:
@@ -58,13 +58,13 @@ def parse_header(header: bytes, file_size: int) -> SafetensorsHeader:
     """Returns what the JSON header says, once it fits the file exactly; raises BadSafetensors."""
     tensors = _tensors(header)
     payload = file_size - LENGTH_BYTES - len(header)
-    parameters: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     ranges: list[tuple[int, int]] = []
     for name, tensor in tensors.items():
-        parameters[name], start, end = _tensor(name, tensor)
+        shapes[name], start, end = _tensor(name, tensor)
         ranges.append((start, end))
     _check_ranges(sorted(ranges), payload)
-    return SafetensorsHeader(parameters, payload)
+    return SafetensorsHeader(shapes, payload)
 
 
 def _tensors(header: bytes) -> dict[str, Any]:
@@ -87,8 +87,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _tensor(name: str, tensor: Any) -> tuple[int, int, int]:
-    """Returns the number of elements and the range of bytes of one tensor."""
+def _tensor(name: str, tensor: Any) -> tuple[tuple[int, ...], int, int]:
+    """Returns the shape and the range of bytes of one tensor."""
     shown = name[:80]
     if not isinstance(tensor, dict):
         raise BadSafetensors(f"tensor {shown} is not described by an object")
@@ -106,7 +106,7 @@ def _tensor(name: str, tensor: Any) -> tuple[int, int, int]:
         raise BadSafetensors(
             f"tensor {shown} has {offsets[1] - offsets[0]} bytes, its shape and dtype need another number"
         )
-    return elements, offsets[0], offsets[1]
+    return tuple(shape), offsets[0], offsets[1]
 
 
 def _are_sizes(value: Any) -> bool:

@@ -16,9 +16,10 @@ from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryChange, EntryDraft, EntryId, EntryKind, Visibility
 from catalog_svc.domain.errors import InvalidField
 from catalog_svc.domain.issue import Issue
-from catalog_svc.domain.model import Model, ModelFacts, ModelIssue
+from catalog_svc.domain.model import Model, ModelIssue
 from catalog_svc.domain.sample import AnnotationFormat, ContentPart, Sample, TextPart
 from catalog_svc.domain.upload import FileHeader, StoredFile
+from catalog_svc.rpc.convert_model import forward_to_proto, model_facts_to_proto
 from catalog_svc.usecases.upload_by_parts import UploadOffer
 
 _CHANGEABLE = ("name", "description", "visibility")
@@ -66,7 +67,8 @@ def model_to_proto(model: Model) -> model_pb2.Model:
         owner_id=entry.owner_id,
         visibility=visibility_to_proto(entry.visibility),
         state=model_pb2.ModelState.Value(f"MODEL_STATE_{entry.state}"),
-        facts=None if model.facts is None else _facts_to_proto(model.facts),
+        facts=None if model.facts is None else model_facts_to_proto(model.facts),
+        forward_check=forward_to_proto(model.forward),
         issues=[_model_issue_to_proto(found) for found in model.issues],
         create_time=time_to_proto(entry.create_time),
         update_time=time_to_proto(entry.update_time),
@@ -206,20 +208,6 @@ def _format_to_proto(found: AnnotationFormat | None) -> dataset_pb2.AnnotationFo
     if found is None:
         return dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED
     return dataset_pb2.AnnotationFormat.Value(f"ANNOTATION_FORMAT_{found}")
-
-
-def _facts_to_proto(facts: ModelFacts) -> model_pb2.ModelFacts:
-    return model_pb2.ModelFacts(
-        model_type=facts.model_type,
-        architecture=facts.architecture,
-        parameter_count=facts.parameter_count,
-        weight_bytes=facts.weight_bytes,
-        size_bytes=facts.size_bytes,
-        context_length=facts.context_length,
-        max_frames=facts.max_frames,
-        has_video_processor=facts.has_video_processor,
-        fingerprint=facts.fingerprint,
-    )
 
 
 def _model_issue_to_proto(found: ModelIssue) -> model_pb2.ModelIssue:

@@ -9,10 +9,11 @@ from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.dataset import Dataset, DatasetFindings
 from catalog_svc.domain.entry import Entry, EntryId, EntryKind, EntryState, Visibility
 from catalog_svc.domain.issue import Issue, Severity
-from catalog_svc.domain.model import Model, ModelFacts, ModelIssue
+from catalog_svc.domain.model import Model
 from catalog_svc.domain.quarantine import QuarantinedItem
 from catalog_svc.domain.sample import AnnotationFormat, Sample, messages_from_json
 from catalog_svc.domain.upload import FileHeader, StoredFile, Upload, UploadId
+from catalog_svc.store.model_rows import model_from_row
 
 Row = Any
 """A row of asyncpg, read by column name."""
@@ -43,7 +44,7 @@ def entry_from_row(row: Row) -> Entry:
 def described_from_row(row: Row) -> Dataset | Model:
     """Reads a row of `entry_details`."""
     entry = entry_from_row(row)
-    return _dataset(entry, row) if entry.kind is EntryKind.DATASET else _model(entry, row)
+    return _dataset(entry, row) if entry.kind is EntryKind.DATASET else model_from_row(entry, row)
 
 
 def file_from_row(row: Row) -> StoredFile:
@@ -119,24 +120,6 @@ def _dataset(entry: Entry, row: Row) -> Dataset:
         quarantined_clips=row["quarantined_clips"],
     )
     return Dataset(entry, findings)
-
-
-def _model(entry: Entry, row: Row) -> Model:
-    issues = tuple(ModelIssue(**found) for found in row["issues"] or ())
-    if row["model_type"] is None:
-        return Model(entry, None, issues)
-    facts = ModelFacts(
-        model_type=row["model_type"],
-        architecture=row["architecture"],
-        parameter_count=row["parameter_count"],
-        weight_bytes=row["weight_bytes"],
-        size_bytes=row["content_bytes"],
-        context_length=row["context_length"],
-        max_frames=row["max_frames"],
-        has_video_processor=row["has_video_processor"],
-        fingerprint=row["model_fingerprint"],
-    )
-    return Model(entry, facts, issues)
 
 
 def _place(row: Row) -> ContentPlace:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from datetime import timedelta
 
 from catalog_svc.domain.dataset_check import DatasetVerdict
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, EntryState, next_state
 from catalog_svc.domain.errors import LeaseLost
-from catalog_svc.domain.model import ModelFacts, ModelIssue
+from catalog_svc.domain.model import ModelVerdict
 from catalog_svc.domain.sample import SampleText
 from catalog_svc.store.dataset_store import put_verdict
+from catalog_svc.store.model_rows import model_facts_columns
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import entry_from_row
 from meshkit.postgres import Connection, Pool, transaction
@@ -48,18 +49,18 @@ class ValidationStore:
             # a while, in which the lease must be renewed.
             return await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)
 
-    async def end_model(
-        self, model_id: EntryId, token: str, verdict: ModelFacts | tuple[ModelIssue, ...]
-    ) -> EntryState:
+    async def end_model(self, model_id: EntryId, token: str, verdict: ModelVerdict) -> EntryState:
         """Ends the validation of a model; raises LeaseLost."""
         async with transaction(self._pool) as connection:
-            is_sound = isinstance(verdict, ModelFacts)
-            state = await _end(connection, EntryKind.MODEL, model_id, token, is_sound)
+            state = await _end(connection, EntryKind.MODEL, model_id, token, verdict.facts is not None)
             await connection.execute(queries().reset_model_findings, model_id)
-            if isinstance(verdict, ModelFacts):
-                await connection.execute(queries().insert_model_facts, model_id, *astuple(verdict))
+            forward = (verdict.forward.state, verdict.forward.message)
+            if verdict.facts is not None:
+                columns = (*model_facts_columns(verdict.facts), *forward)
+                await connection.execute(queries().insert_model_facts, model_id, *columns)
             else:
-                await connection.execute(queries().insert_model_issues, model_id, [asdict(found) for found in verdict])
+                issues = [asdict(found) for found in verdict.issues]
+                await connection.execute(queries().insert_model_issues, model_id, issues, *forward)
         return state
 
 

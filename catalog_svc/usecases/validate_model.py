@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.domain.chat_template import TEMPLATE_FILE
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.errors import FileNotAllowed
 from catalog_svc.domain.file_path import extension
-from catalog_svc.domain.model import ModelFacts, ModelIssue
+from catalog_svc.domain.model import ModelFacts, ModelIssue, ModelVerdict
 from catalog_svc.domain.model_check import PARSED_FILES, ModelContent, check_model
 from catalog_svc.domain.model_files import check_model_file
 from catalog_svc.domain.safetensors_header import (
@@ -26,9 +27,11 @@ from catalog_svc.domain.safetensors_header import (
 from catalog_svc.domain.upload import StoredFile
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.file_store import FileStore
+from catalog_svc.usecases.try_model import TryModel
 
 MAX_JSON_BYTES = 128 * 1024 * 1024
 MAX_PARSED_BYTES = 16 * 1024 * 1024
+MAX_TEMPLATE_BYTES = 1024 * 1024
 _USE_PLAIN_MODEL = "use a model that transformers knows by itself, and remove these keys from the file"
 
 
@@ -39,6 +42,7 @@ class _Reading:
     parsed: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, SafetensorsHeader] = field(default_factory=dict)
     issues: list[ModelIssue] = field(default_factory=list)
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,17 @@ class ValidateModel:
     objects: ObjectStore
     pool: ProbePool
     spool_dir: Path | None
+    try_model: TryModel
 
-    async def check(self, model_id: EntryId) -> ModelFacts | tuple[ModelIssue, ...]:
-        """Returns the facts of a sound model, else all that is wrong with it."""
+    async def check(self, model_id: EntryId) -> ModelVerdict:
+        """Returns the verdict; a model whose files are sound is tried, too."""
         files = await self.files.list_all(model_id)
         reading = _Reading()
         with tempfile.TemporaryDirectory(prefix="reeltune-model-", dir=self.spool_dir) as folder:
             for file in files:
                 await self._read(file, Path(folder), reading)
-        return check_model(_content(files, reading))
+        found = check_model(_content(files, reading))
+        return await self.try_model.judge(found, files) if isinstance(found, ModelFacts) else ModelVerdict(None, found)
 
     async def _read(self, file: StoredFile, folder: Path, reading: _Reading) -> None:
         try:
@@ -69,6 +75,10 @@ class ValidateModel:
             await self._read_json(file, folder, reading)
         elif extension(file.path) == ".safetensors":
             await self._read_header(file, reading)
+        elif file.path == TEMPLATE_FILE:
+            reading.chat_template = (await self.objects.read_beginning(file.place, MAX_TEMPLATE_BYTES)).decode(
+                errors="replace"
+            )
 
     async def _read_json(self, file: StoredFile, folder: Path, reading: _Reading) -> None:
         """Has a child search the file first: a stranger's JSON may be deep or huge enough to hurt its parser."""
@@ -112,4 +122,4 @@ class ValidateModel:
 
 
 def _content(files: Sequence[StoredFile], reading: _Reading) -> ModelContent:
-    return ModelContent(files, reading.parsed, reading.headers, tuple(reading.issues))
+    return ModelContent(files, reading.parsed, reading.headers, tuple(reading.issues), reading.chat_template)

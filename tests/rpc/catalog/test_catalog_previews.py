@@ -55,6 +55,7 @@ async def test_a_preview_shows_frames_text_tokens_and_labels(start: Start) -> No
     mesh = await start(model_tool_command=TOOL, preview_cache_bytes=0)
     dataset, model = await registered(mesh, {file.name: file.read_bytes() for file in BASE.iterdir()})
     assert model.state == model_pb2.MODEL_STATE_READY, model.issues
+    assert model.forward_check.state == model_pb2.FORWARD_CHECK_STATE_PASSED, model.forward_check
 
     made = (await preview(mesh, dataset.id, model.id, max_frames=4, max_preview_frames=3)).preview
     (clip,) = made.clips
@@ -102,6 +103,7 @@ async def only_who_may_see_both_gets_one(
 
 async def test_without_a_tool_there_are_no_previews(mesh: CatalogMesh) -> None:
     dataset, model = await registered(mesh)
+    assert model.forward_check.state == model_pb2.FORWARD_CHECK_STATE_NOT_RUN
     failure = await refused(preview(mesh, dataset.id, model.id))
     assert failure.reason == "PREVIEW_UNAVAILABLE"
     assert "CATALOG_MODEL_TOOL_COMMAND" in failure.message
@@ -111,16 +113,19 @@ async def test_without_a_tool_there_are_no_previews(mesh: CatalogMesh) -> None:
     assert (await refused(preview(mesh, open_dataset.id, model.id))).reason == "DATASET_STATE_CONFLICT"
 
 
-def faked(folder: Path, answer: str) -> str:
+def faked(folder: Path, answer: str, forward: str = "send({'forward': {}})") -> str:
     """A command that starts a tool which answers in its own way; `answer` is Python with `request` and `send`."""
-    script = folder / f"{hashlib.sha256(answer.encode()).hexdigest()[:12]}.py"
+    script = folder / f"{hashlib.sha256(f'{answer} {forward}'.encode()).hexdigest()[:12]}.py"
     lines = [
         "import json, os, sys, time",
         "def send(value): print(json.dumps(value), flush=True)",
         "send({'ready': True})",
         "for line in sys.stdin:",
         "    request = json.loads(line)",
-        f"    {answer}",
+        "    if request['kind'] == 'forward':",
+        f"        {forward}",
+        "    else:",
+        f"        {answer}",
     ]
     script.write_text("\n".join(lines))
     return f"{sys.executable} {script}"
@@ -214,3 +219,49 @@ def test_a_full_answer_fits_into_a_message() -> None:
     message: SamplePreview = preview_to_proto(preview_from_json({"preview": value}, ["a.mp4"], {}))
     assert 2 << 20 < message.ByteSize() < 4 << 20
     assert len(json.dumps(value)) < 8 << 20
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        ("time.sleep(600)", "FORWARD_TIMEOUT"),
+        ("os.abort()", "FORWARD_DIED"),
+        ("send({'hello': 1})", "FORWARD_DIED"),
+        (
+            "send({'failure': {'reason': 'OUT_OF_MEMORY', 'message': 'MemoryError', 'next_step': 'x'}})",
+            "FORWARD_OUT_OF_MEMORY",
+        ),
+        (
+            "send({'failure': {'reason': 'INTERNAL', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
+            "FORWARD_FAILED",
+        ),
+    ],
+)
+async def test_a_model_whose_forward_step_fails_is_in_error_and_says_why(
+    start: Start, tmp_path: Path, forward: str, reason: str
+) -> None:
+    mesh = await start(model_tool_command=faked(tmp_path, "pass", forward), forward_seconds=2)
+    model = await mesh.create_model()
+    await mesh.put_all(model.id, model_files())
+    model = await mesh.validated_model(model.id)
+    assert model.state == model_pb2.MODEL_STATE_ERROR
+    assert model.forward_check.state == model_pb2.FORWARD_CHECK_STATE_FAILED
+    (issue,) = model.issues
+    assert (issue.reason, issue.message) == (reason, model.forward_check.message)
+    assert issue.remedy
+    assert str(tmp_path) not in issue.message
+    assert not model.HasField("facts")
+
+
+async def test_a_model_too_large_to_be_tried_is_ready_and_says_so(start: Start, tmp_path: Path) -> None:
+    mesh = await start(model_tool_command=faked(tmp_path, "pass", "os.abort()"), forward_max_weight_bytes=100)
+    model = await mesh.create_model()
+    await mesh.put_all(model.id, model_files())
+    model = await mesh.validated_model(model.id)
+    assert model.state == model_pb2.MODEL_STATE_READY
+    assert model.forward_check.state == model_pb2.FORWARD_CHECK_STATE_SKIPPED
+    assert "at most 100 are tried" in model.forward_check.message
+    assert [(part.kind, part.parameter_count) for part in model.facts.parts] == [
+        (model_pb2.MODEL_PART_KIND_LANGUAGE, 35)
+    ]
+    assert not model.facts.has_chat_template

@@ -137,7 +137,7 @@ def test_a_sound_header_tells_tensors_and_parameters() -> None:
     assert header_length(len(header).to_bytes(8, "little"), size) == len(header)
     parsed = parse_header(header, size)
     assert (parsed.parameter_count, parsed.weight_bytes) == (7, 26)
-    assert dict(parsed.parameters_by_tensor) == {"a": 6, "b": 1}
+    assert dict(parsed.shapes) == {"a": (2, 3), "b": ()}
 
 
 @pytest.mark.parametrize(

@@ -26,19 +26,27 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from reeltune.catalog.v1 import visibility_pb2 as reeltune_dot_catalog_dot_v1_dot_visibility__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1freeltune/catalog/v1/model.proto\x12\x13reeltune.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reeltune/catalog/v1/visibility.proto\"\xde\x03\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x19\n\x08owner_id\x18\x04 \x01(\tR\x07ownerId\x12?\n\nvisibility\x18\x05 \x01(\x0e\x32\x1f.reeltune.catalog.v1.VisibilityR\nvisibility\x12\x35\n\x05state\x18\x06 \x01(\x0e\x32\x1f.reeltune.catalog.v1.ModelStateR\x05state\x12\x35\n\x05\x66\x61\x63ts\x18\x07 \x01(\x0b\x32\x1f.reeltune.catalog.v1.ModelFactsR\x05\x66\x61\x63ts\x12\x37\n\x06issues\x18\x08 \x03(\x0b\x32\x1f.reeltune.catalog.v1.ModelIssueR\x06issues\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x0b \x01(\tR\x04\x65tag\"\xd2\x02\n\nModelFacts\x12\x1d\n\nmodel_type\x18\x01 \x01(\tR\tmodelType\x12\"\n\x0c\x61rchitecture\x18\x02 \x01(\tR\x0c\x61rchitecture\x12\'\n\x0fparameter_count\x18\x03 \x01(\x03R\x0eparameterCount\x12!\n\x0cweight_bytes\x18\x04 \x01(\x03R\x0bweightBytes\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12%\n\x0e\x63ontext_length\x18\x06 \x01(\x03R\rcontextLength\x12\x1d\n\nmax_frames\x18\x07 \x01(\x05R\tmaxFrames\x12.\n\x13has_video_processor\x18\x08 \x01(\x08R\x11hasVideoProcessor\x12 \n\x0b\x66ingerprint\x18\t \x01(\tR\x0b\x66ingerprint\"j\n\nModelIssue\x12\x12\n\x04\x66ile\x18\x01 \x01(\tR\x04\x66ile\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x16\n\x06remedy\x18\x04 \x01(\tR\x06remedy*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_PENDING\x10\x01\x12\x1a\n\x16MODEL_STATE_PROCESSING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x15\n\x11MODEL_STATE_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1freeltune/catalog/v1/model.proto\x12\x13reeltune.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reeltune/catalog/v1/visibility.proto\"\xa6\x04\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x19\n\x08owner_id\x18\x04 \x01(\tR\x07ownerId\x12?\n\nvisibility\x18\x05 \x01(\x0e\x32\x1f.reeltune.catalog.v1.VisibilityR\nvisibility\x12\x35\n\x05state\x18\x06 \x01(\x0e\x32\x1f.reeltune.catalog.v1.ModelStateR\x05state\x12\x35\n\x05\x66\x61\x63ts\x18\x07 \x01(\x0b\x32\x1f.reeltune.catalog.v1.ModelFactsR\x05\x66\x61\x63ts\x12\x37\n\x06issues\x18\x08 \x03(\x0b\x32\x1f.reeltune.catalog.v1.ModelIssueR\x06issues\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x0b \x01(\tR\x04\x65tag\x12\x46\n\rforward_check\x18\x0c \x01(\x0b\x32!.reeltune.catalog.v1.ForwardCheckR\x0c\x66orwardCheck\"\xc0\x04\n\nModelFacts\x12\x1d\n\nmodel_type\x18\x01 \x01(\tR\tmodelType\x12\"\n\x0c\x61rchitecture\x18\x02 \x01(\tR\x0c\x61rchitecture\x12\'\n\x0fparameter_count\x18\x03 \x01(\x03R\x0eparameterCount\x12!\n\x0cweight_bytes\x18\x04 \x01(\x03R\x0bweightBytes\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12%\n\x0e\x63ontext_length\x18\x06 \x01(\x03R\rcontextLength\x12\x1d\n\nmax_frames\x18\x07 \x01(\x05R\tmaxFrames\x12.\n\x13has_video_processor\x18\x08 \x01(\x08R\x11hasVideoProcessor\x12 \n\x0b\x66ingerprint\x18\t \x01(\tR\x0b\x66ingerprint\x12\x34\n\x05parts\x18\n \x03(\x0b\x32\x1e.reeltune.catalog.v1.ModelPartR\x05parts\x12*\n\x11has_chat_template\x18\x0b \x01(\x08R\x0fhasChatTemplate\x12\x30\n\x14has_generation_marks\x18\x0c \x01(\x08R\x12hasGenerationMarks\x12*\n\x11memory_4bit_bytes\x18\r \x01(\x03R\x0fmemory4bitBytes\x12,\n\x12memory_16bit_bytes\x18\x0e \x01(\x03R\x10memory16bitBytes\"\xbd\x01\n\tModelPart\x12\x36\n\x04kind\x18\x01 \x01(\x0e\x32\".reeltune.catalog.v1.ModelPartKindR\x04kind\x12\'\n\x0fparameter_count\x18\x02 \x01(\x03R\x0eparameterCount\x12,\n\x12linear_layer_count\x18\x03 \x01(\x05R\x10linearLayerCount\x12!\n\x0clora_modules\x18\x04 \x03(\tR\x0bloraModules\"f\n\x0c\x46orwardCheck\x12<\n\x05state\x18\x01 \x01(\x0e\x32&.reeltune.catalog.v1.ForwardCheckStateR\x05state\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"j\n\nModelIssue\x12\x12\n\x04\x66ile\x18\x01 \x01(\tR\x04\x66ile\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x16\n\x06remedy\x18\x04 \x01(\tR\x06remedy*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_PENDING\x10\x01\x12\x1a\n\x16MODEL_STATE_PROCESSING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x15\n\x11MODEL_STATE_ERROR\x10\x04*\xa3\x01\n\rModelPartKind\x12\x1f\n\x1bMODEL_PART_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MODEL_PART_KIND_VISION\x10\x01\x12\x1d\n\x19MODEL_PART_KIND_PROJECTOR\x10\x02\x12\x1c\n\x18MODEL_PART_KIND_LANGUAGE\x10\x03\x12\x18\n\x14MODEL_PART_KIND_HEAD\x10\x04*\xba\x01\n\x11\x46orwardCheckState\x12#\n\x1f\x46ORWARD_CHECK_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46ORWARD_CHECK_STATE_NOT_RUN\x10\x01\x12\x1e\n\x1a\x46ORWARD_CHECK_STATE_PASSED\x10\x02\x12\x1f\n\x1b\x46ORWARD_CHECK_STATE_SKIPPED\x10\x03\x12\x1e\n\x1a\x46ORWARD_CHECK_STATE_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reeltune.catalog.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=1058
-  _globals['_MODELSTATE']._serialized_end=1198
+  _globals['_MODELSTATE']._serialized_start=1664
+  _globals['_MODELSTATE']._serialized_end=1804
+  _globals['_MODELPARTKIND']._serialized_start=1807
+  _globals['_MODELPARTKIND']._serialized_end=1970
+  _globals['_FORWARDCHECKSTATE']._serialized_start=1973
+  _globals['_FORWARDCHECKSTATE']._serialized_end=2159
   _globals['_MODEL']._serialized_start=128
-  _globals['_MODEL']._serialized_end=606
-  _globals['_MODELFACTS']._serialized_start=609
-  _globals['_MODELFACTS']._serialized_end=947
-  _globals['_MODELISSUE']._serialized_start=949
-  _globals['_MODELISSUE']._serialized_end=1055
+  _globals['_MODEL']._serialized_end=678
+  _globals['_MODELFACTS']._serialized_start=681
+  _globals['_MODELFACTS']._serialized_end=1257
+  _globals['_MODELPART']._serialized_start=1260
+  _globals['_MODELPART']._serialized_end=1449
+  _globals['_FORWARDCHECK']._serialized_start=1451
+  _globals['_FORWARDCHECK']._serialized_end=1553
+  _globals['_MODELISSUE']._serialized_start=1555
+  _globals['_MODELISSUE']._serialized_end=1661
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,70 @@ MODEL_STATE_ERROR: ModelState.ValueType  # 4
 """Something is wrong; `issues` says what."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
+class _ModelPartKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelPartKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelPartKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_PART_KIND_UNSPECIFIED: _ModelPartKind.ValueType  # 0
+    """Never stored."""
+    MODEL_PART_KIND_VISION: _ModelPartKind.ValueType  # 1
+    """Turns frames into features."""
+    MODEL_PART_KIND_PROJECTOR: _ModelPartKind.ValueType  # 2
+    """Brings features into the language model."""
+    MODEL_PART_KIND_LANGUAGE: _ModelPartKind.ValueType  # 3
+    """The language model with its embeddings, and whatever belongs to no other part."""
+    MODEL_PART_KIND_HEAD: _ModelPartKind.ValueType  # 4
+    """Turns the language model's last state into tokens; absent where it shares the weights of the embeddings."""
+
+class ModelPartKind(_ModelPartKind, metaclass=_ModelPartKindEnumTypeWrapper):
+    """Names a part of a video-text model."""
+
+MODEL_PART_KIND_UNSPECIFIED: ModelPartKind.ValueType  # 0
+"""Never stored."""
+MODEL_PART_KIND_VISION: ModelPartKind.ValueType  # 1
+"""Turns frames into features."""
+MODEL_PART_KIND_PROJECTOR: ModelPartKind.ValueType  # 2
+"""Brings features into the language model."""
+MODEL_PART_KIND_LANGUAGE: ModelPartKind.ValueType  # 3
+"""The language model with its embeddings, and whatever belongs to no other part."""
+MODEL_PART_KIND_HEAD: ModelPartKind.ValueType  # 4
+"""Turns the language model's last state into tokens; absent where it shares the weights of the embeddings."""
+Global___ModelPartKind: _TypeAlias = ModelPartKind  # noqa: Y015
+
+class _ForwardCheckState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ForwardCheckStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ForwardCheckState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FORWARD_CHECK_STATE_UNSPECIFIED: _ForwardCheckState.ValueType  # 0
+    """Not told."""
+    FORWARD_CHECK_STATE_NOT_RUN: _ForwardCheckState.ValueType  # 1
+    """Not tried: the model was not validated yet, or the operator offers no trial."""
+    FORWARD_CHECK_STATE_PASSED: _ForwardCheckState.ValueType  # 2
+    """It gave a sound loss."""
+    FORWARD_CHECK_STATE_SKIPPED: _ForwardCheckState.ValueType  # 3
+    """Not tried for a reason that lies in the model, such as its size; see `message`."""
+    FORWARD_CHECK_STATE_FAILED: _ForwardCheckState.ValueType  # 4
+    """It failed; the model is in ERROR."""
+
+class ForwardCheckState(_ForwardCheckState, metaclass=_ForwardCheckStateEnumTypeWrapper):
+    """Says what became of a forward step."""
+
+FORWARD_CHECK_STATE_UNSPECIFIED: ForwardCheckState.ValueType  # 0
+"""Not told."""
+FORWARD_CHECK_STATE_NOT_RUN: ForwardCheckState.ValueType  # 1
+"""Not tried: the model was not validated yet, or the operator offers no trial."""
+FORWARD_CHECK_STATE_PASSED: ForwardCheckState.ValueType  # 2
+"""It gave a sound loss."""
+FORWARD_CHECK_STATE_SKIPPED: ForwardCheckState.ValueType  # 3
+"""Not tried for a reason that lies in the model, such as its size; see `message`."""
+FORWARD_CHECK_STATE_FAILED: ForwardCheckState.ValueType  # 4
+"""It failed; the model is in ERROR."""
+Global___ForwardCheckState: _TypeAlias = ForwardCheckState  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """Describes a base model: a folder of safetensors weights, configuration, tokenizer and processor files.
@@ -76,6 +140,7 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FORWARD_CHECK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the model: `mdl_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
@@ -106,6 +171,10 @@ class Model(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed. Output only."""
 
+    @_builtins.property
+    def forward_check(self) -> Global___ForwardCheck:
+        """What one forward step of it on a tiny clip came to. Output only."""
+
     def __init__(
         self,
         *,
@@ -120,10 +189,11 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        forward_check: Global___ForwardCheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "facts", b"facts", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "facts", b"facts", "forward_check", b"forward_check", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "facts", b"facts", "id", b"id", "issues", b"issues", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "facts", b"facts", "forward_check", b"forward_check", "id", b"id", "issues", b"issues", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,6 +214,11 @@ class ModelFacts(_message.Message):
     MAX_FRAMES_FIELD_NUMBER: _builtins.int
     HAS_VIDEO_PROCESSOR_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    HAS_CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    HAS_GENERATION_MARKS_FIELD_NUMBER: _builtins.int
+    MEMORY_4BIT_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_16BIT_BYTES_FIELD_NUMBER: _builtins.int
     model_type: _builtins.str
     """`model_type` of its config.json, such as `qwen3_vl`."""
     architecture: _builtins.str
@@ -162,6 +237,20 @@ class ModelFacts(_message.Message):
     """True when its processor can turn clips into model input."""
     fingerprint: _builtins.str
     """SHA-256, in hexadecimal, over the paths and digests of all files."""
+    has_chat_template: _builtins.bool
+    """True when it has a chat template. A model without one cannot be trained here."""
+    has_generation_marks: _builtins.bool
+    """True when the template marks the assistant's words with `{% generation %}`; else they are found by rendering each turn."""
+    memory_4bit_bytes: _builtins.int
+    """What its weights take on a device in a job's default form, in bytes: 4.127 bits for each weight of the language model's linear
+    layers (NF4 with double quantisation), 16 bits for all others. Activations, gradients and the adapter come on top.
+    """
+    memory_16bit_bytes: _builtins.int
+    """What its weights take unquantised, in bytes: 16 bits each."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPart]:
+        """Its parts: vision tower, projector, language model, head."""
+
     def __init__(
         self,
         *,
@@ -174,14 +263,81 @@ class ModelFacts(_message.Message):
         max_frames: _builtins.int = ...,
         has_video_processor: _builtins.bool = ...,
         fingerprint: _builtins.str = ...,
+        parts: _abc.Iterable[Global___ModelPart] | None = ...,
+        has_chat_template: _builtins.bool = ...,
+        has_generation_marks: _builtins.bool = ...,
+        memory_4bit_bytes: _builtins.int = ...,
+        memory_16bit_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length", b"context_length", "fingerprint", b"fingerprint", "has_video_processor", b"has_video_processor", "max_frames", b"max_frames", "model_type", b"model_type", "parameter_count", b"parameter_count", "size_bytes", b"size_bytes", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length", b"context_length", "fingerprint", b"fingerprint", "has_chat_template", b"has_chat_template", "has_generation_marks", b"has_generation_marks", "has_video_processor", b"has_video_processor", "max_frames", b"max_frames", "memory_16bit_bytes", b"memory_16bit_bytes", "memory_4bit_bytes", b"memory_4bit_bytes", "model_type", b"model_type", "parameter_count", b"parameter_count", "parts", b"parts", "size_bytes", b"size_bytes", "weight_bytes", b"weight_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelFacts: _TypeAlias = ModelFacts  # noqa: Y015
+
+@_typing.final
+class ModelPart(_message.Message):
+    """Describes a part of a model, from the names and shapes of its tensors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    LINEAR_LAYER_COUNT_FIELD_NUMBER: _builtins.int
+    LORA_MODULES_FIELD_NUMBER: _builtins.int
+    kind: Global___ModelPartKind.ValueType
+    """Which part it is."""
+    parameter_count: _builtins.int
+    """Number of its parameters."""
+    linear_layer_count: _builtins.int
+    """Number of its linear layers that an adapter can be trained for."""
+    @_builtins.property
+    def lora_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The last names of those layers, such as `q_proj`, sorted; at most 64."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ModelPartKind.ValueType = ...,
+        parameter_count: _builtins.int = ...,
+        linear_layer_count: _builtins.int = ...,
+        lora_modules: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "linear_layer_count", b"linear_layer_count", "lora_modules", b"lora_modules", "parameter_count", b"parameter_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPart: _TypeAlias = ModelPart  # noqa: Y015
+
+@_typing.final
+class ForwardCheck(_message.Message):
+    """One forward step on a tiny generated clip, in 4 bits, as a job begins with; run apart from all else, offline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    state: Global___ForwardCheckState.ValueType
+    """What became of it."""
+    message: _builtins.str
+    """Why it was skipped, or how it failed, in a sentence."""
+    def __init__(
+        self,
+        *,
+        state: Global___ForwardCheckState.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardCheck: _TypeAlias = ForwardCheck  # noqa: Y015
 
 @_typing.final
 class ModelIssue(_message.Message):
@@ -196,7 +352,9 @@ class ModelIssue(_message.Message):
     file: _builtins.str
     """The file, by the path it was uploaded as; empty when a file is missing."""
     reason: _builtins.str
-    """What kind of thing is wrong, for programs: `FILE_NOT_ALLOWED`, `REMOTE_CODE`, `FILE_MISSING`, `SAFETENSORS_INVALID` …"""
+    """What kind of thing is wrong, for programs: `FILE_NOT_ALLOWED`, `REMOTE_CODE`, `FILE_MISSING`, `SAFETENSORS_INVALID`,
+    `FORWARD_FAILED`, `FORWARD_TIMEOUT` …
+    """
     message: _builtins.str
     """What is wrong, in a sentence."""
     remedy: _builtins.str

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/model.proto.
  */
 export const file_reeltune_catalog_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("Ch9yZWVsdHVuZS9jYXRhbG9nL3YxL21vZGVsLnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIv4CCgVNb2RlbBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEhAKCG93bmVyX2lkGAQgASgJEjMKCnZpc2liaWxpdHkYBSABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpc2liaWxpdHkSLgoFc3RhdGUYBiABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsU3RhdGUSLgoFZmFjdHMYByABKAsyHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsRmFjdHMSLwoGaXNzdWVzGAggAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbElzc3VlEi8KC2NyZWF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCSLXAQoKTW9kZWxGYWN0cxISCgptb2RlbF90eXBlGAEgASgJEhQKDGFyY2hpdGVjdHVyZRgCIAEoCRIXCg9wYXJhbWV0ZXJfY291bnQYAyABKAMSFAoMd2VpZ2h0X2J5dGVzGAQgASgDEhIKCnNpemVfYnl0ZXMYBSABKAMSFgoOY29udGV4dF9sZW5ndGgYBiABKAMSEgoKbWF4X2ZyYW1lcxgHIAEoBRIbChNoYXNfdmlkZW9fcHJvY2Vzc29yGAggASgIEhMKC2ZpbmdlcnByaW50GAkgASgJIksKCk1vZGVsSXNzdWUSDAoEZmlsZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIOCgZyZW1lZHkYBCABKAkqjAEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIXChNNT0RFTF9TVEFURV9QRU5ESU5HEAESGgoWTU9ERUxfU1RBVEVfUFJPQ0VTU0lORxACEhUKEU1PREVMX1NUQVRFX1JFQURZEAMSFQoRTU9ERUxfU1RBVEVfRVJST1IQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_reeltune_catalog_v1_visibility]);
+  fileDesc("Ch9yZWVsdHVuZS9jYXRhbG9nL3YxL21vZGVsLnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIrgDCgVNb2RlbBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEhAKCG93bmVyX2lkGAQgASgJEjMKCnZpc2liaWxpdHkYBSABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpc2liaWxpdHkSLgoFc3RhdGUYBiABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsU3RhdGUSLgoFZmFjdHMYByABKAsyHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsRmFjdHMSLwoGaXNzdWVzGAggAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbElzc3VlEi8KC2NyZWF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCRI4Cg1mb3J3YXJkX2NoZWNrGAwgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5Gb3J3YXJkQ2hlY2si9gIKCk1vZGVsRmFjdHMSEgoKbW9kZWxfdHlwZRgBIAEoCRIUCgxhcmNoaXRlY3R1cmUYAiABKAkSFwoPcGFyYW1ldGVyX2NvdW50GAMgASgDEhQKDHdlaWdodF9ieXRlcxgEIAEoAxISCgpzaXplX2J5dGVzGAUgASgDEhYKDmNvbnRleHRfbGVuZ3RoGAYgASgDEhIKCm1heF9mcmFtZXMYByABKAUSGwoTaGFzX3ZpZGVvX3Byb2Nlc3NvchgIIAEoCBITCgtmaW5nZXJwcmludBgJIAEoCRItCgVwYXJ0cxgKIAMoCzIeLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWxQYXJ0EhkKEWhhc19jaGF0X3RlbXBsYXRlGAsgASgIEhwKFGhhc19nZW5lcmF0aW9uX21hcmtzGAwgASgIEhkKEW1lbW9yeV80Yml0X2J5dGVzGA0gASgDEhoKEm1lbW9yeV8xNmJpdF9ieXRlcxgOIAEoAyKIAQoJTW9kZWxQYXJ0EjAKBGtpbmQYASABKA4yIi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsUGFydEtpbmQSFwoPcGFyYW1ldGVyX2NvdW50GAIgASgDEhoKEmxpbmVhcl9sYXllcl9jb3VudBgDIAEoBRIUCgxsb3JhX21vZHVsZXMYBCADKAkiVgoMRm9yd2FyZENoZWNrEjUKBXN0YXRlGAEgASgOMiYucmVlbHR1bmUuY2F0YWxvZy52MS5Gb3J3YXJkQ2hlY2tTdGF0ZRIPCgdtZXNzYWdlGAIgASgJIksKCk1vZGVsSXNzdWUSDAoEZmlsZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIOCgZyZW1lZHkYBCABKAkqjAEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIXChNNT0RFTF9TVEFURV9QRU5ESU5HEAESGgoWTU9ERUxfU1RBVEVfUFJPQ0VTU0lORxACEhUKEU1PREVMX1NUQVRFX1JFQURZEAMSFQoRTU9ERUxfU1RBVEVfRVJST1IQBCqjAQoNTW9kZWxQYXJ0S2luZBIfChtNT0RFTF9QQVJUX0tJTkRfVU5TUEVDSUZJRUQQABIaChZNT0RFTF9QQVJUX0tJTkRfVklTSU9OEAESHQoZTU9ERUxfUEFSVF9LSU5EX1BST0pFQ1RPUhACEhwKGE1PREVMX1BBUlRfS0lORF9MQU5HVUFHRRADEhgKFE1PREVMX1BBUlRfS0lORF9IRUFEEAQqugEKEUZvcndhcmRDaGVja1N0YXRlEiMKH0ZPUldBUkRfQ0hFQ0tfU1RBVEVfVU5TUEVDSUZJRUQQABIfChtGT1JXQVJEX0NIRUNLX1NUQVRFX05PVF9SVU4QARIeChpGT1JXQVJEX0NIRUNLX1NUQVRFX1BBU1NFRBACEh8KG0ZPUldBUkRfQ0hFQ0tfU1RBVEVfU0tJUFBFRBADEh4KGkZPUldBUkRfQ0hFQ0tfU1RBVEVfRkFJTEVEEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_reeltune_catalog_v1_visibility]);
 
 /**
  * Describes a base model: a folder of safetensors weights, configuration, tokenizer and processor files.
@@ -100,6 +100,13 @@ export type Model = Message<"reeltune.catalog.v1.Model"> & {
    * @generated from field: string etag = 11;
    */
   etag: string;
+
+  /**
+   * What one forward step of it on a tiny clip came to. Output only.
+   *
+   * @generated from field: reeltune.catalog.v1.ForwardCheck forward_check = 12;
+   */
+  forwardCheck?: ForwardCheck | undefined;
 };
 
 /**
@@ -177,6 +184,42 @@ export type ModelFacts = Message<"reeltune.catalog.v1.ModelFacts"> & {
    * @generated from field: string fingerprint = 9;
    */
   fingerprint: string;
+
+  /**
+   * Its parts: vision tower, projector, language model, head.
+   *
+   * @generated from field: repeated reeltune.catalog.v1.ModelPart parts = 10;
+   */
+  parts: ModelPart[];
+
+  /**
+   * True when it has a chat template. A model without one cannot be trained here.
+   *
+   * @generated from field: bool has_chat_template = 11;
+   */
+  hasChatTemplate: boolean;
+
+  /**
+   * True when the template marks the assistant's words with `{% generation %}`; else they are found by rendering each turn.
+   *
+   * @generated from field: bool has_generation_marks = 12;
+   */
+  hasGenerationMarks: boolean;
+
+  /**
+   * What its weights take on a device in a job's default form, in bytes: 4.127 bits for each weight of the language model's linear
+   * layers (NF4 with double quantisation), 16 bits for all others. Activations, gradients and the adapter come on top.
+   *
+   * @generated from field: int64 memory_4bit_bytes = 13;
+   */
+  memory4bitBytes: bigint;
+
+  /**
+   * What its weights take unquantised, in bytes: 16 bits each.
+   *
+   * @generated from field: int64 memory_16bit_bytes = 14;
+   */
+  memory16bitBytes: bigint;
 };
 
 /**
@@ -185,6 +228,76 @@ export type ModelFacts = Message<"reeltune.catalog.v1.ModelFacts"> & {
  */
 export const ModelFactsSchema: GenMessage<ModelFacts> = /*@__PURE__*/
   messageDesc(file_reeltune_catalog_v1_model, 1);
+
+/**
+ * Describes a part of a model, from the names and shapes of its tensors.
+ *
+ * @generated from message reeltune.catalog.v1.ModelPart
+ */
+export type ModelPart = Message<"reeltune.catalog.v1.ModelPart"> & {
+  /**
+   * Which part it is.
+   *
+   * @generated from field: reeltune.catalog.v1.ModelPartKind kind = 1;
+   */
+  kind: ModelPartKind;
+
+  /**
+   * Number of its parameters.
+   *
+   * @generated from field: int64 parameter_count = 2;
+   */
+  parameterCount: bigint;
+
+  /**
+   * Number of its linear layers that an adapter can be trained for.
+   *
+   * @generated from field: int32 linear_layer_count = 3;
+   */
+  linearLayerCount: number;
+
+  /**
+   * The last names of those layers, such as `q_proj`, sorted; at most 64.
+   *
+   * @generated from field: repeated string lora_modules = 4;
+   */
+  loraModules: string[];
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.ModelPart.
+ * Use `create(ModelPartSchema)` to create a new message.
+ */
+export const ModelPartSchema: GenMessage<ModelPart> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_model, 2);
+
+/**
+ * One forward step on a tiny generated clip, in 4 bits, as a job begins with; run apart from all else, offline.
+ *
+ * @generated from message reeltune.catalog.v1.ForwardCheck
+ */
+export type ForwardCheck = Message<"reeltune.catalog.v1.ForwardCheck"> & {
+  /**
+   * What became of it.
+   *
+   * @generated from field: reeltune.catalog.v1.ForwardCheckState state = 1;
+   */
+  state: ForwardCheckState;
+
+  /**
+   * Why it was skipped, or how it failed, in a sentence.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.ForwardCheck.
+ * Use `create(ForwardCheckSchema)` to create a new message.
+ */
+export const ForwardCheckSchema: GenMessage<ForwardCheck> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_model, 3);
 
 /**
  * One thing that is wrong with a model's files.
@@ -200,7 +313,8 @@ export type ModelIssue = Message<"reeltune.catalog.v1.ModelIssue"> & {
   file: string;
 
   /**
-   * What kind of thing is wrong, for programs: `FILE_NOT_ALLOWED`, `REMOTE_CODE`, `FILE_MISSING`, `SAFETENSORS_INVALID` …
+   * What kind of thing is wrong, for programs: `FILE_NOT_ALLOWED`, `REMOTE_CODE`, `FILE_MISSING`, `SAFETENSORS_INVALID`,
+   * `FORWARD_FAILED`, `FORWARD_TIMEOUT` …
    *
    * @generated from field: string reason = 2;
    */
@@ -226,7 +340,7 @@ export type ModelIssue = Message<"reeltune.catalog.v1.ModelIssue"> & {
  * Use `create(ModelIssueSchema)` to create a new message.
  */
 export const ModelIssueSchema: GenMessage<ModelIssue> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_model, 2);
+  messageDesc(file_reeltune_catalog_v1_model, 4);
 
 /**
  * The life-cycle state of a base model.
@@ -277,4 +391,100 @@ export enum ModelState {
  */
 export const ModelStateSchema: GenEnum<ModelState> = /*@__PURE__*/
   enumDesc(file_reeltune_catalog_v1_model, 0);
+
+/**
+ * Names a part of a video-text model.
+ *
+ * @generated from enum reeltune.catalog.v1.ModelPartKind
+ */
+export enum ModelPartKind {
+  /**
+   * Never stored.
+   *
+   * @generated from enum value: MODEL_PART_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Turns frames into features.
+   *
+   * @generated from enum value: MODEL_PART_KIND_VISION = 1;
+   */
+  VISION = 1,
+
+  /**
+   * Brings features into the language model.
+   *
+   * @generated from enum value: MODEL_PART_KIND_PROJECTOR = 2;
+   */
+  PROJECTOR = 2,
+
+  /**
+   * The language model with its embeddings, and whatever belongs to no other part.
+   *
+   * @generated from enum value: MODEL_PART_KIND_LANGUAGE = 3;
+   */
+  LANGUAGE = 3,
+
+  /**
+   * Turns the language model's last state into tokens; absent where it shares the weights of the embeddings.
+   *
+   * @generated from enum value: MODEL_PART_KIND_HEAD = 4;
+   */
+  HEAD = 4,
+}
+
+/**
+ * Describes the enum reeltune.catalog.v1.ModelPartKind.
+ */
+export const ModelPartKindSchema: GenEnum<ModelPartKind> = /*@__PURE__*/
+  enumDesc(file_reeltune_catalog_v1_model, 1);
+
+/**
+ * Says what became of a forward step.
+ *
+ * @generated from enum reeltune.catalog.v1.ForwardCheckState
+ */
+export enum ForwardCheckState {
+  /**
+   * Not told.
+   *
+   * @generated from enum value: FORWARD_CHECK_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Not tried: the model was not validated yet, or the operator offers no trial.
+   *
+   * @generated from enum value: FORWARD_CHECK_STATE_NOT_RUN = 1;
+   */
+  NOT_RUN = 1,
+
+  /**
+   * It gave a sound loss.
+   *
+   * @generated from enum value: FORWARD_CHECK_STATE_PASSED = 2;
+   */
+  PASSED = 2,
+
+  /**
+   * Not tried for a reason that lies in the model, such as its size; see `message`.
+   *
+   * @generated from enum value: FORWARD_CHECK_STATE_SKIPPED = 3;
+   */
+  SKIPPED = 3,
+
+  /**
+   * It failed; the model is in ERROR.
+   *
+   * @generated from enum value: FORWARD_CHECK_STATE_FAILED = 4;
+   */
+  FAILED = 4,
+}
+
+/**
+ * Describes the enum reeltune.catalog.v1.ForwardCheckState.
+ */
+export const ForwardCheckStateSchema: GenEnum<ForwardCheckState> = /*@__PURE__*/
+  enumDesc(file_reeltune_catalog_v1_model, 2);
 
