@@ -134,16 +134,8 @@ class JobStore:
             IllegalTransition: it is not QUEUED.
             RequestIdReused: the request id belongs to another request.
         """
-
-        async def act(connection: Connection) -> Job:
-            locked = await self._lock(connection, job_id, owner_id)
-            check_pausable(locked.job.state, action="be paused")
-            if locked.job.is_paused:
-                return locked.job
-            change = Change(JobState.QUEUED, Actor.USER, StateReason.PAUSED, "paused by its owner")
-            return await change_state(connection, self._sql, locked, change)
-
-        return await self._once(key, act)
+        change = Change(JobState.QUEUED, Actor.USER, StateReason.PAUSED, "paused by its owner")
+        return await self._change_pause(job_id, owner_id, change, key, action="be paused")
 
     async def resume(self, job_id: JobId, owner_id: UserId, key: RequestKey | None = None) -> Job:
         """Gives a paused job back to the queue; returns it as it is then. A job that is not paused stays as it is.
@@ -153,16 +145,8 @@ class JobStore:
             IllegalTransition: it is not QUEUED.
             RequestIdReused: the request id belongs to another request.
         """
-
-        async def act(connection: Connection) -> Job:
-            locked = await self._lock(connection, job_id, owner_id)
-            check_pausable(locked.job.state, action="be resumed")
-            if not locked.job.is_paused:
-                return locked.job
-            change = Change(JobState.QUEUED, Actor.USER, StateReason.RESUMED, "resumed by its owner")
-            return await change_state(connection, self._sql, locked, change)
-
-        return await self._once(key, act)
+        change = Change(JobState.QUEUED, Actor.USER, StateReason.RESUMED, "resumed by its owner")
+        return await self._change_pause(job_id, owner_id, change, key, action="be resumed")
 
     async def retry(self, job_id: JobId, owner_id: UserId, *, from_scratch: bool, key: RequestKey | None = None) -> Job:
         """Queues a job again that stopped or failed, with all its tries; returns it as it is then.
@@ -260,6 +244,18 @@ class JobStore:
             raise ArtifactNotFound(job_id, row["job_state"])
         files = FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]))
         return Artifact(files, row["create_time"])
+
+    async def _change_pause(
+        self, job_id: JobId, owner_id: UserId, change: Change, key: RequestKey | None, *, action: str
+    ) -> Job:
+        async def act(connection: Connection) -> Job:
+            locked = await self._lock(connection, job_id, owner_id)
+            check_pausable(locked.job.state, action=action)
+            if locked.job.is_paused is (change.reason is StateReason.PAUSED):
+                return locked.job
+            return await change_state(connection, self._sql, locked, change)
+
+        return await self._once(key, act)
 
     async def _once(self, key: RequestKey | None, act: Callable[[Connection], Awaitable[Job]]) -> Job:
         return await answer_once(self._pool, self._sql, key, act, _JOB_ANSWER)

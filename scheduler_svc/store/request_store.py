@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from meshkit.batching import Batcher
+from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.errors import RequestIdReused
 from scheduler_svc.domain.request_key import RequestKey
@@ -52,9 +53,13 @@ async def answer_once(
         known = await take_request(connection, queries, key)
         if known is not None:
             return codec.from_json(known)
+        await failpoint("request.taken")
         answer = await act(connection)
+        await failpoint("request.before_answer")
         await connection.execute(queries.keep_answer, key.caller_id, key.request_id, codec.to_json(answer))
-        return answer
+        await failpoint("request.before_commit")
+    await failpoint("request.after_commit")
+    return answer
 
 
 async def take_request(connection: Connection, queries: Queries, key: RequestKey) -> Answer | None:
