@@ -1,4 +1,4 @@
-"""`reeltune quota show|list|set`."""
+"""`reeltune quota show|list|set|reset`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from reeltune_cli.commands.options import LimitOption, all_pages
 from reeltune_cli.invocation import Invocation, add_command
 from reeltune_cli.tables import columns, facts, local_time, size, to_document
 
+_EtagOption = Annotated[
+    str, typer.Option("--etag", help="Refuse if it is not the current one of `quota show`.", show_default=False)
+]
 _WHO = "Whose: username or id, or `default` for everybody without a quota of their own."
 
 
@@ -28,6 +31,7 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "show", show)
     add_command(commands, "list", list_all)
     add_command(commands, "set", set_limits)
+    add_command(commands, "reset", reset)
     app.add_typer(commands, name="quota")
 
 
@@ -67,9 +71,7 @@ async def set_limits(
     queued_jobs: Annotated[str | None, _limit_option("--queued-jobs", "Jobs that wait")] = None,
     device_hours: Annotated[str | None, _limit_option("--device-hours", "Device hours within 24 hours")] = None,
     storage: Annotated[str | None, _limit_option("--storage", "Artifacts and checkpoints, such as 200GB")] = None,
-    etag: Annotated[
-        str, typer.Option("--etag", help="Refuse if it is not the current one of `quota show`.", show_default=False)
-    ] = "",
+    etag: _EtagOption = "",
 ) -> None:
     """Set limits; those that are not named stay as they are. Admins only."""
     given: dict[str, tuple[str | None, Callable[[str], float]]] = {
@@ -91,6 +93,18 @@ async def set_limits(
         )
         updated = (await client.quotas.UpdateQuota(request)).quota
         cli.answer({"quota": to_document(updated)}, _facts(updated))
+
+
+async def reset(
+    cli: Invocation, user: Annotated[str, typer.Argument(help=_WHO, show_default=False)], etag: _EtagOption = ""
+) -> None:
+    """Take a user's own limits away: those of `default` hold again. Admins only."""
+    async with cli.client() as client:
+        request = pb.DeleteQuotaRequest(
+            user_id=await find_user_id(client, user), etag=etag, request_id=str(uuid.uuid4())
+        )
+        quota = (await client.quotas.DeleteQuota(request)).quota
+        cli.answer({"quota": to_document(quota)}, _facts(quota))
 
 
 def _limits(quota: quota_pb2.Quota) -> list[tuple[str, str]]:

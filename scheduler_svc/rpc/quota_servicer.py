@@ -7,10 +7,12 @@ from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceServicer
 
 from meshkit.rpc.paging import PageTokens, page_size
 from scheduler_svc.domain.ids import UserId
+from scheduler_svc.domain.quota import EVERYBODY
 from scheduler_svc.rpc.caller import Context, calling_user
 from scheduler_svc.rpc.quota_convert import quota_change_from_proto, quota_state_to_proto, quota_to_proto
 from scheduler_svc.rpc.request_keys import request_key
 from scheduler_svc.store.quota_store import QuotaStore
+from scheduler_svc.usecases.delete_quota import delete_quota
 from scheduler_svc.usecases.update_quota import update_quota
 
 _LIST = "quotas"
@@ -49,3 +51,10 @@ class QuotaServicer(QuotaServiceServicer):
             self._quotas,
         )
         return pb.UpdateQuotaResponse(quota=quota_to_proto(quota))
+
+    async def DeleteQuota(self, request: pb.DeleteQuotaRequest, context: Context) -> pb.DeleteQuotaResponse:
+        user_id = UserId(request.user_id)
+        quota = await delete_quota(user_id, request.etag, calling_user(), request_key(request), self._quotas)
+        response = pb.DeleteQuotaResponse(quota=quota_to_proto(quota))
+        response.quota.is_default = user_id != EVERYBODY
+        return response

@@ -65,16 +65,34 @@ class QuotaStore:
         """
 
         async def act(connection: Connection) -> Quota:
-            await connection.execute(self._sql.take_quota_turn)
-            row = the_row(await connection.fetchrow(self._sql.select_quotas, [user_id]))
-            current = _quota_from_row(row)
-            if etag not in ("", current.etag):
-                raise EtagMismatch(etag, current.etag)
-            wanted = change.apply(current)
+            wanted = change.apply(await self._current(connection, user_id, etag))
             limits = wanted.running_jobs, wanted.queued_jobs, wanted.device_hours_per_day, wanted.storage_bytes
             return _quota_from_row(the_row(await connection.fetchrow(self._sql.upsert_quota, user_id, *limits)))
 
         return await answer_once(self._pool, self._sql, key, act, _QUOTA)
+
+    async def delete(self, user_id: UserId, etag: str, key: RequestKey | None) -> Quota:
+        """Takes a user's own limits away, if there are any; returns those that hold then.
+
+        Raises:
+            EtagMismatch: `etag` is given and not the current one.
+            RequestIdReused: the key belongs to another request.
+        """
+
+        async def act(connection: Connection) -> Quota:
+            await self._current(connection, user_id, etag)
+            await connection.execute(self._sql.take_quota_away, user_id)
+            return _quota_from_row(the_row(await connection.fetchrow(self._sql.select_quotas, [user_id])))
+
+        return await answer_once(self._pool, self._sql, key, act, _QUOTA)
+
+    async def _current(self, connection: Connection, user_id: UserId, etag: str) -> Quota:
+        """What holds now; until the transaction ends nobody else changes it. Raises EtagMismatch."""
+        await connection.execute(self._sql.take_quota_turn)
+        current = _quota_from_row(the_row(await connection.fetchrow(self._sql.select_quotas, [user_id])))
+        if etag not in ("", current.etag):
+            raise EtagMismatch(etag, current.etag)
+        return current
 
     async def forget_old_usage(self, age: timedelta) -> None:
         """Forgets device time that counts against nothing any more."""
@@ -152,7 +170,8 @@ def _quota_to_json(quota: Quota) -> dict[str, Any]:
 
 
 def _quota_from_json(value: Mapping[str, Any]) -> Quota:
-    return Quota(**{**value, "update_time": datetime.fromisoformat(value["update_time"])})
+    update_time = value["update_time"]
+    return Quota(**{**value, "update_time": None if update_time is None else datetime.fromisoformat(update_time)})
 
 
 _QUOTA = AnswerCodec(_quota_to_json, _quota_from_json)

@@ -11,6 +11,7 @@ FOR_ADMINS = [
     ("GET", "/v1/quotas", None),
     ("GET", "/v1/quotas/default", None),
     ("PATCH", "/v1/quotas/default?updateMask=runningJobs,queuedJobs", {"runningJobs": 1}),
+    ("DELETE", "/v1/quotas/default", None),
     ("POST", f"/v1/workers/{WORKER}/drain", {}),
     ("POST", f"/v1/workers/{WORKER}/resume", {}),
 ]

@@ -33,7 +33,7 @@ WITH RECURSIVE waiting AS (
     JOIN owners ON owners.id = waiting.owner_id
     LEFT JOIN running ON running.owner_id = waiting.owner_id
     LEFT JOIN quotas AS own ON own.user_id = waiting.owner_id
-    LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+    LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND coalesce(own.follows_default, true)
     ORDER BY running, owners.served_time NULLS FIRST, owners.create_time, owners.id
     -- Keeps what follows out of this part: it is asked of one owner after the other, until one has a job to give.
     OFFSET 0

@@ -31,7 +31,7 @@ FROM (SELECT owner_id FROM jobs WHERE state = 'QUEUED' UNION SELECT owner_id FRO
 JOIN owners ON owners.id = present.owner_id
 LEFT JOIN running ON running.owner_id = present.owner_id
 LEFT JOIN quotas AS own ON own.user_id = present.owner_id
-LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND coalesce(own.follows_default, true)
 
 -- name: list_running
 -- The jobs that workers have, and how far they are.

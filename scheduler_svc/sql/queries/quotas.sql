@@ -1,7 +1,7 @@
 -- name: select_quotas
 -- The limits that hold for users, in order of user id, and what counts against them.
 SELECT asked.user_id,
-    own.user_id IS NULL AND asked.user_id <> 'default' AS is_default,
+    coalesce(own.follows_default, true) AND asked.user_id <> 'default' AS is_default,
     coalesce(own.running_jobs, everybody.running_jobs) AS running_jobs,
     coalesce(own.queued_jobs, everybody.queued_jobs) AS queued_jobs,
     coalesce(own.device_hours_per_day, everybody.device_hours_per_day) AS device_hours_per_day,
@@ -18,12 +18,12 @@ SELECT asked.user_id,
     clock_timestamp() AS now
 FROM unnest($1::text[]) AS asked (user_id)
 LEFT JOIN quotas AS own ON own.user_id = asked.user_id
-LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND coalesce(own.follows_default, true)
 ORDER BY asked.user_id
 
 -- name: list_quota_users
 -- A page of users whose quota was set, by id, after the position $1.
-SELECT user_id FROM quotas WHERE $1::text IS NULL OR user_id > $1 ORDER BY user_id LIMIT $2
+SELECT user_id FROM quotas WHERE NOT follows_default AND ($1::text IS NULL OR user_id > $1) ORDER BY user_id LIMIT $2
 
 -- name: list_device_time
 -- The attempts that count against the device hours of owners.
@@ -42,8 +42,15 @@ VALUES ($1, $2, $3, $4, $5, clock_timestamp())
 ON CONFLICT (user_id) DO UPDATE SET
     running_jobs = excluded.running_jobs, queued_jobs = excluded.queued_jobs,
     device_hours_per_day = excluded.device_hours_per_day, storage_bytes = excluded.storage_bytes,
-    revision = quotas.revision + 1, update_time = excluded.update_time
+    follows_default = false, revision = quotas.revision + 1, update_time = excluded.update_time
 RETURNING *
+
+-- name: take_quota_away
+-- Takes a user's own limits away, if there are any.
+UPDATE quotas SET
+    running_jobs = NULL, queued_jobs = NULL, device_hours_per_day = NULL, storage_bytes = NULL,
+    follows_default = true, revision = revision + 1, update_time = clock_timestamp()
+WHERE user_id = $1 AND NOT follows_default
 
 -- name: select_submission_limits
 -- What those of some users may have waiting and stored who have a limit of these, and what is stored.
@@ -53,7 +60,7 @@ SELECT asked.user_id,
     coalesce((SELECT size_bytes FROM owner_storage WHERE owner_id = asked.user_id), 0) AS stored_now
 FROM (SELECT DISTINCT unnest($1::text[]) AS user_id) AS asked
 LEFT JOIN quotas AS own ON own.user_id = asked.user_id
-LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND own.user_id IS NULL
+LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND coalesce(own.follows_default, true)
 WHERE num_nonnulls(own.queued_jobs, everybody.queued_jobs, own.storage_bytes, everybody.storage_bytes) > 0
 
 -- name: take_submission_turns

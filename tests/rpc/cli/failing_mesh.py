@@ -272,6 +272,11 @@ class Quotas(quota_service_pb2_grpc.QuotaServiceServicer):
         self._mesh.asked.append(request)
         return quota_service_pb2.UpdateQuotaResponse(quota=request.quota)
 
+    async def DeleteQuota(self, request: Any, context: Any) -> Any:
+        self._mesh.asked.append(request)
+        quota = quota_pb2.Quota(user_id=request.user_id, running_jobs=4, is_default=True)
+        return quota_service_pb2.DeleteQuotaResponse(quota=quota)
+
 
 class Workers(worker_service_pb2_grpc.WorkerServiceServicer):
     def __init__(self, mesh: FailingMesh) -> None:

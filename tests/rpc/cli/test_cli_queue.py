@@ -81,6 +81,16 @@ async def test_setting_a_quota_names_what_is_set_and_lifted(failing_mesh: Failin
     assert json.loads(done.stdout)["error"]["reason"] == "SIZE_INVALID"
 
 
+async def test_resetting_a_quota_says_what_holds_then(failing_mesh: FailingMesh, endpoint: str, run: Run) -> None:
+    done = await run("quota", "reset", "default", "--etag", "r3", endpoint=endpoint)
+    assert done.exit_code == 0, done.stderr
+    (asked,) = failing_mesh.asked
+    assert isinstance(asked, quota_service_pb2.DeleteQuotaRequest)
+    assert (asked.user_id, asked.etag) == ("default", "r3")
+    assert asked.request_id
+    assert "the default holds" in done.stdout
+
+
 async def test_trainers_are_listed_drained_and_resumed(failing_mesh: FailingMesh, endpoint: str, run: Run) -> None:
     listed = await run("worker", "list", endpoint=endpoint)
     for word in ("rack-1", WORKER_ID, "busy", "2 x cuda", "24.0 GB", "qlora"):

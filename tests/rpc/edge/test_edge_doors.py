@@ -101,6 +101,25 @@ async def test_a_watch_streams_over_json_line_by_line_as_it_happens(edge: Edge, 
     assert lines[0]["event"]["log"]["text"] == "line 1"
 
 
+async def test_an_admin_sets_and_takes_away_a_quota_by_json(edge: Edge, upstreams: Upstreams) -> None:
+    path, admin = "/v1/quotas/usr_01ARZ3NDEKTSV4RRFFQ69G5FAV", edge.bearer(edge.keys.token(role="admin"))
+    wanted = {"runningJobs": 2, "etag": "r3"}
+    mask = {"updateMask": "runningJobs,queuedJobs"}
+    refused = await edge.http.patch(path, params=mask, json=wanted, headers=edge.bearer())
+    upstreams.quotas.asked.clear()
+
+    changed = await edge.http.patch(path, params=mask, json=wanted, headers=admin)
+    removed = await edge.http.delete(path, params={"etag": "r4"}, headers=admin)
+
+    assert refused.status_code == 403
+    assert changed.json() == {"userId": path.rpartition("/")[2], "isDefault": False, **wanted}
+    assert removed.json()["isDefault"] is True
+    update, delete = upstreams.quotas.asked
+    assert (update.quota.running_jobs, update.quota.HasField("queued_jobs")) == (2, False)
+    assert list(update.update_mask.paths) == ["running_jobs", "queued_jobs"]
+    assert (delete.user_id, delete.etag) == (update.quota.user_id, "r4")
+
+
 async def test_a_watch_streams_over_grpc_and_grpc_web(edge: Edge) -> None:
     request = training_history_pb2.WatchTrainingJobRequest(job_id=KNOWN_JOB)
     call = trainings(edge).WatchTrainingJob(request, metadata=bearer(edge.keys.token()), timeout=10)

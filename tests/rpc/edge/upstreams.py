@@ -16,6 +16,8 @@ from reeltune.catalog.v1 import dataset_service_pb2, dataset_service_pb2_grpc
 from reeltune.scheduler.v1 import (
     attempt_service_pb2,
     attempt_service_pb2_grpc,
+    quota_service_pb2,
+    quota_service_pb2_grpc,
     training_history_pb2,
     training_service_pb2,
     training_service_pb2_grpc,
@@ -51,9 +53,11 @@ class Keys:
     def rotate(self, kid: str) -> None:
         self.kid, self.pem = kid, generate_private_key()
 
-    def token(self, subject: str = "usr_1", *, ttl: timedelta = timedelta(minutes=10), **changes: str) -> str:
+    def token(
+        self, subject: str = "usr_1", *, ttl: timedelta = timedelta(minutes=10), role: str = "user", **changes: str
+    ) -> str:
         made = {"kid": self.kid, "issuer": ISSUER, "audience": AUDIENCE, "typ": "at+jwt", **changes}
-        return TokenSigner(self.pem, **made).sign(subject, ttl, {"roles": ["user"], "sid": "ses_1"})
+        return TokenSigner(self.pem, **made).sign(subject, ttl, {"roles": [role], "sid": "ses_1"})
 
     def verifier(self) -> TokenVerifier:
         keys = StaticKeys({self.kid: public_pem(self.pem)})
@@ -130,6 +134,21 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             raise Failure(grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD", "after_sequence is beyond the newest event")
 
 
+class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def UpdateQuota(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        return quota_service_pb2.UpdateQuotaResponse(quota=request.quota)
+
+    async def DeleteQuota(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        response = quota_service_pb2.DeleteQuotaResponse()
+        response.quota.user_id, response.quota.is_default = request.user_id, True
+        return response
+
+
 class AttemptServicer(attempt_service_pb2_grpc.AttemptServiceServicer):
     async def GetJwks(self, request: Any, context: Any) -> Any:
         return attempt_service_pb2.GetJwksResponse()
@@ -164,6 +183,7 @@ class Upstreams:
     catalog: BoundServer
     scheduler: BoundServer
     training: TrainingServicer
+    quotas: QuotaServicer
     trainers: tuple[BoundServer, BoundServer]
 
 
@@ -172,7 +192,7 @@ async def running_upstreams() -> AsyncIterator[Upstreams]:
     """Runs auth, catalog, scheduler and two trainers."""
     keys = Keys()
     verifier = keys.verifier()
-    training = TrainingServicer()
+    training, quotas = TrainingServicer(), QuotaServicer()
     started = [
         await start_server(
             verifier,
@@ -187,6 +207,7 @@ async def running_upstreams() -> AsyncIterator[Upstreams]:
             verifier,
             ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, training),
             ServicerRegistration(attempt_service_pb2_grpc.add_AttemptServiceServicer_to_server, AttemptServicer()),
+            ServicerRegistration(quota_service_pb2_grpc.add_QuotaServiceServicer_to_server, quotas),
         ),
         *[
             await start_server(
@@ -200,7 +221,7 @@ async def running_upstreams() -> AsyncIterator[Upstreams]:
     ]
     auth, catalog, scheduler, first, second = started
     try:
-        yield Upstreams(keys, auth, catalog, scheduler, training, (first, second))
+        yield Upstreams(keys, auth, catalog, scheduler, training, quotas, (first, second))
     finally:
         for bound in started:
             await bound.server.stop(None)

@@ -122,6 +122,56 @@ async def test_an_update_is_safe_to_repeat(admin: User, start: StartReplica) -> 
     assert (failure.code, failure.reason) == (CODE.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
 
 
+async def delete(admin: User, user_id: str, **fields: str) -> quota_pb2.Quota:
+    request = pb.DeleteQuotaRequest(user_id=user_id, **fields)
+    return (await admin.replica.quotas.DeleteQuota(request, metadata=admin.metadata)).quota
+
+
+async def test_without_own_limits_those_of_everybody_hold_again(admin: User, user: User, trainer: Trainer) -> None:
+    await update(admin, "default", running_jobs=4, queued_jobs=7)
+    own = await update(admin, user.id, queued_jobs=1)
+    await user.create()
+    assert (await failure_of(user.create())).reason == "QUOTA_EXCEEDED"
+
+    failure = await failure_of(delete(admin, user.id, etag="r0"))
+    assert (failure.code, failure.reason) == (CODE.ABORTED, "ETAG_MISMATCH")
+    now = await delete(admin, user.id, etag=own.etag)
+
+    assert (now.user_id, now.is_default, now.running_jobs, now.queued_jobs) == (user.id, True, 4, 7)
+    seen = await mine(user)
+    assert (seen.is_default, seen.running_jobs, seen.queued_jobs) == (True, 4, 7)
+    await user.create()
+    listed = await admin.replica.quotas.ListQuotas(pb.ListQuotasRequest(), metadata=admin.metadata)
+    assert [quota.user_id for quota in listed.quotas] == ["default"]
+    assert (await delete(admin, user.id)).etag == now.etag, "there is nothing left to take away"
+    # What everybody has changes for this one too, and own limits start as its copy again, with an etag never seen.
+    await update(admin, "default", running_jobs=0)
+    assert await trainer.claim() is None
+    again = await update(admin, user.id, running_jobs=1)
+    assert (again.is_default, again.queued_jobs) == (False, 7)
+    assert again.etag not in {own.etag, now.etag}
+    await trainer.must_claim()
+
+
+async def test_without_limits_of_everybody_there_are_none(admin: User, user: User) -> None:
+    await update(admin, "default", queued_jobs=0)
+    assert (await failure_of(user.create())).reason == "QUOTA_EXCEEDED"
+    assert not (await delete(admin, "default")).HasField("queued_jobs")
+    await user.create()
+    assert not (await mine(user)).HasField("queued_jobs")
+
+
+async def test_taking_a_quota_away_is_safe_to_repeat(admin: User, start: StartReplica) -> None:
+    user_id, request_id = new_id("usr"), str(uuid4())
+    await update(admin, user_id, running_jobs=3)
+    first = await delete(admin, user_id, request_id=request_id)
+    later = await update(admin, user_id, running_jobs=5)
+    assert await delete(admin.at(await start()), user_id, request_id=request_id) == first
+    request = pb.GetQuotaRequest(user_id=user_id)
+    held = (await admin.replica.quotas.GetQuota(request, metadata=admin.metadata)).quota
+    assert (held.running_jobs, held.etag) == (5, later.etag)
+
+
 async def test_the_list_is_complete_page_by_page(admin: User) -> None:
     users = sorted([new_id("usr") for _ in range(4)])
     for user_id in (*users, "default"):
@@ -148,6 +198,7 @@ async def test_users_see_their_own_only(admin: User, user: User) -> None:
         quotas.GetQuota(pb.GetQuotaRequest(user_id=admin.id), metadata=user.metadata),
         quotas.ListQuotas(pb.ListQuotasRequest(), metadata=user.metadata),
         update(user, user.id, running_jobs=100),
+        delete(user, user.id),
     ):
         failure = await failure_of(call)
         assert (failure.code, failure.reason) == (CODE.PERMISSION_DENIED, "ROLE_REQUIRED")

@@ -29,7 +29,7 @@ from reeltune.access.v1 import access_pb2 as reeltune_dot_access_dot_v1_dot_acce
 from reeltune.scheduler.v1 import quota_pb2 as reeltune_dot_scheduler_dot_v1_dot_quota__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)reeltune/scheduler/v1/quota_service.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1freeltune/access/v1/access.proto\x1a!reeltune/scheduler/v1/quota.proto\"\x13\n\x11GetMyQuotaRequest\"H\n\x12GetMyQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota\"O\n\x0fGetQuotaRequest\x12<\n\x07user_id\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^(default|usr_[0-9A-Z]{26})$R\x06userId\"F\n\x10GetQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota\"b\n\x11ListQuotasRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"r\n\x12ListQuotasResponse\x12\x34\n\x06quotas\x18\x01 \x03(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x06quotas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc1\x01\n\x12UpdateQuotaRequest\x12:\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaB\x06\xbaH\x03\xc8\x01\x01R\x05quota\x12\x43\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"I\n\x13UpdateQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota2\xb7\x04\n\x0cQuotaService\x12\x84\x01\n\nGetMyQuota\x12(.reeltune.scheduler.v1.GetMyQuotaRequest\x1a).reeltune.scheduler.v1.GetMyQuotaResponse\"!\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x16\x12\r/v1/quotas/meb\x05quota\x12\x85\x01\n\x08GetQuota\x12&.reeltune.scheduler.v1.GetQuotaRequest\x1a\'.reeltune.scheduler.v1.GetQuotaResponse\"(\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02\x1d\x12\x14/v1/quotas/{user_id}b\x05quota\x12z\n\nListQuotas\x12(.reeltune.scheduler.v1.ListQuotasRequest\x1a).reeltune.scheduler.v1.ListQuotasResponse\"\x17\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/quotas\x12\x9b\x01\n\x0bUpdateQuota\x12).reeltune.scheduler.v1.UpdateQuotaRequest\x1a*.reeltune.scheduler.v1.UpdateQuotaResponse\"5\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02*2\x1a/v1/quotas/{quota.user_id}:\x05quotab\x05quotab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)reeltune/scheduler/v1/quota_service.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1freeltune/access/v1/access.proto\x1a!reeltune/scheduler/v1/quota.proto\"\x13\n\x11GetMyQuotaRequest\"H\n\x12GetMyQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota\"O\n\x0fGetQuotaRequest\x12<\n\x07user_id\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^(default|usr_[0-9A-Z]{26})$R\x06userId\"F\n\x10GetQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota\"b\n\x11ListQuotasRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"r\n\x12ListQuotasResponse\x12\x34\n\x06quotas\x18\x01 \x03(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x06quotas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc1\x01\n\x12UpdateQuotaRequest\x12:\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaB\x06\xbaH\x03\xc8\x01\x01R\x05quota\x12\x43\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"I\n\x13UpdateQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota\"\x9b\x01\n\x12\x44\x65leteQuotaRequest\x12<\n\x07user_id\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^(default|usr_[0-9A-Z]{26})$R\x06userId\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"I\n\x13\x44\x65leteQuotaResponse\x12\x32\n\x05quota\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.QuotaR\x05quota2\xc8\x05\n\x0cQuotaService\x12\x84\x01\n\nGetMyQuota\x12(.reeltune.scheduler.v1.GetMyQuotaRequest\x1a).reeltune.scheduler.v1.GetMyQuotaResponse\"!\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x16\x12\r/v1/quotas/meb\x05quota\x12\x85\x01\n\x08GetQuota\x12&.reeltune.scheduler.v1.GetQuotaRequest\x1a\'.reeltune.scheduler.v1.GetQuotaResponse\"(\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02\x1d\x12\x14/v1/quotas/{user_id}b\x05quota\x12z\n\nListQuotas\x12(.reeltune.scheduler.v1.ListQuotasRequest\x1a).reeltune.scheduler.v1.ListQuotasResponse\"\x17\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/quotas\x12\x9b\x01\n\x0bUpdateQuota\x12).reeltune.scheduler.v1.UpdateQuotaRequest\x1a*.reeltune.scheduler.v1.UpdateQuotaResponse\"5\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02*2\x1a/v1/quotas/{quota.user_id}:\x05quotab\x05quota\x12\x8e\x01\n\x0b\x44\x65leteQuota\x12).reeltune.scheduler.v1.DeleteQuotaRequest\x1a*.reeltune.scheduler.v1.DeleteQuotaResponse\"(\xaa\xd4\x18\x01\x03\x82\xd3\xe4\x93\x02\x1d*\x14/v1/quotas/{user_id}b\x05quotab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEQUOTAREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEQUOTAREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATEQUOTAREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_DELETEQUOTAREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_DELETEQUOTAREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H r\0362\034^(default|usr_[0-9A-Z]{26})$'
+  _globals['_DELETEQUOTAREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETEQUOTAREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_DELETEQUOTAREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETEQUOTAREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_QUOTASERVICE'].methods_by_name['GetMyQuota']._loaded_options = None
   _globals['_QUOTASERVICE'].methods_by_name['GetMyQuota']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002\026\022\r/v1/quotas/meb\005quota'
   _globals['_QUOTASERVICE'].methods_by_name['GetQuota']._loaded_options = None
@@ -56,6 +62,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTASERVICE'].methods_by_name['ListQuotas']._serialized_options = b'\252\324\030\001\003\202\323\344\223\002\014\022\n/v1/quotas'
   _globals['_QUOTASERVICE'].methods_by_name['UpdateQuota']._loaded_options = None
   _globals['_QUOTASERVICE'].methods_by_name['UpdateQuota']._serialized_options = b'\252\324\030\001\003\202\323\344\223\002*2\032/v1/quotas/{quota.user_id}:\005quotab\005quota'
+  _globals['_QUOTASERVICE'].methods_by_name['DeleteQuota']._loaded_options = None
+  _globals['_QUOTASERVICE'].methods_by_name['DeleteQuota']._serialized_options = b'\252\324\030\001\003\202\323\344\223\002\035*\024/v1/quotas/{user_id}b\005quota'
   _globals['_GETMYQUOTAREQUEST']._serialized_start=229
   _globals['_GETMYQUOTAREQUEST']._serialized_end=248
   _globals['_GETMYQUOTARESPONSE']._serialized_start=250
@@ -72,6 +80,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEQUOTAREQUEST']._serialized_end=887
   _globals['_UPDATEQUOTARESPONSE']._serialized_start=889
   _globals['_UPDATEQUOTARESPONSE']._serialized_end=962
-  _globals['_QUOTASERVICE']._serialized_start=965
-  _globals['_QUOTASERVICE']._serialized_end=1532
+  _globals['_DELETEQUOTAREQUEST']._serialized_start=965
+  _globals['_DELETEQUOTAREQUEST']._serialized_end=1120
+  _globals['_DELETEQUOTARESPONSE']._serialized_start=1122
+  _globals['_DELETEQUOTARESPONSE']._serialized_end=1195
+  _globals['_QUOTASERVICE']._serialized_start=1198
+  _globals['_QUOTASERVICE']._serialized_end=1910
 # @@protoc_insertion_point(module_scope)

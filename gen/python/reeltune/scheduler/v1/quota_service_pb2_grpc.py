@@ -55,6 +55,11 @@ class QuotaServiceStub:
                 request_serializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.UpdateQuotaRequest.SerializeToString,
                 response_deserializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.UpdateQuotaResponse.FromString,
                 _registered_method=True)
+        self.DeleteQuota = channel.unary_unary(
+                '/reeltune.scheduler.v1.QuotaService/DeleteQuota',
+                request_serializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.DeleteQuotaRequest.SerializeToString,
+                response_deserializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.DeleteQuotaResponse.FromString,
+                _registered_method=True)
 
 
 class QuotaServiceServicer:
@@ -95,6 +100,16 @@ class QuotaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteQuota(self, request, context):
+        """Takes a user's own limits away: those of `default` hold for them again. Without limits of `default`, nothing limits whoever has no own
+        ones. Where there is nothing to take away, nothing changes. Admins only.
+
+        Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QuotaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +132,11 @@ def add_QuotaServiceServicer_to_server(servicer, server):
                     servicer.UpdateQuota,
                     request_deserializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.UpdateQuotaRequest.FromString,
                     response_serializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.UpdateQuotaResponse.SerializeToString,
+            ),
+            'DeleteQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteQuota,
+                    request_deserializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.DeleteQuotaRequest.FromString,
+                    response_serializer=reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.DeleteQuotaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +248,33 @@ class QuotaService:
             '/reeltune.scheduler.v1.QuotaService/UpdateQuota',
             reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.UpdateQuotaRequest.SerializeToString,
             reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.UpdateQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.scheduler.v1.QuotaService/DeleteQuota',
+            reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.DeleteQuotaRequest.SerializeToString,
+            reeltune_dot_scheduler_dot_v1_dot_quota__service__pb2.DeleteQuotaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,12 @@ class QuotaServiceStub:
 
     Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `FIELD_INVALID` for a mask that names no limit; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
     """
+    DeleteQuota: _grpc.UnaryUnaryMultiCallable[_quota_service_pb2.DeleteQuotaRequest, _quota_service_pb2.DeleteQuotaResponse]
+    """Takes a user's own limits away: those of `default` hold for them again. Without limits of `default`, nothing limits whoever has no own
+    ones. Where there is nothing to take away, nothing changes. Admins only.
+
+    Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    """
 
 @_typing.type_check_only
 class QuotaServiceAsyncStub(QuotaServiceStub):
@@ -72,6 +78,12 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     """Sets limits of a user or of `default`. A user's first update starts from the limits that `default` has. Admins only.
 
     Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `FIELD_INVALID` for a mask that names no limit; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+    """
+    DeleteQuota: _aio.UnaryUnaryMultiCallable[_quota_service_pb2.DeleteQuotaRequest, _quota_service_pb2.DeleteQuotaResponse]  # type: ignore[assignment]
+    """Takes a user's own limits away: those of `default` hold for them again. Without limits of `default`, nothing limits whoever has no own
+    ones. Where there is nothing to take away, nothing changes. Admins only.
+
+    Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
     """
 
 class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,6 +128,18 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets limits of a user or of `default`. A user's first update starts from the limits that `default` has. Admins only.
 
         Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `FIELD_INVALID` for a mask that names no limit; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteQuota(
+        self,
+        request: _quota_service_pb2.DeleteQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_service_pb2.DeleteQuotaResponse, _abc.Awaitable[_quota_service_pb2.DeleteQuotaResponse]]:
+        """Takes a user's own limits away: those of `default` hold for them again. Without limits of `default`, nothing limits whoever has no own
+        ones. Where there is nothing to take away, nothing changes. Admins only.
+
+        Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
         """
 
 def add_QuotaServiceServicer_to_server(servicer: QuotaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/quota_service.proto.
  */
 export const file_reeltune_scheduler_v1_quota_service: GenFile = /*@__PURE__*/
-  fileDesc("CilyZWVsdHVuZS9zY2hlZHVsZXIvdjEvcXVvdGFfc2VydmljZS5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIhMKEUdldE15UXVvdGFSZXF1ZXN0IkEKEkdldE15UXVvdGFSZXNwb25zZRIrCgVxdW90YRgBIAEoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YSJHCg9HZXRRdW90YVJlcXVlc3QSNAoHdXNlcl9pZBgBIAEoCUIjukggch4yHF4oZGVmYXVsdHx1c3JfWzAtOUEtWl17MjZ9KSQiPwoQR2V0UXVvdGFSZXNwb25zZRIrCgVxdW90YRgBIAEoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YSJNChFMaXN0UXVvdGFzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgiWwoSTGlzdFF1b3Rhc1Jlc3BvbnNlEiwKBnF1b3RhcxgBIAMoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiowEKElVwZGF0ZVF1b3RhUmVxdWVzdBIzCgVxdW90YRgBIAEoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YUIGukgDyAEBEjcKC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFza0IGukgDyAEBEh8KCnJlcXVlc3RfaWQYAyABKAlCC7pICNgBAXIDsAEBIkIKE1VwZGF0ZVF1b3RhUmVzcG9uc2USKwoFcXVvdGEYASABKAsyHC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVvdGEytwQKDFF1b3RhU2VydmljZRKEAQoKR2V0TXlRdW90YRIoLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRNeVF1b3RhUmVxdWVzdBopLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRNeVF1b3RhUmVzcG9uc2UiIarUGAECgtPkkwIWYgVxdW90YRINL3YxL3F1b3Rhcy9tZRKFAQoIR2V0UXVvdGESJi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuR2V0UXVvdGFSZXF1ZXN0GicucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkdldFF1b3RhUmVzcG9uc2UiKKrUGAEDgtPkkwIdYgVxdW90YRIUL3YxL3F1b3Rhcy97dXNlcl9pZH0SegoKTGlzdFF1b3RhcxIoLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0UXVvdGFzUmVxdWVzdBopLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0UXVvdGFzUmVzcG9uc2UiF6rUGAEDgtPkkwIMEgovdjEvcXVvdGFzEpsBCgtVcGRhdGVRdW90YRIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5VcGRhdGVRdW90YVJlcXVlc3QaKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuVXBkYXRlUXVvdGFSZXNwb25zZSI1qtQYAQOC0+STAio6BXF1b3RhYgVxdW90YTIaL3YxL3F1b3Rhcy97cXVvdGEudXNlcl9pZH1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_field_mask, file_reeltune_access_v1_access, file_reeltune_scheduler_v1_quota]);
+  fileDesc("CilyZWVsdHVuZS9zY2hlZHVsZXIvdjEvcXVvdGFfc2VydmljZS5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIhMKEUdldE15UXVvdGFSZXF1ZXN0IkEKEkdldE15UXVvdGFSZXNwb25zZRIrCgVxdW90YRgBIAEoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YSJHCg9HZXRRdW90YVJlcXVlc3QSNAoHdXNlcl9pZBgBIAEoCUIjukggch4yHF4oZGVmYXVsdHx1c3JfWzAtOUEtWl17MjZ9KSQiPwoQR2V0UXVvdGFSZXNwb25zZRIrCgVxdW90YRgBIAEoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YSJNChFMaXN0UXVvdGFzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgiWwoSTGlzdFF1b3Rhc1Jlc3BvbnNlEiwKBnF1b3RhcxgBIAMoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiowEKElVwZGF0ZVF1b3RhUmVxdWVzdBIzCgVxdW90YRgBIAEoCzIcLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdW90YUIGukgDyAEBEjcKC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFza0IGukgDyAEBEh8KCnJlcXVlc3RfaWQYAyABKAlCC7pICNgBAXIDsAEBIkIKE1VwZGF0ZVF1b3RhUmVzcG9uc2USKwoFcXVvdGEYASABKAsyHC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVvdGEiggEKEkRlbGV0ZVF1b3RhUmVxdWVzdBI0Cgd1c2VyX2lkGAEgASgJQiO6SCByHjIcXihkZWZhdWx0fHVzcl9bMC05QS1aXXsyNn0pJBIVCgRldGFnGAIgASgJQge6SARyAhhAEh8KCnJlcXVlc3RfaWQYAyABKAlCC7pICNgBAXIDsAEBIkIKE0RlbGV0ZVF1b3RhUmVzcG9uc2USKwoFcXVvdGEYASABKAsyHC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVvdGEyyAUKDFF1b3RhU2VydmljZRKEAQoKR2V0TXlRdW90YRIoLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRNeVF1b3RhUmVxdWVzdBopLnJlZWx0dW5lLnNjaGVkdWxlci52MS5HZXRNeVF1b3RhUmVzcG9uc2UiIarUGAECgtPkkwIWYgVxdW90YRINL3YxL3F1b3Rhcy9tZRKFAQoIR2V0UXVvdGESJi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuR2V0UXVvdGFSZXF1ZXN0GicucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkdldFF1b3RhUmVzcG9uc2UiKKrUGAEDgtPkkwIdYgVxdW90YRIUL3YxL3F1b3Rhcy97dXNlcl9pZH0SegoKTGlzdFF1b3RhcxIoLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0UXVvdGFzUmVxdWVzdBopLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MaXN0UXVvdGFzUmVzcG9uc2UiF6rUGAEDgtPkkwIMEgovdjEvcXVvdGFzEpsBCgtVcGRhdGVRdW90YRIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5VcGRhdGVRdW90YVJlcXVlc3QaKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuVXBkYXRlUXVvdGFSZXNwb25zZSI1qtQYAQOC0+STAio6BXF1b3RhYgVxdW90YTIaL3YxL3F1b3Rhcy97cXVvdGEudXNlcl9pZH0SjgEKC0RlbGV0ZVF1b3RhEikucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRlbGV0ZVF1b3RhUmVxdWVzdBoqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZWxldGVRdW90YVJlc3BvbnNlIiiq1BgBA4LT5JMCHWIFcXVvdGEqFC92MS9xdW90YXMve3VzZXJfaWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_field_mask, file_reeltune_access_v1_access, file_reeltune_scheduler_v1_quota]);
 
 /**
  * Asks for the caller's own quota.
@@ -211,6 +211,62 @@ export const UpdateQuotaResponseSchema: GenMessage<UpdateQuotaResponse> = /*@__P
   messageDesc(file_reeltune_scheduler_v1_quota_service, 7);
 
 /**
+ * Asks to take limits away.
+ *
+ * @generated from message reeltune.scheduler.v1.DeleteQuotaRequest
+ */
+export type DeleteQuotaRequest = Message<"reeltune.scheduler.v1.DeleteQuotaRequest"> & {
+  /**
+   * The user, or `default`. Required.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * Refuse if it is not the current one; empty for whichever it is.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
+
+  /**
+   * A UUID that makes the call safe to repeat: the same request again gets the first answer.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.DeleteQuotaRequest.
+ * Use `create(DeleteQuotaRequestSchema)` to create a new message.
+ */
+export const DeleteQuotaRequestSchema: GenMessage<DeleteQuotaRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_quota_service, 8);
+
+/**
+ * Answers with what holds now.
+ *
+ * @generated from message reeltune.scheduler.v1.DeleteQuotaResponse
+ */
+export type DeleteQuotaResponse = Message<"reeltune.scheduler.v1.DeleteQuotaResponse"> & {
+  /**
+   * The limits that hold for the user after it: those of `default`.
+   *
+   * @generated from field: reeltune.scheduler.v1.Quota quota = 1;
+   */
+  quota?: Quota | undefined;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.DeleteQuotaResponse.
+ * Use `create(DeleteQuotaResponseSchema)` to create a new message.
+ */
+export const DeleteQuotaResponseSchema: GenMessage<DeleteQuotaResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_quota_service, 9);
+
+/**
  * Says how much of the mesh each user may have. Without any quota there are no limits, and the trainers are shared fairly all the same.
  *
  * @generated from service reeltune.scheduler.v1.QuotaService
@@ -261,6 +317,19 @@ export const QuotaService: GenService<{
     methodKind: "unary";
     input: typeof UpdateQuotaRequestSchema;
     output: typeof UpdateQuotaResponseSchema;
+  },
+  /**
+   * Takes a user's own limits away: those of `default` hold for them again. Without limits of `default`, nothing limits whoever has no own
+   * ones. Where there is nothing to take away, nothing changes. Admins only.
+   *
+   * Errors: ABORTED `ETAG_MISMATCH`; INVALID_ARGUMENT `REQUEST_ID_REUSED`.
+   *
+   * @generated from rpc reeltune.scheduler.v1.QuotaService.DeleteQuota
+   */
+  deleteQuota: {
+    methodKind: "unary";
+    input: typeof DeleteQuotaRequestSchema;
+    output: typeof DeleteQuotaResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_reeltune_scheduler_v1_quota_service, 0);
