@@ -72,30 +72,44 @@ LONG_RPCS = frozenset(
 _USER_ISSUER, _USER_AUDIENCE, _USER_TYP = "reeltune-auth", "reeltune", "at+jwt"
 
 
+class _Stores:
+    """Every store over one pool."""
+
+    def __init__(self, pool: Pool, lease: timedelta) -> None:
+        queries = load_queries()
+        self.jobs = JobStore(pool, queries)
+        self.requests = RequestStore(pool, queries)
+        self.events = EventStore(pool, queries)
+        self.metrics = MetricStore(pool, queries)
+        self.attempts = AttemptStore(pool, queries, lease)
+        self.uploads = UploadStore(pool, queries)
+        self.workers = WorkerStore(pool, queries, lease)
+        self.queue = QueueStore(pool, queries, lease)
+        self.quotas = QuotaStore(pool, queries)
+        self.leases = LeaseStore(pool, queries)
+        self.outbox = OutboxStore(pool, queries)
+        self.garbage = GarbageStore(pool, queries)
+
+
 async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     """Opens keys, database, object store and channels, starts the background work and returns the service.
 
     NATS and the other services may come later: nothing here waits for them.
     """
     keys = load_signing_keys(settings.keys_dir)
-    dsn = settings.postgres_dsn.get_secret_value()
-    pool = await _open_database(settings, runtime)
+    lease = timedelta(seconds=settings.lease_seconds)
+    stores = _Stores(await _open_database(settings, runtime), lease)
     files = AttemptFiles(await _open_blob_store(settings, runtime), part_bytes=settings.part_bytes)
-    notifications = Notifications(dsn)
-    queries, lease = load_queries(), timedelta(seconds=settings.lease_seconds)
-    jobs, requests = JobStore(pool, queries), RequestStore(pool, queries)
-    workers = WorkerStore(pool, queries, lease)
+    notifications = Notifications(settings.postgres_dsn.get_secret_value())
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
-    events = EventStore(pool, queries)
-    feeds = JobFeeds(jobs, events, notifications, watch_message_to_proto, _watch_limits(settings))
-    queue = QueueView(QueueStore(pool, queries, lease))
+    feeds = JobFeeds(stores.jobs, stores.events, notifications, watch_message_to_proto, _watch_limits(settings))
     training = TrainingParts(
-        jobs=jobs,
-        requests=requests,
-        events=events,
-        metrics=MetricStore(pool, queries),
-        workers=workers,
-        queue=queue,
+        jobs=stores.jobs,
+        requests=stores.requests,
+        events=stores.events,
+        metrics=stores.metrics,
+        workers=stores.workers,
+        queue=QueueView(stores.queue),
         catalog=await _open_catalog(settings, runtime),
         files=files,
         feeds=feeds,
@@ -103,44 +117,67 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         stop_grace=timedelta(seconds=settings.stop_grace_seconds),
         watch_heartbeat_seconds=settings.watch_heartbeat_seconds,
     )
-    attempt = AttemptParts(
-        attempts=AttemptStore(pool, queries, lease),
-        uploads=UploadStore(pool, queries),
-        workers=workers,
+    attempt = _attempt_parts(settings, stores, files, notifications, keys)
+    _start_background(settings, runtime, stores, training, attempt)
+    return Service(
+        registrations=[
+            ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
+            ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(stores.workers, page_tokens)),
+            ServicerRegistration(add_QuotaServiceServicer_to_server, QuotaServicer(stores.quotas, page_tokens)),
+            ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
+            ServicerRegistration(add_CheckpointServiceServicer_to_server, CheckpointServicer(stores.attempts, files)),
+        ],
+        error_table={**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE},
+        verifier=await _open_verifier(settings, runtime, keys),
+        long_rpcs=LONG_RPCS,
+    )
+
+
+def _attempt_parts(
+    settings: SchedulerSettings,
+    stores: _Stores,
+    files: AttemptFiles,
+    notifications: Notifications,
+    keys: tuple[SigningKey, ...],
+) -> AttemptParts:
+    return AttemptParts(
+        attempts=stores.attempts,
+        uploads=stores.uploads,
+        workers=stores.workers,
         files=files,
         notifications=notifications,
         issuer=TokenIssuer(keys[0].private_pem, keys[0].kid),
         join_secret=settings.join_secret.get_secret_value(),
         public_keys=tuple(key.jwk for key in keys),
     )
-    outbox, quotas = OutboxStore(pool, queries), QuotaStore(pool, queries)
-    leases = LeaseStore(pool, queries)
-    interval = settings.sweep_seconds
-    sweeper = Sweeper(leases, outbox, requests, workers, quotas, lease=lease, interval_seconds=interval)
-    relay = OutboxRelay(outbox, _connect_nats(settings, runtime), notifications)
-    collector = GarbageCollector(GarbageStore(pool, queries), files)
-    background = runtime.background
+
+
+def _start_background(
+    settings: SchedulerSettings,
+    runtime: Runtime,
+    stores: _Stores,
+    training: TrainingParts,
+    attempt: AttemptParts,
+) -> None:
+    background, notifications, feeds = runtime.background, attempt.notifications, training.feeds
+    sweeper = Sweeper(
+        stores.leases,
+        stores.outbox,
+        stores.requests,
+        stores.workers,
+        stores.quotas,
+        lease=timedelta(seconds=settings.lease_seconds),
+        interval_seconds=settings.sweep_seconds,
+    )
+    relay = OutboxRelay(stores.outbox, _connect_nats(settings, runtime), notifications)
+    collector = GarbageCollector(stores.garbage, attempt.files)
     background.start("listen", notifications.run())
     background.start("end streams", notifications.close_when(background.stopping), may_finish=True)
     background.start("end watches", feeds.close_when(background.stopping), may_finish=True)
-    background.start("tell queue", tell_queue(queue, feeds))
+    background.start("tell queue", tell_queue(training.queue, feeds))
     background.start("sweep", sweeper.run())
     background.start("relay outbox", relay.run())
     background.start("collect garbage", collector.run(settings.sweep_seconds))
-    return Service(
-        registrations=[
-            ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
-            ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(workers, page_tokens)),
-            ServicerRegistration(add_QuotaServiceServicer_to_server, QuotaServicer(quotas, page_tokens)),
-            ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
-            ServicerRegistration(
-                add_CheckpointServiceServicer_to_server, CheckpointServicer(attempt.attempts, attempt.files)
-            ),
-        ],
-        error_table={**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE},
-        verifier=await _open_verifier(settings, runtime, keys),
-        long_rpcs=LONG_RPCS,
-    )
 
 
 async def _open_database(settings: SchedulerSettings, runtime: Runtime) -> Pool:
