@@ -93,6 +93,8 @@ async def start(
                     "s3_access_key": S3_IDENTITY.access_key,
                     "s3_secret_key": S3_IDENTITY.secret_key,
                     "s3_bucket": blob_store.bucket,
+                    # Seldom enough to be no burden, and soon enough for nobody to wait for a sweep.
+                    "sweep_seconds": 0.2,
                     **neighbours,
                     **overrides,
                 }
