@@ -39,6 +39,9 @@ def open_channel(
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", int(max(1.0, keepalive_seconds) * 1000)),
         ("grpc.keepalive_timeout_ms", int(max(1.0, keepalive_timeout_seconds) * 1000)),
+        # The same for the pings that measure the connection: while one is under way (for a minute, by default) no other
+        # is sent, and a peer that hangs just then would be found out by none.
+        ("grpc.http2.ping_timeout_ms", int(max(1.0, keepalive_timeout_seconds) * 1000)),
         # By default a peer is pinged twice, and then not again until there is something to be sent.
         ("grpc.http2.max_pings_without_data", 0),
         # A service that restarts must be found again at once, not after grpc's two minutes.
