@@ -28,7 +28,7 @@ from tests.faults.tcp_proxy import LOOPBACK, FaultProxy
 
 LEASE_SECONDS = 4.0
 SWEEP_SECONDS = 0.5
-STOP_GRACE_SECONDS = 4.0
+STOP_GRACE_SECONDS = 8.0
 PART_BYTES = 5 * 1024**2
 """The least that S3 takes: larger files of attempts are stored in parts."""
 STALL_SECONDS = 3.0

@@ -37,7 +37,7 @@ from tests.faults.lifecycle_model import Life, check_life, name
 from tests.faults.mesh_process import MeshProcess
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 _CALL_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
 _PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})

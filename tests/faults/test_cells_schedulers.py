@@ -111,7 +111,7 @@ async def code_at_the_end(watch: Any) -> grpc.StatusCode:
 async def test_a_job_that_outlives_ten_schedulers_keeps_its_attempt_and_its_watchers(
     mesh: FaultMesh, user: MeshUser, dice: random.Random
 ) -> None:
-    created = await user.create(rehearsal(200, 100))
+    created = await user.create(rehearsal(120, 100))
     starts = sum(scheduler.starts for scheduler in mesh.schedulers)
     watches = [WatchedJob(user.client, created.id) for _ in range(4)]
     try:
@@ -178,7 +178,7 @@ async def test_a_frozen_scheduler_is_passed_by(mesh: FaultMesh, user: MeshUser) 
     """Trainers reach the replicas by a plain proxy that looks at nobody's health; one after the other is frozen, so
     that every trainer is once attached to the one that is."""
     for replica in mesh.schedulers:
-        jobs = [(await user.create(rehearsal(80, 100))).id for _ in mesh.trainers]
+        jobs = [(await user.create(rehearsal(60, 100))).id for _ in mesh.trainers]
         await asyncio.gather(*(assert_eventually(partial(has_begun, user, job_id), timeout=60) for job_id in jobs))
 
         replica.freeze()
@@ -186,7 +186,7 @@ async def test_a_frozen_scheduler_is_passed_by(mesh: FaultMesh, user: MeshUser) 
         ended = await user.all_ended([*jobs, queued.id])
 
         assert {(each.state, each.life.attempts) for each in ended} == {("COMPLETED", (1,))}
-        assert all(steps_of(each.events) == list(range(1, 81)) for each in ended[:-1])
+        assert all(steps_of(each.events) == list(range(1, 61)) for each in ended[:-1])
         replica.thaw()
 
 

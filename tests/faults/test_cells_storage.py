@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import subprocess
@@ -23,7 +24,7 @@ async def test_a_store_that_fails_half_the_time_makes_no_bad_artifact(mesh: Faul
     mesh.store.faults = StoreFaults(
         refused=0.3, refused_after=0.1, uploads_cut=0.15, downloads_cut=0.15, downloads_damaged=0.1
     )
-    jobs = [await user.create(rehearsal(6, 20, artifact_bytes=300_000)) for _ in range(6)]
+    jobs = [await user.create(rehearsal(6, 20, artifact_bytes=300_000)) for _ in range(4)]
     ended = await user.all_ended([job.id for job in jobs], seconds=120)
     done = mesh.store.done
     mesh.store.heal()
@@ -67,7 +68,7 @@ async def test_a_full_disk_under_the_logs_costs_no_job(mesh: FaultMesh, user: Me
     with small_disk(mesh.home / "small-logs", MIB) as disk:
         for victim in victims:
             victim.log_path = disk / victim.log_path.name
-            await victim.restart()
+        await asyncio.gather(*(victim.restart() for victim in victims))
         fill(disk / "filler")
         jobs = [await user.create(QUICK) for _ in range(6)]
         ended = await user.all_ended([job.id for job in jobs])

@@ -20,7 +20,7 @@ from tests.faults.watched_job import STEPS, WatchedJob, watched_job
 
 UNDISTURBED = ("QUEUED", "STARTING", "RUNNING", "COMPLETED")
 TWICE = ("QUEUED", "STARTING", "RUNNING", "QUEUED", "STARTING", "RUNNING", "COMPLETED")
-BACK_SECONDS = 30
+BACK_SECONDS = 60
 
 
 async def test_the_training_process(workplace: Workplace) -> None:
@@ -43,7 +43,7 @@ async def test_the_trainer(workplace: Workplace) -> None:
         began = time.monotonic()
         await assert_comes_back(mesh, "trainer")
 
-        await assert_eventually(lambda: not orphan.is_running(), timeout=10)
+        await assert_eventually(lambda: not orphan.is_running(), timeout=20)
         life = await assert_completed(workplace, job)
 
         assert life.states == TWICE

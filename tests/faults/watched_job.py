@@ -19,8 +19,8 @@ from tests.faults.conftest import Workplace
 
 STEPS = 40
 """Some four seconds of training, more on a busy machine."""
-_CHECKPOINT_SECONDS = 60
-_END_SECONDS = 90
+_CHECKPOINT_SECONDS = 120
+_END_SECONDS = 200
 
 
 class WatchedJob:
