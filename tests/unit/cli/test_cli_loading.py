@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+from typer.testing import CliRunner
+
+from reeltune_cli.app import build_app
+
 _HEAVY = (
     "torch", "transformers", "peft", "bitsandbytes", "decord", "av", "numpy", "asyncpg", "nats", "minio", "argon2",
     "pydantic", "structlog", "protovalidate", "auth_svc", "catalog_svc", "scheduler_svc", "trainer_svc",
@@ -18,10 +22,14 @@ def test_importing_the_command_line_loads_no_service_and_no_training_library() -
 
 
 def test_every_command_explains_itself() -> None:
+    app = build_app()
     for command in ("", "login", "dataset", "dataset upload", "model", "train", "train start", "ask"):
-        done = subprocess.run(
-            [sys.executable, "-m", "reeltune_cli", *command.split(), "--help"],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="reeltune")
+        assert done.exit_code == 0, done.output
         assert "Usage: reeltune" in done.stdout
+    # And as a process of its own, as users start it.
+    started = subprocess.run(
+        [sys.executable, "-m", "reeltune_cli", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert started.returncode == 0, started.stderr
+    assert "Usage: reeltune" in started.stdout

@@ -45,7 +45,7 @@ def busy_until(end: datetime | None, owner: UserId = B, worker: Offer = CPU) -> 
     return RunningJob(owner, worker.worker_id, end)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(snapshots())
 def test_the_forecast_is_one_claim_after_the_other(snapshot: QueueSnapshot) -> None:
     claims = foresee_claims(snapshot)
@@ -59,7 +59,7 @@ def test_the_forecast_is_one_claim_after_the_other(snapshot: QueueSnapshot) -> N
         assert taken.id == claim.job_id
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(snapshots())
 def test_no_trainer_idles_while_there_is_a_job_for_it(snapshot: QueueSnapshot) -> None:
     claims = foresee_claims(snapshot)
@@ -68,7 +68,7 @@ def test_no_trainer_idles_while_there_is_a_job_for_it(snapshot: QueueSnapshot) -
         assert all(world.next_for(offer, time) is None for offer in world.idle(time))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(snapshots())
 def test_positions_are_a_permutation_and_who_has_none_can_never_start(snapshot: QueueSnapshot) -> None:
     viewed = view_queue(snapshot)
