@@ -20,6 +20,7 @@ from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.export import export_annotations
 from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_dataset
+from reeltune_cli.commands.dataset_preview import preview, samples
 from reeltune_cli.commands.dataset_versions import new_version, quarantine, quarantined, versions
 from reeltune_cli.commands.dataset_views import DatasetArgument, statistics
 from reeltune_cli.commands.naming import find_dataset
@@ -58,6 +59,8 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "show", show)
     add_command(commands, "issues", issues)
     add_command(commands, "statistics", statistics)
+    add_command(commands, "samples", samples)
+    add_command(commands, "preview", preview)
     add_command(commands, "export", export)
     add_command(commands, "new-version", new_version)
     add_command(commands, "versions", versions)

@@ -162,7 +162,28 @@ def _facts(model: model_pb2.Model) -> Table:
             ("size", size(known.size_bytes) if known.size_bytes else ""),
             ("context", f"{known.context_length:,} tokens" if known.context_length else ""),
             ("most frames", known.max_frames or ""),
+            ("chat template", _template(known) if known.parts else ""),
+            *((enum_word(model_pb2.ModelPartKind, part.kind, "MODEL_PART_KIND_"), _part(part)) for part in known.parts),
+            ("in 4 bits", f"{size(known.memory_4bit_bytes)} of weights" if known.memory_4bit_bytes else ""),
+            ("in 16 bits", f"{size(known.memory_16bit_bytes)} of weights" if known.memory_16bit_bytes else ""),
+            ("forward step", _forward(model.forward_check)),
             ("fingerprint", known.fingerprint),
             ("created", local_time(model.create_time)),
         ]
     )
+
+
+def _template(known: model_pb2.ModelFacts) -> str:
+    if not known.has_chat_template:
+        return "none: it cannot be trained"
+    return "marks what the assistant says" if known.has_generation_marks else "without marks: answers are found by turn"
+
+
+def _part(part: model_pb2.ModelPart) -> str:
+    layers = f"{count(part.linear_layer_count, 'layer')} for LoRA: {', '.join(part.lora_modules)}"
+    return f"{part.parameter_count:,} parameters" + (f", {layers}" if part.lora_modules else "")
+
+
+def _forward(check: model_pb2.ForwardCheck) -> str:
+    word = enum_word(model_pb2.ForwardCheckState, check.state, "FORWARD_CHECK_STATE_")
+    return f"{word}: {check.message}" if check.message else word
