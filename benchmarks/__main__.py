@@ -21,6 +21,7 @@ NAMES = (
     "dead_trainer",
     "watch_fanout",
     "list_million",
+    "preview",
 )
 RECORD = FOLDER / "results.json"
 TIMEOUT_SECONDS = 1200
