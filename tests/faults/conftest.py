@@ -27,6 +27,8 @@ SETTINGS = {
     "SCHEDULER_SWEEP_SECONDS": "0.5",
     "TRAINER_HEARTBEAT_SECONDS": "1",
     "TRAINER_POLL_SECONDS": "0.5",
+    # Whether models can take a step is tried elsewhere; a GiB of memory is better used here.
+    "CATALOG_MODEL_TOOL_COMMAND": "",
 }
 
 

@@ -34,6 +34,8 @@ PART_BYTES = 5 * 1024**2
 STALL_SECONDS = 3.0
 """A rehearsal whose steps take longer is taken for hung."""
 SETTINGS = {
+    # Whether models can take a step is tried elsewhere; a GiB of memory is better used here.
+    "CATALOG_MODEL_TOOL_COMMAND": "",
     "SCHEDULER_LEASE_SECONDS": str(LEASE_SECONDS),
     "SCHEDULER_HEARTBEAT_SECONDS": "0.5",
     "SCHEDULER_SWEEP_SECONDS": str(SWEEP_SECONDS),
