@@ -24,11 +24,18 @@ _LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def write_adapter(
-    folder: Path, model: Any, base: BaseModel, spec: TrainingSpec, training: dict[str, Any]
+    folder: Path,
+    model: Any,
+    base: BaseModel,
+    spec: TrainingSpec,
+    training: dict[str, Any],
+    *,
+    allocation: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes `adapter_model.safetensors`, `adapter_config.json`, the sidecar and, last, the manifest; returns it.
 
-    `training` is added to the sidecar: steps done and the like.
+    `training` is added to the sidecar: steps done and the like. `allocation`: the report on ranks that differ by layer,
+    written beside it.
     """
 
     def fill(building: Path) -> None:
@@ -39,6 +46,8 @@ def write_adapter(
         config.base_model_name_or_path = ""
         config.save_pretrained(str(building))
         write_json(building / SIDECAR, _sidecar(base, spec, training))
+        if allocation is not None:
+            write_json(building / "rank_allocation.json", allocation)
 
     return write_folder(folder, fill)
 

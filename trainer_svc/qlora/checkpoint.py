@@ -21,13 +21,15 @@ from trainer_svc.qlora.checkpoint_folders import KeepRule, read_state, write_che
 from trainer_svc.qlora.qlora_injector import trainable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TrainState:
     """What a checkpoint is taken of and restored into, in place."""
 
     model: Any
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    allocation: dict[str, Any] | None = None
+    """The report of the rank allocation, once ranks differ by layer."""
 
 
 def save_checkpoint(
@@ -48,6 +50,7 @@ def save_checkpoint(
     content = {
         "optimizer": scalars,
         "scaler": state.scaler.state_dict(),
+        "allocation": state.allocation,
         "random": {"python": random.getstate(), "numpy": _numpy_random_state()},
     }
 

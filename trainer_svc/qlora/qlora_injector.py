@@ -6,8 +6,9 @@ fp32, and with its default, reentrant checkpointing, every gradient of the visio
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,21 +33,31 @@ class TrainableReport:
     """Adapted linear layers by part of the model."""
 
 
-def inject(base: BaseModel, lora: LoraSpec, *, seed: int, gradient_checkpointing: bool) -> tuple[Any, TrainableReport]:
+def inject(
+    base: BaseModel,
+    lora: LoraSpec,
+    *,
+    seed: int,
+    gradient_checkpointing: bool,
+    ranks: Mapping[str, int] | None = None,
+) -> tuple[Any, TrainableReport]:
     """(the peft model, what is trained in it). Adapters are fp32, and change nothing before the first step.
+
+    `ranks`: of each layer by its name, where they differ; 0 for none. Their scale is that of `lora.scale`.
 
     Raises `SpecError` when a target group has no linear layers in this model, or no frames that could be told apart.
     """
     prepare(base.model, gradient_checkpointing=gradient_checkpointing)
-    pattern = target_pattern(base.model, base.family, lora.target_groups)
     config = LoraConfig(
-        r=lora.rank,
+        r=lora.first_rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         use_rslora=lora.use_rslora,
-        target_modules=pattern,
+        target_modules=target_pattern(base.model, base.family, lora.target_groups),
         task_type="CAUSAL_LM",
     )
+    if ranks is not None:
+        _set_ranks(config, lora, {name: rank for name, rank in ranks.items() if rank})
     if lora.temporal_groups:
         temporal_aware_lora.check_offered(lora, base.family)
         index = FrameIndex(base.family, base.model.config)
@@ -79,6 +90,16 @@ def target_pattern(model: nn.Module, family: ModelFamily, groups: Iterable[Targe
             )
         alternatives.append(_group_pattern(getattr(family, group), linears, set(dict(model.named_modules())) - linears))
     return "|".join(alternatives)
+
+
+def _set_ranks(config: LoraConfig, lora: LoraSpec, ranks: Mapping[str, int]) -> None:
+    config.target_modules = "|".join(re.escape(name) for name in sorted(ranks))
+    # peft matches patterns at the end of a name, unless they say where the name begins.
+    config.rank_pattern = {f"^{re.escape(name)}": rank for name, rank in ranks.items()}
+    config.alpha_pattern = {
+        f"^{re.escape(name)}": lora.scale * (math.sqrt(rank) if lora.use_rslora else rank)
+        for name, rank in ranks.items()
+    }
 
 
 def check_gradients(model: nn.Module) -> None:

@@ -6,6 +6,7 @@ Standard library only, so that services and the command line can read it without
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Self, get_args, get_type_hints
@@ -31,6 +32,34 @@ class SpecError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupShare:
+    """Bounds on what a part of the model gets of the adapter's parameters."""
+
+    group: TargetGroup = "language"
+    min_share: float = 0.0
+    """0 to 1."""
+    max_share: float = 1.0
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankAllocationSpec:
+    """Ranks that differ by layer: see `cross_modal_rank_allocator`. The adapter ends with the parameters that it would
+    have at `lora.rank` everywhere."""
+
+    warmup_steps: int = 0
+    """Steps at the higher rank, after which ranks are allocated; 0: one rank for all layers, to the end."""
+    warmup_rank: int = 0
+    """Rank until then, and the most that a layer can get; 0: four times `lora.rank`."""
+    min_rank: int = 0
+    """Least rank of a layer; one with 0 loses its adapter."""
+    calibration_batches: int = 8
+    """Batches by which layers are scored."""
+    shares: tuple[GroupShare, ...] = ()
+    """Bounds by part of the model."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoraSpec:
     """The low-rank adapter (Hu et al., arXiv 2106.09685) that is the only thing trained."""
 
@@ -48,6 +77,20 @@ class LoraSpec:
     """Of the parts that get adapters, those whose adapters mix along time: see `temporal_aware_lora`."""
     temporal_kernel_size: int = 3
     """How many frames one such adapter sees at once: odd, 3 to 9."""
+    allocation: RankAllocationSpec = field(default_factory=RankAllocationSpec)
+    """Whether and how ranks differ by layer."""
+
+    @property
+    def first_rank(self) -> int:
+        """The rank that training begins with."""
+        if not self.allocation.warmup_steps:
+            return self.rank
+        return self.allocation.warmup_rank or 4 * self.rank
+
+    @property
+    def scale(self) -> float:
+        """What layers multiply their update by, at the rank that training begins with."""
+        return self.alpha / (math.sqrt(self.first_rank) if self.use_rslora else self.first_rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +223,7 @@ class TrainingSpec:
         if not groups or len(set(groups)) != len(groups):
             raise SpecError("lora.target_groups", "empty or repeated", f"name one or more of {_GROUPS}, once each")
         self._check_temporal()
+        self._check_allocation()
         if self.quantization.bits not in (4, 16):
             raise SpecError("quantization.bits", f"{self.quantization.bits} is not offered", "use 4 or 16")
         if self.quantization.quantize_vision and "vision" in self.lora.target_groups:
@@ -203,6 +247,40 @@ class TrainingSpec:
         if self.lora.temporal_kernel_size % 2 == 0:
             raise SpecError("lora.temporal_kernel_size", "is even", "give 3, 5, 7 or 9")
 
+    def _check_allocation(self) -> None:
+        lora, allocation = self.lora, self.lora.allocation
+        if not allocation.warmup_steps:
+            if allocation != RankAllocationSpec():
+                raise SpecError("lora.allocation", "has no warmup_steps", "say after how many steps to allocate ranks")
+            return
+        if lora.temporal_groups:
+            raise SpecError(
+                "lora.allocation",
+                "is not offered for adapters that mix along time: truncation would turn their channels into others",
+                "leave out lora.temporal_groups or lora.allocation",
+            )
+        if not lora.rank < lora.first_rank <= 1024:
+            raise SpecError(
+                "lora.allocation.warmup_rank",
+                f"{lora.first_rank} leaves nothing to allocate",
+                f"give more than lora.rank, {lora.rank}, and at most 1024",
+            )
+        if allocation.min_rank > lora.rank:
+            raise SpecError("lora.allocation.min_rank", "is more than lora.rank", "lower it")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        shares = self.lora.allocation.shares
+        named = [share.group for share in shares]
+        if len(set(named)) != len(named) or not set(named) <= set(self.lora.target_groups):
+            raise SpecError(
+                "lora.allocation.shares", "name a part twice, or one that gets no adapter", "name each target once"
+            )
+        if any(not 0 <= share.min_share <= share.max_share <= 1 for share in shares):
+            raise SpecError("lora.allocation.shares", "are no shares", "give 0 <= min_share <= max_share <= 1")
+        if sum(share.min_share for share in shares) > 1:
+            raise SpecError("lora.allocation.shares", "ask for more than there is", "let min_share add up to 1 at most")
+
 
 def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
     """(dotted path, value, lowest, highest) of every number."""
@@ -212,6 +290,10 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("lora.alpha", lora.alpha, 1e-3, 65536),
         ("lora.dropout", lora.dropout, 0, 0.95),
         ("lora.temporal_kernel_size", lora.temporal_kernel_size, 3, 9),
+        ("lora.allocation.warmup_steps", lora.allocation.warmup_steps, 0, 10_000_000),
+        ("lora.allocation.warmup_rank", lora.allocation.warmup_rank, 0, 1024),
+        ("lora.allocation.min_rank", lora.allocation.min_rank, 0, 1024),
+        ("lora.allocation.calibration_batches", lora.allocation.calibration_batches, 1, 1024),
         ("sampling.max_frames", sampling.max_frames, 1, 768),
         ("sampling.min_frames", sampling.min_frames, 1, 768),
         ("sampling.fps", sampling.fps, 0, 120),

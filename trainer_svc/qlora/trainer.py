@@ -11,7 +11,7 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ import torch
 from trainer_svc.qlora.adapter_files import write_adapter
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint
+from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, read_state
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
@@ -40,9 +40,10 @@ from trainer_svc.qlora.model_folder import file_sha256
 from trainer_svc.qlora.model_loader import BaseModel, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
+from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.sampler import SamplePlan
-from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.qlora.spec import SpecError, TrainingSpec
 from trainer_svc.qlora.step_meter import StepMeter
 
 _OVERFLOWS_ALLOWED = 20
@@ -102,6 +103,9 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
     for step in range(start_step, session.total_steps):
         if reason := run.stop_requested():
             return _finish_stopped(session, step, reason)
+
+        if step == spec.lora.allocation.warmup_steps > 0 and session.state.allocation is None:
+            _allocate_ranks(session, step)
 
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
         rate = learning_rate_at(step, session.total_steps, spec.optimization)
@@ -165,6 +169,34 @@ def _update(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     return overflows
+
+
+def _allocate_ranks(session: _Session, step: int) -> None:
+    """Scores the adapter on the batches that come next, and goes on with one of ranks that differ by layer."""
+    state, device = session.state, session.base.device
+    ahead = (group for later in count(step) for group in session.plan.micro_batches(later))
+    groups = list(islice(ahead, session.spec.lora.allocation.calibration_batches))
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
+
+    def backward(batch: Batch) -> None:
+        loss = summed_loss(state.model, batch, device) / batch.target_tokens
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteLossError(step, float(loss), math.nan, list(batch.sample_ids))
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    with BatchStream(session.training, groups, source, processor, ahead=2) as stream:
+        report = allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
+    state.model.train()
+    shares = ", ".join(f"{group} {share:.0%}" for group, share in report["shares"].items())
+    ranks = [layer["rank"] for layer in report["layers"]]
+    session.run.report(
+        Log(
+            "info",
+            f"ranks allocated after {step} steps: {min(ranks)} to {max(ranks)} over {len(ranks)} layers; "
+            f"{report['spent_parameters']:,} of {report['budget_parameters']:,} parameters, {shares}",
+        )
+    )
 
 
 def _evaluate(session: _Session, step: int) -> float | None:
@@ -233,7 +265,14 @@ def _finish_completed(session: _Session, loss: float) -> None:
 
 def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
     training = {"steps": steps, "total_steps": session.total_steps, "samples": len(session.training)}
-    return write_adapter(session.run.folders.adapter, session.state.model, session.base, session.spec, training)
+    return write_adapter(
+        session.run.folders.adapter,
+        session.state.model,
+        session.base,
+        session.spec,
+        training,
+        allocation=session.state.allocation,
+    )
 
 
 def _decode_pool(spec: TrainingSpec) -> DecodePool:
@@ -256,6 +295,13 @@ def _prepare(
     optimizer = make_optimizer(trainable(model).values(), wanted)
     scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
     plan = SamplePlan(len(training), wanted.batch_size, wanted.gradient_accumulation_steps, wanted.seed)
+    total_steps = plan.total_steps(wanted.epochs, wanted.max_steps)
+    if spec.lora.allocation.warmup_steps >= total_steps:
+        raise SpecError(
+            "lora.allocation.warmup_steps",
+            f"is not less than the {total_steps} steps that the run has",
+            "lower it, or train longer",
+        )
     return (
         _Session(
             run=run,
@@ -267,7 +313,7 @@ def _prepare(
             held_out=held_out,
             pool=pool,
             identity=_identity(run, spec, base),
-            total_steps=plan.total_steps(wanted.epochs, wanted.max_steps),
+            total_steps=total_steps,
         ),
         report,
     )
@@ -294,6 +340,8 @@ def _resume(session: _Session) -> int:
     if found is None:
         return 0
     session.run.report(Starting("resume"))
+    if report := read_state(found)["allocation"]:
+        rebuild(session.base, session.spec, session.state, report)
     step = load_checkpoint(found, session.state)
     session.run.report(Log("info", f"going on from {found.name}"))
     return step
