@@ -16,6 +16,7 @@ NAMES = (
     "first_step",
     "training_loop",
     "temporal_lora",
+    "rank_allocation",
     "job_accept",
     "dispatch",
     "dead_trainer",

@@ -138,7 +138,13 @@ def trained_base(seed: int, steps: int) -> OrderBlindModel:
 
 def quantized(model: OrderBlindModel) -> OrderBlindModel:
     """The same model with the linear layers of its blocks in NF4, double-quantised."""
-    for name, module in list(model.model.visual.named_modules()):
+    quantize_layers(model.model.visual)
+    return model
+
+
+def quantize_layers(part: nn.Module) -> None:
+    """Puts the linear layers of `part` into NF4, double-quantised, as transformers does with a real model's."""
+    for name, module in list(part.named_modules()):
         if isinstance(module, nn.Linear):
             layer = bnb.nn.Linear4bit(
                 module.in_features, module.out_features, compute_dtype=torch.float32, quant_type="nf4"
@@ -146,5 +152,4 @@ def quantized(model: OrderBlindModel) -> OrderBlindModel:
             layer.weight = bnb.nn.Params4bit(module.weight.data, requires_grad=False, quant_type="nf4", module=layer)
             layer.bias = module.bias
             layer.support_avx512bf16_for_cpu = False
-            model.model.visual.set_submodule(name, layer.to("cpu"))
-    return model
+            part.set_submodule(name, layer.to("cpu"))

@@ -11,18 +11,18 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
+from scheduler_svc.domain.adapter_parameters import (
+    LoraParameters,
+    ModuleGroup,
+    RankAllocation,
+    ShareBounds,
+    lora_from_json,
+    resolve_lora,
+)
 from scheduler_svc.domain.errors import InvalidField
 
 Given = Mapping[str, Any]
 """What a request says about parameters, by section and name; what it leaves out is absent."""
-
-
-class ModuleGroup(StrEnum):
-    """A part of a video-text model."""
-
-    LANGUAGE = "LANGUAGE"
-    PROJECTOR = "PROJECTOR"
-    VISION = "VISION"
 
 
 class QuantizationType(StrEnum):
@@ -54,20 +54,6 @@ class Schedule(StrEnum):
     COSINE = "COSINE"
     LINEAR = "LINEAR"
     CONSTANT = "CONSTANT"
-
-
-@dataclass(frozen=True, slots=True)
-class LoraParameters:
-    """Shape of the adapter."""
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.05
-    target_groups: tuple[ModuleGroup, ...] = (ModuleGroup.LANGUAGE,)
-    use_rslora: bool = False
-    temporal_groups: tuple[ModuleGroup, ...] = ()
-    """Of `target_groups`, those whose adapters mix along time."""
-    temporal_kernel_size: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +141,14 @@ class RehearsalParameters:
     misbehaviors: tuple[Misbehavior, ...] = ()
 
 
+_DEFAULT_LORA = LoraParameters()
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingParameters:
     """How to train: every value in force."""
 
-    lora: LoraParameters = LoraParameters()
+    lora: LoraParameters = _DEFAULT_LORA
     quantization: QuantizationParameters = QuantizationParameters()
     sampling: SamplingParameters = SamplingParameters()
     optimization: OptimizationParameters = OptimizationParameters()
@@ -212,9 +201,11 @@ def resolve_parameters(given: Given) -> TrainingParameters:
             )
         given = {**given, "optimization": {**optimization, "epochs": None}}
     parameters = parameters_from_json(given)
-    _check_temporal(parameters.lora)
+    lora = resolve_lora(parameters.lora, parameters.optimization.max_steps)
     quantization = _resolve_quantization(parameters, given.get("quantization", {}))
-    return parameters if quantization is parameters.quantization else replace(parameters, quantization=quantization)
+    if lora is parameters.lora and quantization is parameters.quantization:
+        return parameters
+    return replace(parameters, lora=lora, quantization=quantization)
 
 
 def fit_parameters(
@@ -277,6 +268,8 @@ _READERS = {
     for kind in (
         TrainingParameters,
         LoraParameters,
+        RankAllocation,
+        ShareBounds,
         QuantizationParameters,
         SamplingParameters,
         OptimizationParameters,
@@ -287,17 +280,10 @@ _READERS = {
 }
 _NESTED: Mapping[type, tuple[str, ...]] = {
     TrainingParameters: ("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal"),
+    LoraParameters: ("rank_allocation",),
+    RankAllocation: ("vision_share", "projector_share", "language_share"),
     RehearsalParameters: ("misbehaviors",),
 }
-
-
-def _lora(value: Mapping[str, Any]) -> LoraParameters:
-    groups = {
-        name: tuple(ModuleGroup(group) for group in value[name])
-        for name in ("target_groups", "temporal_groups")
-        if name in value
-    }
-    return LoraParameters(**{**value, **groups})
 
 
 def _quantization(value: Mapping[str, Any]) -> QuantizationParameters:
@@ -316,7 +302,7 @@ def _rehearsal(value: Mapping[str, Any] | None) -> RehearsalParameters | None:
 
 
 _SECTIONS: Mapping[str, Callable[[Any], Any]] = {
-    "lora": _lora,
+    "lora": lora_from_json,
     "quantization": _quantization,
     "sampling": lambda value: SamplingParameters(**value),
     "optimization": _optimization,
@@ -327,15 +313,6 @@ _SECTIONS: Mapping[str, Callable[[Any], Any]] = {
 
 def _with_enums(values: Mapping[str, Any], enums: Mapping[str, type[StrEnum]]) -> dict[str, Any]:
     return {name: enums[name](value) if name in enums else value for name, value in values.items()}
-
-
-def _check_temporal(lora: LoraParameters) -> None:
-    for group in lora.temporal_groups:
-        if group not in lora.target_groups:
-            raise InvalidField(
-                "parameters.lora.temporal_groups",
-                f"{group} gets no adapter: add it to lora.target_groups, or leave it out here",
-            )
 
 
 def _resolve_quantization(parameters: TrainingParameters, given: Mapping[str, Any]) -> QuantizationParameters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2
+from reeltune.scheduler.v1 import checkpoint_pb2, rank_allocation_pb2, rehearsal_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 _GROUPS = {
@@ -79,7 +79,21 @@ def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
     fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora", "temporal_kernel_size")
     if lora.target_groups:
         fields["target_groups"] = [_GROUPS[group] for group in lora.target_groups]
+    if lora.HasField("rank_allocation"):
+        fields["rank_allocation"] = _allocation(lora.rank_allocation)
     return {**fields, "temporal_groups": [_GROUPS[group] for group in lora.temporal_groups]}
+
+
+def _allocation(allocation: rank_allocation_pb2.RankAllocationParameters) -> dict[str, Any]:
+    shares = []
+    for group in _GROUPS.values():
+        if allocation.HasField(f"{group}_share"):  # type: ignore[arg-type]
+            bounds = getattr(allocation, f"{group}_share")
+            shares.append(
+                {"group": group, "min_share": bounds.min, "max_share": bounds.max if bounds.HasField("max") else 1.0}
+            )
+    fields = _set_fields(allocation, "warmup_rank", "min_rank", "calibration_batches")
+    return {**fields, "warmup_steps": allocation.warmup_steps, "shares": shares}
 
 
 def quantization_from_proto(quantization: pb.QuantizationParameters) -> dict[str, Any]:

@@ -187,5 +187,5 @@ class _Plan:
         return [(name, index) for _, name, index in sorted(offers)]
 
     def _is_capped(self, layer: Layer) -> bool:
-        share = self.shares.get(layer.group, Share())
-        return self.spent_on(layer.group) + layer.cost > share.most * self.budget
+        share = self.shares.get(layer.group)
+        return share is not None and self.spent_on(layer.group) + layer.cost > share.most * self.budget

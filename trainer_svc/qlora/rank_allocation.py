@@ -114,7 +114,7 @@ def _scores(
 
 
 def _ranks(spec: TrainingSpec, layers: Mapping[str, Layer]) -> dict[str, int]:
-    wanted = spec.lora.allocation
+    wanted = spec.lora.rank_allocation
     try:
         return allocate(
             layers,
@@ -124,7 +124,7 @@ def _ranks(spec: TrainingSpec, layers: Mapping[str, Layer]) -> dict[str, int]:
             shares={share.group: Share(share.min_share, share.max_share) for share in wanted.shares},
         )
     except BudgetTooSmallError as error:
-        raise SpecError("lora.allocation.min_rank", str(error), "lower it, or raise lora.rank") from error
+        raise SpecError("lora.rank_allocation.min_rank", str(error), "lower it, or raise lora.rank") from error
 
 
 def _report(

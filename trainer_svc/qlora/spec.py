@@ -77,15 +77,15 @@ class LoraSpec:
     """Of the parts that get adapters, those whose adapters mix along time: see `temporal_aware_lora`."""
     temporal_kernel_size: int = 3
     """How many frames one such adapter sees at once: odd, 3 to 9."""
-    allocation: RankAllocationSpec = field(default_factory=RankAllocationSpec)
+    rank_allocation: RankAllocationSpec = field(default_factory=RankAllocationSpec)
     """Whether and how ranks differ by layer."""
 
     @property
     def first_rank(self) -> int:
         """The rank that training begins with."""
-        if not self.allocation.warmup_steps:
+        if not self.rank_allocation.warmup_steps:
             return self.rank
-        return self.allocation.warmup_rank or 4 * self.rank
+        return self.rank_allocation.warmup_rank or 4 * self.rank
 
     @property
     def scale(self) -> float:
@@ -248,38 +248,42 @@ class TrainingSpec:
             raise SpecError("lora.temporal_kernel_size", "is even", "give 3, 5, 7 or 9")
 
     def _check_allocation(self) -> None:
-        lora, allocation = self.lora, self.lora.allocation
+        lora, allocation = self.lora, self.lora.rank_allocation
         if not allocation.warmup_steps:
             if allocation != RankAllocationSpec():
-                raise SpecError("lora.allocation", "has no warmup_steps", "say after how many steps to allocate ranks")
+                raise SpecError(
+                    "lora.rank_allocation", "has no warmup_steps", "say after how many steps to allocate ranks"
+                )
             return
         if lora.temporal_groups:
             raise SpecError(
-                "lora.allocation",
+                "lora.rank_allocation",
                 "is not offered for adapters that mix along time: truncation would turn their channels into others",
-                "leave out lora.temporal_groups or lora.allocation",
+                "leave out lora.temporal_groups or lora.rank_allocation",
             )
         if not lora.rank < lora.first_rank <= 1024:
             raise SpecError(
-                "lora.allocation.warmup_rank",
+                "lora.rank_allocation.warmup_rank",
                 f"{lora.first_rank} leaves nothing to allocate",
                 f"give more than lora.rank, {lora.rank}, and at most 1024",
             )
         if allocation.min_rank > lora.rank:
-            raise SpecError("lora.allocation.min_rank", "is more than lora.rank", "lower it")
+            raise SpecError("lora.rank_allocation.min_rank", "is more than lora.rank", "lower it")
         self._check_shares()
 
     def _check_shares(self) -> None:
-        shares = self.lora.allocation.shares
+        shares = self.lora.rank_allocation.shares
         named = [share.group for share in shares]
         if len(set(named)) != len(named) or not set(named) <= set(self.lora.target_groups):
             raise SpecError(
-                "lora.allocation.shares", "name a part twice, or one that gets no adapter", "name each target once"
+                "lora.rank_allocation.shares", "name a part twice, or one that gets no adapter", "name each target once"
             )
         if any(not 0 <= share.min_share <= share.max_share <= 1 for share in shares):
-            raise SpecError("lora.allocation.shares", "are no shares", "give 0 <= min_share <= max_share <= 1")
+            raise SpecError("lora.rank_allocation.shares", "are no shares", "give 0 <= min_share <= max_share <= 1")
         if sum(share.min_share for share in shares) > 1:
-            raise SpecError("lora.allocation.shares", "ask for more than there is", "let min_share add up to 1 at most")
+            raise SpecError(
+                "lora.rank_allocation.shares", "ask for more than there is", "let min_share add up to 1 at most"
+            )
 
 
 def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
@@ -290,10 +294,10 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("lora.alpha", lora.alpha, 1e-3, 65536),
         ("lora.dropout", lora.dropout, 0, 0.95),
         ("lora.temporal_kernel_size", lora.temporal_kernel_size, 3, 9),
-        ("lora.allocation.warmup_steps", lora.allocation.warmup_steps, 0, 10_000_000),
-        ("lora.allocation.warmup_rank", lora.allocation.warmup_rank, 0, 1024),
-        ("lora.allocation.min_rank", lora.allocation.min_rank, 0, 1024),
-        ("lora.allocation.calibration_batches", lora.allocation.calibration_batches, 1, 1024),
+        ("lora.rank_allocation.warmup_steps", lora.rank_allocation.warmup_steps, 0, 10_000_000),
+        ("lora.rank_allocation.warmup_rank", lora.rank_allocation.warmup_rank, 0, 1024),
+        ("lora.rank_allocation.min_rank", lora.rank_allocation.min_rank, 0, 1024),
+        ("lora.rank_allocation.calibration_batches", lora.rank_allocation.calibration_batches, 1, 1024),
         ("sampling.max_frames", sampling.max_frames, 1, 768),
         ("sampling.min_frames", sampling.min_frames, 1, 768),
         ("sampling.fps", sampling.fps, 0, 120),

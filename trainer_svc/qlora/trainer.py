@@ -104,7 +104,7 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
         if reason := run.stop_requested():
             return _finish_stopped(session, step, reason)
 
-        if step == spec.lora.allocation.warmup_steps > 0 and session.state.allocation is None:
+        if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
             _allocate_ranks(session, step)
 
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
@@ -175,7 +175,7 @@ def _allocate_ranks(session: _Session, step: int) -> None:
     """Scores the adapter on the batches that come next, and goes on with one of ranks that differ by layer."""
     state, device = session.state, session.base.device
     ahead = (group for later in count(step) for group in session.plan.micro_batches(later))
-    groups = list(islice(ahead, session.spec.lora.allocation.calibration_batches))
+    groups = list(islice(ahead, session.spec.lora.rank_allocation.calibration_batches))
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
 
@@ -296,9 +296,9 @@ def _prepare(
     scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
     plan = SamplePlan(len(training), wanted.batch_size, wanted.gradient_accumulation_steps, wanted.seed)
     total_steps = plan.total_steps(wanted.epochs, wanted.max_steps)
-    if spec.lora.allocation.warmup_steps >= total_steps:
+    if spec.lora.rank_allocation.warmup_steps >= total_steps:
         raise SpecError(
-            "lora.allocation.warmup_steps",
+            "lora.rank_allocation.warmup_steps",
             f"is not less than the {total_steps} steps that the run has",
             "lower it, or train longer",
         )

@@ -25,14 +25,20 @@ from trainer_svc.qlora.rank_allocation import allocate_ranks
 from trainer_svc.qlora.spec import QuantizationSpec, SpecError, TrainingSpec
 from trainer_svc.qlora.trainer import train
 
-EVERYWHERE = ["lora.target_groups=language,projector,vision", "lora.rank=2", "lora.allocation.calibration_batches=3"]
+EVERYWHERE = [
+    "lora.target_groups=language,projector,vision",
+    "lora.rank=2",
+    "lora.rank_allocation.calibration_batches=3",
+]
 NewRun = Callable[..., RecordingRun]
 
 
 @pytest.fixture
 def allocating(spec: TrainingSpec) -> TrainingSpec:
     """Six steps; ranks are allocated after the third."""
-    return spec.with_overrides([*EVERYWHERE, "lora.allocation.warmup_steps=3", "lora.allocation.warmup_rank=6"])
+    return spec.with_overrides(
+        [*EVERYWHERE, "lora.rank_allocation.warmup_steps=3", "lora.rank_allocation.warmup_rank=6"]
+    )
 
 
 def report_of(run: RecordingRun) -> dict[str, Any]:
@@ -50,8 +56,8 @@ def test_at_full_budget_the_model_is_as_it_was_and_below_it_nearly(
             [
                 *EVERYWHERE,
                 f"lora.rank={rank}",
-                "lora.allocation.warmup_steps=1",
-                "lora.allocation.warmup_rank=6",
+                "lora.rank_allocation.warmup_steps=1",
+                "lora.rank_allocation.warmup_rank=6",
                 f"lora.use_rslora={json.dumps(rslora)}",
             ]
         ).validate()
@@ -128,7 +134,7 @@ def test_a_run_broken_before_at_or_after_the_allocation_equals_one_that_was_not(
 
 def test_a_warm_up_as_long_as_the_run_is_refused(new_run: NewRun, allocating: TrainingSpec) -> None:
     with pytest.raises(SpecError, match="not less than the 6 steps"):
-        train(new_run(), allocating.with_overrides(["lora.allocation.warmup_steps=6"]))
+        train(new_run(), allocating.with_overrides(["lora.rank_allocation.warmup_steps=6"]))
 
 
 def _logits(model: Any, inputs: dict[str, Any]) -> torch.Tensor:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
+from scheduler_svc.domain.adapter_parameters import ModuleGroup, ShareBounds
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.parameters import (
     ComputeType,
     DatasetFacts,
     ModelFacts,
-    ModuleGroup,
     Optimizer,
     QuantizationType,
     Schedule,
@@ -30,6 +30,8 @@ from trainer_svc.qlora.spec import TrainingSpec
 
 MODEL = ModelFacts("mdl_1", max_frames=16, has_video_processor=True)
 DATASET = DatasetFacts("ds_1", train_rows=5, eval_rows=0)
+
+ALLOCATION = "parameters.lora.rank_allocation"
 
 given_parameters = st.fixed_dictionaries(
     {},
@@ -113,6 +115,25 @@ def test_a_request_says_only_what_it_sets() -> None:
     assert given_from_proto(pb.TrainingParameters()) == {}
 
 
+def test_an_allocation_of_ranks_survives_storage_and_the_contract() -> None:
+    request = {
+        "lora": {
+            "targetGroups": ["MODULE_GROUP_VISION", "MODULE_GROUP_LANGUAGE"],
+            "rank": 4,
+            "rankAllocation": {"warmupSteps": 50, "visionShare": {"min": 0.25}},
+        }
+    }
+    parameters = resolve_parameters(given_from_proto(ParseDict(request, pb.TrainingParameters())))
+    allocation = parameters.lora.rank_allocation
+    assert allocation is not None
+    assert (allocation.warmup_rank, allocation.min_rank, allocation.calibration_batches) == (16, 0, 8)
+    assert allocation.shares == {ModuleGroup.VISION: ShareBounds(0.25, 1.0)}
+    assert parameters_from_json(json.loads(json.dumps(parameters.to_json()))) == parameters
+    shown = parameters_to_proto(parameters).lora.rank_allocation
+    assert (shown.warmup_steps, shown.warmup_rank, shown.vision_share.min) == (50, 16, 0.25)
+    assert not shown.HasField("language_share")
+
+
 def test_steps_take_the_place_of_epochs() -> None:
     parameters = resolve_parameters({"optimization": {"max_steps": 7}})
     assert (parameters.optimization.epochs, parameters.optimization.max_steps) == (None, 7)
@@ -124,6 +145,38 @@ def test_steps_take_the_place_of_epochs() -> None:
     [
         ({"optimization": {"epochs": 2, "max_steps": 10}}, "parameters.optimization.max_steps"),
         ({"lora": {"temporal_groups": ["VISION"]}}, "parameters.lora.temporal_groups"),
+        ({"lora": {"rank_allocation": {"warmup_steps": 5, "warmup_rank": 16}}}, f"{ALLOCATION}.warmup_rank"),
+        ({"lora": {"rank": 1024, "rank_allocation": {"warmup_steps": 5}}}, f"{ALLOCATION}.warmup_rank"),
+        ({"lora": {"rank_allocation": {"warmup_steps": 5, "min_rank": 17}}}, f"{ALLOCATION}.min_rank"),
+        (
+            {"lora": {"rank_allocation": {"warmup_steps": 5}}, "optimization": {"max_steps": 5}},
+            f"{ALLOCATION}.warmup_steps",
+        ),
+        (
+            {"lora": {"rank_allocation": {"warmup_steps": 5}, "temporal_groups": ["LANGUAGE"]}},
+            ALLOCATION,
+        ),
+        (
+            {"lora": {"rank_allocation": {"warmup_steps": 5, "vision_share": {"min": 0.5}}}},
+            f"{ALLOCATION}.vision_share",
+        ),
+        (
+            {"lora": {"rank_allocation": {"warmup_steps": 5, "language_share": {"min": 0.5, "max": 0.4}}}},
+            f"{ALLOCATION}.language_share",
+        ),
+        (
+            {
+                "lora": {
+                    "target_groups": ["LANGUAGE", "VISION"],
+                    "rank_allocation": {
+                        "warmup_steps": 5,
+                        "language_share": {"min": 0.6},
+                        "vision_share": {"min": 0.5},
+                    },
+                }
+            },
+            ALLOCATION,
+        ),
         (
             {"quantization": {"type": "NONE", "double_quantization": True}},
             "parameters.quantization.double_quantization",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reeltune.catalog.v1 import sample_pb2
 from reeltune.scheduler.v1 import training_job_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
+from reeltune.scheduler.v1.rank_allocation_pb2 import RankAllocationParameters, ShareBounds
 
 from trainer_svc.clients.parameters import specification_from_proto
 from trainer_svc.clients.scheduler_messages import log_to_proto, reason_to_proto
@@ -12,7 +13,7 @@ from trainer_svc.domain.attempt import FailReason
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.domain.reports import LogLine
 from trainer_svc.qlora.catalog_rows import part_to_row
-from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.qlora.spec import GroupShare, TrainingSpec
 
 
 def spec(parameters: pb.TrainingParameters) -> TrainingSpec:
@@ -73,6 +74,29 @@ def test_every_parameter_arrives() -> None:
     assert (optimization.warmup_ratio, optimization.gradient_checkpointing) == (0.25, False)
     steps = (converted.checkpoint_every_steps, converted.log_every_steps, converted.evaluate_every_steps)
     assert steps == (11, 12, 13)
+
+
+def test_an_allocation_of_ranks_arrives() -> None:
+    converted = spec(
+        pb.TrainingParameters(
+            lora=pb.LoraParameters(
+                rank=4,
+                target_groups=[pb.MODULE_GROUP_VISION, pb.MODULE_GROUP_LANGUAGE],
+                rank_allocation=RankAllocationParameters(
+                    warmup_steps=9,
+                    warmup_rank=12,
+                    min_rank=1,
+                    calibration_batches=3,
+                    vision_share=ShareBounds(min=0.25),
+                    language_share=ShareBounds(max=0.5),
+                ),
+            )
+        )
+    )
+    allocation = converted.lora.rank_allocation
+    assert (allocation.warmup_steps, allocation.warmup_rank, allocation.min_rank) == (9, 12, 1)
+    assert allocation.calibration_batches == 3
+    assert set(allocation.shares) == {GroupShare("vision", 0.25, 1.0), GroupShare("language", 0.0, 0.5)}
 
 
 def test_only_limits_that_a_row_sets_are_written() -> None:

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from reeltune.scheduler.v1 import checkpoint_pb2 as _checkpoint_pb2
+from reeltune.scheduler.v1 import rank_allocation_pb2 as _rank_allocation_pb2
 from reeltune.scheduler.v1 import rehearsal_pb2 as _rehearsal_pb2
 import builtins as _builtins
 import sys
@@ -245,6 +246,7 @@ class LoraParameters(_message.Message):
     USE_RSLORA_FIELD_NUMBER: _builtins.int
     TEMPORAL_GROUPS_FIELD_NUMBER: _builtins.int
     TEMPORAL_KERNEL_SIZE_FIELD_NUMBER: _builtins.int
+    RANK_ALLOCATION_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Rank of A and B: 1 to 1,024. Default 16."""
     alpha: _builtins.float
@@ -265,6 +267,10 @@ class LoraParameters(_message.Message):
         and cannot be merged. Helps where the model itself loses the order of frames; see `docs/training.md`. Default: none.
         """
 
+    @_builtins.property
+    def rank_allocation(self) -> _rank_allocation_pb2.RankAllocationParameters:
+        """Lets ranks differ by layer. Not together with `temporal_groups`. Default: `rank` everywhere."""
+
     def __init__(
         self,
         *,
@@ -275,10 +281,11 @@ class LoraParameters(_message.Message):
         use_rslora: _builtins.bool | None = ...,
         temporal_groups: _abc.Iterable[Global___ModuleGroup.ValueType] | None = ...,
         temporal_kernel_size: _builtins.int | None = ...,
+        rank_allocation: _rank_allocation_pb2.RankAllocationParameters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_allocation", b"rank_allocation", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "target_groups", b"target_groups", "temporal_groups", b"temporal_groups", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_allocation", b"rank_allocation", "target_groups", b"target_groups", "temporal_groups", b"temporal_groups", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015

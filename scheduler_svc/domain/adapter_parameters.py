@@ -1,0 +1,138 @@
+"""The shape of an adapter: which layers get one, of what rank, and what cannot go together.
+
+The names are those of the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from scheduler_svc.domain.errors import InvalidField
+
+MAX_RANK = 1024
+_WARMUP_FACTOR = 4
+_ALLOCATION = "parameters.lora.rank_allocation"
+
+
+class ModuleGroup(StrEnum):
+    """A part of a video-text model."""
+
+    LANGUAGE = "LANGUAGE"
+    PROJECTOR = "PROJECTOR"
+    VISION = "VISION"
+
+
+@dataclass(frozen=True, slots=True)
+class ShareBounds:
+    """Bounds on what a part of the model gets of an adapter's parameters."""
+
+    min: float = 0.0
+    max: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankAllocation:
+    """Ranks that differ by layer after a warm-up."""
+
+    warmup_steps: int
+    warmup_rank: int = 0
+    """0 before it is resolved."""
+    min_rank: int = 0
+    calibration_batches: int = 8
+    vision_share: ShareBounds | None = None
+    projector_share: ShareBounds | None = None
+    language_share: ShareBounds | None = None
+
+    @property
+    def shares(self) -> dict[ModuleGroup, ShareBounds]:
+        """Those that are bounded."""
+        named = {
+            ModuleGroup.VISION: self.vision_share,
+            ModuleGroup.PROJECTOR: self.projector_share,
+            ModuleGroup.LANGUAGE: self.language_share,
+        }
+        return {group: bounds for group, bounds in named.items() if bounds is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LoraParameters:
+    """Shape of the adapter."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    target_groups: tuple[ModuleGroup, ...] = (ModuleGroup.LANGUAGE,)
+    use_rslora: bool = False
+    temporal_groups: tuple[ModuleGroup, ...] = ()
+    """Of `target_groups`, those whose adapters mix along time."""
+    temporal_kernel_size: int = 3
+    rank_allocation: RankAllocation | None = None
+    """None: `rank` everywhere."""
+
+
+def lora_from_json(value: Mapping[str, Any]) -> LoraParameters:
+    """Returns the parameters in plain values; absent ones get a default."""
+    lora = dict(value)
+    for groups in ("target_groups", "temporal_groups"):
+        if groups in lora:
+            lora[groups] = tuple(ModuleGroup(group) for group in lora[groups])
+    if lora.get("rank_allocation") is not None:
+        lora["rank_allocation"] = _rank_allocation(lora["rank_allocation"])
+    return LoraParameters(**lora)
+
+
+def resolve_lora(lora: LoraParameters, max_steps: int) -> LoraParameters:
+    """Returns the parameters in force.
+
+    Args:
+        max_steps: Steps that the job has; 0 where nobody knows yet.
+
+    Raises:
+        InvalidField: two values contradict each other.
+    """
+    for group in lora.temporal_groups:
+        if group not in lora.target_groups:
+            raise InvalidField(
+                "parameters.lora.temporal_groups",
+                f"{group} gets no adapter: add it to lora.target_groups, or leave it out here",
+            )
+    if lora.rank_allocation is None:
+        return lora
+    allocation = lora.rank_allocation
+    if not allocation.warmup_rank:
+        allocation = replace(allocation, warmup_rank=min(_WARMUP_FACTOR * lora.rank, MAX_RANK))
+    _check_allocation(allocation, lora, max_steps)
+    return replace(lora, rank_allocation=allocation)
+
+
+def _check_allocation(allocation: RankAllocation, lora: LoraParameters, max_steps: int) -> None:
+    if lora.temporal_groups:
+        raise InvalidField(_ALLOCATION, "cannot go together with lora.temporal_groups: leave out one of them")
+    if allocation.warmup_rank <= lora.rank:
+        raise InvalidField(
+            f"{_ALLOCATION}.warmup_rank", f"must be more than lora.rank, {lora.rank}: else there is nothing to allocate"
+        )
+    if allocation.min_rank > lora.rank:
+        raise InvalidField(f"{_ALLOCATION}.min_rank", f"must be at most lora.rank, {lora.rank}")
+    if max_steps and allocation.warmup_steps >= max_steps:
+        raise InvalidField(f"{_ALLOCATION}.warmup_steps", f"must be less than max_steps, {max_steps}")
+    for group, bounds in allocation.shares.items():
+        field = f"{_ALLOCATION}.{group.value.lower()}_share"
+        if group not in lora.target_groups:
+            raise InvalidField(field, f"{group} gets no adapter: add it to lora.target_groups, or leave it out here")
+        if bounds.min > bounds.max:
+            raise InvalidField(field, f"has a min of {bounds.min:g} above its max of {bounds.max:g}")
+    if sum(bounds.min for bounds in allocation.shares.values()) > 1:
+        raise InvalidField(_ALLOCATION, "has shares whose min add up to more than 1: lower them")
+
+
+def _rank_allocation(value: Mapping[str, Any]) -> RankAllocation:
+    shares = {
+        name: ShareBounds(**value[name])
+        for name in ("vision_share", "projector_share", "language_share")
+        if value.get(name) is not None
+    }
+    return RankAllocation(**{**value, **shares})
