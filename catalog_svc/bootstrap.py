@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reeltune.catalog.v1.clip_service_pb2_grpc import add_ClipServiceServicer_to_server
 from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from reeltune.catalog.v1.import_service_pb2_grpc import add_ImportServiceServicer_to_server
 from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
@@ -23,6 +24,7 @@ from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
 from catalog_svc.probe.pool import ProbePool
+from catalog_svc.rpc.clip_servicer import ClipServicer
 from catalog_svc.rpc.dataset_servicer import DatasetServicer
 from catalog_svc.rpc.error_table import ERROR_TABLE
 from catalog_svc.rpc.import_servicer import ImportServicer
@@ -61,6 +63,7 @@ from catalog_svc.usecases.run_import import RunImport
 from catalog_svc.usecases.run_imports import RunImports
 from catalog_svc.usecases.run_validations import RunValidations
 from catalog_svc.usecases.settle_upload import SettleUpload
+from catalog_svc.usecases.show_clips import ShowClips
 from catalog_svc.usecases.store_file import StoreFile
 from catalog_svc.usecases.try_model import TryModel
 from catalog_svc.usecases.upload_by_parts import UploadByParts
@@ -168,6 +171,7 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     model = ModelServicer(manage_entries, list_entries, watch_entry)
     local = LocalContent(stores.objects, settings.spool_dir, settings.preview_cache_bytes)
     runtime.stack.callback(local.close)
+    clip = ClipServicer(ShowClips(stores.entries, stores.datasets, stores.objects), page_tokens)
     sample = SampleServicer(
         DescribeDataset(stores.entries, stores.statistics), PreviewSample(read_content, local, tool)
     )
@@ -182,6 +186,7 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
         ServicerRegistration(add_ModelServiceServicer_to_server, model),
         ServicerRegistration(add_UploadServiceServicer_to_server, upload),
         ServicerRegistration(add_VersionServiceServicer_to_server, VersionServicer(keep_versions, page_tokens)),
+        ServicerRegistration(add_ClipServiceServicer_to_server, clip),
         ServicerRegistration(add_SampleServiceServicer_to_server, sample),
         ServicerRegistration(add_SnapshotServiceServicer_to_server, SnapshotServicer(read_content)),
     ]

@@ -20,6 +20,7 @@ from catalog_svc.domain.model import Model, ModelIssue
 from catalog_svc.domain.sample import AnnotationFormat, ContentPart, Sample, TextPart
 from catalog_svc.domain.upload import FileHeader, StoredFile
 from catalog_svc.rpc.convert_model import forward_to_proto, model_facts_to_proto
+from catalog_svc.usecases.show_clips import ShownClip
 from catalog_svc.usecases.upload_by_parts import UploadOffer
 
 _CHANGEABLE = ("name", "description", "visibility")
@@ -108,9 +109,23 @@ def clip_to_proto(clip: Clip, signed: SignedUrl | None = None) -> sample_pb2.Cli
         width=decoded.width,
         height=decoded.height,
         codec=decoded.codec,
+        decoder=decoded.decoder,
+        is_variable_frame_rate=decoded.is_variable_frame_rate,
+        rotation=decoded.rotation,
+        has_audio=decoded.has_audio,
+        damaged_frames=decoded.damaged_frames,
+        perceptual_hash=f"{decoded.perceptual_hash:016x}",
+        is_browser_playable=decoded.is_browser_playable,
         url=signed.url if signed else "",
         url_expire_time=time_to_proto(signed.expire_time) if signed else None,
     )
+
+
+def shown_clip_to_proto(shown: ShownClip) -> sample_pb2.Clip:
+    message = clip_to_proto(shown.clip, shown.original)
+    message.poster_url = shown.poster.url if shown.poster else ""
+    message.proxy_url = shown.proxy.url if shown.proxy else ""
+    return message
 
 
 def model_file_to_proto(file: StoredFile, signed: SignedUrl) -> snapshot_service_pb2.ModelFile:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 import httpx
 from reeltune.auth.v1.user_service_pb2_grpc import UserServiceStub
+from reeltune.catalog.v1.clip_service_pb2_grpc import ClipServiceStub
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from reeltune.catalog.v1.import_service_pb2_grpc import ImportServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
@@ -60,6 +61,7 @@ class Client:
         self.users = UserServiceStub(self.channel)
         self.datasets = DatasetServiceStub(self.channel)
         self.models = ModelServiceStub(self.channel)
+        self.clips = ClipServiceStub(self.channel)
         self.samples = SampleServiceStub(self.channel)
         self.uploads = UploadServiceStub(self.channel)
         self.imports = ImportServiceStub(self.channel)

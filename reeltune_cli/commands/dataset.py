@@ -1,4 +1,4 @@
-"""`reeltune dataset upload|list|show|issues|statistics|export|delete`, and those of its neighbours."""
+"""`reeltune dataset upload|list|show|issues|clips|statistics|export|delete`, and those of its neighbours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_dataset
 from reeltune_cli.commands.dataset_preview import preview, samples
 from reeltune_cli.commands.dataset_versions import new_version, quarantine, quarantined, versions
-from reeltune_cli.commands.dataset_views import DatasetArgument, statistics
+from reeltune_cli.commands.dataset_views import DatasetArgument, clips, statistics
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -58,6 +58,7 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "list", list_all)
     add_command(commands, "show", show)
     add_command(commands, "issues", issues)
+    add_command(commands, "clips", clips)
     add_command(commands, "statistics", statistics)
     add_command(commands, "samples", samples)
     add_command(commands, "preview", preview)

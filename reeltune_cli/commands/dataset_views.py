@@ -1,4 +1,4 @@
-"""`reeltune dataset statistics`: what a dataset holds, as numbers."""
+"""`reeltune dataset clips|statistics`: what a dataset holds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from reeltune.catalog.v1 import clip_service_pb2, sample_pb2, sample_service_pb2
 from reeltune.catalog.v1 import dataset_statistics_pb2 as pb
-from reeltune.catalog.v1 import sample_service_pb2
 from rich.console import Group
+from rich.table import Table
 
 from reeltune_cli.commands.naming import find_dataset
+from reeltune_cli.commands.options import LimitOption, all_pages
 from reeltune_cli.invocation import Invocation
-from reeltune_cli.tables import columns, facts, to_document
+from reeltune_cli.tables import columns, facts, size, to_document
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or id.", show_default=False)]
 _SHOWN_NAMES = 8
@@ -24,6 +26,31 @@ class VisionFamily(StrEnum):
 
     QWEN2_VL = "qwen2-vl"
     QWEN3_VL = "qwen3-vl"
+
+
+async def clips(
+    cli: Invocation,
+    dataset: DatasetArgument,
+    path: Annotated[str, typer.Argument(help="Only this clip, with where to look at it.", show_default=False)] = "",
+    limit: LimitOption = 50,
+) -> None:
+    """List the clips that decoded, or show one of them with addresses that hold for 15 minutes."""
+    async with cli.client() as client:
+        found = await find_dataset(client, dataset)
+        if path:
+            request = clip_service_pb2.GetClipRequest(dataset_id=found.id, path=path)
+            clip = (await client.clips.GetClip(request)).clip
+            cli.answer({"clip": to_document(clip)}, _clip_view(clip))
+            return
+        asked = clip_service_pb2.ListClipsRequest(dataset_id=found.id)
+        listed = await all_pages(client.clips.ListClips, asked, "clips", limit)
+        rows = [
+            (clip.path, f"{clip.duration_seconds:.2f} s", clip.frame_count, _rate(clip), f"{clip.width}x{clip.height}",
+             clip.codec, clip.decoder, size(clip.size_bytes))
+            for clip in listed
+        ]  # fmt: skip
+        table = columns(("PATH", "LENGTH", "FRAMES", "RATE", "SIZE", "CODEC", "DECODER", "BYTES"), rows)
+        cli.answer({"clips": [to_document(clip) for clip in listed]}, table)
 
 
 async def statistics(
@@ -48,6 +75,29 @@ async def statistics(
         request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=found.id, sampling=sampling)
         numbers = (await client.samples.GetDatasetStatistics(request)).statistics
         cli.answer({"statistics": to_document(numbers)}, _view(numbers))
+
+
+def _clip_view(clip: sample_pb2.Clip) -> Table:
+    return facts(
+        [
+            ("path", clip.path),
+            ("sha256", clip.sha256),
+            ("bytes", f"{clip.size_bytes:,}"),
+            ("length", f"{clip.duration_seconds:.3f} s, {clip.frame_count:,} frames, {_rate(clip)}"),
+            ("size", f"{clip.width}x{clip.height}" + (f", turned by {clip.rotation}°" if clip.rotation else "")),
+            ("codec", clip.codec),
+            ("sound", "yes" if clip.has_audio else "no"),
+            ("decoder", clip.decoder),
+            ("damaged", f"{clip.damaged_frames:,} frames" if clip.damaged_frames else ""),
+            ("original", clip.url),
+            ("poster", clip.poster_url),
+            ("proxy", clip.proxy_url),
+        ]
+    )
+
+
+def _rate(clip: sample_pb2.Clip) -> str:
+    return f"{clip.fps:.2f} fps" + (", uneven" if clip.is_variable_frame_rate else "")
 
 
 def _view(numbers: pb.DatasetStatistics) -> Group:

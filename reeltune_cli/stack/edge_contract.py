@@ -22,6 +22,7 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
         "reeltune.catalog.v1.ImportService",
         "reeltune.catalog.v1.StorageService",
         "reeltune.catalog.v1.SampleService",
+        "reeltune.catalog.v1.ClipService",
         "reeltune.catalog.v1.VersionService",
     ),
     "scheduler": (
@@ -52,6 +53,7 @@ _CONTRACT_MODULES = (
     "reeltune.catalog.v1.import_service_pb2",
     "reeltune.catalog.v1.storage_service_pb2",
     "reeltune.catalog.v1.sample_service_pb2",
+    "reeltune.catalog.v1.clip_service_pb2",
     "reeltune.catalog.v1.version_service_pb2",
     "reeltune.scheduler.v1.training_service_pb2",
     "reeltune.scheduler.v1.worker_service_pb2",

@@ -18,6 +18,7 @@ from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import import_service_pb2 as im
 from reeltune.catalog.v1 import model_service_pb2 as ms
 from reeltune.catalog.v1 import upload_service_pb2 as us
+from reeltune.catalog.v1.clip_service_pb2_grpc import ClipServiceStub
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from reeltune.catalog.v1.import_service_pb2_grpc import ImportServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
@@ -65,6 +66,10 @@ class CatalogMesh:
     @property
     def uploads(self) -> UploadServiceStub:
         return UploadServiceStub(self.served.channel)
+
+    @property
+    def clips(self) -> ClipServiceStub:
+        return ClipServiceStub(self.served.channel)
 
     @property
     def samples(self) -> SampleServiceStub:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
+from reeltune.catalog.v1 import clip_service_pb2 as clp
 from reeltune.catalog.v1 import dataset_content_pb2 as content
 from reeltune.catalog.v1 import dataset_pb2, import_pb2, model_pb2, visibility_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
@@ -28,7 +29,7 @@ from tests.rpc.catalog.clips import h264_clip
 
 SERVICES = (
     "DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService", "VersionService",
-    "ImportService", "StorageService",
+    "ImportService", "StorageService", "ClipService",
 )  # fmt: skip
 FILES = {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()}
 DIGEST = "0" * 64
@@ -78,6 +79,8 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
         "ListDatasetIssues": [content.ListDatasetIssuesRequest(dataset_id=ids.dataset)],
         "ListSamples": [content.ListSamplesRequest(dataset_id=ids.dataset)],
         "ExportDataset": [content.ExportDatasetRequest(dataset_id=ids.dataset)],
+        "ListClips": [clp.ListClipsRequest(dataset_id=ids.dataset)],
+        "GetClip": [clp.GetClipRequest(dataset_id=ids.dataset, path="a.mp4")],
         "GetDatasetStatistics": [smp.GetDatasetStatisticsRequest(dataset_id=ids.dataset)],
         "CreateDatasetVersion": [vs.CreateDatasetVersionRequest(dataset_id=ids.dataset)],
         "ListDatasetVersions": [vs.ListDatasetVersionsRequest(dataset_id=ids.dataset)],
@@ -107,7 +110,8 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
 
 READS = {
     "GetDataset", "WatchDataset", "ListDatasetIssues", "ListSamples", "ExportDataset", "GetModel", "WatchModel",
-    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot", "GetDatasetStatistics", "ListDatasetVersions",
+    "StreamDatasetSnapshot", "GetClips", "GetModelSnapshot", "GetDatasetStatistics", "ListClips", "GetClip",
+    "ListDatasetVersions",
 }  # fmt: skip
 """What others may do with a shared entry."""
 
@@ -115,7 +119,7 @@ READS = {
 async def call(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata) -> Any:
     """Makes a call of any kind and reads the answer to its end."""
     stubs: tuple[Any, ...] = (
-        mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples, mesh.versions, mesh.imports,
+        mesh.datasets, mesh.models, mesh.uploads, mesh.snapshots, mesh.samples, mesh.clips, mesh.versions, mesh.imports,
         mesh.storage,
     )  # fmt: skip
     method: Callable[..., Any] = next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))

@@ -36,6 +36,15 @@ class Clip(_message.Message):
     CODEC_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     URL_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DECODER_FIELD_NUMBER: _builtins.int
+    IS_VARIABLE_FRAME_RATE_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
+    HAS_AUDIO_FIELD_NUMBER: _builtins.int
+    DAMAGED_FRAMES_FIELD_NUMBER: _builtins.int
+    PERCEPTUAL_HASH_FIELD_NUMBER: _builtins.int
+    IS_BROWSER_PLAYABLE_FIELD_NUMBER: _builtins.int
+    POSTER_URL_FIELD_NUMBER: _builtins.int
+    PROXY_URL_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The path it was uploaded as, by which rows name it."""
     sha256: _builtins.str
@@ -49,13 +58,31 @@ class Clip(_message.Message):
     fps: _builtins.float
     """Mean frames per second."""
     width: _builtins.int
-    """Width of a frame, in pixels."""
+    """Width of a frame as it is shown, in pixels."""
     height: _builtins.int
-    """Height of a frame, in pixels."""
+    """Height of a frame as it is shown, in pixels."""
     codec: _builtins.str
     """The codec's short name, such as `h264`."""
     url: _builtins.str
     """Where to GET the bytes until `url_expire_time`; set only where the rpc says so. A secret: whoever has it can read the clip."""
+    decoder: _builtins.str
+    """What decoded it: `decord`, as in training, or `pyav` where decord is not installed or fails over it."""
+    is_variable_frame_rate: _builtins.bool
+    """Whether its frames are not evenly spread in time."""
+    rotation: _builtins.int
+    """Degrees, clockwise, by which its frames are turned to be shown: 0, 90, 180 or 270."""
+    has_audio: _builtins.bool
+    """Whether it has a sound, which training does not hear."""
+    damaged_frames: _builtins.int
+    """Frames that decoded with visible damage."""
+    perceptual_hash: _builtins.str
+    """64 bits in 16 hexadecimal digits that differ little between clips that look alike."""
+    is_browser_playable: _builtins.bool
+    """Whether every current browser plays the clip as it is."""
+    poster_url: _builtins.str
+    """Where to GET a small JPEG of its middle until `url_expire_time`; set with `url`, where there is one. A secret like it."""
+    proxy_url: _builtins.str
+    """Where to GET its first seconds as H.264 without sound, if no browser plays it as it is; set with `url`. A secret like it."""
     @_builtins.property
     def url_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When `url` ends, at most 15 minutes after it was made."""
@@ -74,10 +101,19 @@ class Clip(_message.Message):
         codec: _builtins.str = ...,
         url: _builtins.str = ...,
         url_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        decoder: _builtins.str = ...,
+        is_variable_frame_rate: _builtins.bool = ...,
+        rotation: _builtins.int = ...,
+        has_audio: _builtins.bool = ...,
+        damaged_frames: _builtins.int = ...,
+        perceptual_hash: _builtins.str = ...,
+        is_browser_playable: _builtins.bool = ...,
+        poster_url: _builtins.str = ...,
+        proxy_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["url_expire_time", b"url_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "duration_seconds", b"duration_seconds", "fps", b"fps", "frame_count", b"frame_count", "height", b"height", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "damaged_frames", b"damaged_frames", "decoder", b"decoder", "duration_seconds", b"duration_seconds", "fps", b"fps", "frame_count", b"frame_count", "has_audio", b"has_audio", "height", b"height", "is_browser_playable", b"is_browser_playable", "is_variable_frame_rate", b"is_variable_frame_rate", "path", b"path", "perceptual_hash", b"perceptual_hash", "poster_url", b"poster_url", "proxy_url", b"proxy_url", "rotation", b"rotation", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

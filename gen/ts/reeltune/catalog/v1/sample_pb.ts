@@ -12,7 +12,7 @@ import type { Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/sample.proto.
  */
 export const file_reeltune_catalog_v1_sample: GenFile = /*@__PURE__*/
-  fileDesc("CiByZWVsdHVuZS9jYXRhbG9nL3YxL3NhbXBsZS5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSLkAQoEQ2xpcBIMCgRwYXRoGAEgASgJEg4KBnNoYTI1NhgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEhMKC2ZyYW1lX2NvdW50GAQgASgDEhgKEGR1cmF0aW9uX3NlY29uZHMYBSABKAESCwoDZnBzGAYgASgBEg0KBXdpZHRoGAcgASgFEg4KBmhlaWdodBgIIAEoBRINCgVjb2RlYxgJIAEoCRILCgN1cmwYCiABKAkSMwoPdXJsX2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJaCgZTYW1wbGUSEQoJc2FtcGxlX2lkGAEgASgJEg0KBXNwbGl0GAIgASgJEi4KCG1lc3NhZ2VzGAMgAygLMhwucmVlbHR1bmUuY2F0YWxvZy52MS5NZXNzYWdlIkoKB01lc3NhZ2USDAoEcm9sZRgBIAEoCRIxCgdjb250ZW50GAIgAygLMiAucmVlbHR1bmUuY2F0YWxvZy52MS5Db250ZW50UGFydCJWCgtDb250ZW50UGFydBIOCgR0ZXh0GAEgASgJSAASLwoFdmlkZW8YAiABKAsyHi5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpZGVvUGFydEgAQgYKBHBhcnQi2wEKCVZpZGVvUGFydBIMCgRwYXRoGAEgASgJEhoKDXN0YXJ0X3NlY29uZHMYAiABKAFIAIgBARIYCgtlbmRfc2Vjb25kcxgDIAEoAUgBiAEBEhAKA2ZwcxgEIAEoAUgCiAEBEhcKCm1heF9mcmFtZXMYBSABKAVIA4gBARIXCgptYXhfcGl4ZWxzGAYgASgDSASIAQFCEAoOX3N0YXJ0X3NlY29uZHNCDgoMX2VuZF9zZWNvbmRzQgYKBF9mcHNCDQoLX21heF9mcmFtZXNCDQoLX21heF9waXhlbHNiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiByZWVsdHVuZS9jYXRhbG9nL3YxL3NhbXBsZS5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKvAwoEQ2xpcBIMCgRwYXRoGAEgASgJEg4KBnNoYTI1NhgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEhMKC2ZyYW1lX2NvdW50GAQgASgDEhgKEGR1cmF0aW9uX3NlY29uZHMYBSABKAESCwoDZnBzGAYgASgBEg0KBXdpZHRoGAcgASgFEg4KBmhlaWdodBgIIAEoBRINCgVjb2RlYxgJIAEoCRILCgN1cmwYCiABKAkSMwoPdXJsX2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdkZWNvZGVyGAwgASgJEh4KFmlzX3ZhcmlhYmxlX2ZyYW1lX3JhdGUYDSABKAgSEAoIcm90YXRpb24YDiABKAUSEQoJaGFzX2F1ZGlvGA8gASgIEhYKDmRhbWFnZWRfZnJhbWVzGBAgASgDEhcKD3BlcmNlcHR1YWxfaGFzaBgRIAEoCRIbChNpc19icm93c2VyX3BsYXlhYmxlGBIgASgIEhIKCnBvc3Rlcl91cmwYEyABKAkSEQoJcHJveHlfdXJsGBQgASgJIloKBlNhbXBsZRIRCglzYW1wbGVfaWQYASABKAkSDQoFc3BsaXQYAiABKAkSLgoIbWVzc2FnZXMYAyADKAsyHC5yZWVsdHVuZS5jYXRhbG9nLnYxLk1lc3NhZ2UiSgoHTWVzc2FnZRIMCgRyb2xlGAEgASgJEjEKB2NvbnRlbnQYAiADKAsyIC5yZWVsdHVuZS5jYXRhbG9nLnYxLkNvbnRlbnRQYXJ0IlYKC0NvbnRlbnRQYXJ0Eg4KBHRleHQYASABKAlIABIvCgV2aWRlbxgCIAEoCzIeLnJlZWx0dW5lLmNhdGFsb2cudjEuVmlkZW9QYXJ0SABCBgoEcGFydCLbAQoJVmlkZW9QYXJ0EgwKBHBhdGgYASABKAkSGgoNc3RhcnRfc2Vjb25kcxgCIAEoAUgAiAEBEhgKC2VuZF9zZWNvbmRzGAMgASgBSAGIAQESEAoDZnBzGAQgASgBSAKIAQESFwoKbWF4X2ZyYW1lcxgFIAEoBUgDiAEBEhcKCm1heF9waXhlbHMYBiABKANIBIgBAUIQCg5fc3RhcnRfc2Vjb25kc0IOCgxfZW5kX3NlY29uZHNCBgoEX2Zwc0INCgtfbWF4X2ZyYW1lc0INCgtfbWF4X3BpeGVsc2IGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Describes a clip whose every frame was decoded.
@@ -63,14 +63,14 @@ export type Clip = Message$1<"reeltune.catalog.v1.Clip"> & {
   fps: number;
 
   /**
-   * Width of a frame, in pixels.
+   * Width of a frame as it is shown, in pixels.
    *
    * @generated from field: int32 width = 7;
    */
   width: number;
 
   /**
-   * Height of a frame, in pixels.
+   * Height of a frame as it is shown, in pixels.
    *
    * @generated from field: int32 height = 8;
    */
@@ -96,6 +96,69 @@ export type Clip = Message$1<"reeltune.catalog.v1.Clip"> & {
    * @generated from field: google.protobuf.Timestamp url_expire_time = 11;
    */
   urlExpireTime?: Timestamp | undefined;
+
+  /**
+   * What decoded it: `decord`, as in training, or `pyav` where decord is not installed or fails over it.
+   *
+   * @generated from field: string decoder = 12;
+   */
+  decoder: string;
+
+  /**
+   * Whether its frames are not evenly spread in time.
+   *
+   * @generated from field: bool is_variable_frame_rate = 13;
+   */
+  isVariableFrameRate: boolean;
+
+  /**
+   * Degrees, clockwise, by which its frames are turned to be shown: 0, 90, 180 or 270.
+   *
+   * @generated from field: int32 rotation = 14;
+   */
+  rotation: number;
+
+  /**
+   * Whether it has a sound, which training does not hear.
+   *
+   * @generated from field: bool has_audio = 15;
+   */
+  hasAudio: boolean;
+
+  /**
+   * Frames that decoded with visible damage.
+   *
+   * @generated from field: int64 damaged_frames = 16;
+   */
+  damagedFrames: bigint;
+
+  /**
+   * 64 bits in 16 hexadecimal digits that differ little between clips that look alike.
+   *
+   * @generated from field: string perceptual_hash = 17;
+   */
+  perceptualHash: string;
+
+  /**
+   * Whether every current browser plays the clip as it is.
+   *
+   * @generated from field: bool is_browser_playable = 18;
+   */
+  isBrowserPlayable: boolean;
+
+  /**
+   * Where to GET a small JPEG of its middle until `url_expire_time`; set with `url`, where there is one. A secret like it.
+   *
+   * @generated from field: string poster_url = 19;
+   */
+  posterUrl: string;
+
+  /**
+   * Where to GET its first seconds as H.264 without sound, if no browser plays it as it is; set with `url`. A secret like it.
+   *
+   * @generated from field: string proxy_url = 20;
+   */
+  proxyUrl: string;
 };
 
 /**
