@@ -178,9 +178,9 @@ class ObjectStore:
 
     async def remove_content(self, object_key: str) -> None:
         """Removes content from this service's own bucket, and the pictures that were made of it."""
-        await self._blobs.remove(object_key)
         for picture in Picture:
             await self._blobs.remove(f"{object_key}{picture.value}")
+        await self._blobs.remove(object_key)
 
     async def remove_upload(self, upload_id: UploadId, multipart_id: str | None) -> None:
         """Removes what is staged of an upload."""

@@ -67,7 +67,7 @@ async def test_content_goes_with_the_last_that_uses_it(mesh: CatalogMesh) -> Non
     await mesh.put(model.id, "config.json", b"{}")
     await delete_dataset(mesh, dataset.id)
     await assert_eventually(lambda: _is(mesh, [content_key(b"{}")]))
-    assert await usage(mesh) == (2, 1, 0)
+    await assert_eventually(lambda: _uses(mesh, (2, 1, 0)))
     await mesh.models.DeleteModel(ms.DeleteModelRequest(model_id=model.id), metadata=mesh.as_user())
     await assert_eventually(lambda: _is(mesh, []))
     await assert_eventually(lambda: _uses(mesh, (0, 0, 0)))
