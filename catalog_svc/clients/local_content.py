@@ -63,7 +63,7 @@ class LocalContent:
             yield
         finally:
             self._in_use.subtract(keys)
-            await asyncio.to_thread(self._evict)
+            await asyncio.to_thread(_remove, self._evict())
 
     async def _fetch(self, unit: LocalUnit) -> None:
         if unit.key not in self._sizes:
@@ -79,11 +79,21 @@ class LocalContent:
                 await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
         self._sizes[unit.key] = self._sizes.pop(unit.key, unit.size_bytes)
 
-    def _evict(self) -> None:
-        for key in list(self._sizes):
+    def _evict(self) -> list[Path]:
+        """Takes away what is over the budget, and returns where it lies now: its place is free for the same content."""
+        gone = []
+        for key in [key for key in self._sizes if not self._in_use[key]]:
             if sum(self._sizes.values()) <= self._budget:
-                return
-            if not self._in_use[key]:
-                del self._sizes[key]
-                path = self.root / key
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                break
+            del self._sizes[key]
+            gone.append(Path(tempfile.mkdtemp(prefix=".gone-", dir=self.root)))
+            os.replace(self.root / key, gone[-1] / "unit")
+        for key in [key for key, users in self._in_use.items() if not users]:
+            del self._in_use[key]
+            self._locks.pop(key, None)
+        return gone
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

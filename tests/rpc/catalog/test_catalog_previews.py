@@ -23,7 +23,9 @@ from reeltune.catalog.v1 import model_service_pb2 as ms
 from reeltune.catalog.v1 import sample_service_pb2 as pb
 from reeltune.catalog.v1.sample_preview_pb2 import SamplePreview
 
+from catalog_svc.clients.local_content import LocalContent, LocalUnit
 from catalog_svc.clients.model_tool_answers import preview_from_json
+from catalog_svc.domain.entry import EntryId, Viewer
 from catalog_svc.rpc.convert_preview import preview_to_proto
 from meshkit.ids import new_id
 from meshkit.testing import assert_eventually
@@ -265,3 +267,42 @@ async def test_a_model_too_large_to_be_tried_is_ready_and_says_so(start: Start, 
         (model_pb2.MODEL_PART_KIND_LANGUAGE, 35)
     ]
     assert not model.facts.has_chat_template
+
+
+async def test_a_tool_gets_no_credential_and_no_address(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATALOG_S3_SECRET_KEY", "canary")
+    answer = "send({'failure': {'reason': 'BAD_DATA', 'message': ' '.join(sorted(os.environ)), 'next_step': 'y'}})"
+    mesh = await start(model_tool_command=faked(tmp_path, answer))
+    dataset, model = await registered(mesh)
+    names = (await refused(preview(mesh, dataset.id, model.id))).metadata["problem"].split()
+    assert "HF_HUB_OFFLINE" in names
+    assert "PATH" in names
+    assert not [name for name in names if name.startswith("CATALOG_") or "KEY" in name or "SECRET" in name]
+
+
+async def test_local_content_keeps_what_is_in_use_and_forgets_the_oldest(mesh: CatalogMesh, tmp_path: Path) -> None:
+    dataset = await mesh.ready_dataset(FILES)
+    viewer = Viewer(user_id="usr_alice")
+    clips = await mesh.stores.datasets.list_clips(EntryId(dataset.id), viewer, "", 10)
+    first, second = (LocalUnit(f"clips/{clip.sha256}", {"": clip}) for clip in clips)
+    folder = LocalUnit("models/both", {f"a/{number}": clip for number, clip in enumerate(clips)})
+    local = LocalContent(mesh.stores.objects, tmp_path, budget_bytes=max(first.size_bytes, second.size_bytes))
+    async with local.holding(first, folder):
+        async with local.holding(second):
+            assert (local.root / second.key).read_bytes() == FILES["clips/b.mp4"]
+        assert not (local.root / second.key).exists(), "there is no room, and the others are in use"
+        assert (local.root / first.key).read_bytes() == FILES["clips/a.mp4"]
+        assert (local.root / folder.key / "a" / "1").read_bytes() == FILES["clips/b.mp4"]
+    async with local.holding(second):
+        assert [path for path in local.root.rglob("*") if path.is_file()] == [local.root / second.key]
+    await asyncio.gather(*(hold(local, unit) for unit in (first, second, folder) * 5))
+    local.close()
+    assert not local.root.exists()
+
+
+async def hold(local: LocalContent, unit: LocalUnit) -> None:
+    async with local.holding(unit):
+        for path, file in unit.files.items():
+            assert (local.root / unit.key / path).stat().st_size == file.size_bytes

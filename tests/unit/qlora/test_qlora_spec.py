@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_svc.qlora.spec import SpecError, TrainingSpec
+from scheduler_svc.domain.parameters import SamplingParameters
+from trainer_svc.qlora.spec import SamplingSpec, SpecError, TrainingSpec
 
 
 def test_defaults_are_valid_and_survive_json() -> None:
@@ -115,3 +116,9 @@ def test_any_object_is_read_or_refused_by_field(value: dict[str, object]) -> Non
         return
     assert refused.field.split(".")[0] in {*value, *TrainingSpec().to_dict()}
     assert refused.problem
+
+
+def test_a_job_and_a_preview_that_say_nothing_sample_alike() -> None:
+    """A preview takes the library's defaults, a job the scheduler's: both must be the same frames."""
+    for name in ("max_frames", "fps", "max_pixels"):
+        assert getattr(SamplingSpec(), name) == getattr(SamplingParameters(), name)
