@@ -13,6 +13,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from trainer_svc.qlora import temporal_aware_lora
+from trainer_svc.qlora.adapter_card import adapter_card
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.folder_files import write_folder, write_json
 from trainer_svc.qlora.model_loader import BaseModel
@@ -32,7 +33,8 @@ def write_adapter(
     *,
     allocation: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes `adapter_model.safetensors`, `adapter_config.json`, the sidecar and, last, the manifest; returns it.
+    """Writes `adapter_model.safetensors`, `adapter_config.json`, the sidecar, a README and, last, the manifest; returns
+    it.
 
     `training` is added to the sidecar: steps done and the like. `allocation`: the report on ranks that differ by layer,
     written beside it.
@@ -45,7 +47,9 @@ def write_adapter(
         # Where the base model lay on the machine that trained says nothing to anybody else.
         config.base_model_name_or_path = ""
         config.save_pretrained(str(building))
-        write_json(building / SIDECAR, _sidecar(base, spec, training))
+        sidecar = _sidecar(base, spec, training)
+        write_json(building / SIDECAR, sidecar)
+        (building / "README.md").write_text(adapter_card(sidecar), "utf-8")
         if allocation is not None:
             write_json(building / "rank_allocation.json", allocation)
 

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from typing import Any
 
@@ -64,6 +64,8 @@ class _Session:
     pool: DecodePool
     identity: dict[str, Any]
     total_steps: int
+    measured: dict[str, float] = field(default_factory=dict)
+    """The newest loss, and the newest on the held-out samples."""
 
     @property
     def max_tokens(self) -> int:
@@ -165,6 +167,7 @@ def _update(
             raise NonFiniteLossError(step + 1, loss, norm, [name for batch in batches for name in batch.sample_ids])
     else:
         overflows = 0
+        session.measured["loss"] = loss
     set_learning_rate(state.optimizer, rate)
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -222,6 +225,7 @@ def _evaluate(session: _Session, step: int) -> float | None:
         names = [sample.sample_id for sample in session.held_out]
         raise NonFiniteLossError(step, total, 0.0, names)
     loss = total / targets
+    session.measured["eval_loss"] = loss
     session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
     return loss
 
@@ -264,7 +268,15 @@ def _finish_completed(session: _Session, loss: float) -> None:
 
 
 def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
-    training = {"steps": steps, "total_steps": session.total_steps, "samples": len(session.training)}
+    training = {
+        "steps": steps,
+        "total_steps": session.total_steps,
+        "samples": len(session.training),
+        "held_out_samples": len(session.held_out),
+        "rows_sha256": session.identity["dataset"],
+        "trained_parameters": sum(value.numel() for value in trainable(session.state.model).values()),
+        **session.measured,
+    }
     return write_adapter(
         session.run.folders.adapter,
         session.state.model,

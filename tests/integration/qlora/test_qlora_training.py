@@ -97,9 +97,32 @@ def test_the_adapter_folder_is_whole_and_says_what_it_was_made_from(unbroken: Re
     assert TrainingSpec.from_dict(sidecar["spec"]) == spec
     assert sidecar["training"]["steps"] == 6
     assert set(sidecar["versions"]) == {"torch", "transformers", "peft", "bitsandbytes"}
+    assert sidecar["training"]["loss"] == unbroken.series("loss")[6]
+    card = (folder / "README.md").read_text()
+    for words in (
+        "library_name: peft",
+        "| steps | 6 |",
+        "| samples | 8 |",
+        "NF4, double-quantised",
+        "`lora.rank` | 4 |",
+    ):
+        assert words in card
     # Nothing about the machine that trained leaks out.
-    for file in folder.glob("*.json"):
-        assert str(unbroken.folders.model) not in file.read_text()
+    for file in folder.iterdir():
+        assert str(unbroken.folders.model).encode() not in file.read_bytes()
+
+
+def test_the_cards_own_lines_load_the_adapter(unbroken: RecordingRun, qwen3: Path) -> None:
+    card = (unbroken.folders.adapter / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"BASE_MODEL": str(qwen3), "ADAPTER": str(unbroken.folders.adapter)}
+    exec(code, names)
+    trained = load_file(unbroken.folders.adapter / "adapter_model.safetensors")
+    loaded = {name: value for name, value in names["model"].named_parameters() if "lora_" in name}
+    assert len(loaded) == len(trained)
+    for name, value in trained.items():
+        assert torch.equal(loaded[name.replace(".weight", ".default.weight")].float(), value.float())
+    assert sum(type(module).__name__ == "Linear4bit" for module in names["base"].modules()) > 0
 
 
 def test_plain_transformers_and_peft_load_it_and_give_the_same_logits(unbroken: RecordingRun, qwen3: Path) -> None:
