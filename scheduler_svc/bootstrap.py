@@ -9,6 +9,7 @@ from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceSer
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
 from reeltune.scheduler.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
 from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from reeltune.scheduler.v1.use_service_pb2_grpc import add_UseServiceServicer_to_server
 from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
 from meshkit.auth.keys import JwksKeys, StaticKeys
@@ -33,6 +34,7 @@ from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
 from scheduler_svc.rpc.quota_servicer import QuotaServicer
 from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
+from scheduler_svc.rpc.use_servicer import UseServicer
 from scheduler_svc.rpc.worker_servicer import WorkerServicer
 from scheduler_svc.settings import SchedulerSettings
 from scheduler_svc.signing_keys import SigningKey, load_signing_keys
@@ -123,6 +125,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         registrations=[
             ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
             ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(stores.workers, page_tokens)),
+            ServicerRegistration(
+                add_UseServiceServicer_to_server, UseServicer(stores.jobs, training.catalog, page_tokens)
+            ),
             ServicerRegistration(add_QuotaServiceServicer_to_server, QuotaServicer(stores.quotas, page_tokens)),
             ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
             ServicerRegistration(add_CheckpointServiceServicer_to_server, CheckpointServicer(stores.attempts, files)),

@@ -21,6 +21,7 @@ from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
+from reeltune.scheduler.v1.use_service_pb2_grpc import UseServiceStub
 from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
 from reeltune.trainer.v1.inference_service_pb2_grpc import InferenceServiceStub
 
@@ -68,6 +69,7 @@ class Client:
         self.storage = StorageServiceStub(self.channel)
         self.versions = VersionServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
+        self.uses = UseServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
         self.quotas = QuotaServiceStub(self.channel)
         self.inference = InferenceServiceStub(self.channel)

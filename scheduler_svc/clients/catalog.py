@@ -57,6 +57,25 @@ class Catalog:
         """
         return self._dataset_calls.ask((dataset_id, token))
 
+    async def get_owner(self, entry_id: str, token: str) -> str:
+        """Returns whose a dataset or model is, in whatever state.
+
+        Raises:
+            DatasetNotFound, ModelNotFound: it is not there, or not for this user.
+        """
+        is_dataset = entry_id.startswith("ds_")
+        try:
+            if is_dataset:
+                dataset_request = dataset_service_pb2.GetDatasetRequest(dataset_id=entry_id)
+                dataset = await self._datasets.GetDataset(dataset_request, metadata=bearer(token))
+                return dataset.dataset.owner_id
+            model_request = model_service_pb2.GetModelRequest(model_id=entry_id)
+            return (await self._models.GetModel(model_request, metadata=bearer(token))).model.owner_id
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise DatasetNotFound(entry_id) if is_dataset else ModelNotFound(entry_id) from error
+            raise _translated(error) from error
+
     async def _get_model(self, key: tuple[str, str]) -> ModelFacts:
         model_id, token = key
         request = model_service_pb2.GetModelRequest(model_id=model_id)

@@ -107,6 +107,10 @@ class JobStore:
         )
         return [job_from_row(row) for row in rows]
 
+    async def count_foreign_uses(self, entry_id: str, owner_id: UserId, limit: int) -> int:
+        """Counts the live jobs of others that use a dataset or model, up to a limit."""
+        return int(await self._pool.fetchval(self._sql.count_foreign_uses, entry_id, owner_id, limit))
+
     async def stop(self, job_id: JobId, owner_id: UserId, grace: timedelta, key: RequestKey | None = None) -> Job:
         """Stops a queued job, or has the trainer stop it; returns it as it is then. Stopping twice changes nothing.
 

@@ -138,6 +138,17 @@ WHERE ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3))
 ORDER BY create_time DESC, id DESC
 LIMIT $12
 
+-- name: count_foreign_uses
+-- Counts, up to a limit, the live jobs of others that use a dataset or model.
+SELECT count(*) FROM (
+    SELECT FROM jobs
+    WHERE dataset_id = $1 AND owner_id <> $2 AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'STOPPING')
+    UNION ALL
+    SELECT FROM jobs
+    WHERE model_id = $1 AND owner_id <> $2 AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'STOPPING')
+    LIMIT $3
+) AS uses
+
 -- name: delete_job
 -- Removes a job and, by cascade, its events, attempts, checkpoints and artifact.
 DELETE FROM jobs WHERE id = $1

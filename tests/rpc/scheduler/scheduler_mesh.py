@@ -21,6 +21,7 @@ from reeltune.catalog.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    visibility_pb2,
 )
 from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, recipe_pb2, training_job_pb2, worker_pb2
 from reeltune.scheduler.v1 import attempt_service_pb2 as attempt_pb
@@ -30,6 +31,7 @@ from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
+from reeltune.scheduler.v1.use_service_pb2_grpc import UseServiceStub
 from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 from meshkit.auth.keys import StaticKeys
@@ -127,7 +129,8 @@ class SmallCatalog(model_service_pb2_grpc.ModelServiceServicer, dataset_service_
 
 def _visible(things: Mapping[str, Any], identifier: str) -> Any:
     thing = things.get(identifier)
-    if thing is None or thing.owner_id not in ("", current_principal().subject):
+    is_shared = thing is not None and thing.visibility == visibility_pb2.VISIBILITY_SHARED
+    if thing is None or (thing.owner_id not in ("", current_principal().subject) and not is_shared):
         raise Failure(grpc.StatusCode.NOT_FOUND, "NOT_FOUND", "not there")
     return thing
 
@@ -146,6 +149,7 @@ class Replica:
         self.training = TrainingServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
         self.quotas = QuotaServiceStub(self.channel)
+        self.uses = UseServiceStub(self.channel)
         self.attempts = AttemptServiceStub(self.channel)
 
     async def stop(self) -> None:
