@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
 from reeltune.catalog.v1.clip_service_pb2_grpc import add_ClipServiceServicer_to_server
 from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from reeltune.catalog.v1.import_service_pb2_grpc import add_ImportServiceServicer_to_server
@@ -16,12 +17,14 @@ from reeltune.catalog.v1.sample_service_pb2_grpc import add_SampleServiceService
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 from reeltune.catalog.v1.storage_service_pb2_grpc import add_StorageServiceServicer_to_server
 from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
+from reeltune.catalog.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
 from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 
 from catalog_svc.clients.guarded_http import FetchLimits, GuardedHttp
 from catalog_svc.clients.local_content import LocalContent
 from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.rpc.clip_servicer import ClipServicer
@@ -34,6 +37,7 @@ from catalog_svc.rpc.sample_servicer import SampleServicer
 from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
 from catalog_svc.rpc.storage_servicer import StorageServicer
 from catalog_svc.rpc.upload_servicer import UploadServicer
+from catalog_svc.rpc.usage_servicer import UsageServicer
 from catalog_svc.rpc.version_servicer import VersionServicer
 from catalog_svc.settings import CatalogSettings
 from catalog_svc.store.change_feed import ChangeFeed
@@ -45,6 +49,7 @@ from catalog_svc.store.import_store import ImportStore
 from catalog_svc.store.location_store import LocationStore, SecretBox
 from catalog_svc.store.queries import MIGRATIONS, SCHEMA
 from catalog_svc.store.statistics_store import StatisticsStore
+from catalog_svc.store.usage_store import UsageStore
 from catalog_svc.store.validation_store import ValidationStore
 from catalog_svc.store.version_store import VersionStore
 from catalog_svc.usecases.collect_garbage import CollectGarbage
@@ -111,21 +116,24 @@ class Stores:
     locations: LocationStore
     garbage: GarbageStore
     objects: ObjectStore
+    usage: UsageStore
     changes: ChangeFeed
+    scheduler: Scheduler
 
 
 async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
     """Opens database, object store and channels, and returns the service."""
     pool = await _open_database(settings, runtime)
     objects = await _open_object_store(settings, runtime)
-    verifier = await _verifier(settings, runtime)
-    stores = make_stores(settings, pool, objects)
+    scheduler = await _open_scheduler(settings, runtime)
+    verifier = await _verifier(settings, runtime, scheduler)
+    stores = make_stores(settings, pool, objects, Scheduler(scheduler))
     return Service(
         registrations=wire(settings, runtime, stores), error_table=ERRORS, verifier=verifier, long_rpcs=LONG_RPCS
     )
 
 
-def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> Stores:
+def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore, scheduler: Scheduler) -> Stores:
     """Returns the stores over an open pool and object store."""
     return Stores(
         entries=EntryStore(pool),
@@ -138,13 +146,15 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore) -> 
         locations=LocationStore(pool, SecretBox(settings.storage_key.get_secret_value())),
         garbage=GarbageStore(pool),
         objects=objects,
+        usage=UsageStore(pool),
         changes=ChangeFeed(settings.postgres_dsn.get_secret_value()),
+        scheduler=scheduler,
     )
 
 
 def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[ServicerRegistration]:
     """Starts the background tasks and returns the servicers."""
-    manage_entries = ManageEntries(stores.entries)
+    manage_entries = ManageEntries(stores.entries, stores.scheduler, timedelta(days=settings.undelete_days))
     settle_upload = SettleUpload(stores.files, stores.objects, asyncio.Semaphore(settings.settlements))
     runtime.stack.push_async_callback(settle_upload.close)
     tool = _start_model_tool(settings, runtime)
@@ -154,17 +164,8 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     list_entries = ListEntries(manage_entries, page_tokens)
     read_content = ReadContent(stores.entries, stores.files, stores.datasets, stores.objects)
     watch_entry = WatchEntry(stores.entries, stores.changes, runtime.background.stopping)
-    by_parts = UploadByParts(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
-    by_stream = UploadByStream(
-        stores.files,
-        stores.objects,
-        settle_upload,
-        settings.max_file_bytes,
-        settings.upload_streams,
-        settings.upload_stall_seconds,
-    )
     dataset = DatasetServicer(manage_entries, list_entries, read_content, watch_entry, page_tokens)
-    upload = UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
+    upload = _upload_servicer(settings, stores, settle_upload, page_tokens)
     keep_versions = KeepVersions(
         stores.versions, stores.entries, stores.files, stores.datasets, manage_entries.validation_wanted
     )
@@ -187,9 +188,26 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
         ServicerRegistration(add_UploadServiceServicer_to_server, upload),
         ServicerRegistration(add_VersionServiceServicer_to_server, VersionServicer(keep_versions, page_tokens)),
         ServicerRegistration(add_ClipServiceServicer_to_server, clip),
+        ServicerRegistration(add_UsageServiceServicer_to_server, UsageServicer(stores.usage, page_tokens)),
         ServicerRegistration(add_SampleServiceServicer_to_server, sample),
         ServicerRegistration(add_SnapshotServiceServicer_to_server, SnapshotServicer(read_content)),
     ]
+
+
+def _upload_servicer(
+    settings: CatalogSettings, stores: Stores, settle_upload: SettleUpload, page_tokens: PageTokens
+) -> UploadServicer:
+    by_parts = UploadByParts(stores.files, stores.objects, settle_upload, settings.max_file_bytes, stores.scheduler)
+    by_stream = UploadByStream(
+        stores.files,
+        stores.objects,
+        settle_upload,
+        settings.max_file_bytes,
+        settings.upload_streams,
+        settings.upload_stall_seconds,
+        stores.scheduler,
+    )
+    return UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
 
 
 def _start_validators(
@@ -280,6 +298,7 @@ def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Sto
         stores.entries,
         stores.objects,
         abandoned_after=timedelta(hours=settings.abandoned_upload_hours),
+        retention=timedelta(days=settings.undelete_days),
     )
     runtime.background.start("garbage collector", collector.run(settings.garbage_seconds), is_intake=True)
     runtime.background.start("change feed", stores.changes.run())
@@ -310,13 +329,18 @@ async def _open_object_store(settings: CatalogSettings, runtime: Runtime) -> Obj
     return ObjectStore(blobs)
 
 
-async def _verifier(settings: CatalogSettings, runtime: Runtime) -> Verifier:
+async def _open_scheduler(settings: CatalogSettings, runtime: Runtime) -> grpc.aio.Channel | None:
+    if not settings.scheduler_target:
+        return None
+    channel = open_channel(settings.scheduler_target, tls_ca=settings.peer_tls_ca)
+    return await runtime.stack.enter_async_context(channel)
+
+
+async def _verifier(settings: CatalogSettings, runtime: Runtime, scheduler: grpc.aio.Channel | None) -> Verifier:
     auth = await runtime.stack.enter_async_context(open_channel(settings.auth_target, tls_ca=settings.peer_tls_ca))
     users = JwksKeys(user_token_keys(auth))
     issuers = [TrustedIssuer("reeltune-auth", "reeltune", "at+jwt", Caller.USER, users)]
-    if settings.scheduler_target:
-        channel = open_channel(settings.scheduler_target, tls_ca=settings.peer_tls_ca)
-        scheduler = await runtime.stack.enter_async_context(channel)
+    if scheduler is not None:
         grants = JwksKeys(attempt_grant_keys(scheduler))
         issuers.append(TrustedIssuer("reeltune-scheduler", "reeltune-attempts", "ag+jwt", Caller.ATTEMPT, grants))
     return TokenVerifier(issuers)

@@ -32,7 +32,7 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     auth_target: str
     """`host:port` of the auth service, which signs user tokens."""
     scheduler_target: str = ""
-    """`host:port` of the scheduler, which signs attempt grants; empty: no attempt is admitted."""
+    """`host:port` of the scheduler, which signs grants, knows live jobs and keeps quotas; empty: there is none."""
     peer_tls_ca: Path | None = None
     """PEM of the authority of these services' certificates; None: no TLS between services."""
 
@@ -49,6 +49,8 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     max_files: int = Field(default=200_000, ge=1)
     """Of one dataset or model."""
     abandoned_upload_hours: float = Field(default=24, gt=0)
+    undelete_days: float = Field(default=7, ge=0)
+    """How long a deleted dataset or model can be brought back."""
     garbage_seconds: float = Field(default=5, gt=0)
     """Pause between two rounds of the collector."""
 

@@ -39,6 +39,34 @@ class StateConflict(CatalogError):
         self.allowed = allowed
 
 
+class EntryInUse(CatalogError):
+    """A live job uses the entry."""
+
+    def __init__(self, kind: str, job_ids: tuple[str, ...], more: bool, others: int) -> None:
+        users = [", ".join(job_ids) + (" …" if more else "")] if job_ids else []
+        users += [f"{others} of other users"] if others else []
+        super().__init__(
+            f"jobs that are not final use this {kind.lower()}: {' and '.join(users)}; stop them or wait for their end, "
+            "then delete it"
+        )
+        self.kind = kind
+        self.job_ids = job_ids
+        self.others = others
+
+
+class QuotaExceeded(CatalogError):
+    """The owner's storage is full."""
+
+    def __init__(self, limit_bytes: int, used_bytes: int, wanted_bytes: int) -> None:
+        super().__init__(
+            f"{wanted_bytes} bytes more would exceed your storage quota: {used_bytes} of {limit_bytes} bytes are used "
+            "by datasets, models, artifacts and checkpoints; delete what you no longer need, or ask an admin for more"
+        )
+        self.limit_bytes = limit_bytes
+        self.used_bytes = used_bytes
+        self.wanted_bytes = wanted_bytes
+
+
 class NotQuarantinable(CatalogError):
     """An error that no leaving out of rows or clips removes."""
 

@@ -22,6 +22,11 @@ def calling_user() -> str:
     return current_principal().subject
 
 
+def calling_token() -> str:
+    """Returns the caller's own token, with which other services are asked on their behalf."""
+    return current_principal().token
+
+
 def calling_viewer(kind: EntryKind) -> Viewer:
     """Returns who wants to read: a user, or an attempt, which sees the one entry of that kind that its grant names."""
     principal = current_principal()

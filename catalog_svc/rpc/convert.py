@@ -56,6 +56,7 @@ def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
         etag=entry.etag,
         version=entry.version,
         base_dataset_id=entry.base_id or "",
+        delete_time=time_to_proto(entry.delete_time) if entry.delete_time else None,
     )
 
 
@@ -74,6 +75,7 @@ def model_to_proto(model: Model) -> model_pb2.Model:
         create_time=time_to_proto(entry.create_time),
         update_time=time_to_proto(entry.update_time),
         etag=entry.etag,
+        delete_time=time_to_proto(entry.delete_time) if entry.delete_time else None,
     )
 
 

@@ -14,7 +14,7 @@ from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryId, EntryKind
 from catalog_svc.domain.export import AnnotationWriter
 from catalog_svc.domain.model import Model
-from catalog_svc.rpc.caller import Context, calling_user, calling_viewer
+from catalog_svc.rpc.caller import Context, calling_token, calling_user, calling_viewer
 from catalog_svc.rpc.convert import (
     change_from_proto,
     clip_to_proto,
@@ -65,8 +65,14 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         return pb.UpdateDatasetResponse(dataset=_to_proto(changed))
 
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
-        await self.manage_entries.delete(_KIND, EntryId(request.dataset_id), calling_user())
+        await self.manage_entries.delete(_KIND, EntryId(request.dataset_id), calling_user(), calling_token())
         return pb.DeleteDatasetResponse()
+
+    async def UndeleteDataset(
+        self, request: content_pb.UndeleteDatasetRequest, context: Context
+    ) -> content_pb.UndeleteDatasetResponse:
+        found = await self.manage_entries.undelete(_KIND, EntryId(request.dataset_id), calling_user())
+        return content_pb.UndeleteDatasetResponse(dataset=_to_proto(found))
 
     async def ValidateDataset(self, request: pb.ValidateDatasetRequest, context: Context) -> pb.ValidateDatasetResponse:
         begun = await self.manage_entries.validate(_KIND, EntryId(request.dataset_id), calling_user())

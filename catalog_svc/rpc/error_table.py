@@ -10,6 +10,7 @@ from catalog_svc.domain.errors import (
     ClipNotFound,
     DigestMismatch,
     EntryExists,
+    EntryInUse,
     EntryNotFound,
     EtagMismatch,
     FileNotAllowed,
@@ -26,6 +27,7 @@ from catalog_svc.domain.errors import (
     PreviewRefused,
     PreviewsBusy,
     PreviewUnavailable,
+    QuotaExceeded,
     RequestIdReused,
     SampleNotFound,
     SampleNotHeld,
@@ -56,6 +58,16 @@ def _state_conflict(error: StateConflict) -> Failure:
         str(error),
         {"state": error.state, "allowed": ",".join(error.allowed)},
         precondition_violations=(PreconditionViolation(reason, error.kind.lower(), str(error)),),
+    )
+
+
+def _in_use(error: EntryInUse) -> Failure:
+    return Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "IN_USE",
+        str(error),
+        {"jobs": ",".join(error.job_ids), "jobs_of_others": str(error.others)},
+        precondition_violations=(PreconditionViolation("IN_USE", error.kind.lower(), str(error)),),
     )
 
 
@@ -128,6 +140,18 @@ ERROR_TABLE: ErrorTable = {
         grpc.StatusCode.ALREADY_EXISTS, f"{error.kind}_EXISTS", str(error), {"name": error.name}
     ),
     StateConflict: _state_conflict,
+    EntryInUse: _in_use,
+    QuotaExceeded: lambda error: Failure(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "QUOTA_EXCEEDED",
+        str(error),
+        {
+            "quota": "storage_bytes",
+            "limit": str(error.limit_bytes),
+            "used": str(error.used_bytes),
+            "wanted": str(error.wanted_bytes),
+        },
+    ),
     NotQuarantinable: lambda error: Failure(
         grpc.StatusCode.FAILED_PRECONDITION,
         "NOT_QUARANTINABLE",

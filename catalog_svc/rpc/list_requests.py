@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -43,6 +43,7 @@ class ListRequest(Protocol):
     page_size: int
     page_token: str
     filter: str
+    show_deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class ListEntries:
         """Returns a page; raises FilterError, or Failure for a bad token."""
         filter_text = request.filter
         # The kind is bound too: a token of ListDatasets is none of ListModels.
-        query, binding = query_from_filter(filter_text), f"{kind}:{filter_text}"
+        query, binding = query_from_filter(filter_text), f"{kind}:{request.show_deleted}:{filter_text}"
+        query = replace(query, show_deleted=request.show_deleted)
         position = self.page_tokens.decode(request.page_token, caller=user_id, filter=binding)
         after = None if position is None else (datetime.fromisoformat(str(position[0])), str(position[1]))
         wanted = page_size(request.page_size, maximum=MAX_PAGE_SIZE)

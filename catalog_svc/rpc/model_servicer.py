@@ -12,7 +12,7 @@ from reeltune.catalog.v1 import model_service_pb2 as pb
 from catalog_svc.domain.dataset import Dataset
 from catalog_svc.domain.entry import EntryId, EntryKind
 from catalog_svc.domain.model import Model
-from catalog_svc.rpc.caller import Context, calling_user, calling_viewer
+from catalog_svc.rpc.caller import Context, calling_token, calling_user, calling_viewer
 from catalog_svc.rpc.convert import change_from_proto, draft_from_proto, model_to_proto
 from catalog_svc.rpc.list_requests import ListEntries
 from catalog_svc.usecases.manage_entries import ManageEntries
@@ -48,8 +48,12 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return pb.UpdateModelResponse(model=_to_proto(changed))
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
-        await self.manage_entries.delete(_KIND, EntryId(request.model_id), calling_user())
+        await self.manage_entries.delete(_KIND, EntryId(request.model_id), calling_user(), calling_token())
         return pb.DeleteModelResponse()
+
+    async def UndeleteModel(self, request: pb.UndeleteModelRequest, context: Context) -> pb.UndeleteModelResponse:
+        found = await self.manage_entries.undelete(_KIND, EntryId(request.model_id), calling_user())
+        return pb.UndeleteModelResponse(model=_to_proto(found))
 
     async def ValidateModel(self, request: pb.ValidateModelRequest, context: Context) -> pb.ValidateModelResponse:
         begun = await self.manage_entries.validate(_KIND, EntryId(request.model_id), calling_user())

@@ -12,7 +12,7 @@ from reeltune.catalog.v1 import upload_service_pb2_grpc
 from catalog_svc.domain.entry import EntryId, EntryKind
 from catalog_svc.domain.errors import UploadStalled
 from catalog_svc.domain.upload import UploadId
-from catalog_svc.rpc.caller import Context, calling_user
+from catalog_svc.rpc.caller import Context, calling_token, calling_user
 from catalog_svc.rpc.convert import file_to_proto, header_from_proto, upload_to_proto
 from catalog_svc.rpc.list_requests import MAX_PAGE_SIZE
 from catalog_svc.usecases.manage_files import ManageFiles
@@ -34,7 +34,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     page_tokens: PageTokens
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.CreateUploadResponse:
-        offer = await self.upload_by_parts.open(calling_user(), header_from_proto(request.file))
+        offer = await self.upload_by_parts.open(calling_user(), calling_token(), header_from_proto(request.file))
         return pb.CreateUploadResponse(upload=upload_to_proto(offer))
 
     async def CompleteUpload(self, request: pb.CompleteUploadRequest, context: Context) -> pb.CompleteUploadResponse:
@@ -52,7 +52,9 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
             raise UploadStalled(self.upload_by_stream.stall_seconds) from None
         if first is None or first.WhichOneof("payload") != "header":
             raise invalid_field("header", "the first message of the stream must be the file's header")
-        stored = await self.upload_by_stream.upload(calling_user(), header_from_proto(first.header), _chunks(requests))
+        stored = await self.upload_by_stream.upload(
+            calling_user(), calling_token(), header_from_proto(first.header), _chunks(requests)
+        )
         return pb.UploadFileResponse(file=file_to_proto(stored))
 
     async def ListFiles(self, request: pb.ListFilesRequest, context: Context) -> pb.ListFilesResponse:

@@ -47,6 +47,8 @@ class EntryQuery:
     """The owner must equal each of these."""
     other_owner_ids: Sequence[str] = ()
     """The owner must differ from each of these."""
+    show_deleted: bool = False
+    """The user's own deleted ones as well."""
 
 
 class EntryStore:
@@ -96,6 +98,7 @@ class EntryStore:
             list(query.owner_ids),
             list(query.other_owner_ids),
             size,
+            query.show_deleted,
         )
         return [described_from_row(row) for row in rows]
 
@@ -122,13 +125,48 @@ class EntryStore:
         assert row is not None
         return described_from_row(row)
 
-    async def delete(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
-        """Deletes an entry and all its rows at once; its objects are removed later."""
+    async def check_is_owner(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
+        """Raises EntryNotFound unless the entry is this owner's."""
         async with transaction(self._pool) as connection:
             await lock_own_entry(connection, kind, entry_id, owner_id)
+
+    async def delete(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
+        """Hides an entry from all but the attempts with a grant for it; it can be brought back until it is purged."""
+        async with transaction(self._pool) as connection:
+            await lock_own_entry(connection, kind, entry_id, owner_id)
+            await connection.execute(queries().discard_uploads_of_entry, entry_id)
+            await connection.execute(queries().hide_entry, entry_id)
+
+    async def undelete(
+        self, kind: EntryKind, entry_id: EntryId, owner_id: str, retention: timedelta
+    ) -> Dataset | Model:
+        """Brings a deleted entry back; one that is not deleted is simply returned.
+
+        Raises:
+            EntryNotFound: it is not there, or was deleted longer than `retention` ago.
+            EntryExists: the owner has another of its name by now.
+        """
+        async with transaction(self._pool) as connection:
+            lineage_id = await lock_lineage(connection, kind, entry_id, owner_id)
+            row = await connection.fetchrow(queries().lock_hidden_entry, entry_id, kind, owner_id, retention)
+            if row is not None:
+                await claim_name(connection, kind, owner_id, row["name"], lineage_id)
+                await connection.execute(queries().show_entry, entry_id)
+            found = await connection.fetchrow(queries().get_entry, entry_id, kind, owner_id, None)
+        if found is None:
+            raise EntryNotFound(kind)
+        return described_from_row(found)
+
+    async def purge_one(self, retention: timedelta) -> EntryId | None:
+        """Removes one entry that was deleted longer than `retention` ago, with all its rows; its objects follow."""
+        async with transaction(self._pool) as connection:
+            entry_id = await connection.fetchval(queries().lock_expired_entry, retention)
+            if entry_id is None:
+                return None
             await connection.execute(queries().discard_files_of_entry, entry_id)
             await connection.execute(queries().discard_uploads_of_entry, entry_id)
             await connection.execute(queries().delete_entry, entry_id)
+        return EntryId(entry_id)
 
     async def begin_validation(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> Dataset | Model:
         """Sends an entry to the validators.

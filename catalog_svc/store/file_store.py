@@ -7,8 +7,9 @@ from datetime import timedelta
 
 from catalog_svc.domain.content import content_place
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, Viewer, next_state
-from catalog_svc.domain.errors import InvalidField, StoredFileNotFound, TooManyFiles, UploadNotFound
+from catalog_svc.domain.errors import InvalidField, QuotaExceeded, StoredFileNotFound, TooManyFiles, UploadNotFound
 from catalog_svc.domain.file_path import ancestors
+from catalog_svc.domain.storage_usage import NO_LIMIT, StorageAllowance
 from catalog_svc.domain.upload import MAX_MODEL_FILES, FileHeader, StoredFile, Upload, UploadId
 from catalog_svc.store.entry_store import lock_own_entry
 from catalog_svc.store.queries import queries
@@ -28,13 +29,20 @@ class FileStore:
         self._max_files = max_files
 
     async def open_upload(
-        self, upload_id: UploadId, owner_id: str, header: FileHeader, *, is_resumable: bool
+        self,
+        upload_id: UploadId,
+        owner_id: str,
+        header: FileHeader,
+        *,
+        is_resumable: bool,
+        allowance: StorageAllowance = NO_LIMIT,
     ) -> Upload:
         """Opens an upload, or finds the open one of the same file; completes it at once where its bytes are stored.
 
         Raises:
             EntryNotFound, StateConflict, TooManyFiles: the parent takes no file from this caller.
             InvalidField: the path goes through a file, or another file's path goes through it.
+            QuotaExceeded: the owner may not store as much.
         """
         async with transaction(self._pool) as connection:
             entry = await lock_own_entry(connection, header.parent_kind, header.parent_id, owner_id)
@@ -47,6 +55,8 @@ class FileStore:
                 row = await connection.fetchrow(queries().insert_complete_upload, *columns)
             else:
                 row = await connection.fetchrow(queries().open_upload, *columns, is_resumable)
+                if row is not None and row["is_new"]:
+                    await check_room(connection, owner_id, allowance, header.size_bytes)
         assert row is not None
         return upload_from_row(row)
 
@@ -173,6 +183,16 @@ class FileStore:
 
     async def _lost(self, upload: Upload) -> StoredFile:
         raise UploadNotFound
+
+
+async def check_room(connection: Connection, owner_id: str, allowance: StorageAllowance, added_bytes: int) -> None:
+    """Raises QuotaExceeded if this transaction has added too much; else the owner's others wait for its end."""
+    if allowance.limit_bytes is None:
+        return
+    used = await connection.fetchval(queries().lock_usage, owner_id) or 0
+    if not allowance.has_room(used):
+        before = used - added_bytes + allowance.used_elsewhere_bytes
+        raise QuotaExceeded(allowance.limit_bytes, before, added_bytes)
 
 
 async def _discard_content(connection: Connection, gone: StoredFile) -> None:

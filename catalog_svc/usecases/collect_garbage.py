@@ -26,6 +26,8 @@ class CollectGarbage:
     entries: EntryStore
     objects: ObjectStore
     abandoned_after: timedelta
+    retention: timedelta
+    """How long a deleted entry can be brought back."""
 
     async def run(self, pause_seconds: float) -> None:
         """Collects for ever."""
@@ -40,6 +42,8 @@ class CollectGarbage:
         """Removes all that is due; returns how many pieces it was."""
         await self.files.discard_abandoned(self.abandoned_after, REMEMBER_UPLOADS)
         await self.entries.forget_requests(REMEMBER_REQUESTS)
+        while (entry_id := await self.entries.purge_one(self.retention)) is not None:
+            structlog.get_logger().info("garbage.entry_purged", resource=entry_id)
         count = 0
         while (piece := await self.garbage.take()) is not None:
             await self._remove(piece)

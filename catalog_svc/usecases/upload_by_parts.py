@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from catalog_svc.clients.object_store import URL_TTL, ObjectStore
+from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.domain.upload import FileHeader, Part, StoredFile, Upload, UploadId, plan_parts
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
@@ -31,11 +32,15 @@ class UploadByParts:
     objects: ObjectStore
     settle_upload: SettleUpload
     max_file_bytes: int
+    scheduler: Scheduler
 
-    async def open(self, owner_id: str, header: FileHeader) -> UploadOffer:
+    async def open(self, owner_id: str, token: str, header: FileHeader) -> UploadOffer:
         """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
         check_header(header, self.max_file_bytes, field="file")
-        upload = await self.files.open_upload(UploadId(new_id("upl")), owner_id, header, is_resumable=True)
+        allowance = await self.scheduler.allowance(owner_id, token)
+        upload = await self.files.open_upload(
+            UploadId(new_id("upl")), owner_id, header, is_resumable=True, allowance=allowance
+        )
         expire_time = datetime.now(UTC) + URL_TTL
         if upload.stored is not None:
             audit.record(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
 from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.domain.errors import DigestMismatch, LengthMismatch, UploadsBusy, UploadStalled
 from catalog_svc.domain.upload import FileHeader, StoredFile, Upload, UploadId, part_length, plan_parts
 from catalog_svc.store.file_store import FileStore
@@ -29,9 +30,10 @@ class UploadByStream:
     """Uploads at once: each holds up to two parts in memory."""
     stall_seconds: float
     """Longest silence of a client."""
+    scheduler: Scheduler
     _running: set[UploadId] = field(default_factory=set)
 
-    async def upload(self, owner_id: str, header: FileHeader, chunks: AsyncIterator[bytes]) -> StoredFile:
+    async def upload(self, owner_id: str, token: str, header: FileHeader, chunks: AsyncIterator[bytes]) -> StoredFile:
         """Puts a streamed file in place.
 
         A client that goes away ends the stream like one that is done, so length and digest decide before anything is
@@ -45,7 +47,8 @@ class UploadByStream:
         check_header(header, self.max_file_bytes, field="header")
         upload_id = UploadId(new_id("upl"))
         with self._slot(upload_id):
-            upload = await self.files.open_upload(upload_id, owner_id, header, is_resumable=False)
+            allowance = await self.scheduler.allowance(owner_id, token)
+            upload = await self.files.open_upload(upload_id, owner_id, header, is_resumable=False, allowance=allowance)
             upload = await self._spooled(upload, chunks)
         return await self.settle_upload.settle(upload)
 

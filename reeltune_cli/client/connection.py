@@ -18,6 +18,7 @@ from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
+from reeltune.catalog.v1.usage_service_pb2_grpc import UsageServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -67,6 +68,7 @@ class Client:
         self.uploads = UploadServiceStub(self.channel)
         self.imports = ImportServiceStub(self.channel)
         self.storage = StorageServiceStub(self.channel)
+        self.usage = UsageServiceStub(self.channel)
         self.versions = VersionServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
         self.uses = UseServiceStub(self.channel)

@@ -24,6 +24,7 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
         "reeltune.catalog.v1.SampleService",
         "reeltune.catalog.v1.ClipService",
         "reeltune.catalog.v1.VersionService",
+        "reeltune.catalog.v1.UsageService",
     ),
     "scheduler": (
         "reeltune.scheduler.v1.TrainingService",
@@ -56,6 +57,7 @@ _CONTRACT_MODULES = (
     "reeltune.catalog.v1.sample_service_pb2",
     "reeltune.catalog.v1.clip_service_pb2",
     "reeltune.catalog.v1.version_service_pb2",
+    "reeltune.catalog.v1.usage_service_pb2",
     "reeltune.scheduler.v1.training_service_pb2",
     "reeltune.scheduler.v1.worker_service_pb2",
     "reeltune.scheduler.v1.quota_service_pb2",

@@ -33,7 +33,7 @@ SELECT * FROM entries WHERE id = $1 AND kind = $2 AND owner_id = $3 AND delete_t
 -- Lists what a user may see, newest first, from a position on. Two index scans: their own, and others' shared ones.
 SELECT * FROM (
     (SELECT * FROM entry_details
-     WHERE owner_id = $2 AND kind = $1 AND delete_time IS NULL AND (create_time, id) < ($3, $4)
+     WHERE owner_id = $2 AND kind = $1 AND (delete_time IS NULL OR $12) AND (create_time, id) < ($3, $4)
        AND lower(name) LIKE ALL ($5::text[]) AND lower(name) NOT LIKE ALL ($6::text[])
        AND state = ANY ($7::text[]) AND visibility = ANY ($8::text[])
        AND owner_id = ALL ($9::text[]) AND owner_id <> ALL ($10::text[])
@@ -56,8 +56,28 @@ SET name = COALESCE($2, name), description = COALESCE($3, description), visibili
     revision = revision + 1, update_time = now()
 WHERE id = $1;
 
+-- name: hide_entry
+-- Deletes an entry for all to see, and takes it from whoever validates it. It stays for a while.
+UPDATE entries
+SET delete_time = now(), revision = revision + 1, update_time = now(), lease_token = NULL, lease_expire_time = NULL
+WHERE id = $1;
+
+-- name: lock_hidden_entry
+-- Gets a deleted entry of this owner that can still be brought back.
+SELECT * FROM entries
+WHERE id = $1 AND kind = $2 AND owner_id = $3 AND delete_time > now() - $4::interval
+FOR UPDATE;
+
+-- name: show_entry
+-- Brings a deleted entry back.
+UPDATE entries SET delete_time = NULL, revision = revision + 1, update_time = now() WHERE id = $1;
+
+-- name: lock_expired_entry
+-- Gets one of the entries that were deleted so long ago that nobody can bring them back.
+SELECT id FROM entries WHERE delete_time <= now() - $1::interval ORDER BY delete_time LIMIT 1 FOR UPDATE SKIP LOCKED;
+
 -- name: delete_entry
--- Deletes an entry with everything that hangs on it.
+-- Removes an entry with everything that hangs on it.
 DELETE FROM entries WHERE id = $1;
 
 -- name: discard_uploads_of_entry
@@ -85,7 +105,7 @@ UPDATE entries
 SET lease_token = $1, lease_expire_time = now() + $2::interval
 WHERE id = (
     SELECT id FROM entries
-    WHERE state = 'PROCESSING' AND (lease_expire_time IS NULL OR lease_expire_time < now())
+    WHERE state = 'PROCESSING' AND delete_time IS NULL AND (lease_expire_time IS NULL OR lease_expire_time < now())
     ORDER BY update_time
     LIMIT 1
     FOR UPDATE SKIP LOCKED
@@ -95,17 +115,17 @@ RETURNING *;
 -- name: renew_validation
 -- Extends a lease; returns nothing if it is lost.
 UPDATE entries SET lease_expire_time = now() + $3::interval
-WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING'
+WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING' AND delete_time IS NULL
 RETURNING id;
 
 -- name: release_validation
 -- Gives a lease back, so that another replica goes on at once.
 UPDATE entries SET lease_token = NULL, lease_expire_time = NULL
-WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING';
+WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING' AND delete_time IS NULL;
 
 -- name: end_validation
 -- Sets the state that a validation ends with; returns nothing if its lease is lost.
 UPDATE entries
 SET state = $3, revision = revision + 1, update_time = now(), lease_token = NULL, lease_expire_time = NULL
-WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING'
+WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING' AND delete_time IS NULL
 RETURNING id;

@@ -4,7 +4,7 @@ INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_ke
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (entry_id, path, sha256, size_bytes) WHERE is_resumable AND complete_time IS NULL
 DO UPDATE SET touch_time = now()
-RETURNING *;
+RETURNING *, xmax = 0 AS is_new;
 
 -- name: insert_complete_upload
 -- Records an upload whose bytes were there already.
@@ -18,7 +18,7 @@ UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2) WHERE id = $1 RETUR
 
 -- name: get_upload
 -- Gets an upload into an entry of this owner.
-SELECT u.* FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AND e.owner_id = $2;
+SELECT u.* FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AND e.owner_id = $2 AND e.delete_time IS NULL;
 
 -- name: complete_upload
 -- Marks an upload as done.

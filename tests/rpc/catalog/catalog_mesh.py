@@ -26,6 +26,7 @@ from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
+from reeltune.catalog.v1.usage_service_pb2_grpc import UsageServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
 
 from catalog_svc.bootstrap import Stores
@@ -78,6 +79,10 @@ class CatalogMesh:
     @property
     def versions(self) -> VersionServiceStub:
         return VersionServiceStub(self.served.channel)
+
+    @property
+    def usage(self) -> UsageServiceStub:
+        return UsageServiceStub(self.served.channel)
 
     @property
     def snapshots(self) -> SnapshotServiceStub:

@@ -14,12 +14,14 @@ from prometheus_client import CollectorRegistry
 
 from catalog_svc.bootstrap import ERRORS, LONG_RPCS, make_stores, wire
 from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.settings import CatalogSettings
 from meshkit.background import Background
 from meshkit.blob import BlobStore
 from meshkit.embedded import S3Server
 from meshkit.lifecycle import Runtime
 from meshkit.postgres import open_pool
+from meshkit.rpc.client import open_channel
 from meshkit.testing import Database, DatabaseSpec, TokenMint
 from meshkit.testing.plugin import S3_IDENTITY, Serve
 from tests.rpc.catalog.catalog_mesh import CatalogMesh, Start
@@ -42,7 +44,8 @@ async def start(
     """Starts the service; keyword arguments override settings."""
     async with AsyncExitStack() as stack:
 
-        async def start_service(**overrides: Any) -> CatalogMesh:
+        async def start_service(scheduler: str = "", **overrides: Any) -> CatalogMesh:
+            """`scheduler` is the address of one; none by default, and what is deleted goes at once."""
             settings = CatalogSettings(
                 **{
                     "postgres_dsn": database.dsn,
@@ -53,6 +56,7 @@ async def start(
                     "auth_target": "127.0.0.1:1",
                     "spool_dir": tmp_path,
                     "garbage_seconds": 0.2,
+                    "undelete_days": 0,
                     "validation_lease_seconds": 3,
                     **overrides,
                 }
@@ -61,7 +65,8 @@ async def start(
             stack.push_async_callback(pool.close)
             services = await stack.enter_async_context(AsyncExitStack())
             background = Background()
-            stores = make_stores(settings, pool, ObjectStore(blob_store))
+            channel = await stack.enter_async_context(open_channel(scheduler)) if scheduler else None
+            stores = make_stores(settings, pool, ObjectStore(blob_store), Scheduler(channel))
             registrations = wire(settings, Runtime(services, background, CollectorRegistry()), stores)
             services.push_async_callback(background.stop)
             served = await serve(registrations, error_table=ERRORS, long_rpcs=LONG_RPCS, settings=settings)

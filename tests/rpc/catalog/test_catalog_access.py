@@ -29,7 +29,7 @@ from tests.rpc.catalog.clips import h264_clip
 
 SERVICES = (
     "DatasetService", "ModelService", "UploadService", "SnapshotService", "SampleService", "VersionService",
-    "ImportService", "StorageService", "ClipService",
+    "ImportService", "StorageService", "ClipService", "UsageService",
 )  # fmt: skip
 FILES = {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()}
 DIGEST = "0" * 64
@@ -82,6 +82,11 @@ def requests_with_ids(ids: Ids) -> dict[str, list[Message]]:
         "ListClips": [clp.ListClipsRequest(dataset_id=ids.dataset)],
         "GetClip": [clp.GetClipRequest(dataset_id=ids.dataset, path="a.mp4")],
         "GetDatasetStatistics": [smp.GetDatasetStatisticsRequest(dataset_id=ids.dataset)],
+        "UndeleteDataset": [content.UndeleteDatasetRequest(dataset_id=ids.dataset)],
+        "UndeleteModel": [ms.UndeleteModelRequest(model_id=ids.model)],
+        "GetMyUsage": [],
+        "GetUsage": [],
+        "ListUsage": [],
         "CreateDatasetVersion": [vs.CreateDatasetVersionRequest(dataset_id=ids.dataset)],
         "ListDatasetVersions": [vs.ListDatasetVersionsRequest(dataset_id=ids.dataset)],
         "QuarantineDataset": [vs.QuarantineDatasetRequest(dataset_id=ids.dataset)],

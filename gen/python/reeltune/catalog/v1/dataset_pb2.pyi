@@ -151,6 +151,7 @@ class Dataset(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     BASE_DATASET_ID_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the dataset: `ds_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
@@ -185,6 +186,10 @@ class Dataset(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed. Output only."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; its files go 7 days later. Absent while it is not. Output only."""
+
     def __init__(
         self,
         *,
@@ -202,10 +207,11 @@ class Dataset(_message.Message):
         etag: _builtins.str = ...,
         version: _builtins.int = ...,
         base_dataset_id: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_format", b"annotation_format", "base_dataset_id", b"base_dataset_id", "counts", b"counts", "create_time", b"create_time", "description", b"description", "etag", b"etag", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "version", b"version", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_format", b"annotation_format", "base_dataset_id", b"base_dataset_id", "counts", b"counts", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "version", b"version", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

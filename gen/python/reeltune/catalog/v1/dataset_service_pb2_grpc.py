@@ -63,6 +63,11 @@ class DatasetServiceStub:
                 request_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
                 response_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
                 _registered_method=True)
+        self.UndeleteDataset = channel.unary_unary(
+                '/reeltune.catalog.v1.DatasetService/UndeleteDataset',
+                request_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.UndeleteDatasetRequest.SerializeToString,
+                response_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.UndeleteDatasetResponse.FromString,
+                _registered_method=True)
         self.ValidateDataset = channel.unary_unary(
                 '/reeltune.catalog.v1.DatasetService/ValidateDataset',
                 request_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.ValidateDatasetRequest.SerializeToString,
@@ -131,7 +136,18 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes a dataset and its files. Owner only. Jobs that trained from it keep their record.
+        """Deletes a dataset; `UndeleteDataset` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record.
+
+        Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteDataset(self, request, context):
+        """Brings back a dataset that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+        Errors: ALREADY_EXISTS `DATASET_EXISTS` when another one has its name by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +226,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.DeleteDataset,
                     request_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.FromString,
                     response_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.SerializeToString,
+            ),
+            'UndeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteDataset,
+                    request_deserializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.UndeleteDatasetRequest.FromString,
+                    response_serializer=reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.UndeleteDatasetResponse.SerializeToString,
             ),
             'ValidateDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.ValidateDataset,
@@ -375,6 +396,33 @@ class DatasetService:
             '/reeltune.catalog.v1.DatasetService/DeleteDataset',
             reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
             reeltune_dot_catalog_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.catalog.v1.DatasetService/UndeleteDataset',
+            reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.UndeleteDatasetRequest.SerializeToString,
+            reeltune_dot_catalog_dot_v1_dot_dataset__content__pb2.UndeleteDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

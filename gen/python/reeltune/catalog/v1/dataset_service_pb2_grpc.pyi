@@ -55,7 +55,15 @@ class DatasetServiceStub:
     Errors: ABORTED `ETAG_MISMATCH`; ALREADY_EXISTS `DATASET_EXISTS`.
     """
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _dataset_service_pb2.DeleteDatasetResponse]
-    """Deletes a dataset and its files. Owner only. Jobs that trained from it keep their record."""
+    """Deletes a dataset; `UndeleteDataset` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record.
+
+    Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+    """
+    UndeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_content_pb2.UndeleteDatasetRequest, _dataset_content_pb2.UndeleteDatasetResponse]
+    """Brings back a dataset that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+    Errors: ALREADY_EXISTS `DATASET_EXISTS` when another one has its name by now.
+    """
     ValidateDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ValidateDatasetRequest, _dataset_service_pb2.ValidateDatasetResponse]
     """Starts to decode every clip and check every row, and answers at once; `GetDataset` or `WatchDataset` tells how it goes. Owner only.
 
@@ -109,7 +117,15 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     Errors: ABORTED `ETAG_MISMATCH`; ALREADY_EXISTS `DATASET_EXISTS`.
     """
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _dataset_service_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
-    """Deletes a dataset and its files. Owner only. Jobs that trained from it keep their record."""
+    """Deletes a dataset; `UndeleteDataset` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record.
+
+    Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+    """
+    UndeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_content_pb2.UndeleteDatasetRequest, _dataset_content_pb2.UndeleteDatasetResponse]  # type: ignore[assignment]
+    """Brings back a dataset that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+    Errors: ALREADY_EXISTS `DATASET_EXISTS` when another one has its name by now.
+    """
     ValidateDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ValidateDatasetRequest, _dataset_service_pb2.ValidateDatasetResponse]  # type: ignore[assignment]
     """Starts to decode every clip and check every row, and answers at once; `GetDataset` or `WatchDataset` tells how it goes. Owner only.
 
@@ -190,7 +206,21 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.DeleteDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.DeleteDatasetResponse, _abc.Awaitable[_dataset_service_pb2.DeleteDatasetResponse]]:
-        """Deletes a dataset and its files. Owner only. Jobs that trained from it keep their record."""
+        """Deletes a dataset; `UndeleteDataset` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record.
+
+        Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteDataset(
+        self,
+        request: _dataset_content_pb2.UndeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_content_pb2.UndeleteDatasetResponse, _abc.Awaitable[_dataset_content_pb2.UndeleteDatasetResponse]]:
+        """Brings back a dataset that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+        Errors: ALREADY_EXISTS `DATASET_EXISTS` when another one has its name by now.
+        """
 
     @_abc_1.abstractmethod
     def ValidateDataset(

@@ -141,6 +141,7 @@ class Model(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     FORWARD_CHECK_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the model: `mdl_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
@@ -175,6 +176,10 @@ class Model(_message.Message):
     def forward_check(self) -> Global___ForwardCheck:
         """What one forward step of it on a tiny clip came to. Output only."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; its files go 7 days later. Absent while it is not. Output only."""
+
     def __init__(
         self,
         *,
@@ -190,10 +195,11 @@ class Model(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         forward_check: Global___ForwardCheck | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "facts", b"facts", "forward_check", b"forward_check", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "facts", b"facts", "forward_check", b"forward_check", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "facts", b"facts", "forward_check", b"forward_check", "id", b"id", "issues", b"issues", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "facts", b"facts", "forward_check", b"forward_check", "id", b"id", "issues", b"issues", "name", b"name", "owner_id", b"owner_id", "state", b"state", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

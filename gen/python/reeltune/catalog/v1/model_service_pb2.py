@@ -30,7 +30,7 @@ from reeltune.catalog.v1 import model_pb2 as reeltune_dot_catalog_dot_v1_dot_mod
 from reeltune.catalog.v1 import visibility_pb2 as reeltune_dot_catalog_dot_v1_dot_visibility__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reeltune/catalog/v1/model_service.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1freeltune/access/v1/access.proto\x1a\x1freeltune/catalog/v1/model.proto\x1a$reeltune/catalog/v1/visibility.proto\"\xd7\x01\n\x12\x43reateModelRequest\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x02\x18\x64\xc8\x01\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x0b\x64\x65scription\x12I\n\nvisibility\x18\x03 \x01(\x0e\x32\x1f.reeltune.catalog.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"G\n\x13\x43reateModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"G\n\x0fGetModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"D\n\x10GetModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"\x84\x01\n\x11ListModelsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12 \n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x06\x66ilter\"p\n\x12ListModelsResponse\x12\x32\n\x06models\x18\x01 \x03(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x01\n\x12UpdateModelRequest\x12\x38\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelB\x06\xbaH\x03\xc8\x01\x01R\x05model\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"G\n\x13UpdateModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"J\n\x12\x44\x65leteModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"\x15\n\x13\x44\x65leteModelResponse\"L\n\x14ValidateModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"I\n\x15ValidateModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"I\n\x11WatchModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"F\n\x12WatchModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model2\xd1\x08\n\x0cModelService\x12\x98\x01\n\x0b\x43reateModel\x12\'.reeltune.catalog.v1.CreateModelRequest\x1a(.reeltune.catalog.v1.CreateModelResponse\"6\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02+\"\n/v1/models:\x01*Z\x13\"\x07/models:\x01*b\x05modelb\x05model\x12\x9f\x01\n\x08GetModel\x12$.reeltune.catalog.v1.GetModelRequest\x1a%.reeltune.catalog.v1.GetModelResponse\"F\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02;\x12\x15/v1/models/{model_id}Z\x1b\x12\x12/models/{model_id}b\x05modelb\x05model\x12\x81\x01\n\nListModels\x12&.reeltune.catalog.v1.ListModelsRequest\x1a\'.reeltune.catalog.v1.ListModelsResponse\"\"\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\xb6\x01\n\x0bUpdateModel\x12\'.reeltune.catalog.v1.UpdateModelRequest\x1a(.reeltune.catalog.v1.UpdateModelResponse\"T\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02I2\x15/v1/models/{model.id}:\x05modelZ\"2\x12/models/{model.id}:\x05modelb\x05modelb\x05model\x12\x9a\x01\n\x0b\x44\x65leteModel\x12\'.reeltune.catalog.v1.DeleteModelRequest\x1a(.reeltune.catalog.v1.DeleteModelResponse\"8\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02-*\x15/v1/models/{model_id}Z\x14*\x12/models/{model_id}\x12\x9d\x01\n\rValidateModel\x12).reeltune.catalog.v1.ValidateModelRequest\x1a*.reeltune.catalog.v1.ValidateModelResponse\"5\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02*\"\x1e/v1/models/{model_id}/validate:\x01*b\x05model\x12\x89\x01\n\nWatchModel\x12&.reeltune.catalog.v1.WatchModelRequest\x1a\'.reeltune.catalog.v1.WatchModelResponse\"(\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{model_id}/watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reeltune/catalog/v1/model_service.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1freeltune/access/v1/access.proto\x1a\x1freeltune/catalog/v1/model.proto\x1a$reeltune/catalog/v1/visibility.proto\"\xd7\x01\n\x12\x43reateModelRequest\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x02\x18\x64\xc8\x01\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x0b\x64\x65scription\x12I\n\nvisibility\x18\x03 \x01(\x0e\x32\x1f.reeltune.catalog.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"G\n\x13\x43reateModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"G\n\x0fGetModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"D\n\x10GetModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"\xa7\x01\n\x11ListModelsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12 \n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x06\x66ilter\x12!\n\x0cshow_deleted\x18\x04 \x01(\x08R\x0bshowDeleted\"p\n\x12ListModelsResponse\x12\x32\n\x06models\x18\x01 \x03(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x01\n\x12UpdateModelRequest\x12\x38\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelB\x06\xbaH\x03\xc8\x01\x01R\x05model\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"G\n\x13UpdateModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"J\n\x12\x44\x65leteModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"\x15\n\x13\x44\x65leteModelResponse\"L\n\x14UndeleteModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"I\n\x15UndeleteModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"L\n\x14ValidateModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"I\n\x15ValidateModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model\"I\n\x11WatchModelRequest\x12\x34\n\x08model_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^mdl_[0-9A-Z]{26}$R\x07modelId\"F\n\x12WatchModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x1a.reeltune.catalog.v1.ModelR\x05model2\xf1\t\n\x0cModelService\x12\x98\x01\n\x0b\x43reateModel\x12\'.reeltune.catalog.v1.CreateModelRequest\x1a(.reeltune.catalog.v1.CreateModelResponse\"6\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02+\"\n/v1/models:\x01*Z\x13\"\x07/models:\x01*b\x05modelb\x05model\x12\x9f\x01\n\x08GetModel\x12$.reeltune.catalog.v1.GetModelRequest\x1a%.reeltune.catalog.v1.GetModelResponse\"F\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02;\x12\x15/v1/models/{model_id}Z\x1b\x12\x12/models/{model_id}b\x05modelb\x05model\x12\x81\x01\n\nListModels\x12&.reeltune.catalog.v1.ListModelsRequest\x1a\'.reeltune.catalog.v1.ListModelsResponse\"\"\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\xb6\x01\n\x0bUpdateModel\x12\'.reeltune.catalog.v1.UpdateModelRequest\x1a(.reeltune.catalog.v1.UpdateModelResponse\"T\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02I2\x15/v1/models/{model.id}:\x05modelZ\"2\x12/models/{model.id}:\x05modelb\x05modelb\x05model\x12\x9a\x01\n\x0b\x44\x65leteModel\x12\'.reeltune.catalog.v1.DeleteModelRequest\x1a(.reeltune.catalog.v1.DeleteModelResponse\"8\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02-*\x15/v1/models/{model_id}Z\x14*\x12/models/{model_id}\x12\x9d\x01\n\rUndeleteModel\x12).reeltune.catalog.v1.UndeleteModelRequest\x1a*.reeltune.catalog.v1.UndeleteModelResponse\"5\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02*\"\x1e/v1/models/{model_id}/undelete:\x01*b\x05model\x12\x9d\x01\n\rValidateModel\x12).reeltune.catalog.v1.ValidateModelRequest\x1a*.reeltune.catalog.v1.ValidateModelResponse\"5\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02*\"\x1e/v1/models/{model_id}/validate:\x01*b\x05model\x12\x89\x01\n\nWatchModel\x12&.reeltune.catalog.v1.WatchModelRequest\x1a\'.reeltune.catalog.v1.WatchModelResponse\"(\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{model_id}/watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\272H\003\310\001\001'
   _globals['_DELETEMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_DELETEMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\026r\0242\022^mdl_[0-9A-Z]{26}$'
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\026r\0242\022^mdl_[0-9A-Z]{26}$'
   _globals['_VALIDATEMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_VALIDATEMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\026r\0242\022^mdl_[0-9A-Z]{26}$'
   _globals['_WATCHMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
@@ -71,6 +73,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['UpdateModel']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002I2\025/v1/models/{model.id}:\005modelZ\"2\022/models/{model.id}:\005modelb\005modelb\005model'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002-*\025/v1/models/{model_id}Z\024*\022/models/{model_id}'
+  _globals['_MODELSERVICE'].methods_by_name['UndeleteModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['UndeleteModel']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002*\"\036/v1/models/{model_id}/undelete:\001*b\005model'
   _globals['_MODELSERVICE'].methods_by_name['ValidateModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ValidateModel']._serialized_options = b'\252\324\030\001\002\202\323\344\223\002*\"\036/v1/models/{model_id}/validate:\001*b\005model'
   _globals['_MODELSERVICE'].methods_by_name['WatchModel']._loaded_options = None
@@ -84,25 +88,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=625
   _globals['_GETMODELRESPONSE']._serialized_end=693
   _globals['_LISTMODELSREQUEST']._serialized_start=696
-  _globals['_LISTMODELSREQUEST']._serialized_end=828
-  _globals['_LISTMODELSRESPONSE']._serialized_start=830
-  _globals['_LISTMODELSRESPONSE']._serialized_end=942
-  _globals['_UPDATEMODELREQUEST']._serialized_start=945
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1084
-  _globals['_UPDATEMODELRESPONSE']._serialized_start=1086
-  _globals['_UPDATEMODELRESPONSE']._serialized_end=1157
-  _globals['_DELETEMODELREQUEST']._serialized_start=1159
-  _globals['_DELETEMODELREQUEST']._serialized_end=1233
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1235
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1256
-  _globals['_VALIDATEMODELREQUEST']._serialized_start=1258
-  _globals['_VALIDATEMODELREQUEST']._serialized_end=1334
-  _globals['_VALIDATEMODELRESPONSE']._serialized_start=1336
-  _globals['_VALIDATEMODELRESPONSE']._serialized_end=1409
-  _globals['_WATCHMODELREQUEST']._serialized_start=1411
-  _globals['_WATCHMODELREQUEST']._serialized_end=1484
-  _globals['_WATCHMODELRESPONSE']._serialized_start=1486
-  _globals['_WATCHMODELRESPONSE']._serialized_end=1556
-  _globals['_MODELSERVICE']._serialized_start=1559
-  _globals['_MODELSERVICE']._serialized_end=2664
+  _globals['_LISTMODELSREQUEST']._serialized_end=863
+  _globals['_LISTMODELSRESPONSE']._serialized_start=865
+  _globals['_LISTMODELSRESPONSE']._serialized_end=977
+  _globals['_UPDATEMODELREQUEST']._serialized_start=980
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1119
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=1121
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=1192
+  _globals['_DELETEMODELREQUEST']._serialized_start=1194
+  _globals['_DELETEMODELREQUEST']._serialized_end=1268
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1270
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1291
+  _globals['_UNDELETEMODELREQUEST']._serialized_start=1293
+  _globals['_UNDELETEMODELREQUEST']._serialized_end=1369
+  _globals['_UNDELETEMODELRESPONSE']._serialized_start=1371
+  _globals['_UNDELETEMODELRESPONSE']._serialized_end=1444
+  _globals['_VALIDATEMODELREQUEST']._serialized_start=1446
+  _globals['_VALIDATEMODELREQUEST']._serialized_end=1522
+  _globals['_VALIDATEMODELRESPONSE']._serialized_start=1524
+  _globals['_VALIDATEMODELRESPONSE']._serialized_end=1597
+  _globals['_WATCHMODELREQUEST']._serialized_start=1599
+  _globals['_WATCHMODELREQUEST']._serialized_end=1672
+  _globals['_WATCHMODELRESPONSE']._serialized_start=1674
+  _globals['_WATCHMODELRESPONSE']._serialized_end=1744
+  _globals['_MODELSERVICE']._serialized_start=1747
+  _globals['_MODELSERVICE']._serialized_end=3012
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,11 @@ class ModelServiceStub:
                 request_serializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.UndeleteModel = channel.unary_unary(
+                '/reeltune.catalog.v1.ModelService/UndeleteModel',
+                request_serializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.UndeleteModelRequest.SerializeToString,
+                response_deserializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.UndeleteModelResponse.FromString,
+                _registered_method=True)
         self.ValidateModel = channel.unary_unary(
                 '/reeltune.catalog.v1.ModelService/ValidateModel',
                 request_serializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.ValidateModelRequest.SerializeToString,
@@ -115,7 +120,19 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model and its files. Owner only. Jobs that trained from it keep their record and adapters.
+        """Deletes a model; `UndeleteModel` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record and
+        adapters.
+
+        Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteModel(self, request, context):
+        """Brings back a model that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+        Errors: ALREADY_EXISTS `MODEL_EXISTS` when another one has its name by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +183,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
                     response_serializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'UndeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteModel,
+                    request_deserializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.UndeleteModelRequest.FromString,
+                    response_serializer=reeltune_dot_catalog_dot_v1_dot_model__service__pb2.UndeleteModelResponse.SerializeToString,
             ),
             'ValidateModel': grpc.unary_unary_rpc_method_handler(
                     servicer.ValidateModel,
@@ -316,6 +338,33 @@ class ModelService:
             '/reeltune.catalog.v1.ModelService/DeleteModel',
             reeltune_dot_catalog_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
             reeltune_dot_catalog_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reeltune.catalog.v1.ModelService/UndeleteModel',
+            reeltune_dot_catalog_dot_v1_dot_model__service__pb2.UndeleteModelRequest.SerializeToString,
+            reeltune_dot_catalog_dot_v1_dot_model__service__pb2.UndeleteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,7 +54,16 @@ class ModelServiceStub:
     Errors: ABORTED `ETAG_MISMATCH`; ALREADY_EXISTS `MODEL_EXISTS`.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
-    """Deletes a model and its files. Owner only. Jobs that trained from it keep their record and adapters."""
+    """Deletes a model; `UndeleteModel` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record and
+    adapters.
+
+    Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+    """
+    UndeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UndeleteModelRequest, _model_service_pb2.UndeleteModelResponse]
+    """Brings back a model that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+    Errors: ALREADY_EXISTS `MODEL_EXISTS` when another one has its name by now.
+    """
     ValidateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ValidateModelRequest, _model_service_pb2.ValidateModelResponse]
     """Starts to check the model's files, and answers at once; `GetModel` or `WatchModel` tells how it goes. Owner only.
 
@@ -92,7 +101,16 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: ABORTED `ETAG_MISMATCH`; ALREADY_EXISTS `MODEL_EXISTS`.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Deletes a model and its files. Owner only. Jobs that trained from it keep their record and adapters."""
+    """Deletes a model; `UndeleteModel` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record and
+    adapters.
+
+    Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+    """
+    UndeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UndeleteModelRequest, _model_service_pb2.UndeleteModelResponse]  # type: ignore[assignment]
+    """Brings back a model that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+    Errors: ALREADY_EXISTS `MODEL_EXISTS` when another one has its name by now.
+    """
     ValidateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ValidateModelRequest, _model_service_pb2.ValidateModelResponse]  # type: ignore[assignment]
     """Starts to check the model's files, and answers at once; `GetModel` or `WatchModel` tells how it goes. Owner only.
 
@@ -157,7 +175,22 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
-        """Deletes a model and its files. Owner only. Jobs that trained from it keep their record and adapters."""
+        """Deletes a model; `UndeleteModel` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record and
+        adapters.
+
+        Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteModel(
+        self,
+        request: _model_service_pb2.UndeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.UndeleteModelResponse, _abc.Awaitable[_model_service_pb2.UndeleteModelResponse]]:
+        """Brings back a model that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+
+        Errors: ALREADY_EXISTS `MODEL_EXISTS` when another one has its name by now.
+        """
 
     @_abc_1.abstractmethod
     def ValidateModel(

@@ -79,7 +79,7 @@ class UploadServiceServicer:
     def CreateUpload(self, request, context):
         """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-        Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
+        Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, `TOO_MANY_FILES` when the parent is full, or `QUOTA_EXCEEDED` when the caller's storage is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,7 +99,7 @@ class UploadServiceServicer:
         """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
         Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
-        or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
+        `QUOTA_EXCEEDED`, or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class UploadServiceStub:
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_service_pb2.CreateUploadResponse]
     """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
+    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, `TOO_MANY_FILES` when the parent is full, or `QUOTA_EXCEEDED` when the caller's storage is.
     """
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]
     """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
@@ -54,7 +54,7 @@ class UploadServiceStub:
     """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
     Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
-    or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
+    `QUOTA_EXCEEDED`, or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.ListFilesRequest, _upload_service_pb2.ListFilesResponse]
     """Lists the files in place of a dataset or model, by path.
@@ -81,7 +81,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     CreateUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_service_pb2.CreateUploadResponse]  # type: ignore[assignment]
     """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
+    Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, `TOO_MANY_FILES` when the parent is full, or `QUOTA_EXCEEDED` when the caller's storage is.
     """
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
@@ -93,7 +93,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
     Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
-    or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
+    `QUOTA_EXCEEDED`, or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.ListFilesRequest, _upload_service_pb2.ListFilesResponse]  # type: ignore[assignment]
     """Lists the files in place of a dataset or model, by path.
@@ -123,7 +123,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_service_pb2.CreateUploadResponse, _abc.Awaitable[_upload_service_pb2.CreateUploadResponse]]:
         """Starts an upload, or resumes the one for the same parent, path, size and digest, and answers with presigned part URLs.
 
-        Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, or `TOO_MANY_FILES` when the parent is full.
+        Errors: RESOURCE_EXHAUSTED `FILE_TOO_LARGE`, `TOO_MANY_FILES` when the parent is full, or `QUOTA_EXCEEDED` when the caller's storage is.
         """
 
     @_abc_1.abstractmethod
@@ -147,7 +147,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
 
         Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` or `LENGTH_MISMATCH`, also when the stream ends early; RESOURCE_EXHAUSTED `FILE_TOO_LARGE`,
-        or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
+        `QUOTA_EXCEEDED`, or `UPLOADS_BUSY` when too many files are streamed at this moment; DEADLINE_EXCEEDED `UPLOAD_STALLED` when no byte comes for a minute.
         """
 
     @_abc_1.abstractmethod

@@ -5,7 +5,7 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { AnnotationFormat, DatasetIssue } from "./dataset_pb.js";
+import type { AnnotationFormat, Dataset, DatasetIssue } from "./dataset_pb.js";
 import { file_reeltune_catalog_v1_dataset } from "./dataset_pb.js";
 import type { Clip, Sample } from "./sample_pb.js";
 import { file_reeltune_catalog_v1_sample } from "./sample_pb.js";
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/dataset_content.proto.
  */
 export const file_reeltune_catalog_v1_dataset_content: GenFile = /*@__PURE__*/
-  fileDesc("CilyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXRfY29udGVudC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKCAQoYTGlzdERhdGFzZXRJc3N1ZXNSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgiZwoZTGlzdERhdGFzZXRJc3N1ZXNSZXNwb25zZRIxCgZpc3N1ZXMYASADKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRhdGFzZXRJc3N1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkilAEKEkxpc3RTYW1wbGVzUmVxdWVzdBIsCgpkYXRhc2V0X2lkGAEgASgJQhi6SBVyEzIRXmRzX1swLTlBLVpdezI2fSQSGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIEhYKBXNwbGl0GAQgASgJQge6SARyAhhAIoYBChNMaXN0U2FtcGxlc1Jlc3BvbnNlEiwKB3NhbXBsZXMYASADKAsyGy5yZWVsdHVuZS5jYXRhbG9nLnYxLlNhbXBsZRIoCgVjbGlwcxgCIAMoCzIZLnJlZWx0dW5lLmNhdGFsb2cudjEuQ2xpcBIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkikQEKFEV4cG9ydERhdGFzZXRSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBJLCgZmb3JtYXQYAiABKA4yJS5yZWVsdHVuZS5jYXRhbG9nLnYxLkFubm90YXRpb25Gb3JtYXRCFLpIEYIBDhgAGAEYAhgDGAQYBRgGIjgKFUV4cG9ydERhdGFzZXRSZXNwb25zZRIRCglmaWxlX25hbWUYASABKAkSDAoEdGV4dBgCIAEoCWIGcHJvdG8z", [file_buf_validate_validate, file_reeltune_catalog_v1_dataset, file_reeltune_catalog_v1_sample]);
+  fileDesc("CilyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXRfY29udGVudC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKCAQoYTGlzdERhdGFzZXRJc3N1ZXNSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgiZwoZTGlzdERhdGFzZXRJc3N1ZXNSZXNwb25zZRIxCgZpc3N1ZXMYASADKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRhdGFzZXRJc3N1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkilAEKEkxpc3RTYW1wbGVzUmVxdWVzdBIsCgpkYXRhc2V0X2lkGAEgASgJQhi6SBVyEzIRXmRzX1swLTlBLVpdezI2fSQSGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIEhYKBXNwbGl0GAQgASgJQge6SARyAhhAIoYBChNMaXN0U2FtcGxlc1Jlc3BvbnNlEiwKB3NhbXBsZXMYASADKAsyGy5yZWVsdHVuZS5jYXRhbG9nLnYxLlNhbXBsZRIoCgVjbGlwcxgCIAMoCzIZLnJlZWx0dW5lLmNhdGFsb2cudjEuQ2xpcBIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkikQEKFEV4cG9ydERhdGFzZXRSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JBJLCgZmb3JtYXQYAiABKA4yJS5yZWVsdHVuZS5jYXRhbG9nLnYxLkFubm90YXRpb25Gb3JtYXRCFLpIEYIBDhgAGAEYAhgDGAQYBRgGIjgKFUV4cG9ydERhdGFzZXRSZXNwb25zZRIRCglmaWxlX25hbWUYASABKAkSDAoEdGV4dBgCIAEoCSJGChZVbmRlbGV0ZURhdGFzZXRSZXF1ZXN0EiwKCmRhdGFzZXRfaWQYASABKAlCGLpIFXITMhFeZHNfWzAtOUEtWl17MjZ9JCJIChdVbmRlbGV0ZURhdGFzZXRSZXNwb25zZRItCgdkYXRhc2V0GAEgASgLMhwucmVlbHR1bmUuY2F0YWxvZy52MS5EYXRhc2V0YgZwcm90bzM", [file_buf_validate_validate, file_reeltune_catalog_v1_dataset, file_reeltune_catalog_v1_sample]);
 
 /**
  * Asks for a page of issues.
@@ -212,4 +212,46 @@ export type ExportDatasetResponse = Message<"reeltune.catalog.v1.ExportDatasetRe
  */
 export const ExportDatasetResponseSchema: GenMessage<ExportDatasetResponse> = /*@__PURE__*/
   messageDesc(file_reeltune_catalog_v1_dataset_content, 5);
+
+/**
+ * Asks to bring a deleted dataset back.
+ *
+ * @generated from message reeltune.catalog.v1.UndeleteDatasetRequest
+ */
+export type UndeleteDatasetRequest = Message<"reeltune.catalog.v1.UndeleteDatasetRequest"> & {
+  /**
+   * The dataset. Required.
+   *
+   * @generated from field: string dataset_id = 1;
+   */
+  datasetId: string;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.UndeleteDatasetRequest.
+ * Use `create(UndeleteDatasetRequestSchema)` to create a new message.
+ */
+export const UndeleteDatasetRequestSchema: GenMessage<UndeleteDatasetRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_dataset_content, 6);
+
+/**
+ * Answers with the dataset.
+ *
+ * @generated from message reeltune.catalog.v1.UndeleteDatasetResponse
+ */
+export type UndeleteDatasetResponse = Message<"reeltune.catalog.v1.UndeleteDatasetResponse"> & {
+  /**
+   * The dataset, in the state that it had.
+   *
+   * @generated from field: reeltune.catalog.v1.Dataset dataset = 1;
+   */
+  dataset?: Dataset | undefined;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.UndeleteDatasetResponse.
+ * Use `create(UndeleteDatasetResponseSchema)` to create a new message.
+ */
+export const UndeleteDatasetResponseSchema: GenMessage<UndeleteDatasetResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_dataset_content, 7);
 

@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/model_service.proto.
  */
 export const file_reeltune_catalog_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("CidyZWVsdHVuZS9jYXRhbG9nL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SE3JlZWx0dW5lLmNhdGFsb2cudjEirQEKEkNyZWF0ZU1vZGVsUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhhkEh0KC2Rlc2NyaXB0aW9uGAIgASgJQgi6SAVyAxjQDxI9Cgp2aXNpYmlsaXR5GAMgASgOMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5WaXNpYmlsaXR5Qgi6SAWCAQIQARIfCgpyZXF1ZXN0X2lkGAQgASgJQgu6SAjYAQFyA7ABASJAChNDcmVhdGVNb2RlbFJlc3BvbnNlEikKBW1vZGVsGAEgASgLMhoucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbCI+Cg9HZXRNb2RlbFJlcXVlc3QSKwoIbW9kZWxfaWQYASABKAlCGbpIFnIUMhJebWRsX1swLTlBLVpdezI2fSQiPQoQR2V0TW9kZWxSZXNwb25zZRIpCgVtb2RlbBgBIAEoCzIaLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWwiZwoRTGlzdE1vZGVsc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhgKBmZpbHRlchgDIAEoCUIIukgFcgMYgAgiWQoSTGlzdE1vZGVsc1Jlc3BvbnNlEioKBm1vZGVscxgBIAMoCzIaLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIngKElVwZGF0ZU1vZGVsUmVxdWVzdBIxCgVtb2RlbBgBIAEoCzIaLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWxCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siQAoTVXBkYXRlTW9kZWxSZXNwb25zZRIpCgVtb2RlbBgBIAEoCzIaLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWwiQQoSRGVsZXRlTW9kZWxSZXF1ZXN0EisKCG1vZGVsX2lkGAEgASgJQhm6SBZyFDISXm1kbF9bMC05QS1aXXsyNn0kIhUKE0RlbGV0ZU1vZGVsUmVzcG9uc2UiQwoUVmFsaWRhdGVNb2RlbFJlcXVlc3QSKwoIbW9kZWxfaWQYASABKAlCGbpIFnIUMhJebWRsX1swLTlBLVpdezI2fSQiQgoVVmFsaWRhdGVNb2RlbFJlc3BvbnNlEikKBW1vZGVsGAEgASgLMhoucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbCJAChFXYXRjaE1vZGVsUmVxdWVzdBIrCghtb2RlbF9pZBgBIAEoCUIZukgWchQyEl5tZGxfWzAtOUEtWl17MjZ9JCI/ChJXYXRjaE1vZGVsUmVzcG9uc2USKQoFbW9kZWwYASABKAsyGi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsMtEICgxNb2RlbFNlcnZpY2USmAEKC0NyZWF0ZU1vZGVsEicucmVlbHR1bmUuY2F0YWxvZy52MS5DcmVhdGVNb2RlbFJlcXVlc3QaKC5yZWVsdHVuZS5jYXRhbG9nLnYxLkNyZWF0ZU1vZGVsUmVzcG9uc2UiNqrUGAECgtPkkwIrOgEqWhM6ASpiBW1vZGVsIgcvbW9kZWxzYgVtb2RlbCIKL3YxL21vZGVscxKfAQoIR2V0TW9kZWwSJC5yZWVsdHVuZS5jYXRhbG9nLnYxLkdldE1vZGVsUmVxdWVzdBolLnJlZWx0dW5lLmNhdGFsb2cudjEuR2V0TW9kZWxSZXNwb25zZSJGqtQYAQKC0+STAjtaG2IFbW9kZWwSEi9tb2RlbHMve21vZGVsX2lkfWIFbW9kZWwSFS92MS9tb2RlbHMve21vZGVsX2lkfRKBAQoKTGlzdE1vZGVscxImLnJlZWx0dW5lLmNhdGFsb2cudjEuTGlzdE1vZGVsc1JlcXVlc3QaJy5yZWVsdHVuZS5jYXRhbG9nLnYxLkxpc3RNb2RlbHNSZXNwb25zZSIiqtQYAQKC0+STAhdaCRIHL21vZGVscxIKL3YxL21vZGVscxK2AQoLVXBkYXRlTW9kZWwSJy5yZWVsdHVuZS5jYXRhbG9nLnYxLlVwZGF0ZU1vZGVsUmVxdWVzdBooLnJlZWx0dW5lLmNhdGFsb2cudjEuVXBkYXRlTW9kZWxSZXNwb25zZSJUqtQYAQKC0+STAkk6BW1vZGVsWiI6BW1vZGVsYgVtb2RlbDISL21vZGVscy97bW9kZWwuaWR9YgVtb2RlbDIVL3YxL21vZGVscy97bW9kZWwuaWR9EpoBCgtEZWxldGVNb2RlbBInLnJlZWx0dW5lLmNhdGFsb2cudjEuRGVsZXRlTW9kZWxSZXF1ZXN0GigucmVlbHR1bmUuY2F0YWxvZy52MS5EZWxldGVNb2RlbFJlc3BvbnNlIjiq1BgBAoLT5JMCLVoUKhIvbW9kZWxzL3ttb2RlbF9pZH0qFS92MS9tb2RlbHMve21vZGVsX2lkfRKdAQoNVmFsaWRhdGVNb2RlbBIpLnJlZWx0dW5lLmNhdGFsb2cudjEuVmFsaWRhdGVNb2RlbFJlcXVlc3QaKi5yZWVsdHVuZS5jYXRhbG9nLnYxLlZhbGlkYXRlTW9kZWxSZXNwb25zZSI1qtQYAQKC0+STAio6ASpiBW1vZGVsIh4vdjEvbW9kZWxzL3ttb2RlbF9pZH0vdmFsaWRhdGUSiQEKCldhdGNoTW9kZWwSJi5yZWVsdHVuZS5jYXRhbG9nLnYxLldhdGNoTW9kZWxSZXF1ZXN0GicucmVlbHR1bmUuY2F0YWxvZy52MS5XYXRjaE1vZGVsUmVzcG9uc2UiKKrUGAECgtPkkwIdEhsvdjEvbW9kZWxzL3ttb2RlbF9pZH0vd2F0Y2gwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_field_mask, file_reeltune_access_v1_access, file_reeltune_catalog_v1_model, file_reeltune_catalog_v1_visibility]);
+  fileDesc("CidyZWVsdHVuZS9jYXRhbG9nL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SE3JlZWx0dW5lLmNhdGFsb2cudjEirQEKEkNyZWF0ZU1vZGVsUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhhkEh0KC2Rlc2NyaXB0aW9uGAIgASgJQgi6SAVyAxjQDxI9Cgp2aXNpYmlsaXR5GAMgASgOMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5WaXNpYmlsaXR5Qgi6SAWCAQIQARIfCgpyZXF1ZXN0X2lkGAQgASgJQgu6SAjYAQFyA7ABASJAChNDcmVhdGVNb2RlbFJlc3BvbnNlEikKBW1vZGVsGAEgASgLMhoucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbCI+Cg9HZXRNb2RlbFJlcXVlc3QSKwoIbW9kZWxfaWQYASABKAlCGbpIFnIUMhJebWRsX1swLTlBLVpdezI2fSQiPQoQR2V0TW9kZWxSZXNwb25zZRIpCgVtb2RlbBgBIAEoCzIaLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWwifQoRTGlzdE1vZGVsc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhgKBmZpbHRlchgDIAEoCUIIukgFcgMYgAgSFAoMc2hvd19kZWxldGVkGAQgASgIIlkKEkxpc3RNb2RlbHNSZXNwb25zZRIqCgZtb2RlbHMYASADKAsyGi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ4ChJVcGRhdGVNb2RlbFJlcXVlc3QSMQoFbW9kZWwYASABKAsyGi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIkAKE1VwZGF0ZU1vZGVsUmVzcG9uc2USKQoFbW9kZWwYASABKAsyGi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsIkEKEkRlbGV0ZU1vZGVsUmVxdWVzdBIrCghtb2RlbF9pZBgBIAEoCUIZukgWchQyEl5tZGxfWzAtOUEtWl17MjZ9JCIVChNEZWxldGVNb2RlbFJlc3BvbnNlIkMKFFVuZGVsZXRlTW9kZWxSZXF1ZXN0EisKCG1vZGVsX2lkGAEgASgJQhm6SBZyFDISXm1kbF9bMC05QS1aXXsyNn0kIkIKFVVuZGVsZXRlTW9kZWxSZXNwb25zZRIpCgVtb2RlbBgBIAEoCzIaLnJlZWx0dW5lLmNhdGFsb2cudjEuTW9kZWwiQwoUVmFsaWRhdGVNb2RlbFJlcXVlc3QSKwoIbW9kZWxfaWQYASABKAlCGbpIFnIUMhJebWRsX1swLTlBLVpdezI2fSQiQgoVVmFsaWRhdGVNb2RlbFJlc3BvbnNlEikKBW1vZGVsGAEgASgLMhoucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbCJAChFXYXRjaE1vZGVsUmVxdWVzdBIrCghtb2RlbF9pZBgBIAEoCUIZukgWchQyEl5tZGxfWzAtOUEtWl17MjZ9JCI/ChJXYXRjaE1vZGVsUmVzcG9uc2USKQoFbW9kZWwYASABKAsyGi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsMvEJCgxNb2RlbFNlcnZpY2USmAEKC0NyZWF0ZU1vZGVsEicucmVlbHR1bmUuY2F0YWxvZy52MS5DcmVhdGVNb2RlbFJlcXVlc3QaKC5yZWVsdHVuZS5jYXRhbG9nLnYxLkNyZWF0ZU1vZGVsUmVzcG9uc2UiNqrUGAECgtPkkwIrOgEqWhM6ASpiBW1vZGVsIgcvbW9kZWxzYgVtb2RlbCIKL3YxL21vZGVscxKfAQoIR2V0TW9kZWwSJC5yZWVsdHVuZS5jYXRhbG9nLnYxLkdldE1vZGVsUmVxdWVzdBolLnJlZWx0dW5lLmNhdGFsb2cudjEuR2V0TW9kZWxSZXNwb25zZSJGqtQYAQKC0+STAjtaG2IFbW9kZWwSEi9tb2RlbHMve21vZGVsX2lkfWIFbW9kZWwSFS92MS9tb2RlbHMve21vZGVsX2lkfRKBAQoKTGlzdE1vZGVscxImLnJlZWx0dW5lLmNhdGFsb2cudjEuTGlzdE1vZGVsc1JlcXVlc3QaJy5yZWVsdHVuZS5jYXRhbG9nLnYxLkxpc3RNb2RlbHNSZXNwb25zZSIiqtQYAQKC0+STAhdaCRIHL21vZGVscxIKL3YxL21vZGVscxK2AQoLVXBkYXRlTW9kZWwSJy5yZWVsdHVuZS5jYXRhbG9nLnYxLlVwZGF0ZU1vZGVsUmVxdWVzdBooLnJlZWx0dW5lLmNhdGFsb2cudjEuVXBkYXRlTW9kZWxSZXNwb25zZSJUqtQYAQKC0+STAkk6BW1vZGVsWiI6BW1vZGVsYgVtb2RlbDISL21vZGVscy97bW9kZWwuaWR9YgVtb2RlbDIVL3YxL21vZGVscy97bW9kZWwuaWR9EpoBCgtEZWxldGVNb2RlbBInLnJlZWx0dW5lLmNhdGFsb2cudjEuRGVsZXRlTW9kZWxSZXF1ZXN0GigucmVlbHR1bmUuY2F0YWxvZy52MS5EZWxldGVNb2RlbFJlc3BvbnNlIjiq1BgBAoLT5JMCLVoUKhIvbW9kZWxzL3ttb2RlbF9pZH0qFS92MS9tb2RlbHMve21vZGVsX2lkfRKdAQoNVW5kZWxldGVNb2RlbBIpLnJlZWx0dW5lLmNhdGFsb2cudjEuVW5kZWxldGVNb2RlbFJlcXVlc3QaKi5yZWVsdHVuZS5jYXRhbG9nLnYxLlVuZGVsZXRlTW9kZWxSZXNwb25zZSI1qtQYAQKC0+STAio6ASpiBW1vZGVsIh4vdjEvbW9kZWxzL3ttb2RlbF9pZH0vdW5kZWxldGUSnQEKDVZhbGlkYXRlTW9kZWwSKS5yZWVsdHVuZS5jYXRhbG9nLnYxLlZhbGlkYXRlTW9kZWxSZXF1ZXN0GioucmVlbHR1bmUuY2F0YWxvZy52MS5WYWxpZGF0ZU1vZGVsUmVzcG9uc2UiNarUGAECgtPkkwIqOgEqYgVtb2RlbCIeL3YxL21vZGVscy97bW9kZWxfaWR9L3ZhbGlkYXRlEokBCgpXYXRjaE1vZGVsEiYucmVlbHR1bmUuY2F0YWxvZy52MS5XYXRjaE1vZGVsUmVxdWVzdBonLnJlZWx0dW5lLmNhdGFsb2cudjEuV2F0Y2hNb2RlbFJlc3BvbnNlIiiq1BgBAoLT5JMCHRIbL3YxL21vZGVscy97bW9kZWxfaWR9L3dhdGNoMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_field_mask, file_reeltune_access_v1_access, file_reeltune_catalog_v1_model, file_reeltune_catalog_v1_visibility]);
 
 /**
  * Asks for a new model.
@@ -152,6 +152,13 @@ export type ListModelsRequest = Message<"reeltune.catalog.v1.ListModelsRequest">
    * @generated from field: string filter = 3;
    */
   filter: string;
+
+  /**
+   * The caller's own deleted models as well.
+   *
+   * @generated from field: bool show_deleted = 4;
+   */
+  showDeleted: boolean;
 };
 
 /**
@@ -275,6 +282,48 @@ export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__P
   messageDesc(file_reeltune_catalog_v1_model_service, 9);
 
 /**
+ * Asks to bring a deleted model back.
+ *
+ * @generated from message reeltune.catalog.v1.UndeleteModelRequest
+ */
+export type UndeleteModelRequest = Message<"reeltune.catalog.v1.UndeleteModelRequest"> & {
+  /**
+   * The model. Required.
+   *
+   * @generated from field: string model_id = 1;
+   */
+  modelId: string;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.UndeleteModelRequest.
+ * Use `create(UndeleteModelRequestSchema)` to create a new message.
+ */
+export const UndeleteModelRequestSchema: GenMessage<UndeleteModelRequest> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_model_service, 10);
+
+/**
+ * Answers with the model.
+ *
+ * @generated from message reeltune.catalog.v1.UndeleteModelResponse
+ */
+export type UndeleteModelResponse = Message<"reeltune.catalog.v1.UndeleteModelResponse"> & {
+  /**
+   * The model, in the state that it had.
+   *
+   * @generated from field: reeltune.catalog.v1.Model model = 1;
+   */
+  model?: Model | undefined;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.UndeleteModelResponse.
+ * Use `create(UndeleteModelResponseSchema)` to create a new message.
+ */
+export const UndeleteModelResponseSchema: GenMessage<UndeleteModelResponse> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_model_service, 11);
+
+/**
  * Asks to check a model's files.
  *
  * @generated from message reeltune.catalog.v1.ValidateModelRequest
@@ -293,7 +342,7 @@ export type ValidateModelRequest = Message<"reeltune.catalog.v1.ValidateModelReq
  * Use `create(ValidateModelRequestSchema)` to create a new message.
  */
 export const ValidateModelRequestSchema: GenMessage<ValidateModelRequest> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_model_service, 10);
+  messageDesc(file_reeltune_catalog_v1_model_service, 12);
 
 /**
  * Answers that the check has begun.
@@ -314,7 +363,7 @@ export type ValidateModelResponse = Message<"reeltune.catalog.v1.ValidateModelRe
  * Use `create(ValidateModelResponseSchema)` to create a new message.
  */
 export const ValidateModelResponseSchema: GenMessage<ValidateModelResponse> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_model_service, 11);
+  messageDesc(file_reeltune_catalog_v1_model_service, 13);
 
 /**
  * Asks to watch a model.
@@ -335,7 +384,7 @@ export type WatchModelRequest = Message<"reeltune.catalog.v1.WatchModelRequest">
  * Use `create(WatchModelRequestSchema)` to create a new message.
  */
 export const WatchModelRequestSchema: GenMessage<WatchModelRequest> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_model_service, 12);
+  messageDesc(file_reeltune_catalog_v1_model_service, 14);
 
 /**
  * One state of a watched model.
@@ -356,7 +405,7 @@ export type WatchModelResponse = Message<"reeltune.catalog.v1.WatchModelResponse
  * Use `create(WatchModelResponseSchema)` to create a new message.
  */
 export const WatchModelResponseSchema: GenMessage<WatchModelResponse> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_model_service, 13);
+  messageDesc(file_reeltune_catalog_v1_model_service, 15);
 
 /**
  * Keeps base models: create one, send its files through `UploadService`, have it validated, train from it.
@@ -413,7 +462,10 @@ export const ModelService: GenService<{
     output: typeof UpdateModelResponseSchema;
   },
   /**
-   * Deletes a model and its files. Owner only. Jobs that trained from it keep their record and adapters.
+   * Deletes a model; `UndeleteModel` brings it back within 7 days, then its files go. Owner only. Jobs that trained from it keep their record and
+   * adapters.
+   *
+   * Errors: FAILED_PRECONDITION `IN_USE` while a job that is not final uses it.
    *
    * @generated from rpc reeltune.catalog.v1.ModelService.DeleteModel
    */
@@ -421,6 +473,18 @@ export const ModelService: GenService<{
     methodKind: "unary";
     input: typeof DeleteModelRequestSchema;
     output: typeof DeleteModelResponseSchema;
+  },
+  /**
+   * Brings back a model that was deleted less than 7 days ago, as it was. Owner only. One that is not deleted is simply answered.
+   *
+   * Errors: ALREADY_EXISTS `MODEL_EXISTS` when another one has its name by now.
+   *
+   * @generated from rpc reeltune.catalog.v1.ModelService.UndeleteModel
+   */
+  undeleteModel: {
+    methodKind: "unary";
+    input: typeof UndeleteModelRequestSchema;
+    output: typeof UndeleteModelResponseSchema;
   },
   /**
    * Starts to check the model's files, and answers at once; `GetModel` or `WatchModel` tells how it goes. Owner only.
