@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune_cli.commands import account, ask, dataset, demo, model, quota, stack, train, worker
+from reeltune_cli.commands import account, ask, dataset, demo, model, quota, stack, train, usage, worker
 
 
 def build_app() -> typer.Typer:
@@ -27,6 +27,7 @@ def build_app() -> typer.Typer:
     train.register(app)
     ask.register(app)
     quota.register(app)
+    usage.register(app)
     worker.register(app)
     return app
 

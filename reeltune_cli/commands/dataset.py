@@ -23,6 +23,7 @@ from reeltune_cli.client.watch import watch_dataset
 from reeltune_cli.commands.dataset_preview import preview, samples
 from reeltune_cli.commands.dataset_versions import new_version, quarantine, quarantined, versions
 from reeltune_cli.commands.dataset_views import DatasetArgument, clips, statistics
+from reeltune_cli.commands.entry_life import DeletedOption, dataset_uses, undelete_dataset
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -67,7 +68,9 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "versions", versions)
     add_command(commands, "quarantine", quarantine)
     add_command(commands, "quarantined", quarantined)
+    add_command(commands, "uses", dataset_uses)
     add_command(commands, "delete", delete)
+    add_command(commands, "undelete", undelete_dataset)
     app.add_typer(commands, name="dataset")
 
 
@@ -99,16 +102,22 @@ async def upload(
         )
 
 
-async def list_all(cli: Invocation, filter: FilterOption = "", limit: LimitOption = 50) -> None:  # noqa: A002
+async def list_all(
+    cli: Invocation,
+    filter: FilterOption = "",  # noqa: A002
+    limit: LimitOption = 50,
+    deleted: DeletedOption = False,
+) -> None:
     """List your datasets and those that others share."""
     async with cli.client() as client:
-        found = await all_pages(client.datasets.ListDatasets, pb.ListDatasetsRequest(filter=filter), "datasets", limit)
+        request = pb.ListDatasetsRequest(filter=filter, show_deleted=deleted)
+        found = await all_pages(client.datasets.ListDatasets, request, "datasets", limit)
         rows = [
-            (row.name, row.id, _state(row), row.counts.clips, row.counts.rows, size(row.counts.size_bytes),
-             local_time(row.create_time))
+            (row.name, row.version, row.id, _state(row), row.counts.clips, row.counts.rows,
+             size(row.counts.size_bytes), local_time(row.create_time))
             for row in found
         ]  # fmt: skip
-        table = columns(("NAME", "ID", "STATE", "CLIPS", "ROWS", "SIZE", "CREATED"), rows)
+        table = columns(("NAME", "VERSION", "ID", "STATE", "CLIPS", "ROWS", "SIZE", "CREATED"), rows)
         cli.answer({"datasets": [to_document(row) for row in found]}, table)
 
 
@@ -150,12 +159,12 @@ async def export(
 
 
 async def delete(cli: Invocation, dataset: DatasetArgument, yes: YesOption = False) -> None:
-    """Delete a dataset and its files."""
+    """Delete a dataset; it can be brought back for 7 days."""
     async with cli.client() as client:
         found = await find_dataset(client, dataset)
         cli.confirm(f"Delete dataset {found.name} with {count(found.counts.files, 'file')}?", yes=yes)
         await client.datasets.DeleteDataset(pb.DeleteDatasetRequest(dataset_id=found.id))
-        cli.answer({"deleted": found.id}, f"deleted {found.name} ({found.id})")
+        cli.answer({"deleted": found.id}, f"deleted {found.name}; bring it back: reeltune dataset undelete {found.id}")
 
 
 async def _create_or_resume(
@@ -219,6 +228,8 @@ def _issue_table(found: list[dataset_pb2.DatasetIssue]) -> Table:
 
 
 def _state(dataset: dataset_pb2.Dataset) -> str:
+    if dataset.HasField("delete_time"):
+        return "DELETED"
     return enum_word(dataset_pb2.DatasetState, dataset.state, "DATASET_STATE_")
 
 

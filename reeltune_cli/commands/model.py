@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated
 
 import grpc
 import typer
@@ -17,6 +16,7 @@ from reeltune_cli.bars import step_bar, transfer_bars
 from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_model
+from reeltune_cli.commands.entry_life import DeletedOption, ModelArgument, model_uses, undelete_model
 from reeltune_cli.commands.naming import find_model
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -31,8 +31,6 @@ from reeltune_cli.commands.options import (
 from reeltune_cli.invocation import Invocation, add_command
 from reeltune_cli.tables import columns, count, enum_word, facts, local_time, size, to_document
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its name or id.", show_default=False)]
-
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
@@ -40,7 +38,9 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "upload", upload)
     add_command(commands, "list", list_all)
     add_command(commands, "show", show)
+    add_command(commands, "uses", model_uses)
     add_command(commands, "delete", delete)
+    add_command(commands, "undelete", undelete_model)
     app.add_typer(commands, name="model")
 
 
@@ -74,10 +74,16 @@ async def upload(
         )
 
 
-async def list_all(cli: Invocation, filter: FilterOption = "", limit: LimitOption = 50) -> None:  # noqa: A002
+async def list_all(
+    cli: Invocation,
+    filter: FilterOption = "",  # noqa: A002
+    limit: LimitOption = 50,
+    deleted: DeletedOption = False,
+) -> None:
     """List your models and those that others share."""
     async with cli.client() as client:
-        found = await all_pages(client.models.ListModels, pb.ListModelsRequest(filter=filter), "models", limit)
+        request = pb.ListModelsRequest(filter=filter, show_deleted=deleted)
+        found = await all_pages(client.models.ListModels, request, "models", limit)
         rows = [
             (row.name, row.id, _state(row), row.facts.model_type, f"{row.facts.parameter_count:,}",
              size(row.facts.size_bytes), local_time(row.create_time))
@@ -96,12 +102,12 @@ async def show(cli: Invocation, model: ModelArgument) -> None:
 
 
 async def delete(cli: Invocation, model: ModelArgument, yes: YesOption = False) -> None:
-    """Delete a model and its files."""
+    """Delete a model; it can be brought back for 7 days."""
     async with cli.client() as client:
         found = await find_model(client, model)
         cli.confirm(f"Delete model {found.name} ({size(found.facts.size_bytes)})?", yes=yes)
         await client.models.DeleteModel(pb.DeleteModelRequest(model_id=found.id))
-        cli.answer({"deleted": found.id}, f"deleted {found.name} ({found.id})")
+        cli.answer({"deleted": found.id}, f"deleted {found.name}; bring it back: reeltune model undelete {found.id}")
 
 
 async def _create_or_resume(
@@ -144,6 +150,8 @@ def _issue_table(model: model_pb2.Model) -> Table:
 
 
 def _state(model: model_pb2.Model) -> str:
+    if model.HasField("delete_time"):
+        return "DELETED"
     return enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_")
 
 

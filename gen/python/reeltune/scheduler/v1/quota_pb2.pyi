@@ -46,7 +46,9 @@ class Quota(_message.Message):
     wait with `WAIT_REASON_DEVICE_HOURS_QUOTA`. Deleting a job gives none back.
     """
     storage_bytes: _builtins.int
-    """Bytes of artifacts and checkpoints. When they are used up, jobs that are there go on and new ones are refused."""
+    """Bytes of artifacts and checkpoints, and of datasets and models (see the catalog's `UsageService`). New jobs are refused when the former use
+    them up, uploads when both together would exceed them; jobs that are there go on.
+    """
     is_default: _builtins.bool
     """True when these are the limits of `default`, for want of own ones. Output only."""
     etag: _builtins.str

@@ -53,7 +53,8 @@ export type Quota = Message<"reeltune.scheduler.v1.Quota"> & {
   deviceHoursPerDay?: number | undefined;
 
   /**
-   * Bytes of artifacts and checkpoints. When they are used up, jobs that are there go on and new ones are refused.
+   * Bytes of artifacts and checkpoints, and of datasets and models (see the catalog's `UsageService`). New jobs are refused when the former use
+   * them up, uploads when both together would exceed them; jobs that are there go on.
    *
    * @generated from field: optional int64 storage_bytes = 5;
    */
