@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
@@ -26,8 +25,6 @@ from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.view_queue import QueueView
-
-_Found: TypeAlias = tuple[ModelFacts | BaseException, DatasetFacts | BaseException, str | BaseException | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +111,10 @@ async def _check(
 ) -> JobSubmission:
     """Holds the request against what the catalog and the trainers have."""
     needs = _needs(request, parameters)
-    looked_up = _look_up(request, workers, catalog)
     # A rehearsal that no trainer was started for would wait for ever; all else a trainer may yet bring.
     if needs.recipe is Recipe.REHEARSAL and not await workers.offers(needs.recipe):
-        looked_up.cancel()
         raise RecipeUnavailable(needs.recipe)
-    model, dataset, problem = _without_errors(await looked_up)
+    model, dataset, problem = await _look_up(request, workers, catalog)
     if needs.is_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
     return JobSubmission(
@@ -144,22 +139,16 @@ def _needs(request: JobRequest, parameters: TrainingParameters) -> Needs:
     )
 
 
-def _look_up(request: JobRequest, workers: WorkerStore, catalog: Catalog) -> asyncio.Future[_Found]:
-    """Asks for all that is needed at once."""
-    return asyncio.gather(
-        catalog.get_model(request.model_id, request.token),
-        catalog.get_dataset(request.dataset_id, request.token),
-        workers.four_bit_problem(request.device_class),
-        return_exceptions=True,
-    )
-
-
-def _without_errors(found: _Found) -> tuple[ModelFacts, DatasetFacts, str | None]:
-    model, dataset, problem = found
-    if isinstance(model, BaseException):
-        raise model
-    if isinstance(dataset, BaseException):
-        raise dataset
-    if isinstance(problem, BaseException):
-        raise problem
-    return model, dataset, problem
+async def _look_up(
+    request: JobRequest, workers: WorkerStore, catalog: Catalog
+) -> tuple[ModelFacts, DatasetFacts, str | None]:
+    """Asks for all that is needed at once; of several errors the first in this order is raised."""
+    model = catalog.get_model(request.model_id, request.token)
+    dataset = catalog.get_dataset(request.dataset_id, request.token)
+    problem = workers.four_bit_problem(request.device_class)
+    # Under load nearly always known already.
+    if not (model.done() and dataset.done() and problem.done()):
+        await asyncio.gather(model, dataset, problem, return_exceptions=True)
+    for each in (dataset, problem):
+        each.exception()  # looked at, should another's be raised
+    return model.result(), dataset.result(), problem.result()

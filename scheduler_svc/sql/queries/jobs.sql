@@ -1,7 +1,7 @@
 -- name: submit_jobs
 -- Adds queued jobs, each with its first event and its wake-up, except those whose request id is taken; returns what it added.
 WITH asked AS (
-    SELECT * FROM jsonb_to_recordset($1) AS asked (
+    SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS asked (
         id text, owner_id text, name text, model_id text, dataset_id text, parameters jsonb, device_class text,
         needs_4bit boolean, priority smallint, device_count smallint, device_memory_bytes bigint, recipe text,
         request_id uuid, rpc text, body_sha256 text, answer jsonb

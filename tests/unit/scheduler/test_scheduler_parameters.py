@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from google.protobuf.json_format import ParseDict
 from hypothesis import given
@@ -86,6 +87,14 @@ def _check_documented_defaults(message: pb.TrainingParameters) -> None:
     assert message.optimization.gradient_checkpointing
     assert (message.checkpoint_every_steps, message.log_every_steps, message.evaluate_every_steps) == (50, 1, 0)
     assert list(message.lora.target_groups) == [pb.MODULE_GROUP_LANGUAGE]
+
+
+@given(given_parameters)
+def test_the_fast_way_to_write_parameters_writes_the_same(given: dict[str, Any]) -> None:
+    parameters = resolve_parameters(given)
+    assert json.loads(orjson.dumps(parameters)) == json.loads(json.dumps(parameters.to_json()))
+    misbehaving = parameters_from_json({"rehearsal": {"misbehaviors": [{"kind": "HANG", "at_step": 2}]}})
+    assert parameters_from_json(json.loads(orjson.dumps(misbehaving))) == misbehaving
 
 
 @given(given=given_parameters)
