@@ -109,6 +109,10 @@ async def test_by_curl_it_is_the_same(stack: RunningMesh, trained: TrainedJob, m
     assert preview["renderedText"] == grpc.rendered_text
     pictures = [base64.b64decode(frame["jpeg"]) for frame in preview["clips"][0]["frames"]]
     assert pictures == [frame.jpeg for frame in grpc.clips[0].frames]
+    status, same = await curl.get(f"/v1/datasets/{trained.dataset.id}/preview?sample_id={sample_id}&{query}")
+    assert (status, same) == (200, preview)
+    status, refused = await curl.get(f"/v1/datasets/{trained.dataset.id}/preview?sample_id=no%2Fsuch&{query}")
+    assert (status, refused["details"][0]["metadata"]["sample_id"]) == (404, "no/such")
     status, refused = await curl.get(f"/v1/datasets/{trained.dataset.id}/samples/absent/preview?{query}")
     assert (status, refused["details"][0]["reason"]) == (404, "SAMPLE_NOT_FOUND")
 

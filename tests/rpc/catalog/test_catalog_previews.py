@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 import json
 import sys
@@ -116,18 +115,20 @@ async def test_without_a_tool_there_are_no_previews(mesh: CatalogMesh) -> None:
 
 
 def faked(folder: Path, answer: str, forward: str = "send({'forward': {}})") -> str:
-    """A command that starts a tool which answers in its own way; `answer` is Python with `request` and `send`."""
-    script = folder / f"{hashlib.sha256(f'{answer} {forward}'.encode()).hexdigest()[:12]}.py"
+    """A command that starts a tool which answers in its own way; another call changes the way of those that run.
+
+    `answer` and `forward` are Python with `request` and `send`.
+    """
+    (folder / "preview.py").write_text(answer)
+    (folder / "forward.py").write_text(forward)
+    script = folder / "tool.py"
     lines = [
-        "import json, os, sys, time",
+        "import json, os, pathlib, sys, time",
         "def send(value): print(json.dumps(value), flush=True)",
         "send({'ready': True})",
         "for line in sys.stdin:",
         "    request = json.loads(line)",
-        "    if request['kind'] == 'forward':",
-        f"        {forward}",
-        "    else:",
-        f"        {answer}",
+        "    exec(pathlib.Path(__file__).with_name(request['kind'] + '.py').read_text())",
     ]
     script.write_text("\n".join(lines))
     return f"{sys.executable} {script}"
@@ -146,35 +147,35 @@ MARKUP_FOR_A_PICTURE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason", "cause"),
-    [
-        ("time.sleep(600)", "PREVIEW_FAILED", "TIMEOUT"),
-        ("os.abort()", "PREVIEW_FAILED", "DIED"),
-        ("send({'hello': 1})", "PREVIEW_FAILED", "BAD_ANSWER"),
-        ("print('nonsense', flush=True)", "PREVIEW_FAILED", "DIED"),
-        ("print('x' * (9 << 20), flush=True)", "PREVIEW_FAILED", "DIED"),
-        (f"send({{'preview': {MARKUP_FOR_A_PICTURE}}})", "PREVIEW_FAILED", "BAD_ANSWER"),
-        (
-            "send({'failure': {'reason': 'OUT_OF_MEMORY', 'message': 'no memory', 'next_step': ''}})",
-            "PREVIEW_FAILED",
-            "OUT_OF_MEMORY",
-        ),
-        (
-            "send({'failure': {'reason': 'BAD_DATA', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
-            "PREVIEW_REFUSED",
-            "BAD_DATA",
-        ),
-    ],
-)
-async def test_a_tool_that_hangs_dies_or_lies_costs_one_call(
-    start: Start, tmp_path: Path, answer: str, reason: str, cause: str
-) -> None:
-    mesh = await start(model_tool_command=faked(tmp_path, answer), preview_seconds=2)
+WAYS_TO_FAIL = [
+    ("time.sleep(600)", "PREVIEW_FAILED", "TIMEOUT"),
+    ("os.abort()", "PREVIEW_FAILED", "DIED"),
+    ("send({'hello': 1})", "PREVIEW_FAILED", "BAD_ANSWER"),
+    ("print('nonsense', flush=True)", "PREVIEW_FAILED", "DIED"),
+    ("print('x' * (9 << 20), flush=True)", "PREVIEW_FAILED", "DIED"),
+    (f"send({{'preview': {MARKUP_FOR_A_PICTURE}}})", "PREVIEW_FAILED", "BAD_ANSWER"),
+    (
+        "send({'failure': {'reason': 'OUT_OF_MEMORY', 'message': 'no memory', 'next_step': ''}})",
+        "PREVIEW_FAILED",
+        "OUT_OF_MEMORY",
+    ),
+    (
+        "send({'failure': {'reason': 'BAD_DATA', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
+        "PREVIEW_REFUSED",
+        "BAD_DATA",
+    ),
+]
+"""What a tool does, and the refusal and cause that must come of it."""
+
+
+async def test_a_tool_that_hangs_dies_or_lies_costs_one_call(start: Start, tmp_path: Path) -> None:
+    mesh = await start(model_tool_command=faked(tmp_path, "pass"), preview_seconds=1)
     dataset, model = await registered(mesh)
-    failure = await refused(preview(mesh, dataset.id, model.id))
-    assert (failure.reason, failure.metadata["cause"]) == (reason, cause)
-    assert str(tmp_path) not in failure.message
+    for answer, reason, cause in WAYS_TO_FAIL:
+        faked(tmp_path, answer)
+        failure = await refused(preview(mesh, dataset.id, model.id))
+        assert (failure.reason, failure.metadata["cause"]) == (reason, cause), answer
+        assert str(tmp_path) not in failure.message
     listed = content.ListSamplesRequest(dataset_id=dataset.id)
     assert len((await mesh.datasets.ListSamples(listed, metadata=mesh.as_user())).samples) == 2, "and all else goes on"
 
@@ -223,36 +224,39 @@ def test_a_full_answer_fits_into_a_message() -> None:
     assert len(json.dumps(value)) < 8 << 20
 
 
-@pytest.mark.parametrize(
-    ("forward", "reason"),
-    [
-        ("time.sleep(600)", "FORWARD_TIMEOUT"),
-        ("os.abort()", "FORWARD_DIED"),
-        ("send({'hello': 1})", "FORWARD_DIED"),
-        (
-            "send({'failure': {'reason': 'OUT_OF_MEMORY', 'message': 'MemoryError', 'next_step': 'x'}})",
-            "FORWARD_OUT_OF_MEMORY",
-        ),
-        (
-            "send({'failure': {'reason': 'INTERNAL', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
-            "FORWARD_FAILED",
-        ),
-    ],
-)
-async def test_a_model_whose_forward_step_fails_is_in_error_and_says_why(
-    start: Start, tmp_path: Path, forward: str, reason: str
-) -> None:
-    mesh = await start(model_tool_command=faked(tmp_path, "pass", forward), forward_seconds=2)
+FAILING_STEPS = [
+    ("time.sleep(600)", "FORWARD_TIMEOUT"),
+    ("os.abort()", "FORWARD_DIED"),
+    ("send({'hello': 1})", "FORWARD_DIED"),
+    (
+        "send({'failure': {'reason': 'OUT_OF_MEMORY', 'message': 'MemoryError', 'next_step': 'x'}})",
+        "FORWARD_OUT_OF_MEMORY",
+    ),
+    (
+        "send({'failure': {'reason': 'INTERNAL', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
+        "FORWARD_FAILED",
+    ),
+]
+"""What a tool does when it is to try a model, and the reason of the issue that must come of it."""
+
+
+async def test_a_model_whose_forward_step_fails_is_in_error_and_says_why(start: Start, tmp_path: Path) -> None:
+    mesh = await start(model_tool_command=faked(tmp_path, "pass"), forward_seconds=1)
     model = await mesh.create_model()
     await mesh.put_all(model.id, model_files())
+    for forward, reason in FAILING_STEPS:
+        faked(tmp_path, "pass", forward)
+        model = await mesh.validated_model(model.id)
+        assert model.state == model_pb2.MODEL_STATE_ERROR, forward
+        assert model.forward_check.state == model_pb2.FORWARD_CHECK_STATE_FAILED
+        (issue,) = model.issues
+        assert (issue.reason, issue.message) == (reason, model.forward_check.message)
+        assert issue.remedy
+        assert str(tmp_path) not in issue.message
+        assert not model.HasField("facts")
+    faked(tmp_path, "pass")
     model = await mesh.validated_model(model.id)
-    assert model.state == model_pb2.MODEL_STATE_ERROR
-    assert model.forward_check.state == model_pb2.FORWARD_CHECK_STATE_FAILED
-    (issue,) = model.issues
-    assert (issue.reason, issue.message) == (reason, model.forward_check.message)
-    assert issue.remedy
-    assert str(tmp_path) not in issue.message
-    assert not model.HasField("facts")
+    assert model.state == model_pb2.MODEL_STATE_READY, "once the machine is sound again"
 
 
 async def test_a_model_too_large_to_be_tried_is_ready_and_says_so(start: Start, tmp_path: Path) -> None:

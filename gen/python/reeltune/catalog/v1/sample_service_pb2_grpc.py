@@ -70,6 +70,7 @@ class SampleServiceServicer:
         Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
         `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
         `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+        The second path takes the sample's id as a parameter: no path may hold an id with a slash.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,6 +45,7 @@ class SampleServiceStub:
     Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
     `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
     `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+    The second path takes the sample's id as a parameter: no path may hold an id with a slash.
     """
 
 @_typing.type_check_only
@@ -64,6 +65,7 @@ class SampleServiceAsyncStub(SampleServiceStub):
     Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
     `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
     `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+    The second path takes the sample's id as a parameter: no path may hold an id with a slash.
     """
 
 class SampleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -92,6 +94,7 @@ class SampleServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND `SAMPLE_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `MODEL_STATE_CONFLICT` unless the model is READY,
         `PREVIEW_UNAVAILABLE` where the operator offers none, `PREVIEW_REFUSED` where training would refuse the sample or the model, too,
         `PREVIEW_FAILED` where making it took too long or too much memory; RESOURCE_EXHAUSTED `PREVIEWS_BUSY`.
+        The second path takes the sample's id as a parameter: no path may hold an id with a slash.
         """
 
 def add_SampleServiceServicer_to_server(servicer: SampleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
