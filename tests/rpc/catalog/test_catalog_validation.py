@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from reeltune.catalog.v1 import dataset_pb2, model_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
 
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip
-from catalog_svc.probe.pool import ProbePool
+from catalog_svc.probe.pool import ProbedClip, ProbePool
 from meshkit.testing import assert_eventually
 from tests.rpc.catalog.catalog_mesh import CatalogMesh, Start, model_files, refused, tiny_safetensors
 from tests.rpc.catalog.clips import HOSTILE, damaged, h264_clip, truncated
@@ -214,27 +215,45 @@ async def test_children_have_no_network_no_credentials_and_limits(
         await pool.close()
 
 
-async def test_a_dead_validators_work_is_taken_up_again(start: Start) -> None:
+async def test_a_dead_validators_work_is_taken_up_again_and_no_clip_decoded_twice(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    probe_clip = ProbePool.probe_clip
+
+    async def noted(pool: ProbePool, path: Path) -> ProbedClip:
+        decoded.append(path.name)
+        return await probe_clip(pool, path)
+
+    monkeypatch.setattr(ProbePool, "probe_clip", noted)
     first = await start(validations=1, decode_processes=1)
-    clips = {f"{number}.mp4": h264_clip(number, frames=200, width=320, height=320) for number in range(12)}
+    clips = {f"{number}.mp4": h264_clip(number, frames=400, width=320, height=320) for number in range(16)}
     rows = "".join(f"{path},A bar.\n" for path in clips)
     dataset = await first.create_dataset()
     await first.put_all(dataset.id, {"annotations.csv": f"video,caption\n{rows}".encode(), **clips})
     await first.datasets.ValidateDataset(ds.ValidateDatasetRequest(dataset_id=dataset.id), metadata=first.as_user())
 
-    async def is_leased() -> bool:
-        return bool(await first.pool.fetchval("SELECT lease_token IS NOT NULL FROM entries WHERE id = $1", dataset.id))
+    async def has_begun() -> bool:
+        return bool(await first.pool.fetchval("SELECT count(*) >= 2 FROM clip_probes"))
 
-    await assert_eventually(is_leased)
+    await assert_eventually(has_begun)
     # As if the process had been killed: nobody renews the lease, nobody gives it back.
     await first.pool.execute("UPDATE entries SET lease_token = 'dead', lease_expire_time = now() + interval '1 second'")
     await first.services.aclose()
-    second = await start()
+    known = {row["sha256"] for row in await first.pool.fetch("SELECT sha256 FROM clip_probes")}
+    assert 2 <= len(known) < len(clips)
+    decoded.clear()
+    second = await start(decode_processes=2)
     watch = second.datasets.WatchDataset(
         ds.WatchDatasetRequest(dataset_id=dataset.id), metadata=second.as_user(), timeout=60
     )
-    states = [message.dataset.state async for message in watch]
-    assert states[-1] == dataset_pb2.DATASET_STATE_READY
+    seen = [message.dataset async for message in watch]
+    assert seen[-1].state == dataset_pb2.DATASET_STATE_READY
+    progress = [each.counts.clips_checked for each in seen]
+    assert progress == sorted(progress)
+    assert (progress[0] >= len(known), progress[-1]) == (True, len(clips))
+    digests = {hashlib.sha256(data).hexdigest() for data in clips.values()}
+    assert sorted(decoded) == sorted(digests - known)
 
 
 async def test_two_replicas_never_validate_the_same_entry(start: Start) -> None:
