@@ -21,15 +21,13 @@ from reeltune_cli.invocation import printable
 
 
 class TransferBars:
-    """One bar for the whole, one for the file that moves; a `TransferProgress`."""
+    """One bar for the whole, and one for each file that moves; a `TransferProgress`."""
 
     def __init__(self, progress: Progress, verb: str) -> None:
         self._progress = progress
         self._verb = verb
         self._all: TaskID | None = None
-        self._file = progress.add_task("", visible=False)
-        self._sizes: dict[str, tuple[int, int]] = {}
-        self._shown: str | None = None
+        self._moving: dict[str, TaskID] = {}
         self._done = 0
         self._files = 0
 
@@ -38,36 +36,20 @@ class TransferBars:
         self._all = self._progress.add_task(self._title(), total=max(size_bytes, 1))
 
     def begin_file(self, path: str, size_bytes: int) -> None:
-        self._sizes[path] = (size_bytes, 0)
-        self._show(path)
+        self._moving[path] = self._progress.add_task(f"  {printable(path)}", total=max(size_bytes, 1))
 
     def advance(self, path: str, size_bytes: int) -> None:
-        total, done = self._sizes.get(path, (size_bytes, 0))
-        self._sizes[path] = (total, done + size_bytes)
         if self._all is not None:
             self._progress.advance(self._all, size_bytes)
-        self._show(path)
+        if path in self._moving:
+            self._progress.advance(self._moving[path], size_bytes)
 
     def end_file(self, path: str) -> None:
-        self._sizes.pop(path, None)
         self._done += 1
         if self._all is not None:
             self._progress.update(self._all, description=self._title())
-        if self._shown == path:
-            self._shown = None
-            if self._sizes:
-                self._show(next(iter(self._sizes)))
-            else:
-                self._progress.update(self._file, visible=False)
-
-    def _show(self, path: str) -> None:
-        """Keeps to one of the files that move, so that the bar does not jump between them."""
-        self._shown = self._shown if self._shown in self._sizes else path
-        if path == self._shown:
-            total, done = self._sizes[path]
-            self._progress.update(
-                self._file, visible=True, description=f"  {printable(path)}", total=max(total, 1), completed=done
-            )
+        if path in self._moving:
+            self._progress.remove_task(self._moving.pop(path))
 
     def _title(self) -> str:
         return f"{self._verb} {self._done}/{self._files} files"

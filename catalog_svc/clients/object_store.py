@@ -84,6 +84,15 @@ class ObjectStore:
         else:
             await self._blobs.put_part(upload_key(upload_id), multipart_id, number, data)
 
+    async def arrived_parts(self, upload_id: UploadId, multipart_id: str, parts: Sequence[Part]) -> frozenset[int]:
+        """Returns the numbers of the parts that are there in their lengths; of all, if they were assembled before."""
+        sizes = {part.number: part.size_bytes for part in parts}
+        try:
+            arrived = await self._blobs.list_parts(upload_key(upload_id), multipart_id)
+        except BlobNotFound:
+            return frozenset(sizes)
+        return frozenset(part.number for part in arrived if sizes.get(part.number) == part.size)
+
     async def missing_parts(self, upload_id: UploadId, multipart_id: str, parts: Sequence[Part]) -> tuple[int, ...]:
         """Assembles the parts if all are there with the right lengths, else returns the numbers of those that are not.
 

@@ -157,7 +157,11 @@ def upload_to_proto(offer: UploadOffer) -> upload_pb2.Upload:
         complete=offer.upload.stored is not None,
         parts=[
             upload_pb2.UploadPart(
-                number=part.number, offset_bytes=part.offset_bytes, size_bytes=part.size_bytes, url=url
+                number=part.number,
+                offset_bytes=part.offset_bytes,
+                size_bytes=part.size_bytes,
+                url=url,
+                arrived=part.number in offer.arrived,
             )
             for part, url in offer.parts
         ],

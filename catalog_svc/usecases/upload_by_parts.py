@@ -21,6 +21,8 @@ class UploadOffer:
 
     upload: Upload
     parts: tuple[tuple[Part, str], ...]
+    arrived: frozenset[int]
+    """Numbers of the parts that an earlier call has sent already."""
     expire_time: datetime
 
 
@@ -46,12 +48,15 @@ class UploadByParts:
             audit.record(
                 "file_stored", owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
             )
-            return UploadOffer(upload, (), expire_time)
+            return UploadOffer(upload, (), frozenset(), expire_time)
         parts = plan_parts(header.size_bytes)
-        if len(parts) > 1 and upload.multipart_id is None:
+        arrived: frozenset[int] = frozenset()
+        if upload.multipart_id is not None:
+            arrived = await self.objects.arrived_parts(upload.id, upload.multipart_id, parts)
+        elif len(parts) > 1:
             upload = await self._with_multipart(upload)
         offered = tuple((part, self.objects.write_url(upload.id, upload.multipart_id, part)) for part in parts)
-        return UploadOffer(upload, offered, expire_time)
+        return UploadOffer(upload, offered, arrived, expire_time)
 
     async def complete(self, owner_id: str, upload_id: UploadId) -> StoredFile:
         """Puts an uploaded file in place; one that is in place already is simply answered. See SettleUpload."""

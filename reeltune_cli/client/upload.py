@@ -151,6 +151,9 @@ class _Upload:
 
     async def _send_part(self, file: LocalFile, header: pb.FileHeader, part: upload_pb2.UploadPart) -> None:
         for attempt in range(_TRIES):
+            if part.arrived:  # by a run that was cut, or with an answer that was lost
+                self._progress.advance(file.path, part.size_bytes)
+                return
             async with self._parts:
                 problem = await self._put(file, part)
             if problem is None:

@@ -7,23 +7,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import typer
 from reeltune.catalog.v1 import dataset_content_pb2, dataset_pb2, visibility_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as pb
 from rich.console import Group
 from rich.table import Table
 
-from meshkit.rpc.status import failure_from_rpc_error
-from reeltune_cli.bars import step_bar, transfer_bars
+from reeltune_cli.bars import step_bar
 from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.export import export_annotations
-from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_dataset
 from reeltune_cli.commands.dataset_preview import preview, samples
 from reeltune_cli.commands.dataset_versions import new_version, quarantine, quarantined, versions
 from reeltune_cli.commands.dataset_views import DatasetArgument, clips, statistics
 from reeltune_cli.commands.entry_life import DeletedOption, dataset_uses, undelete_dataset
+from reeltune_cli.commands.folder_upload import create_or_resume, send_folder
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -87,7 +85,7 @@ async def upload(
     """
     async with cli.client() as client:
         dataset = await _create_or_resume(cli, client, name or folder.resolve().name, description, shared)
-        await _send(cli, client, dataset.id, folder)
+        await send_folder(cli, client, dataset.id, folder)
         dataset = await _validate(cli, client, dataset.id)
         if dataset.state == dataset_pb2.DATASET_STATE_READY:
             cli.answer({"dataset": to_document(dataset)}, _facts(dataset))
@@ -176,28 +174,19 @@ async def _create_or_resume(
         visibility=visibility_pb2.VISIBILITY_SHARED if shared else visibility_pb2.VISIBILITY_PRIVATE,
         request_id=str(uuid.uuid4()),
     )
-    try:
+
+    async def create() -> dataset_pb2.Dataset:
         return (await client.datasets.CreateDataset(request)).dataset
-    except grpc.aio.AioRpcError as error:
-        if failure_from_rpc_error(error).reason != "DATASET_EXISTS":
-            raise
-    dataset = await find_dataset(client, name)
-    if dataset.state not in (dataset_pb2.DATASET_STATE_PENDING, dataset_pb2.DATASET_STATE_ERROR):
-        raise ClientError(
-            f"you have a dataset {name} already, and it is {_state(dataset)}",
-            "DATASET_EXISTS",
-            f"make a new version of it: reeltune dataset new-version {dataset.id}, or choose another --name",
-        )
-    cli.note(f"going on with dataset {name} ({dataset.id})")
+
+    def way_out(found: dataset_pb2.Dataset) -> str:
+        return f"make a new version of it: reeltune dataset new-version {found.id}, or choose another --name"
+
+    dataset, is_new = await create_or_resume(
+        "dataset", name, create, lambda: find_dataset(client, name), _state, way_out
+    )
+    if not is_new:
+        cli.note(f"going on with dataset {name} version {dataset.version} ({dataset.id})")
     return dataset
-
-
-async def _send(cli: Invocation, client: Client, dataset_id: str, folder: Path) -> None:
-    with transfer_bars(cli.notes, "uploaded") as bars:
-        summary = await upload_folder(client, dataset_id, folder, bars)
-    cli.note(f"uploaded {count(summary.files, 'file')}, {size(summary.size_bytes)}")
-    for path in summary.removed:
-        cli.note(f"removed {path}: the folder does not hold it any more")
 
 
 async def _validate(cli: Invocation, client: Client, dataset_id: str) -> dataset_pb2.Dataset:

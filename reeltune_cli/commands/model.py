@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import uuid
 
-import grpc
 import typer
 from reeltune.catalog.v1 import model_pb2, visibility_pb2
 from reeltune.catalog.v1 import model_service_pb2 as pb
 from rich.console import Group
 from rich.table import Table
 
-from meshkit.rpc.status import failure_from_rpc_error
-from reeltune_cli.bars import step_bar, transfer_bars
+from reeltune_cli.bars import step_bar
 from reeltune_cli.client import Client, ClientError
-from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.client.watch import watch_model
 from reeltune_cli.commands.entry_life import DeletedOption, ModelArgument, model_uses, undelete_model
+from reeltune_cli.commands.folder_upload import create_or_resume, send_folder
 from reeltune_cli.commands.naming import find_model
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -57,11 +55,7 @@ async def upload(
     """
     async with cli.client() as client:
         model = await _create_or_resume(cli, client, name or folder.resolve().name, description, shared)
-        with transfer_bars(cli.notes, "uploaded") as bars:
-            summary = await upload_folder(client, model.id, folder, bars)
-        cli.note(f"uploaded {count(summary.files, 'file')}, {size(summary.size_bytes)}")
-        for path in summary.removed:
-            cli.note(f"removed {path}: the folder does not hold it any more")
+        await send_folder(cli, client, model.id, folder)
         model = await _validate(cli, client, model.id)
         if model.state == model_pb2.MODEL_STATE_READY:
             cli.answer({"model": to_document(model)}, _facts(model))
@@ -119,19 +113,16 @@ async def _create_or_resume(
         visibility=visibility_pb2.VISIBILITY_SHARED if shared else visibility_pb2.VISIBILITY_PRIVATE,
         request_id=str(uuid.uuid4()),
     )
-    try:
+
+    async def create() -> model_pb2.Model:
         return (await client.models.CreateModel(request)).model
-    except grpc.aio.AioRpcError as error:
-        if failure_from_rpc_error(error).reason != "MODEL_EXISTS":
-            raise
-    model = await find_model(client, name)
-    if model.state not in (model_pb2.MODEL_STATE_PENDING, model_pb2.MODEL_STATE_ERROR):
-        raise ClientError(
-            f"you have a model {name} already, and it is {_state(model)}",
-            "MODEL_EXISTS",
-            f"choose another --name, or delete it: reeltune model delete {model.id}",
-        )
-    cli.note(f"going on with model {name} ({model.id})")
+
+    def way_out(found: model_pb2.Model) -> str:
+        return f"choose another --name, or delete it: reeltune model delete {found.id}"
+
+    model, is_new = await create_or_resume("model", name, create, lambda: find_model(client, name), _state, way_out)
+    if not is_new:
+        cli.note(f"going on with model {name} ({model.id})")
     return model
 
 

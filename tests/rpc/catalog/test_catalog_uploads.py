@@ -50,6 +50,8 @@ async def test_a_large_file_goes_in_parts_and_is_resumed(mesh: CatalogMesh) -> N
     assert incomplete.metadata["missing_parts"] == "2,3"
     resumed = await mesh.open_upload(dataset.id, "big.mp4", data)
     assert resumed.id == upload.id
+    assert [part.arrived for part in upload.parts] == [False, False, False]
+    assert [part.arrived for part in resumed.parts] == [True, False, False]
     for part in resumed.parts[1:]:
         body = data[part.offset_bytes : part.offset_bytes + part.size_bytes]
         assert (await mesh.http.put(part.url, content=body)).status_code == 200

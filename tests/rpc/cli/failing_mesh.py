@@ -70,6 +70,12 @@ class FailingMesh:
     """What was PUT, by path of the URL."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What is in place, by path in the dataset."""
+    puts: list[str] = field(default_factory=list)
+    """The path of each PUT."""
+    hold_after: int | None = None
+    """When so many blobs are there, further PUTs wait until they are let go, and come to nothing."""
+    held: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
     uploads: dict[str, upload_service_pb2.FileHeader] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
@@ -122,7 +128,10 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         for number, offset in enumerate(range(0, max(header.size_bytes, 1), PART_BYTES), start=1):
             size = min(PART_BYTES, header.size_bytes - offset)
             url = f"{self._mesh.url}/{upload_id}/{number:04}"
-            upload.parts.append(upload_pb2.UploadPart(number=number, offset_bytes=offset, size_bytes=size, url=url))
+            arrived = len(self._mesh.blobs.get(f"/{upload_id}/{number:04}", b"")) == size > 0
+            upload.parts.append(
+                upload_pb2.UploadPart(number=number, offset_bytes=offset, size_bytes=size, url=url, arrived=arrived)
+            )
         return upload_service_pb2.CreateUploadResponse(upload=upload)
 
     async def CompleteUpload(self, request: Any, context: Any) -> Any:
@@ -307,6 +316,12 @@ def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if mesh.put_failures:
                 self._answer(mesh.put_failures.pop(0), b"")
+                return
+            mesh.puts.append(self.path)
+            if mesh.hold_after is not None and len(mesh.blobs) >= mesh.hold_after:
+                mesh.held.set()
+                mesh.let_go.wait(60)
+                self.close_connection = True
                 return
             mesh.blobs[self.path] = body
             self._answer(200, b"")

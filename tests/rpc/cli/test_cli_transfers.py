@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from pathlib import Path
 
 import grpc
 import pytest
 
+from meshkit.auth.principal import Caller
 from meshkit.ids import new_id
 from meshkit.rpc.status import failure_from_rpc_error
+from meshkit.testing import TokenMint
 from reeltune_cli.client import Client, ClientError, upload
 from reeltune_cli.client.download import download_artifact, stream_artifact
 from reeltune_cli.client.upload import upload_folder
@@ -102,6 +106,48 @@ async def test_the_same_folder_again_sends_nothing_and_a_mended_one_what_changed
     assert sorted(summary.removed) == failing_mesh.deleted == ["clips/0.mp4", "clips/5.mp4"]
     assert failing_mesh.files == content_of(folder)
     assert len(failing_mesh.blobs) == 1
+
+
+_UPLOAD = """
+import asyncio, sys, time
+from pathlib import Path
+from reeltune_cli.client import Client, Endpoint
+from reeltune_cli.client.credentials import Credentials, MemoryCredentials
+from reeltune_cli.client.upload import upload_folder
+
+async def main(address, token, dataset_id, folder):
+    credentials = MemoryCredentials()
+    credentials.save(Credentials("ada", token, time.time() + 240, "", 0))
+    async with Client(Endpoint(address, plaintext=True), credentials) as client:
+        await upload_folder(client, dataset_id, Path(folder))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_an_upload_that_was_killed_goes_on_where_it_was(
+    client: Client, failing_mesh: FailingMesh, folder: Path, token_mint: TokenMint
+) -> None:
+    failing_mesh.hold_after = 7
+    token = token_mint.token(Caller.USER, "usr_1", roles=("user",))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _UPLOAD, failing_mesh.served.address, token, DATASET_ID, str(folder)
+    )
+    try:
+        assert await asyncio.to_thread(failing_mesh.held.wait, 60)
+    finally:
+        process.kill()
+        await process.wait()
+        failing_mesh.let_go.set()
+    failing_mesh.hold_after = None
+    sent = set(failing_mesh.blobs)
+    assert len(sent) == 7
+    failing_mesh.puts.clear()
+    recorder = Recorder()
+    await upload_folder(client, DATASET_ID, folder, recorder)
+    assert failing_mesh.files == content_of(folder)
+    assert sent.isdisjoint(failing_mesh.puts)
+    assert recorder.moved == recorder.total
 
 
 async def test_a_refused_file_ends_the_upload_with_the_services_reason(

@@ -83,6 +83,7 @@ class UploadPart(_message.Message):
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    ARRIVED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts from 1."""
     offset_bytes: _builtins.int
@@ -91,6 +92,8 @@ class UploadPart(_message.Message):
     """How many bytes the part has; all parts but the last have the same size."""
     url: _builtins.str
     """Where to PUT exactly these bytes. A secret: whoever has it can write the part."""
+    arrived: _builtins.bool
+    """True when these bytes have arrived already, by an earlier call for the same file: they need not be sent again."""
     def __init__(
         self,
         *,
@@ -98,10 +101,11 @@ class UploadPart(_message.Message):
         offset_bytes: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         url: _builtins.str = ...,
+        arrived: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "number", b"number", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

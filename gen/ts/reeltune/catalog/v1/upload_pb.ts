@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/upload.proto.
  */
 export const file_reeltune_catalog_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("CiByZWVsdHVuZS9jYXRhbG9nL3YxL3VwbG9hZC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSLMAQoGVXBsb2FkEgoKAmlkGAEgASgJEhEKCXBhcmVudF9pZBgCIAEoCRIMCgRwYXRoGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGc2hhMjU2GAUgASgJEhAKCGNvbXBsZXRlGAYgASgIEi4KBXBhcnRzGAcgAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5VcGxvYWRQYXJ0Ei8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJTCgpVcGxvYWRQYXJ0Eg4KBm51bWJlchgBIAEoBRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSEgoKc2l6ZV9ieXRlcxgDIAEoAxILCgN1cmwYBCABKAkibwoKU3RvcmVkRmlsZRIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDgoGc2hhMjU2GAMgASgJEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CiByZWVsdHVuZS9jYXRhbG9nL3YxL3VwbG9hZC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSLMAQoGVXBsb2FkEgoKAmlkGAEgASgJEhEKCXBhcmVudF9pZBgCIAEoCRIMCgRwYXRoGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGc2hhMjU2GAUgASgJEhAKCGNvbXBsZXRlGAYgASgIEi4KBXBhcnRzGAcgAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5VcGxvYWRQYXJ0Ei8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJkCgpVcGxvYWRQYXJ0Eg4KBm51bWJlchgBIAEoBRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSEgoKc2l6ZV9ieXRlcxgDIAEoAxILCgN1cmwYBCABKAkSDwoHYXJyaXZlZBgFIAEoCCJvCgpTdG9yZWRGaWxlEgwKBHBhdGgYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIOCgZzaGEyNTYYAyABKAkSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * One file on its way into a dataset or a model.
@@ -117,6 +117,13 @@ export type UploadPart = Message<"reeltune.catalog.v1.UploadPart"> & {
    * @generated from field: string url = 4;
    */
   url: string;
+
+  /**
+   * True when these bytes have arrived already, by an earlier call for the same file: they need not be sent again.
+   *
+   * @generated from field: bool arrived = 5;
+   */
+  arrived: boolean;
 };
 
 /**
