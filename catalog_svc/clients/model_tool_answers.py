@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from meshkit.sandbox.lines import BadAnswer
 
 _REFUSALS = frozenset({"BAD_DATA", "MODEL_UNSUPPORTED"})
 _MAX_MESSAGE = 500
+_HOST_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"]+/)+([^\s/:'\"]*)")
+"""An absolute path with a folder in it; the last name is kept."""
 _JPEG = b"\xff\xd8\xff"
 _MAX_JPEG_BYTES = 2 << 20
 
@@ -68,6 +71,7 @@ def _failure(answer: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, 
     # Where things lie on this machine is nobody's business, and says nothing to the owner.
     for name, call_it in names.items():
         message, remedy = message.replace(name, call_it), remedy.replace(name, call_it)
+    message, remedy = (_HOST_PATH.sub(r"\1", text) for text in (message, remedy))
     return shown(reason, 40), shown(message, _MAX_MESSAGE), shown(remedy, _MAX_MESSAGE)
 
 

@@ -20,6 +20,7 @@ import pytest_asyncio
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_families import save_internvl, save_llava_onevision, save_smolvlm, save_video_llama_3
 from tiny_models import write_clip
 
 from meshkit.sandbox.pool import ChildPool
@@ -30,7 +31,7 @@ from trainer_svc.qlora.dataset_rows import load_samples
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.frame_decoder import decode_here
 from trainer_svc.qlora.model_tool import MEMORY_VARIABLE
-from trainer_svc.qlora.preview import MAX_FRAME_BYTES, encode_picture, encode_sample, spread
+from trainer_svc.qlora.preview import MAX_FRAME_BYTES, describe, encode_picture, encode_sample, spread
 from trainer_svc.qlora.processor_loader import load_processor
 from trainer_svc.qlora.spec import SamplingSpec
 
@@ -261,3 +262,27 @@ def test_pictures_are_kept_within_their_budget() -> None:
 )
 def test_pictures_are_spread_over_the_frames(count: int, most: int, places: list[int]) -> None:
     assert spread(count, most) == places
+
+
+@pytest.mark.parametrize("family", [save_smolvlm, save_llava_onevision, save_internvl, save_video_llama_3])
+def test_other_families_are_shown_by_the_same_code(
+    family: Callable[[Path], Path], dataset: Path, tmp_path: Path
+) -> None:
+    """Some take clips as pictures, some leave out tokens: what is shown must still be what a batch holds."""
+    model, sampling = family(tmp_path), SamplingSpec(max_frames=4)
+    processor, first = DataProcessor(load_processor(model)), load_samples(dataset)[0]
+    inputs = encode_sample(processor, first, sampling, decode_here)
+    shown, is_cut = describe(processor, inputs, max_frames=2, token_limit=0)
+    batch = training_batch(model, dataset, sampling)
+
+    spans = shown["spans"]
+    ids = chain.from_iterable(span["ids"] * (span["count"] if span["is_video"] else 1) for span in spans)
+    assert list(ids) == batch.inputs["input_ids"][0].tolist()
+    assert shown["label_tokens"] == batch.target_tokens
+    assert shown["video_tokens"] > 0
+    assert "red" in "".join(span["text"] for span in spans if span["is_label"])
+    (clip,) = shown["clips"]
+    assert (clip["frame_count"], len(clip["frames"])) == (4, 2)
+    assert clip["model_width"] > 0
+    assert clip["model_height"] > 0
+    assert not is_cut

@@ -147,6 +147,7 @@ MARKUP_FOR_A_PICTURE = {
 }  # fmt: skip
 
 
+PLACES = "request['model'] + ' and /usr/lib/secret/a.py'"
 WAYS_TO_FAIL = [
     ("time.sleep(600)", "PREVIEW_FAILED", "TIMEOUT"),
     ("os.abort()", "PREVIEW_FAILED", "DIED"),
@@ -160,7 +161,7 @@ WAYS_TO_FAIL = [
         "OUT_OF_MEMORY",
     ),
     (
-        "send({'failure': {'reason': 'BAD_DATA', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
+        f"send({{'failure': {{'reason': 'BAD_DATA', 'message': {PLACES}, 'next_step': 'mend it'}}}})",
         "PREVIEW_REFUSED",
         "BAD_DATA",
     ),
@@ -175,7 +176,7 @@ async def test_a_tool_that_hangs_dies_or_lies_costs_one_call(start: Start, tmp_p
         faked(tmp_path, answer)
         failure = await refused(preview(mesh, dataset.id, model.id))
         assert (failure.reason, failure.metadata["cause"]) == (reason, cause), answer
-        assert str(tmp_path) not in failure.message
+        assert not [place for place in (str(tmp_path), "/usr", "secret") if place in failure.message]
     listed = content.ListSamplesRequest(dataset_id=dataset.id)
     assert len((await mesh.datasets.ListSamples(listed, metadata=mesh.as_user())).samples) == 2, "and all else goes on"
 
@@ -233,7 +234,7 @@ FAILING_STEPS = [
         "FORWARD_OUT_OF_MEMORY",
     ),
     (
-        "send({'failure': {'reason': 'INTERNAL', 'message': 'in ' + request['model'], 'next_step': 'mend it'}})",
+        f"send({{'failure': {{'reason': 'INTERNAL', 'message': {PLACES}, 'next_step': 'mend it'}}}})",
         "FORWARD_FAILED",
     ),
 ]
@@ -252,7 +253,7 @@ async def test_a_model_whose_forward_step_fails_is_in_error_and_says_why(start: 
         (issue,) = model.issues
         assert (issue.reason, issue.message) == (reason, model.forward_check.message)
         assert issue.remedy
-        assert str(tmp_path) not in issue.message
+        assert not [place for place in (str(tmp_path), "/usr", "secret") if place in issue.message]
         assert not model.HasField("facts")
     faked(tmp_path, "pass")
     model = await mesh.validated_model(model.id)
