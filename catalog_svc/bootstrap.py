@@ -20,6 +20,7 @@ from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceService
 from reeltune.catalog.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
 from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 
+from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.clients.guarded_http import FetchLimits, GuardedHttp
 from catalog_svc.clients.local_content import LocalContent
 from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
@@ -177,6 +178,7 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
         DescribeDataset(stores.entries, stores.statistics), PreviewSample(read_content, local, tool)
     )
     http = _guarded_http(settings, runtime)
+    stores.objects.read_also(ForeignObjects(http, stores.locations.open_referred))
     imports = _start_importers(settings, runtime, stores, settle_upload, http)
     return [
         ServicerRegistration(add_DatasetServiceServicer_to_server, dataset),
@@ -275,7 +277,7 @@ def _start_importers(
         hub_endpoint=settings.import_hub_url,
         folders=[Path(folder) for folder in settings.import_folders.split(":") if folder],
     )
-    manage = ManageImports(stores.imports, open_source, stores.changes, runtime.background.stopping)
+    manage = ManageImports(stores.imports, stores.scheduler, open_source, stores.changes, runtime.background.stopping)
     store_file = StoreFile(stores.files, stores.objects, settle_upload, settings.max_file_bytes)
     run_import = RunImport(
         stores.imports,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune_cli.commands import account, ask, dataset, demo, model, quota, stack, train, usage, worker
+from reeltune_cli.commands import account, ask, dataset, demo, model, quota, stack, storage, train, usage, worker
 
 
 def build_app() -> typer.Typer:
@@ -28,6 +28,7 @@ def build_app() -> typer.Typer:
     ask.register(app)
     quota.register(app)
     usage.register(app)
+    storage.register(app)
     worker.register(app)
     return app
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.upload import PART_BYTES, Part, Upload, UploadId
@@ -18,6 +19,7 @@ from meshkit.blob import BlobNotFound, BlobStore
 
 URL_TTL = timedelta(minutes=15)
 _CHUNK_BYTES = 1024 * 1024
+_LOOKS_AT_ONCE = 32
 
 
 class BytesMissing(Exception):
@@ -60,11 +62,27 @@ class ObjectStore:
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
+        self._foreign: ForeignObjects | None = None
 
-    def read_url(self, place: ContentPlace) -> SignedUrl:
-        """Returns where to GET verified content."""
+    def read_also(self, foreign: ForeignObjects) -> None:
+        """Has content in other buckets read, too."""
+        self._foreign = foreign
+
+    async def read_urls(self, places: Sequence[ContentPlace]) -> list[SignedUrl]:
+        """Returns where to GET verified content, in order; content in other buckets is looked at first.
+
+        Raises:
+            ReferenceBroken, SourceUnavailable: see ForeignObjects.
+        """
         expire_time = datetime.now(UTC) + URL_TTL
-        return SignedUrl(self._blobs_of(place).presign_get(place.object_key, URL_TTL), expire_time)
+        foreign = iter(await self._foreign_urls([place for place in places if place.location_id is not None]))
+        return [
+            SignedUrl(
+                self._blobs.presign_get(place.object_key, URL_TTL) if place.location_id is None else next(foreign),
+                expire_time,
+            )
+            for place in places
+        ]
 
     def write_url(self, upload_id: UploadId, multipart_id: str | None, part: Part) -> str:
         """Returns where to PUT one part, of exactly its length."""
@@ -156,11 +174,13 @@ class ObjectStore:
 
     async def read(self, place: ContentPlace, max_bytes: int) -> bytes:
         """Returns verified content of at most that length."""
-        return await self._blobs_of(place).get_bytes(place.object_key, max_bytes=max_bytes)
+        if place.location_id is not None:
+            return await self._foreign_objects().read(place, max_bytes)
+        return await self._blobs.get_bytes(place.object_key, max_bytes=max_bytes)
 
     async def read_beginning(self, place: ContentPlace, length: int) -> bytes:
-        """Returns the first `length` bytes of verified content, or all if there are fewer."""
-        stream = self._blobs_of(place).iter_bytes(place.object_key, chunk_size=min(length, _CHUNK_BYTES))
+        """Returns the first `length` bytes of verified content in the own bucket, or all if there are fewer."""
+        stream = self._blobs.iter_bytes(place.object_key, chunk_size=min(length, _CHUNK_BYTES))
         data = bytearray()
         async with contextlib.aclosing(stream):
             async for chunk in stream:
@@ -171,10 +191,12 @@ class ObjectStore:
 
     async def download(self, place: ContentPlace, size_bytes: int, path: Path) -> None:
         """Writes verified content to a file."""
-        if size_bytes <= PART_BYTES:  # one request less, and most clips are small
+        if place.location_id is not None:
+            await self._foreign_objects().download(place, size_bytes, path)
+        elif size_bytes <= PART_BYTES:  # one request less, and most clips are small
             await asyncio.to_thread(path.write_bytes, await self.read(place, size_bytes))
         else:
-            await self._blobs_of(place).get_file(place.object_key, path)
+            await self._blobs.get_file(place.object_key, path)
 
     async def put_picture(self, place: ContentPlace, picture: Picture, data: bytes) -> None:
         """Stores a picture of a clip in this service's own bucket; it goes when the clip's content does."""
@@ -202,11 +224,26 @@ class ObjectStore:
         folder = "datasets" if entry_id.startswith("ds_") else "models"
         return await self._blobs.remove_prefix(f"{folder}/{entry_id}/")
 
-    def _blobs_of(self, place: ContentPlace) -> BlobStore:
-        """Returns the bucket that a place is in."""
-        if place.location_id is not None:
-            raise BytesMissing(f"no bucket is registered as {place.location_id}")
-        return self._blobs
+    async def _foreign_urls(self, places: Sequence[ContentPlace]) -> list[str]:
+        if not places:
+            return []
+        foreign, slots = self._foreign_objects(), asyncio.Semaphore(_LOOKS_AT_ONCE)
+
+        async def url(place: ContentPlace) -> str:
+            async with slots:
+                return await foreign.url(place)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(url(place)) for place in places]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+    def _foreign_objects(self) -> ForeignObjects:
+        if self._foreign is None:
+            raise BytesMissing("no other bucket is read here")
+        return self._foreign
 
     async def _staged(self, upload_id: UploadId, most: int) -> AsyncGenerator[bytes, None]:
         """Yields the staged object; stops early once more than was announced has come."""

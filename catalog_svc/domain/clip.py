@@ -17,6 +17,7 @@ class ClipFault(enum.StrEnum):
     UNDECODABLE = "CLIP_UNDECODABLE"
     TIMEOUT = "CLIP_TIMEOUT"
     TOO_LARGE = "CLIP_TOO_LARGE"
+    REFERENCE_BROKEN = "CLIP_REFERENCE_BROKEN"
 
 
 REMEDIES = {
@@ -25,6 +26,7 @@ REMEDIES = {
     ClipFault.TRUNCATED: "upload the clip again from the original: its end is missing",
     ClipFault.UNDECODABLE: "encode the clip again, such as H.264 in MP4, and upload it, or remove it and its rows",
     ClipFault.TIMEOUT: "encode the clip again, shorter or smaller, and upload it, or remove it and its rows",
+    ClipFault.REFERENCE_BROKEN: "put the object back as it was, or import it again",
     ClipFault.TOO_LARGE: "scale the clip down and upload it again, or remove it and its rows",
 }
 
@@ -51,7 +53,7 @@ VIDEO_EXTENSIONS = frozenset(
 """A file with one of these says that it is a clip: if it does not decode, that is an error even if no row uses it."""
 
 # What depends on the machine's load must be tried again by the next validation; all else is a property of the bytes.
-TRANSIENT_FAULTS = frozenset({ClipFault.TIMEOUT})
+TRANSIENT_FAULTS = frozenset({ClipFault.TIMEOUT, ClipFault.REFERENCE_BROKEN})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ class ContentPlace:
     object_key: str
     location_id: str | None = None
     """The bucket and credential of an import by reference; None: the service's own bucket."""
+    etag: str = ""
+    """The version of an object in another bucket, as that store calls it."""
 
 
 def content_place(owner_id: str, sha256: str) -> ContentPlace:

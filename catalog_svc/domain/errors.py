@@ -355,3 +355,16 @@ class SecretsNotConfigured(CatalogError):
 
     def __init__(self) -> None:
         super().__init__("this service keeps no secrets; the operator must set CATALOG_STORAGE_KEY first")
+
+
+class ReferenceBroken(CatalogError):
+    """A clip that was imported by reference is no longer what it was."""
+
+    def __init__(self, key: str, cause: str) -> None:
+        shown = key if len(key) <= _SHOWN_PATH_LENGTH else f"{key[:_SHOWN_PATH_LENGTH]}…"
+        super().__init__(
+            f"the object {shown!r}, which the dataset refers to, is changed, gone or closed ({cause}); "
+            "put the former one back, or import it again into a new version"
+        )
+        self.key = shown
+        self.cause = cause

@@ -18,6 +18,7 @@ from catalog_svc.domain.file_path import BadPath, check_path, extension, file_na
 from catalog_svc.domain.issue import shown
 from catalog_svc.domain.model_files import check_model_file, is_code
 from catalog_svc.domain.storage import LocationId
+from catalog_svc.domain.storage_usage import StorageAllowance
 
 ImportId = NewType("ImportId", str)
 
@@ -127,6 +128,8 @@ class Import:
     draft: ImportDraft
     state: ImportState
     counts: ImportCounts
+    allowance: StorageAllowance
+    """What its owner might store when it began."""
     error_reason: str
     error_message: str
     commit: str

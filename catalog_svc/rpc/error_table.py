@@ -28,6 +28,7 @@ from catalog_svc.domain.errors import (
     PreviewsBusy,
     PreviewUnavailable,
     QuotaExceeded,
+    ReferenceBroken,
     RequestIdReused,
     SampleNotFound,
     SampleNotHeld,
@@ -227,6 +228,13 @@ ERROR_TABLE: ErrorTable = {
     SourceRefused: _source_refused,
     SourceUnavailable: lambda error: Failure(
         grpc.StatusCode.UNAVAILABLE, "SOURCE_UNAVAILABLE", str(error), retry_after=timedelta(seconds=5)
+    ),
+    ReferenceBroken: lambda error: Failure(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "REFERENCE_BROKEN",
+        str(error),
+        {"key": error.key, "cause": error.cause},
+        precondition_violations=(PreconditionViolation("REFERENCE_BROKEN", "clip", str(error)),),
     ),
     SourceNotEnabled: lambda error: _precondition("SOURCE_NOT_ENABLED", error.source, error),
     LocationNotFound: lambda error: Failure(grpc.StatusCode.NOT_FOUND, "STORAGE_LOCATION_NOT_FOUND", str(error)),

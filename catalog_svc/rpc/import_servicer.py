@@ -10,7 +10,7 @@ from reeltune.catalog.v1 import import_service_pb2 as pb
 from reeltune.catalog.v1 import import_service_pb2_grpc
 
 from catalog_svc.domain.imports import ImportId
-from catalog_svc.rpc.caller import Context, calling_user
+from catalog_svc.rpc.caller import Context, calling_token, calling_user
 from catalog_svc.rpc.import_messages import draft_from_proto, failure_to_proto, import_to_proto
 from catalog_svc.rpc.list_requests import MAX_PAGE_SIZE
 from catalog_svc.usecases.manage_imports import ManageImports
@@ -28,7 +28,7 @@ class ImportServicer(import_service_pb2_grpc.ImportServiceServicer):
 
     async def CreateImport(self, request: pb.CreateImportRequest, context: Context) -> pb.CreateImportResponse:
         draft = draft_from_proto(request.parent_id, request.source)
-        begun = await self.manage_imports.create(calling_user(), draft, request.request_id)
+        begun = await self.manage_imports.create(calling_user(), calling_token(), draft, request.request_id)
         return pb.CreateImportResponse(data_import=import_to_proto(begun))
 
     async def GetImport(self, request: pb.GetImportRequest, context: Context) -> pb.GetImportResponse:

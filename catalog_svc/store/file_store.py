@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from catalog_svc.domain.content import content_place
+from catalog_svc.domain.content import ContentPlace, content_place
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, Viewer, next_state
-from catalog_svc.domain.errors import InvalidField, QuotaExceeded, StoredFileNotFound, TooManyFiles, UploadNotFound
+from catalog_svc.domain.errors import (
+    InvalidField,
+    LocationNotFound,
+    QuotaExceeded,
+    StoredFileNotFound,
+    TooManyFiles,
+    UploadNotFound,
+)
 from catalog_svc.domain.file_path import ancestors
 from catalog_svc.domain.storage_usage import NO_LIMIT, StorageAllowance
 from catalog_svc.domain.upload import MAX_MODEL_FILES, FileHeader, StoredFile, Upload, UploadId
@@ -158,15 +165,41 @@ class FileStore:
         if conflict is not None:
             raise InvalidField("file.path", f"{header.path!r} and the file {conflict!r} cannot be in one folder tree")
 
+    async def put_reference(self, owner_id: str, header: FileHeader, place: ContentPlace) -> StoredFile:
+        """Puts a file in place whose bytes stay in another bucket. A second time changes nothing.
+
+        Raises:
+            EntryNotFound, StateConflict, TooManyFiles, InvalidField: the parent does not take it.
+            LocationNotFound: the bucket is not registered any more.
+        """
+        async with transaction(self._pool) as connection:
+            entry = await lock_own_entry(connection, header.parent_kind, header.parent_id, owner_id)
+            await self._check_can_take(connection, entry, header)
+            if await connection.fetchval(queries().lock_location, place.location_id, owner_id) is None:
+                raise LocationNotFound
+            return await self._put_at(connection, entry, header, place)
+
     async def _put(self, connection: Connection, entry: Entry, header: FileHeader) -> StoredFile:
-        found = await connection.fetchrow(queries().find_file, entry.id, header.path)
-        before = None if found is None else file_from_row(found)
         place = content_place(entry.owner_id, header.sha256)
         await connection.execute(queries().put_content, place.object_key, entry.owner_id, header.size_bytes)
+        return await self._put_at(connection, entry, header, place)
+
+    async def _put_at(
+        self, connection: Connection, entry: Entry, header: FileHeader, place: ContentPlace
+    ) -> StoredFile:
+        found = await connection.fetchrow(queries().find_file, entry.id, header.path)
+        before = None if found is None else file_from_row(found)
         if before is not None and before.place == place:
             return before
         row = await connection.fetchrow(
-            queries().put_file, entry.id, header.path, header.sha256, header.size_bytes, place.object_key
+            queries().put_file,
+            entry.id,
+            header.path,
+            header.sha256,
+            header.size_bytes,
+            place.object_key,
+            place.location_id,
+            place.etag,
         )
         assert row is not None
         growth = header.size_bytes - (before.size_bytes if before else 0)

@@ -20,6 +20,7 @@ from catalog_svc.domain.imports import (
     source_from_json,
     source_to_json,
 )
+from catalog_svc.domain.storage_usage import StorageAllowance
 from catalog_svc.store.entry_store import Position, lock_own_entry
 from catalog_svc.store.queries import queries
 from meshkit.postgres import Pool, transaction
@@ -38,7 +39,9 @@ class ImportStore:
         self._lease = lease
         self._max_running = max_running
 
-    async def create(self, import_id: ImportId, owner_id: str, draft: ImportDraft, request_id: str) -> Import:
+    async def create(
+        self, import_id: ImportId, owner_id: str, draft: ImportDraft, request_id: str, allowance: StorageAllowance
+    ) -> Import:
         """Adds an import; a request id that was used before gives the import that it began.
 
         Raises:
@@ -68,6 +71,8 @@ class ImportStore:
                 location_id,
                 request_id or None,
                 draft.digest(),
+                allowance.limit_bytes,
+                allowance.used_elsewhere_bytes,
             )
             if row is None:  # the same request at the same time
                 row = await connection.fetchrow(queries().find_import_request, owner_id, request_id)
@@ -188,6 +193,7 @@ def import_from_row(row: Any) -> Import:
             bytes_done=row["bytes_done"],
             is_listed=row["is_listed"],
         ),
+        allowance=StorageAllowance(row["limit_bytes"], row["used_elsewhere_bytes"]),
         error_reason=row["error_reason"],
         error_message=row["error_message"],
         commit=row["commit_sha"],

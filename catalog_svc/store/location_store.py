@@ -117,15 +117,26 @@ class LocationStore:
                 raise LocationNotFound
             if await connection.fetchval(queries().is_location_read, location_id):
                 raise LocationInUse("an import reads from it")
+            if await connection.fetchval(queries().is_location_referred_to, location_id):
+                raise LocationInUse("clips of a dataset, perhaps a deleted one, refer to it")
             await connection.execute(queries().forget_location_of_imports, location_id)
             await connection.execute(queries().delete_location, location_id)
 
     async def open(self, location_id: LocationId, owner_id: str) -> OpenLocation:
         """Gets a location with what opens it; raises LocationNotFound or SecretsNotConfigured."""
-        row = await self._row(location_id, owner_id)
+        return self._opened(await self._row(location_id, owner_id))
+
+    async def open_referred(self, location_id: LocationId) -> OpenLocation:
+        """Does as `open` for whoever may read a file that refers to it."""
+        row = await self._pool.fetchrow(queries().get_any_location, location_id)
+        if row is None:
+            raise LocationNotFound
+        return self._opened(row)
+
+    def _opened(self, row: Any) -> OpenLocation:
         credentials = None
         if row["secret"] is not None:
-            secret = self._secrets.open(location_id, row["secret"])
+            secret = self._secrets.open(LocationId(row["id"]), row["secret"])
             credentials = StorageCredentials(row["access_key_id"], secret)
         return OpenLocation(row["endpoint"], row["region"], row["bucket"], credentials)
 

@@ -123,7 +123,7 @@ def _dataset(entry: Entry, row: Row) -> Dataset:
 
 
 def _place(row: Row) -> ContentPlace:
-    return ContentPlace(row["object_key"], row["location_id"])
+    return ContentPlace(row["object_key"], row["location_id"], row["object_etag"])
 
 
 def decoded_from_row(row: Row) -> DecodedClip:

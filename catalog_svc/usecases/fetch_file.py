@@ -14,9 +14,8 @@ from typing import BinaryIO, TypeVar
 import structlog
 
 from catalog_svc.clients.sources.source import Source
-from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.errors import FileTooLarge, SourceRefused, SourceUnavailable
-from catalog_svc.domain.imports import ImportItem
+from catalog_svc.domain.imports import Import, ImportItem
 from catalog_svc.domain.upload import FileHeader
 from catalog_svc.usecases.store_file import StoreFile
 
@@ -34,7 +33,7 @@ class FetchFile:
     first_pause_seconds: float = 1.0
     longest_pause_seconds: float = 60.0
 
-    async def fetch(self, owner_id: str, parent_id: EntryId, source: Source, item: ImportItem) -> int:
+    async def fetch(self, found: Import, source: Source, item: ImportItem) -> int:
         """Puts one file in place and returns its length in bytes; what fails for the moment is tried again.
 
         Raises:
@@ -42,7 +41,7 @@ class FetchFile:
             SourceUnavailable: it did not give it in any of the tries.
             EntryNotFound, StateConflict, …: see StoreFile.
         """
-        return await self.with_tries(lambda: self._fetch(owner_id, parent_id, source, item))
+        return await self.with_tries(lambda: self._fetch(found, source, item))
 
     async def with_tries(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Returns what the work does; what is unavailable for the moment is tried again, with pauses."""
@@ -59,27 +58,34 @@ class FetchFile:
         most = min(self.longest_pause_seconds, self.first_pause_seconds * 2 ** (number - 1))
         return random.uniform(most / 2, most)  # noqa: S311  # no secret
 
-    async def _fetch(self, owner_id: str, parent_id: EntryId, source: Source, item: ImportItem) -> int:
+    async def _fetch(self, found: Import, source: Source, item: ImportItem) -> int:
         most = self.store_file.max_file_bytes
         if item.size_bytes is not None and item.size_bytes > most:
             raise FileTooLarge(item.path, item.size_bytes, most)
         with tempfile.TemporaryFile(dir=self.spool_dir) as spool:
             async with source.open(item) as opened:
-                size, sha256 = await _spooled(opened.chunks, spool, item, most)
+                size, sha256 = await _spooled(opened.chunks, None if opened.place else spool, item, most)
                 if opened.sha256 not in ("", sha256):
                     what = f"{item.path} has another SHA-256 than its source says"
                     raise SourceUnavailable("DIGEST_MISMATCH", what)
-            await self.store_file.store(owner_id, FileHeader(parent_id, item.path, size, sha256), spool)
+                header = FileHeader(found.draft.parent_id, item.path, size, sha256)
+                if opened.place is not None:
+                    await self.store_file.files.put_reference(found.owner_id, header, opened.place)
+                    return size
+            await self.store_file.store(found.owner_id, header, spool, found.allowance)
         return size
 
 
-async def _spooled(chunks: AsyncIterator[bytes], spool: BinaryIO, item: ImportItem, most: int) -> tuple[int, str]:
-    """Writes a stream to a file; returns its length in bytes and its SHA-256."""
+async def _spooled(
+    chunks: AsyncIterator[bytes], spool: BinaryIO | None, item: ImportItem, most: int
+) -> tuple[int, str]:
+    """Reads a stream, into a file if there is one; returns its length in bytes and its SHA-256."""
     hasher, size, batch = hashlib.sha256(), 0, bytearray()
 
     def flush() -> None:
         hasher.update(batch)
-        spool.write(batch)
+        if spool is not None:
+            spool.write(batch)
         batch.clear()
 
     async for chunk in chunks:

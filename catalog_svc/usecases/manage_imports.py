@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.domain.imports import Import, ImportDraft, ImportFailure, ImportId, ImportState, check_import
 from catalog_svc.store.change_feed import ChangeFeed
 from catalog_svc.store.entry_store import Position
@@ -21,17 +22,21 @@ class ManageImports:
     """All of it checks in the database that the caller may do it; see ImportStore for what is raised."""
 
     imports: ImportStore
+    scheduler: Scheduler
+    """Knows the quotas."""
     open_source: OpenSource
     changes: ChangeFeed
     stopping: asyncio.Event
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Wakes the importers of this process; those of others find the import by themselves."""
 
-    async def create(self, owner_id: str, draft: ImportDraft, request_id: str) -> Import:
-        """Begins an import; see check_import, OpenSource.check and ImportStore.create."""
+    async def create(self, owner_id: str, token: str, draft: ImportDraft, request_id: str) -> Import:
+        """Begins an import; see check_import, OpenSource and ImportStore.create."""
         check_import(draft)
         self.open_source.check(draft)
-        begun = await self.imports.create(ImportId(new_id("imp")), owner_id, draft, request_id)
+        await self.open_source.check_bucket(draft, owner_id)
+        allowance = await self.scheduler.allowance(owner_id, token)
+        begun = await self.imports.create(ImportId(new_id("imp")), owner_id, draft, request_id, allowance)
         self.wanted.set()
         kind = type(draft.source).__name__
         audit.record("import_begun", owner_id, draft.parent_kind, draft.parent_id, import_id=begun.id, source=kind)

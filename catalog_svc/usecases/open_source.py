@@ -13,7 +13,7 @@ from catalog_svc.clients.sources.hub import Hub, HubFiles
 from catalog_svc.clients.sources.source import Source
 from catalog_svc.clients.sources.web import WebFiles
 from catalog_svc.domain.entry import EntryKind
-from catalog_svc.domain.errors import SourceNotEnabled
+from catalog_svc.domain.errors import InvalidField, SourceNotEnabled
 from catalog_svc.domain.imports import (
     AnnotationSource,
     BucketSource,
@@ -56,6 +56,14 @@ class OpenSource:
                 raise SourceNotEnabled("folder", "CATALOG_IMPORT_FOLDERS")
             allowed_root(source.path, self.folders)
 
+    async def check_bucket(self, draft: ImportDraft, owner_id: str) -> None:
+        """Raises LocationNotFound for a location that is not the owner's, InvalidField for one of another bucket."""
+        source = draft.source
+        if isinstance(source, BucketSource) and source.location_id is not None:
+            location = await self.locations.get(source.location_id, owner_id)
+            if location.bucket != source.bucket:
+                raise InvalidField("source.bucket.uri", f"names another bucket than the location: {location.bucket}")
+
     async def open(self, found: Import, token: str) -> Source:
         """Opens the source of an import.
 
@@ -72,7 +80,8 @@ class OpenSource:
         if isinstance(source, AnnotationSource):
             return WebFiles(self.http)
         if isinstance(source, BucketSource):
-            return BucketFiles(await self._bucket(source, found.owner_id), source.prefix, kind)
+            bucket = await self._bucket(source, found.owner_id)
+            return BucketFiles(bucket, source.prefix, kind, source.location_id if source.is_reference else None)
         if isinstance(source, HubSource):
             return await self._hub_files(found, source, token, kind)
         root, way = allowed_root(source.path, self.folders)

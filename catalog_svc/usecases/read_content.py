@@ -30,7 +30,11 @@ SignedFile = tuple[StoredFile, SignedUrl]
 
 @dataclass(frozen=True, slots=True)
 class ReadContent:
-    """All of it raises EntryNotFound for what the viewer may not see; StateConflict unless READY where it says so."""
+    """All of it raises EntryNotFound for what the viewer may not see; StateConflict unless READY where it says so.
+
+    What gives URLs raises ReferenceBroken for a clip in another bucket that is no longer what it was, and
+    SourceUnavailable while that store does not answer.
+    """
 
     entries: EntryStore
     files: FileStore
@@ -69,7 +73,7 @@ class ReadContent:
         path = ""
         while clips := await self.datasets.list_clips(dataset_id, viewer, path, CLIPS_PER_BATCH):
             clip_count, path = clip_count + len(clips), clips[-1].path
-            yield self._signed(clips)
+            yield await self._signed(clips)
         while samples := await self.datasets.list_samples(dataset_id, viewer, position, "", SAMPLES_PER_BATCH):
             sample_count, position = sample_count + len(samples), samples[-1][0]
             yield [sample for _, sample in samples]
@@ -97,12 +101,13 @@ class ReadContent:
         for path in paths:
             if path not in found:
                 raise ClipNotFound(path)
-        return self._signed([found[path] for path in paths])
+        return await self._signed([found[path] for path in paths])
 
     async def model_snapshot(self, model_id: EntryId, viewer: Viewer) -> tuple[Model, list[SignedFile]]:
         """Gets a READY model and its files with URLs."""
         model, files = await self.model_files(model_id, viewer)
-        return model, [(file, self.objects.read_url(file.place)) for file in files]
+        urls = await self.objects.read_urls([file.place for file in files])
+        return model, list(zip(files, urls, strict=True))
 
     async def model_files(self, model_id: EntryId, viewer: Viewer) -> tuple[Model, list[StoredFile]]:
         """Gets a READY model and its files."""
@@ -125,8 +130,8 @@ class ReadContent:
         found = await self.datasets.find_clips(dataset_id, viewer, paths) if paths else {}
         return [found[path] for path in paths if path in found]
 
-    def _signed(self, clips: Sequence[Clip]) -> list[SignedClip]:
-        return [(clip, self.objects.read_url(clip.place)) for clip in clips]
+    async def _signed(self, clips: Sequence[Clip]) -> list[SignedClip]:
+        return list(zip(clips, await self.objects.read_urls([clip.place for clip in clips]), strict=True))
 
 
 def _check_ready(described: Dataset | Model) -> None:

@@ -14,6 +14,7 @@ from catalog_svc.domain.errors import (
     FileTooLarge,
     InvalidField,
     LocationNotFound,
+    QuotaExceeded,
     SecretsNotConfigured,
     SourceNotEnabled,
     SourceRefused,
@@ -41,7 +42,15 @@ _PAGE = 200
 
 # What is wrong with one file, and what with the whole import.
 _OF_A_FILE = (SourceRefused, SourceUnavailable, FileTooLarge, FileNotAllowed, InvalidField)
-_OF_THE_WHOLE = (EntryNotFound, StateConflict, TooManyFiles, LocationNotFound, SecretsNotConfigured, SourceNotEnabled)
+_OF_THE_WHOLE = (
+    EntryNotFound,
+    StateConflict,
+    TooManyFiles,
+    QuotaExceeded,
+    LocationNotFound,
+    SecretsNotConfigured,
+    SourceNotEnabled,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ class RunImport:
             reason = message = ""
             size = None
             try:
-                size = await self.fetch_file.fetch(found.owner_id, found.draft.parent_id, source, item)
+                size = await self.fetch_file.fetch(found, source, item)
             except _OF_A_FILE as error:
                 reason, message = _reason(error), str(error)
             await failpoint("import.file.stored")
@@ -166,6 +175,7 @@ def _reason(error: Exception) -> str:
         EntryNotFound: "PARENT_GONE",
         StateConflict: "PARENT_STATE_CONFLICT",
         TooManyFiles: "TOO_MANY_FILES",
+        QuotaExceeded: "QUOTA_EXCEEDED",
         LocationNotFound: "STORAGE_LOCATION_NOT_FOUND",
         SecretsNotConfigured: "SECRETS_NOT_CONFIGURED",
         SourceNotEnabled: "SOURCE_NOT_ENABLED",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catalog_svc.clients.object_store import ObjectStore, Picture, SignedUrl
@@ -34,7 +35,7 @@ class ShowClips:
     async def list_page(self, dataset_id: EntryId, viewer: Viewer, after: str, size: int) -> list[ShownClip]:
         """Lists clips by path: at most `size` after a path."""
         await self.entries.get(EntryKind.DATASET, dataset_id, viewer)
-        return [self._shown(clip) for clip in await self.datasets.list_clips(dataset_id, viewer, after, size)]
+        return await self._shown(await self.datasets.list_clips(dataset_id, viewer, after, size))
 
     async def get(self, dataset_id: EntryId, viewer: Viewer, path: str) -> ShownClip:
         """Gets a clip; raises ClipNotFound."""
@@ -43,12 +44,17 @@ class ShowClips:
         found = await self.datasets.find_clips(dataset_id, viewer, [path] if is_path(path) else [])
         if path not in found:
             raise ClipNotFound(path)
-        return self._shown(found[path])
+        (shown,) = await self._shown([found[path]])
+        return shown
 
-    def _shown(self, clip: Clip) -> ShownClip:
-        return ShownClip(
-            clip,
-            self.objects.read_url(clip.place),
-            self.objects.picture_url(clip.place, Picture.POSTER) if clip.decoded.has_poster else None,
-            self.objects.picture_url(clip.place, Picture.PROXY) if clip.decoded.has_proxy else None,
-        )
+    async def _shown(self, clips: Sequence[Clip]) -> list[ShownClip]:
+        urls = await self.objects.read_urls([clip.place for clip in clips])
+        return [
+            ShownClip(
+                clip,
+                url,
+                self.objects.picture_url(clip.place, Picture.POSTER) if clip.decoded.has_poster else None,
+                self.objects.picture_url(clip.place, Picture.PROXY) if clip.decoded.has_proxy else None,
+            )
+            for clip, url in zip(clips, urls, strict=True)
+        ]

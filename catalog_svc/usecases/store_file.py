@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.domain.storage_usage import StorageAllowance
 from catalog_svc.domain.upload import FileHeader, StoredFile, UploadId, plan_parts
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases.check_header import check_header
@@ -23,19 +24,24 @@ class StoreFile:
     settle_upload: SettleUpload
     max_file_bytes: int
 
-    async def store(self, owner_id: str, header: FileHeader, content: BinaryIO) -> StoredFile:
+    async def store(
+        self, owner_id: str, header: FileHeader, content: BinaryIO, allowance: StorageAllowance
+    ) -> StoredFile:
         """Puts a file in place; bytes that are stored already are not sent again.
 
         Args:
             owner_id: The owner of the parent.
             header: What the file is.
             content: A file of the header's length and digest.
+            allowance: What the owner may store.
 
         Raises:
             EntryNotFound, StateConflict, …: see check_header, FileStore and SettleUpload.
         """
         check_header(header, self.max_file_bytes, field="file")
-        upload = await self.files.open_upload(UploadId(new_id("upl")), owner_id, header, is_resumable=True)
+        upload = await self.files.open_upload(
+            UploadId(new_id("upl")), owner_id, header, is_resumable=True, allowance=allowance
+        )
         if upload.stored is not None:
             return upload.stored
         parts = plan_parts(header.size_bytes)

@@ -18,7 +18,7 @@ from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOut
 from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
 from catalog_svc.domain.dataset_info import DATASET_INFO_NAME
 from catalog_svc.domain.entry import EntryId
-from catalog_svc.domain.errors import LeaseLost
+from catalog_svc.domain.errors import LeaseLost, ReferenceBroken
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.quarantine import Quarantine
 from catalog_svc.domain.sample import SampleText
@@ -132,6 +132,8 @@ class ValidateDataset:
             if isinstance(probed.outcome, FaultyClip):
                 return probed.outcome
             return await self._with_pictures(file, path, probed.outcome, probed.poster)
+        except ReferenceBroken as error:
+            return FaultyClip(ClipFault.REFERENCE_BROKEN, str(error))
         finally:
             path.unlink(missing_ok=True)
 

@@ -84,6 +84,16 @@ async def upload_folder(
     return UploadSummary(len(files), sum(file.size_bytes for file in files), removed)
 
 
+async def upload_file(
+    client: Client, parent_id: str, file: LocalFile, progress: TransferProgress | None = None
+) -> None:
+    """Puts one file into a dataset or model, beside those that are there; raises as `upload_folder` does."""
+    progress = progress or Silence()
+    progress.begin(1, file.size_bytes)
+    async with client.open_http() as http:
+        await _run_all([_Upload(client, http, parent_id, progress).send(file)])
+
+
 async def _run_all(work: Iterable[Coroutine[None, None, None]]) -> None:
     """Runs coroutines side by side; the first that fails cancels the others, and its error is raised by itself."""
     try:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from reeltune.catalog.v1 import dataset_pb2, dataset_service_pb2, model_pb2, model_service_pb2
+from reeltune.catalog.v1 import (
+    dataset_pb2,
+    dataset_service_pb2,
+    import_pb2,
+    import_service_pb2,
+    model_pb2,
+    model_service_pb2,
+)
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
 
@@ -93,6 +100,15 @@ async def watch_model(client: Client, model_id: str) -> AsyncIterator[model_pb2.
     async for message in _unbroken(lambda: client.models.WatchModel(request), position):
         position.has_ended = message.model.state in final
         yield message.model
+
+
+async def watch_import(client: Client, import_id: str) -> AsyncIterator[import_pb2.Import]:
+    """Yields an import as it changes, until it has ended."""
+    request = import_service_pb2.WatchImportRequest(import_id=import_id)
+    position = _Position()
+    async for message in _unbroken(lambda: client.imports.WatchImport(request), position):
+        position.has_ended = message.data_import.state != import_pb2.IMPORT_STATE_RUNNING
+        yield message.data_import
 
 
 async def _unbroken(call: Callable[[], Any], position: _Position) -> AsyncIterator[Any]:

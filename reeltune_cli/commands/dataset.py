@@ -1,4 +1,4 @@
-"""`reeltune dataset upload|list|show|issues|clips|statistics|export|delete`, and those of its neighbours."""
+"""`reeltune dataset upload|import|list|show|issues|clips|statistics|export|delete`, and those of its neighbours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reeltune.catalog.v1 import dataset_content_pb2, dataset_pb2, visibility_pb2
+from reeltune.catalog.v1 import dataset_content_pb2, dataset_pb2, import_pb2, visibility_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as pb
 from rich.console import Group
 from rich.table import Table
@@ -16,12 +16,14 @@ from rich.table import Table
 from reeltune_cli.bars import step_bar
 from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.export import export_annotations
+from reeltune_cli.client.upload import LocalFile, upload_file
 from reeltune_cli.client.watch import watch_dataset
 from reeltune_cli.commands.dataset_preview import preview, samples
 from reeltune_cli.commands.dataset_versions import new_version, quarantine, quarantined, versions
 from reeltune_cli.commands.dataset_views import DatasetArgument, clips, statistics
 from reeltune_cli.commands.entry_life import DeletedOption, dataset_uses, undelete_dataset
 from reeltune_cli.commands.folder_upload import create_or_resume, send_folder
+from reeltune_cli.commands.import_sources import LocationOption, annotation_path, read_source, run_import
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -54,6 +56,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     commands = typer.Typer(help="Datasets: clips and what they show.", no_args_is_help=True)
     add_command(commands, "upload", upload)
+    add_command(commands, "import", import_files)
     add_command(commands, "list", list_all)
     add_command(commands, "show", show)
     add_command(commands, "issues", issues)
@@ -86,18 +89,70 @@ async def upload(
     async with cli.client() as client:
         dataset = await _create_or_resume(cli, client, name or folder.resolve().name, description, shared)
         await send_folder(cli, client, dataset.id, folder)
-        dataset = await _validate(cli, client, dataset.id)
-        if dataset.state == dataset_pb2.DATASET_STATE_READY:
-            cli.answer({"dataset": to_document(dataset)}, _facts(dataset))
-            return
-        found = await _issues(client, dataset.id, _SHOWN_ISSUES)
-        cli.notes.print(_issue_table(found))
-        raise ClientError(
-            f"dataset {dataset.name} has {count(dataset.counts.errors, 'error')}",
-            "DATASET_INVALID",
-            "mend the folder and run the command again, or go on without them: "
-            f"reeltune dataset quarantine {dataset.id}; all of them: reeltune dataset issues {dataset.id}",
-        )
+        await _conclude(cli, client, dataset.id)
+
+
+async def import_files(
+    cli: Invocation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset's name.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="[SOURCE]",
+            help="https://…, s3://bucket/prefix, hub:org/name[@revision], or file:///folder of the service's machine.",
+            show_default=False,
+        ),
+    ] = "",
+    annotation: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotation",
+            exists=True,
+            dir_okay=False,
+            help="Annotation file of this machine; without SOURCE its rows name clips by https addresses.",
+            show_default=False,
+        ),
+    ] = None,
+    location: LocationOption = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Leave clips in their bucket and read them there.")
+    ] = False,
+    description: DescriptionOption = "",
+    shared: SharedOption = False,
+) -> None:
+    """Have the mesh fetch clips from where they are, then have every clip decoded and every row checked.
+
+    An https address that ends in .csv, .jsonl or .json is an annotation file, whose rows name their clips by address.
+    """
+    if not source and annotation is None:
+        raise ClientError("there is nothing to import", "ARGUMENT_INVALID", "name a SOURCE, or an --annotation file")
+    async with cli.client() as client:
+        dataset = await _create_or_resume(cli, client, name, description, shared)
+        wanted = import_pb2.ImportSource()
+        if annotation is not None:
+            file = LocalFile(annotation, annotation_path(annotation), annotation.stat().st_size)
+            await upload_file(client, dataset.id, file)
+            wanted.annotations.file = file.path
+        if source:
+            wanted = await read_source(client, source, location, has_rows=annotation is None, by_reference=reference)
+        await run_import(cli, client, dataset.id, wanted)
+        await _conclude(cli, client, dataset.id)
+
+
+async def _conclude(cli: Invocation, client: Client, dataset_id: str) -> None:
+    """Validates a dataset and answers with it; raises ClientError if it has errors."""
+    dataset = await _validate(cli, client, dataset_id)
+    if dataset.state == dataset_pb2.DATASET_STATE_READY:
+        cli.answer({"dataset": to_document(dataset)}, _facts(dataset))
+        return
+    found = await _issues(client, dataset.id, _SHOWN_ISSUES)
+    cli.notes.print(_issue_table(found))
+    raise ClientError(
+        f"dataset {dataset.name} has {count(dataset.counts.errors, 'error')}",
+        "DATASET_INVALID",
+        "mend the folder and run the command again, or go on without them: "
+        f"reeltune dataset quarantine {dataset.id}; all of them: reeltune dataset issues {dataset.id}",
+    )
 
 
 async def list_all(

@@ -1,8 +1,9 @@
-"""`reeltune model upload|list|show|delete`."""
+"""`reeltune model upload|import|list|show|delete`."""
 
 from __future__ import annotations
 
 import uuid
+from typing import Annotated
 
 import typer
 from reeltune.catalog.v1 import model_pb2, visibility_pb2
@@ -15,6 +16,7 @@ from reeltune_cli.client import Client, ClientError
 from reeltune_cli.client.watch import watch_model
 from reeltune_cli.commands.entry_life import DeletedOption, ModelArgument, model_uses, undelete_model
 from reeltune_cli.commands.folder_upload import create_or_resume, send_folder
+from reeltune_cli.commands.import_sources import LocationOption, SourceArgument, read_source, run_import
 from reeltune_cli.commands.naming import find_model
 from reeltune_cli.commands.options import (
     DescriptionOption,
@@ -34,6 +36,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     commands = typer.Typer(help="Base models: safetensors with their configuration.", no_args_is_help=True)
     add_command(commands, "upload", upload)
+    add_command(commands, "import", import_files)
     add_command(commands, "list", list_all)
     add_command(commands, "show", show)
     add_command(commands, "uses", model_uses)
@@ -56,16 +59,39 @@ async def upload(
     async with cli.client() as client:
         model = await _create_or_resume(cli, client, name or folder.resolve().name, description, shared)
         await send_folder(cli, client, model.id, folder)
-        model = await _validate(cli, client, model.id)
-        if model.state == model_pb2.MODEL_STATE_READY:
-            cli.answer({"model": to_document(model)}, _facts(model))
-            return
-        cli.notes.print(_issue_table(model))
-        raise ClientError(
-            f"model {model.name} has {count(len(model.issues), 'error')}",
-            "MODEL_INVALID",
-            "mend the folder and run the command again",
-        )
+        await _conclude(cli, client, model.id)
+
+
+async def import_files(
+    cli: Invocation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)],
+    source: SourceArgument,
+    location: LocationOption = None,
+    description: DescriptionOption = "",
+    shared: SharedOption = False,
+) -> None:
+    """Have the mesh fetch a model's files from where they are, and check them.
+
+    What no model folder may hold, such as pickled weights, is left out; a source with code in it is refused.
+    """
+    async with cli.client() as client:
+        model = await _create_or_resume(cli, client, name, description, shared)
+        await run_import(cli, client, model.id, await read_source(client, source, location, has_rows=False))
+        await _conclude(cli, client, model.id)
+
+
+async def _conclude(cli: Invocation, client: Client, model_id: str) -> None:
+    """Validates a model and answers with it; raises ClientError if it has errors."""
+    model = await _validate(cli, client, model_id)
+    if model.state == model_pb2.MODEL_STATE_READY:
+        cli.answer({"model": to_document(model)}, _facts(model))
+        return
+    cli.notes.print(_issue_table(model))
+    raise ClientError(
+        f"model {model.name} has {count(len(model.issues), 'error')}",
+        "MODEL_INVALID",
+        "mend the folder and run the command again",
+    )
 
 
 async def list_all(

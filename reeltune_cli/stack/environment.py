@@ -102,6 +102,7 @@ class StackPlan:
             **self._s3("catalog"),
             "AUTH_TARGET": self.target("auth"),
             "SCHEDULER_TARGET": self.target("scheduler"),
+            "STORAGE_KEY": self.secrets.catalog_storage_key,
             **_model_tool(),
         }
 

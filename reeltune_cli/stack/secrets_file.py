@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +19,10 @@ def _secret() -> str:
     return secrets.token_urlsafe(24)
 
 
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class StackSecrets:
     """Every password and key that processes of the mesh share; nothing is guessable and nothing has a default value."""
@@ -32,6 +37,8 @@ class StackSecrets:
     trainer_nats: str = field(default_factory=_secret, repr=False)
     catalog_s3: str = field(default_factory=_secret, repr=False)
     scheduler_s3: str = field(default_factory=_secret, repr=False)
+    catalog_storage_key: str = field(default_factory=_fernet_key, repr=False)
+    """What users' storage secrets are encrypted with: without it they are lost."""
     join_secret: str = field(default_factory=_secret, repr=False)
     """What a trainer, here or on another machine, proves itself with."""
 

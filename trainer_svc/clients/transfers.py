@@ -155,8 +155,13 @@ class _Arrived:
 
 
 def open_http_client(tls_ca: Path | None) -> httpx.AsyncClient:
-    """A client that trusts `tls_ca` (PEM; None: the system's authorities) and ignores the environment's proxies."""
-    context = ssl.create_default_context(cafile=str(tls_ca) if tls_ca else None)
+    """A client that trusts the system's authorities and `tls_ca` (PEM), and ignores the environment's proxies.
+
+    Both: clips that were imported by reference are not behind the mesh's own edge.
+    """
+    context = ssl.create_default_context()
+    if tls_ca:
+        context.load_verify_locations(cafile=tls_ca)
     return httpx.AsyncClient(verify=context, trust_env=False, timeout=_TIMEOUT, limits=_LIMITS, follow_redirects=False)
 
 

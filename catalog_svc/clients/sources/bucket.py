@@ -18,10 +18,13 @@ from defusedxml.ElementTree import fromstring
 
 from catalog_svc.clients.guarded_http import GuardedHttp, Response
 from catalog_svc.clients.sources.source import OpenFile
+from catalog_svc.domain.clip import VIDEO_EXTENSIONS
+from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryKind
 from catalog_svc.domain.errors import SourceRefused, SourceUnavailable
+from catalog_svc.domain.file_path import extension
 from catalog_svc.domain.imports import ImportItem, item_of
-from catalog_svc.domain.storage import OpenLocation
+from catalog_svc.domain.storage import LocationId, OpenLocation
 from meshkit.blob import PresignKey, presign
 
 if TYPE_CHECKING:
@@ -54,9 +57,9 @@ class Bucket:
         return presign(signer, method, path, _TTL, query=query)
 
     @contextlib.asynccontextmanager
-    async def read(self, key: str, etag: str = "") -> AsyncGenerator[Response, None]:
+    async def read(self, key: str, etag: str = "", most: int | None = None) -> AsyncGenerator[Response, None]:
         """Gives an object; with an etag only that version of it. Raises SourceRefused `SOURCE_CHANGED` for another."""
-        async with self._get(self.url(key), {"If-Match": f'"{etag}"'} if etag else {}) as response:
+        async with self._get(self.url(key), {"If-Match": f'"{etag}"'} if etag else {}, most) as response:
             if etag and response.etag and response.etag != etag:
                 raise changed(key)
             yield response
@@ -95,6 +98,8 @@ class BucketFiles:
     bucket: Bucket
     prefix: str
     kind: EntryKind
+    location_id: LocationId | None = None
+    """Of an import by reference."""
 
     async def pages(self) -> AsyncIterator[Sequence[ImportItem]]:
         async for page in self.bucket.list(self.prefix):
@@ -110,14 +115,25 @@ class BucketFiles:
     @contextlib.asynccontextmanager
     async def open(self, item: ImportItem) -> AsyncGenerator[OpenFile, None]:
         async with self.bucket.read(item.location, item.etag) as response:
-            yield OpenFile(response.body(), response.etag)
+            place = None
+            if self.location_id is not None and extension(item.path) in VIDEO_EXTENSIONS:
+                place = self._place(item.location, response)
+            yield OpenFile(response.body(), place=place)
+
+    def _place(self, key: str, response: Response) -> ContentPlace:
+        if not response.etag:
+            what = f"the store gives no ETag for {key[:300]}, so a change of it would go unnoticed"
+            raise SourceRefused("ETAG_MISSING", what, "import by copy")
+        return ContentPlace(key, self.location_id, response.etag)
 
     def _path(self, key: str) -> str:
         """Returns the key without the folder that the prefix names or stands in."""
-        folder = self.prefix if self.prefix.endswith("/") else self.prefix.rpartition("/")[0]
-        if key.startswith(f"{self.prefix}/"):
-            folder = self.prefix
-        return key.removeprefix(folder).lstrip("/")
+        folder = self.prefix
+        if key.startswith(f"{self.prefix}/") and not self.prefix.endswith("/"):
+            folder = f"{self.prefix}/"
+        elif not self.prefix.endswith("/"):
+            folder = self.prefix[: self.prefix.rfind("/") + 1]
+        return key.removeprefix(folder)
 
 
 def changed(key: str) -> SourceRefused:

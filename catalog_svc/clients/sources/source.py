@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.imports import ImportItem
 
 
@@ -15,8 +16,8 @@ class OpenFile:
     """A file that is being read."""
 
     chunks: AsyncIterator[bytes]
-    etag: str = ""
-    """What the source calls this version of it; empty: nothing."""
+    place: ContentPlace | None = None
+    """Where the bytes stay if the import is by reference."""
     sha256: str = ""
     """What the source says its digest is; empty: nothing."""
 

@@ -24,4 +24,4 @@ class WebFiles:
     @contextlib.asynccontextmanager
     async def open(self, item: ImportItem) -> AsyncGenerator[OpenFile, None]:
         async with self.http.get(item.location) as response:
-            yield OpenFile(response.body(), response.etag)
+            yield OpenFile(response.body())

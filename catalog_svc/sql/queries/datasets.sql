@@ -82,7 +82,7 @@ WHERE s.dataset_id = $1 AND s.sample_id = $4 AND e.state = 'READY'
 
 -- name: list_clips
 -- Lists the clips of a dataset that the viewer may see, by path, from a position on.
-SELECT p.*, f.path, f.sha256, f.size_bytes, f.object_key, f.location_id
+SELECT p.*, f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, f.object_etag
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id
@@ -93,7 +93,7 @@ LIMIT $5;
 
 -- name: find_clips
 -- Finds clips of a dataset that the viewer may see, by their paths.
-SELECT p.*, f.path, f.sha256, f.size_bytes, f.object_key, f.location_id
+SELECT p.*, f.path, f.sha256, f.size_bytes, f.object_key, f.location_id, f.object_etag
 FROM files f
 JOIN clip_probes p ON p.dataset_id = f.entry_id AND p.sha256 = f.sha256 AND p.fault IS NULL
 JOIN entries e ON e.id = f.entry_id

@@ -40,11 +40,11 @@ LIMIT 1;
 
 -- name: put_file
 -- Puts a file in place, instead of one at the same path if there is one.
-INSERT INTO files (entry_id, path, sha256, size_bytes, object_key)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO files (entry_id, path, sha256, size_bytes, object_key, location_id, object_etag)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (entry_id, path) DO UPDATE
-SET sha256 = EXCLUDED.sha256, size_bytes = EXCLUDED.size_bytes, object_key = EXCLUDED.object_key, location_id = NULL,
-    create_time = now()
+SET sha256 = EXCLUDED.sha256, size_bytes = EXCLUDED.size_bytes, object_key = EXCLUDED.object_key,
+    location_id = EXCLUDED.location_id, object_etag = EXCLUDED.object_etag, create_time = now()
 RETURNING *;
 
 -- name: delete_file

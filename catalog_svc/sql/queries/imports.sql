@@ -8,8 +8,8 @@ SELECT * FROM imports WHERE owner_id = $1 AND request_id = $2::uuid;
 
 -- name: insert_import
 -- Adds an import; returns nothing if the request id was used before.
-INSERT INTO imports (id, owner_id, entry_id, source, location_id, request_id, digest)
-VALUES ($1, $2, $3, $4, $5, $6::uuid, $7)
+INSERT INTO imports (id, owner_id, entry_id, source, location_id, request_id, digest, limit_bytes, used_elsewhere_bytes)
+VALUES ($1, $2, $3, $4, $5, $6::uuid, $7, $8, $9)
 ON CONFLICT (owner_id, request_id) DO NOTHING
 RETURNING *;
 

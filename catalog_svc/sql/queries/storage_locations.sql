@@ -30,6 +30,14 @@ SELECT id FROM storage_locations WHERE id = $1 AND owner_id = $2 FOR UPDATE;
 -- Tells whether an import still reads from a location.
 SELECT EXISTS (SELECT FROM imports WHERE location_id = $1 AND state = 'RUNNING');
 
+-- name: get_any_location
+-- Gets a location, for those who read a file that refers to it.
+SELECT * FROM storage_locations WHERE id = $1;
+
+-- name: is_location_referred_to
+-- Tells whether a file refers to a location.
+SELECT EXISTS (SELECT FROM files WHERE location_id = $1);
+
 -- name: forget_location_of_imports
 -- Takes a location out of imports that have ended.
 UPDATE imports SET location_id = NULL WHERE location_id = $1;

@@ -62,7 +62,8 @@ class _ImportModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportMode
     """The service keeps a copy."""
     IMPORT_MODE_REFERENCE: _ImportMode.ValueType  # 2
     """The bytes are read once, for their digest, and stay where they are; whoever reads the clip later reads it there. Needs a storage location,
-    and is for datasets only. An object that is changed afterwards is refused: `SOURCE_CHANGED`.
+    and is for datasets only. Annotations and other small files are copied all the same. A clip that is changed, gone or closed afterwards is
+    refused where it is read: FAILED_PRECONDITION `REFERENCE_BROKEN`, or in a validation the issue `CLIP_REFERENCE_BROKEN`.
     """
 
 class ImportMode(_ImportMode, metaclass=_ImportModeEnumTypeWrapper):
@@ -74,7 +75,8 @@ IMPORT_MODE_COPY: ImportMode.ValueType  # 1
 """The service keeps a copy."""
 IMPORT_MODE_REFERENCE: ImportMode.ValueType  # 2
 """The bytes are read once, for their digest, and stay where they are; whoever reads the clip later reads it there. Needs a storage location,
-and is for datasets only. An object that is changed afterwards is refused: `SOURCE_CHANGED`.
+and is for datasets only. Annotations and other small files are copied all the same. A clip that is changed, gone or closed afterwards is
+refused where it is read: FAILED_PRECONDITION `REFERENCE_BROKEN`, or in a validation the issue `CLIP_REFERENCE_BROKEN`.
 """
 Global___ImportMode: _TypeAlias = ImportMode  # noqa: Y015
 

@@ -30,7 +30,8 @@ class SnapshotServiceStub:
     """Hands the content of READY datasets and models to whoever trains from them: digests, rows and presigned URLs to read from.
 
     A trainer calls it with the grant of one attempt and sees the dataset and the model of that job, nothing else; a user sees what they may read.
-    Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `DATASET_STATE_CONFLICT` or `MODEL_STATE_CONFLICT` unless READY.
+    Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `DATASET_STATE_CONFLICT` or `MODEL_STATE_CONFLICT` unless READY,
+    `REFERENCE_BROKEN` for a clip in its owner's own bucket that is no longer what was imported; UNAVAILABLE `SOURCE_UNAVAILABLE` while that store does not answer.
     """
 
     @_typing.overload
@@ -52,7 +53,8 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """Hands the content of READY datasets and models to whoever trains from them: digests, rows and presigned URLs to read from.
 
     A trainer calls it with the grant of one attempt and sees the dataset and the model of that job, nothing else; a user sees what they may read.
-    Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `DATASET_STATE_CONFLICT` or `MODEL_STATE_CONFLICT` unless READY.
+    Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `DATASET_STATE_CONFLICT` or `MODEL_STATE_CONFLICT` unless READY,
+    `REFERENCE_BROKEN` for a clip in its owner's own bucket that is no longer what was imported; UNAVAILABLE `SOURCE_UNAVAILABLE` while that store does not answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -70,7 +72,8 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
     """Hands the content of READY datasets and models to whoever trains from them: digests, rows and presigned URLs to read from.
 
     A trainer calls it with the grant of one attempt and sees the dataset and the model of that job, nothing else; a user sees what they may read.
-    Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `DATASET_STATE_CONFLICT` or `MODEL_STATE_CONFLICT` unless READY.
+    Errors common to all rpcs: NOT_FOUND `DATASET_NOT_FOUND` or `MODEL_NOT_FOUND`; FAILED_PRECONDITION `DATASET_STATE_CONFLICT` or `MODEL_STATE_CONFLICT` unless READY,
+    `REFERENCE_BROKEN` for a clip in its owner's own bucket that is no longer what was imported; UNAVAILABLE `SOURCE_UNAVAILABLE` while that store does not answer.
     """
 
     @_abc_1.abstractmethod

@@ -479,7 +479,8 @@ export enum ImportMode {
 
   /**
    * The bytes are read once, for their digest, and stay where they are; whoever reads the clip later reads it there. Needs a storage location,
-   * and is for datasets only. An object that is changed afterwards is refused: `SOURCE_CHANGED`.
+   * and is for datasets only. Annotations and other small files are copied all the same. A clip that is changed, gone or closed afterwards is
+   * refused where it is read: FAILED_PRECONDITION `REFERENCE_BROKEN`, or in a validation the issue `CLIP_REFERENCE_BROKEN`.
    *
    * @generated from enum value: IMPORT_MODE_REFERENCE = 2;
    */
