@@ -23,6 +23,8 @@ NAMES = (
     "watch_fanout",
     "list_million",
     "preview",
+    "validate",
+    "register_rows",
 )
 RECORD = FOLDER / "results.json"
 TIMEOUT_SECONDS = 1200

@@ -57,13 +57,16 @@ class DecordDecoder:
 
     def __init__(self) -> None:
         import decord
+        from decord._ffi.base import DECORDLimitReachedError
 
         decord.logging.set_level(decord.logging.QUIET)
         self._decord = decord
+        # Not one of its own errors' kind, and raised for frames that it had to make up.
+        self._made_up = DECORDLimitReachedError
 
     def decode(self, clip: Path, request: FrameRequest) -> DecodedFrames:
         check_container(clip)
-        with _as_bad_clip(clip, self._decord.DECORDError, OSError, RuntimeError, IndexError):
+        with _as_bad_clip(clip, self._decord.DECORDError, self._made_up, OSError, RuntimeError, IndexError):
             reader = self._open(clip)
             height, width = reader[0].shape[:2]
             size = scaled_size(height, width, request.max_pixels)

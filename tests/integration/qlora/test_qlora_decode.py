@@ -15,6 +15,7 @@ import pytest
 from fake_decoders import misbehaving, never_starts
 from tiny_models import write_clip
 
+from tests.rpc.catalog.clips import real_clips
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadClipError, ClipFault, DecodeProcessError
 from trainer_svc.qlora.frame_decoder import DecordDecoder, FrameDecoder, PyAvDecoder, check_container
@@ -162,6 +163,25 @@ def test_a_width_that_decord_cannot_take_is_decoded_all_the_same(tmp_path: Path)
         decoded = pool.decode(clip, request).result(WAIT)
 
     assert np.array_equal(decoded.frames, PyAvDecoder().decode(clip, request).frames)
+
+
+def test_a_clip_of_which_decord_makes_frames_up_is_decoded_all_the_same(tmp_path: Path) -> None:
+    """Encoded again without times of its own, as some tools do, a clip makes decord lose frames."""
+    clip = tmp_path / "again.mp4"
+    (tmp_path / "bikes.mp4").write_bytes(real_clips()["bikes.mp4"])
+    with av.open(str(tmp_path / "bikes.mp4")) as source, av.open(str(clip), "w") as target:
+        stream = target.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 640, 272, "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "35"}
+        for frame in source.decode(video=0):
+            frame.pts = None
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    with DecodePool(decoder="decord", timeout_seconds=3) as pool:
+        # It gives up on many frames, and hangs on a few.
+        for count in (16, 4):
+            decoded = pool.decode(clip, FrameRequest(max_frames=count)).result(WAIT)
+            assert (decoded.frame_count, len(decoded.frames)) == (250, count)
 
 
 def test_a_decoder_that_hangs_is_killed_not_left_behind() -> None:
