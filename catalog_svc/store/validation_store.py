@@ -15,6 +15,7 @@ from catalog_svc.store.dataset_store import put_verdict
 from catalog_svc.store.model_rows import model_facts_columns
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import entry_from_row
+from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, transaction
 
 
@@ -45,6 +46,7 @@ class ValidationStore:
         """Ends the validation of a dataset; raises LeaseLost."""
         async with transaction(self._pool) as connection:
             await put_verdict(connection, dataset_id, verdict, samples)
+            await failpoint("validation.before_end")
             # Last, and so with the entry's row locked for a moment only: writing hundreds of thousands of samples takes
             # a while, in which the lease must be renewed.
             return await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)

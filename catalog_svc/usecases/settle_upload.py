@@ -10,6 +10,7 @@ from catalog_svc.domain.errors import DigestMismatch, EntryNotFound, StateConfli
 from catalog_svc.domain.upload import StoredFile, Upload, UploadId, plan_parts
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
+from meshkit.failpoints import failpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,14 @@ class SettleUpload:
         if digest != Digest(header.size_bytes, header.sha256):
             await self.files.discard_upload(upload)
             raise DigestMismatch(header.path, header.sha256, digest.sha256)
+        await failpoint("upload.stored")
         try:
             stored = await self.files.commit(upload)
         except (EntryNotFound, StateConflict, UploadNotFound):
             # The bytes are under their digest already and nothing points to them.
             await self.files.discard_upload(upload)
             raise
+        await failpoint("upload.after_commit")
         audit.record(
             "file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
         )
@@ -85,6 +88,7 @@ class SettleUpload:
             missing = ()
         if missing:
             raise UploadIncomplete(missing, len(parts))
+        await failpoint("upload.assembled")
         return await self.objects.settle_large(upload)
 
     async def _finished_elsewhere(self, upload: Upload) -> StoredFile:

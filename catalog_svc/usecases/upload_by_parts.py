@@ -12,6 +12,7 @@ from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
 from catalog_svc.usecases.check_header import check_header
 from catalog_svc.usecases.settle_upload import SettleUpload
+from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 
 
@@ -43,6 +44,7 @@ class UploadByParts:
         upload = await self.files.open_upload(
             UploadId(new_id("upl")), owner_id, header, is_resumable=True, allowance=allowance
         )
+        await failpoint("upload.opened")
         expire_time = datetime.now(UTC) + URL_TTL
         if upload.stored is not None:
             audit.record(

@@ -28,6 +28,7 @@ from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.sample_spool import SampleSpool
 from catalog_svc.usecases.read_dataset_info import read_dataset_info
+from meshkit.failpoints import failpoint
 
 _REPORT_SECONDS = 0.5
 _FETCHES_AT_ONCE = 8
@@ -185,6 +186,7 @@ class _Progress:
         unsaved, self._unsaved = self._unsaved, {}
         if unsaved:
             await self._datasets.put_probes(self._dataset_id, unsaved)
+            await failpoint("validation.probes_kept")
         found = [self._outcomes.get(file.sha256) for file in self._media]
         checked = [outcome for outcome in found if outcome is not None]
         seconds = sum(outcome.duration_seconds for outcome in checked if isinstance(outcome, DecodedClip))
