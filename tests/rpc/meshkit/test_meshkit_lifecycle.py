@@ -149,6 +149,24 @@ async def test_a_call_that_does_not_end_is_cut_after_the_grace(start: Start, ech
     assert await process.exit_code() == 0
 
 
+async def test_a_service_that_is_frozen_is_given_up_by_its_callers(start: Start, echo: Echo) -> None:
+    process = await start("serves")
+    ready = await process.event("service.ready")
+    async with open_channel(ready["address"], keepalive_seconds=1, keepalive_timeout_seconds=1) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        # What comes is measured by pings, too: one of them may be under way in the very moment.
+        for _ in range(20):
+            await echo.stub(channel).Open(echo.pb.OpenRequest())
+        process.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(grpc.aio.AioRpcError) as lost:
+                await asyncio.wait_for(watch.read(), TIMEOUT)
+        finally:
+            process.send(signal.SIGCONT)
+        assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_dead_background_task_stops_the_service(start: Start) -> None:
     process = await start("relay dies")
     died = await process.event("background.died")
