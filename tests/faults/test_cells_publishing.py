@@ -18,7 +18,7 @@ from tests.faults.mesh_user import MeshUser, rehearsal
 from tests.faults.store_proxy import StoreFaults
 
 LARGE = PART_BYTES + 1_000_000
-WORK = rehearsal(8, 200, checkpoint_every_steps=3, checkpoint_bytes=LARGE, artifact_bytes=2 * LARGE)
+WORK = rehearsal(8, 250, checkpoint_every_steps=2, checkpoint_bytes=LARGE, artifact_bytes=2 * LARGE)
 LONG = rehearsal(250, 20, checkpoint_every_steps=0, checkpoint_bytes=LARGE, artifact_bytes=LARGE)
 ENDED_SECONDS = 150
 

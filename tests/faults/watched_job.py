@@ -17,8 +17,8 @@ from tests.e2e.trained_job import get_job, submit
 from tests.e2e.training_material import parameters
 from tests.faults.conftest import Workplace
 
-STEPS = 40
-"""Some four seconds of training, more on a busy machine."""
+STEPS = 24
+"""Some seconds of training, more on a busy machine."""
 _CHECKPOINT_SECONDS = 120
 _END_SECONDS = 200
 
