@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -52,6 +52,8 @@ class LoraParameters(BaseModel):
     dropout: float = Field(0.05, ge=0, le=0.95)
     target_groups: list[ModuleGroup] = [ModuleGroup.LANGUAGE]
     use_rslora: bool = False
+    temporal_groups: list[ModuleGroup] = []
+    temporal_kernel_size: Literal[3, 5, 7, 9] = 3
 
 
 class QuantizationParameters(BaseModel):
