@@ -25,6 +25,7 @@ NAMES = (
     "preview",
     "validate",
     "register_rows",
+    "upload",
 )
 RECORD = FOLDER / "results.json"
 TIMEOUT_SECONDS = 1200

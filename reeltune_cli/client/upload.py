@@ -17,7 +17,7 @@ from reeltune_cli.client.connection import Client
 from reeltune_cli.client.errors import ClientError
 from reeltune_cli.client.progress import Silence, TransferProgress
 
-_FILES_AT_ONCE = 4
+FILES_AT_ONCE = 4
 _PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 512 * 1024
 _TRIES = 5
@@ -80,7 +80,7 @@ async def upload_folder(
     async with client.open_http() as http:
         upload = _Upload(client, http, parent_id, progress)
         waiting = iter(files)
-        await _run_all(_send_each(upload, waiting) for _ in range(_FILES_AT_ONCE))
+        await _run_all(_send_each(upload, waiting) for _ in range(FILES_AT_ONCE))
     return UploadSummary(len(files), sum(file.size_bytes for file in files), removed)
 
 
