@@ -4,6 +4,9 @@ Ours is what `reeltune dataset upload` does before the validation: every file ha
 presigned URL, read back, held against its SHA-256, stored under it and recorded. The baseline is `Minio.fput_object`
 over plaintext loopback to the same server, with as many files in flight; it proves nothing of what it stored. Both send
 the same files in turn, other bytes each round: what an owner has stored is not sent again, as a last upload shows.
+
+Verified bytes are written a second time, because a presigned URL can write the first place as long as it lives: the
+store takes every byte in twice and gives it out once, which is about what the ratio says.
 """
 
 from __future__ import annotations
