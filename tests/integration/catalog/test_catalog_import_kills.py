@@ -1,17 +1,19 @@
-"""The service is killed in the middle of an import, and what it left is finished once."""
+"""An import in a process of its own: killed in the middle and finished once, and large in little memory."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 
+import psutil
 from reeltune.catalog.v1 import import_pb2
 from reeltune.catalog.v1 import import_service_pb2 as im
 from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1.import_service_pb2_grpc import ImportServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 
-from tests.integration.catalog.catalog_process import Peers, Start, create, upload
+from tests.integration.catalog.catalog_process import MIB, Peers, Start, create, upload
 from tests.rpc.catalog.clips import h264_clip
 from tests.rpc.catalog.web_source import web_source
 
@@ -44,3 +46,30 @@ async def test_an_import_survives_kill_9_and_puts_each_file_in_place_once(start:
             us.ListFilesRequest(parent_id=dataset_id), metadata=user
         )
         assert len(listed.files) == 9
+
+
+async def test_a_large_import_takes_little_memory(start: Start, peers: Peers) -> None:
+    user = peers.user()
+    async with web_source() as web:
+        web.files = {"/warm.mp4": os.urandom(20 * MIB), "/big.mp4": os.urandom(96 * MIB)}
+        catalog = await start(CATALOG_IMPORT_TEST_HOSTS=web.host)
+        dataset_id = await create(catalog, user)
+        stub = ImportServiceStub(catalog.channel)
+
+        async def imported(path: str) -> None:
+            source = import_pb2.ImportSource(url=import_pb2.UrlSource(url=web.url(path)))
+            request = im.CreateImportRequest(parent_id=dataset_id, source=source)
+            begun = (await stub.CreateImport(request, metadata=user)).data_import
+            watched = stub.WatchImport(im.WatchImportRequest(import_id=begun.id), metadata=user, timeout=120)
+            last = [message.data_import async for message in watched][-1]
+            assert last.state == import_pb2.IMPORT_STATE_COMPLETED, last
+
+        await imported("/warm.mp4")
+        process = psutil.Process(catalog.process.pid)
+        before, highest = process.memory_info().rss, 0
+        work = asyncio.create_task(imported("/big.mp4"))
+        while not work.done():
+            highest = max(highest, process.memory_info().rss)
+            await asyncio.wait({work}, timeout=0.05)
+        await work
+        assert highest - before < 60 * MIB, (highest - before) / MIB
