@@ -11,16 +11,7 @@ from reeltune.catalog.v1 import dataset_pb2
 from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1.dataset_service_pb2_grpc import DatasetServiceStub
 
-from tests.integration.catalog.test_catalog_process import (  # noqa: F401  # two of them are fixtures
-    MIB,
-    Peers,
-    Start,
-    create,
-    peers,
-    start,
-    upload,
-    watch,
-)
+from tests.integration.catalog.catalog_process import MIB, Peers, Start, create, upload, watch
 from tests.rpc.catalog.clips import real_clips
 from tests.rpc.catalog.hostile_clips import HOSTILE
 
@@ -29,10 +20,7 @@ SERVICE_GROWTH = 150 * MIB
 CHILD_RSS = 500 * MIB
 
 
-async def test_hostile_files_are_issues_of_their_rows_and_memory_stays_bounded(
-    start: Start,  # noqa: F811
-    peers: Peers,  # noqa: F811
-) -> None:
+async def test_hostile_files_are_issues_of_their_rows_and_memory_stays_bounded(start: Start, peers: Peers) -> None:
     catalog = await start(
         CATALOG_DECODE_SECONDS="6",
         CATALOG_DECODE_PROCESSES="8",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -157,18 +158,19 @@ def test_sigterm_ends_it_at_the_step_boundary(job: Path) -> None:
     assert done <= stopped.step <= done + 1
 
 
-def test_it_starts_fast(job: Path) -> None:
-    with rehearsing(job, steps=1) as warm:
-        warm.finish()
-    best = 10.0
-    for _ in range(30):
-        began = time.monotonic()
-        with rehearsing(job, steps=1) as child:
-            child.read_kind(Completed)
-        best = min(best, time.monotonic() - began)
-        if best < 0.5:  # about 0.1 s on an idle machine; a busy one needs more than one try
-            return
-    raise AssertionError(f"{best:.2f} s at best")
+def test_it_costs_next_to_nothing(job: Path) -> None:
+    """The harness lives on it: thousands of jobs in a run. The processor's time, which others on the machine hardly
+    change; PyTorch alone would take some seconds of it."""
+    before = _seconds_of_children()
+    with rehearsing(job, steps=1) as child:
+        child.read_kind(Completed)
+        child.finish()
+    assert _seconds_of_children() - before < 1.0
+
+
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize(
