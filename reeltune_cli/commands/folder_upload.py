@@ -15,7 +15,7 @@ from reeltune_cli.client.upload import upload_folder
 from reeltune_cli.invocation import Invocation
 from reeltune_cli.tables import count, size
 
-_OPEN_STATES = ("PENDING", "ERROR")
+_OPEN_STATES = ("pending", "error")
 _Entry = TypeVar("_Entry")
 
 
