@@ -55,7 +55,7 @@ async def test_hostile_files_are_issues_of_their_rows_and_memory_stays_bounded(s
     listed = (await stub.ListDatasetIssues(request, metadata=user)).issues
     found = {issue.file: issue for issue in listed if issue.severity == dataset_pb2.ISSUE_SEVERITY_ERROR}
     for number, (path, (_, reasons)) in enumerate(paths.items(), start=1):
-        assert (found[path].reason if path in found else "") in reasons, path
+        assert (found[path].reason if path in found else "") in reasons, (path, found.get(path))
         assert path not in found or (found[path].row == number and found[path].remedy)
     assert highest - before < SERVICE_GROWTH, (highest - before) / MIB
     assert largest_child < CHILD_RSS, largest_child / MIB

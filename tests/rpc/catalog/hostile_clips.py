@@ -74,7 +74,7 @@ def zipped() -> bytes:
 
 def endless() -> bytes:
     """Returns a transport stream that goes on and on: minutes of work in few bytes."""
-    return h264_clip(71, frames=60, width=640, height=360, container="mpegts") * 600
+    return h264_clip(71, frames=60, width=1920, height=1080, container="mpegts") * 400
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], set[str]]] = {
