@@ -82,10 +82,12 @@ async def catalog(start: Start, peers: Peers) -> AsyncIterator[MortalCatalog]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def blobs(s3_server: S3Server) -> AsyncIterator[BlobStore]:
+async def blobs(catalog: MortalCatalog, s3_server: S3Server) -> AsyncIterator[BlobStore]:
     store = BlobStore(s3_server.endpoint, S3_IDENTITY.access_key, S3_IDENTITY.secret_key, "catalog-process")
+    # The bucket is that of all tests of the process.
+    for prefix in ("contents/", "uploads/"):
+        await store.remove_prefix(prefix)
     yield store
-    await store.remove_prefix("contents/")
     await store.close()
 
 
