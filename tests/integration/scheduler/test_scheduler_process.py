@@ -68,6 +68,7 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
         assert [name.rpartition(".")[2] for name in services] == [
             "TrainingService",
             "WorkerService",
+            "UseService",
             "QuotaService",
             "AttemptService",
             "CheckpointService",
