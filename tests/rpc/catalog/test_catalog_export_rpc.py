@@ -36,6 +36,14 @@ def files(rows: list[dict[str, Any]]) -> dict[str, bytes]:
     return {"annotations.json": json.dumps(rows).encode(), "a.mp4": h264_clip(0)}
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One that nobody else writes to."""
+    own = tmp_path / "exported"
+    own.mkdir()
+    return own
+
+
 def client_of(mesh: CatalogMesh) -> Client:
     credentials = MemoryCredentials()
     token = mesh.tokens.token(Caller.USER, ALICE, roles=("user",))
@@ -43,11 +51,11 @@ def client_of(mesh: CatalogMesh) -> Client:
     return Client(Endpoint(mesh.served.address, plaintext=True), credentials)
 
 
-async def test_an_exported_dataset_can_be_uploaded_again_and_is_the_same(mesh: CatalogMesh, tmp_path: Path) -> None:
+async def test_an_exported_dataset_can_be_uploaded_again_and_is_the_same(mesh: CatalogMesh, folder: Path) -> None:
     ready = await mesh.ready_dataset(files(ROWS), name="first")
     async with client_of(mesh) as client:
-        written = await export_annotations(client, ready.id, SHAREGPT, tmp_path / "annotations.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["annotations.json"]
+        written = await export_annotations(client, ready.id, SHAREGPT, folder / "annotations.json")
+    assert [path.name for path in folder.iterdir()] == ["annotations.json"]
     rows = json.loads(written.read_text())
     assert len(rows) == len(ROWS)
     assert rows[7]["conversations"][1] == {"from": "gpt", "value": "Bar 7."}
@@ -66,10 +74,10 @@ async def test_the_first_message_names_the_file_and_no_format_means_content_part
     assert len(lines) == len(ROWS)
 
 
-async def test_what_cannot_be_exported_is_refused_and_leaves_nothing(mesh: CatalogMesh, tmp_path: Path) -> None:
+async def test_what_cannot_be_exported_is_refused_and_leaves_nothing(mesh: CatalogMesh, folder: Path) -> None:
     row = {"video": "a.mp4", "question": "Q", "answer": "A", "fps": 2, "sample_id": "mine"}
     ready = await mesh.ready_dataset(files([row]))
-    target = tmp_path / "annotations.json"
+    target = folder / "annotations.json"
     async with client_of(mesh) as client:
         failure = await refused(export_annotations(client, ready.id, SHAREGPT, target))
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
@@ -78,7 +86,7 @@ async def test_what_cannot_be_exported_is_refused_and_leaves_nothing(mesh: Catal
         "format": "SHAREGPT", "row": "1", "sample_id": "mine", "field": "messages[0].content[0]"
     }  # fmt: skip
     assert "CONTENT_PARTS" in failure.message
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     pending = await mesh.create_dataset("pending")
     for request, reason in (
         (content.ExportDatasetRequest(dataset_id=pending.id), "DATASET_STATE_CONFLICT"),
