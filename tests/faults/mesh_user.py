@@ -114,6 +114,9 @@ class MeshUser:
         self.client = client
         self.model_id = model_id
         self.dataset_id = dataset_id
+        self.repeats_crashes = False
+        """Whether a call is repeated that ended in an unforeseen error of a service. For those whose services are armed
+        to raise one, and who read in the services' logs whether there were others."""
 
     def request(
         self, parameters: parameters_pb2.TrainingParameters | None = None, *, request_id: str = "", **fields: Any
@@ -221,7 +224,8 @@ class MeshUser:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
-                if not is_passing(error) or time.monotonic() > give_up_at:
+                crashed = error.code() is grpc.StatusCode.INTERNAL and self.repeats_crashes
+                if not (is_passing(error) or crashed) or time.monotonic() > give_up_at:
                     raise
             await asyncio.sleep(_PAUSE_SECONDS)
 

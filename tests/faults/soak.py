@@ -54,6 +54,8 @@ async def soak(home: Path, minutes: float, seed: int) -> int:
         first = await stack.enter_async_context(signed_up(mesh, material))
         others = [await stack.enter_async_context(signed_up(mesh, like=first)) for _ in range(_USERS - 1)]
         faults = Faults(mesh, random.Random(dice.getrandbits(64)))
+        for user in (first, *others):
+            user.repeats_crashes = True  # see `deaths_from_within`
         traffic = [
             Traffic(user, ledger, random.Random(dice.getrandbits(64)), _MOST_WAITING) for user in (first, *others)
         ]
