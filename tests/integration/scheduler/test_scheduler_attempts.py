@@ -271,7 +271,10 @@ async def test_random_lives_of_jobs_keep_every_rule(
         for _ in range(40):
             job = await replica.attempts.claim(worker)
             if job is None:
-                await replica.pool.execute("UPDATE jobs SET not_before = now() WHERE state = 'QUEUED'")
+                await replica.pool.execute(
+                    "UPDATE jobs SET not_before = now()"
+                    " WHERE id IN (SELECT id FROM jobs WHERE state = 'QUEUED' FOR UPDATE SKIP LOCKED)"
+                )
                 continue
             assert not job.is_paused, f"seed {seed}: a trainer got a paused job"
             await _live(replica, AttemptKey(job.id, job.attempt), dice)
