@@ -51,7 +51,7 @@ e2e: $(VENV)/.dev tools/ts/node_modules/.package-lock.json ## Run only the end-t
 lint: $(VENV)/.dev ## Check style, types, imports between packages, and the contracts
 	@ruff check .
 	@ruff format --check .
-	@lint-imports --no-cache
+	@lint-imports --no-cache --no-logo
 	@mypy
 	@buf lint
 	@tools/check_breaking.sh

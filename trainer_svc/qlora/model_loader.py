@@ -130,6 +130,10 @@ def _check_linear(name: str, module: nn.Linear, quantized: bool, expected: bool)
         state = getattr(module.weight, "quant_state", None)
         if state is None or state.quant_type != "nf4":
             raise ModelAuditError(f"{name} is 4-bit but not NF4: {getattr(state, 'quant_type', 'never quantised')}")
+        declared = (module.out_features, module.in_features)
+        if tuple(state.shape) != declared:
+            # Quantised weights are stored flat: nothing else compares them with the configuration.
+            raise ModelAuditError(f"{name} has weights of shape {tuple(state.shape)}, and config.json says {declared}")
 
 
 def _check_types(model: nn.Module, dtype: torch.dtype) -> None:

@@ -34,7 +34,7 @@ def gradients(model: Any, base: BaseModel, batch: Any) -> tuple[float, dict[str,
     model.zero_grad(set_to_none=True)
     loss = summed_loss(model, batch, base.device) / batch.target_tokens
     loss.backward()
-    return float(loss), {name: value.grad.clone() for name, value in trainable(model).items() if value.grad is not None}
+    return loss.item(), {name: value.grad.clone() for name, value in trainable(model).items() if value.grad is not None}
 
 
 def randomise(model: Any) -> None:
@@ -149,6 +149,7 @@ def test_nf4_loss_and_gradients_equal_those_of_the_dequantised_dense_model(
 
 
 @pytest.mark.skipif(not bnb.functional.has_avx512bf16(), reason="this CPU has no AVX512-BF16, so nothing is repacked")
+@pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered:UserWarning")
 def test_without_the_guard_an_evaluation_corrupts_the_gradients(qwen3: Path) -> None:
     """Shows that the guard is needed; when this fails, bitsandbytes has repaired it."""
     base = load_base_model(qwen3, NF4)
@@ -165,6 +166,17 @@ def test_without_the_guard_an_evaluation_corrupts_the_gradients(qwen3: Path) -> 
     _, after = gradients(adapted, base, batch)
     with pytest.raises(AssertionError):
         assert_equal_gradients(before, after)
+
+
+@pytest.mark.parametrize("wrong", [96, 256])
+def test_a_configuration_of_another_width_is_caught(qwen3: Path, tmp_path: Path, wrong: int) -> None:
+    """bitsandbytes stores 4-bit weights flat, and so loads them into a layer of any width."""
+    folder = Path(shutil.copytree(qwen3, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = wrong
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelAuditError, match=r"mlp.*weights of shape \(128, 64\), and config.json says"):
+        load_base_model(folder, NF4)
 
 
 def test_the_guard_covers_every_layer(qwen3: Path) -> None:
@@ -207,6 +219,7 @@ def test_a_group_without_linear_layers_is_refused(qwen3: Path) -> None:
         target_pattern(base.model, family, ("projector",))
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
 @pytest.mark.parametrize("reentrant", [False, True], ids=["ours", "reentrant"])
 def test_reentrant_checkpointing_would_lose_the_towers_gradients_and_is_caught(qwen3: Path, reentrant: bool) -> None:
     base = load_base_model(qwen3, NF4)
