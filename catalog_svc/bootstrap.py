@@ -26,6 +26,7 @@ from catalog_svc.clients.local_content import LocalContent
 from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
+from catalog_svc.clients.spool_folder import spool_folder
 from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.rpc.clip_servicer import ClipServicer
@@ -124,6 +125,8 @@ class Stores:
 
 async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
     """Opens database, object store and channels, and returns the service."""
+    spool_dir = runtime.stack.enter_context(spool_folder(settings.spool_dir))
+    settings = settings.model_copy(update={"spool_dir": spool_dir})
     pool = await _open_database(settings, runtime)
     objects = await _open_object_store(settings, runtime)
     scheduler = await _open_scheduler(settings, runtime)

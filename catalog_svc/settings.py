@@ -86,7 +86,7 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     preview_cache_bytes: int = Field(default=2 * 1024**3, ge=0)
     """Disk space for clips and models that were previewed last."""
     spool_dir: Path | None = None
-    """Where clips lie while they are decoded; None: the system's folder for temporary files."""
+    """Where each process makes a folder for clips that are decoded; None: the system's folder for temporary files."""
 
     imports: int = Field(default=2, ge=1, le=32)
     """Imports that run at once."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 from reeltune.catalog.v1 import dataset_pb2
@@ -19,7 +20,9 @@ from tests.integration.catalog.catalog_process import MIB, Peers, Start, create,
 from tests.rpc.catalog.clips import h264_clip
 
 
-async def test_a_validation_survives_kill_9_and_sigterm_ends_in_order(start: Start, peers: Peers) -> None:
+async def test_a_validation_survives_kill_9_and_sigterm_ends_in_order(
+    start: Start, peers: Peers, tmp_path: Path
+) -> None:
     user = peers.user()
     first = await start()
     dataset_id = await create(first, user)
@@ -39,6 +42,8 @@ async def test_a_validation_survives_kill_9_and_sigterm_ends_in_order(start: Sta
     first.process.kill()
     await first.process.wait()
     await assert_eventually(lambda: not any(child.is_running() for child in children))
+    (left,) = tmp_path.glob("reeltune-spool-*")
+    assert list(left.glob("reeltune-probe-*")), "what the dead process was about"
 
     second = await start()
     ready = await watch(second, dataset_id, user)
@@ -49,9 +54,11 @@ async def test_a_validation_survives_kill_9_and_sigterm_ends_in_order(start: Sta
     )
     pieces = [piece.WhichOneof("piece") async for piece in stream]
     assert pieces == ["dataset", "clips", "samples", "end"]
+    assert not left.exists()
     second.process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(30):
         assert await second.process.wait() == 0
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_large_upload_takes_little_memory(start: Start, peers: Peers) -> None:
