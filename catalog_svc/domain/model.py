@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from catalog_svc.domain.chat_template import ChatTemplateFacts
 from catalog_svc.domain.entry import Entry
+from catalog_svc.domain.frame_rule import FrameRule
 from catalog_svc.domain.model_parts import ModelMemory, ModelPart
 
 
@@ -28,6 +29,9 @@ class ModelFacts:
     parts: tuple[ModelPart, ...] = ()
     memory: ModelMemory = field(default_factory=ModelMemory)
     chat_template: ChatTemplateFacts = field(default_factory=ChatTemplateFacts)
+    frame_rule: FrameRule | None = None
+    """None where it is not known how its processor turns frames into tokens."""
+    vocabulary_size: int = 0
 
 
 class ForwardState(enum.StrEnum):

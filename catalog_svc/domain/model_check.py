@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog_svc.domain.chat_template import OLD_TEMPLATE_FILE, TOKENIZER_CONFIG, chat_template_facts
+from catalog_svc.domain.frame_rule import frame_rule
 from catalog_svc.domain.issue import shown
 from catalog_svc.domain.model import ModelFacts, ModelIssue
-from catalog_svc.domain.model_parts import ModelPart, model_memory, model_parts
+from catalog_svc.domain.model_parts import ModelPart, model_memory, model_parts, vocabulary_size
 from catalog_svc.domain.safetensors_header import SafetensorsHeader
 from catalog_svc.domain.upload import StoredFile
 
@@ -127,7 +128,8 @@ def _processor_issues(content: ModelContent) -> Iterable[ModelIssue]:
 def _facts(content: ModelContent) -> ModelFacts:
     config = _object(content, CONFIG) or {}
     video = _video_processor(content)
-    parts = model_parts(tensor for header in content.headers.values() for tensor in header.shapes.items())
+    tensors = [tensor for header in content.headers.values() for tensor in header.shapes.items()]
+    parts = model_parts(tensors)
     return ModelFacts(
         model_type=shown(config["model_type"], 100),
         architecture=shown(_architecture(config), 200),
@@ -141,6 +143,8 @@ def _facts(content: ModelContent) -> ModelFacts:
         parts=tuple(_shown_part(part) for part in parts),
         memory=model_memory(parts),
         chat_template=chat_template_facts(content.chat_template, content.parsed),
+        frame_rule=frame_rule(config, _object(content, PROCESSOR) or {}, video),
+        vocabulary_size=vocabulary_size(tensors),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,15 @@ class ModelPart:
     """Their weights, without biases."""
     lora_modules: tuple[str, ...]
     """The last names of those layers, sorted: `q_proj`."""
+    linear_inputs: int = 0
+    """Widths of their inputs, added up; with the widths of their outputs, what an adapter of rank 1 has parameters."""
+    linear_outputs: int = 0
+    largest_linear: int = 0
+    """Weights of the largest of them."""
+    layer_count: int = 0
+    """Blocks that follow one another."""
+    width: int = 0
+    """Numbers that a token has between two blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,16 @@ def model_memory(parts: Sequence[ModelPart]) -> ModelMemory:
     )
 
 
+def vocabulary_size(tensors: Iterable[tuple[str, Shape]]) -> int:
+    """Returns the rows of the language model's table of embeddings; 0 where none is found."""
+    tables = [shape[0] for name, shape in tensors if _is_token_table(name, shape)]
+    return max(tables, default=0)
+
+
+def _is_token_table(name: str, shape: Shape) -> bool:
+    return len(shape) == 2 and _kind_of(name) is PartKind.LANGUAGE and _layer(name) in ("embed_tokens", "wte")
+
+
 def _kind_of(name: str) -> PartKind:
     components = frozenset(name.split("."))
     if components & _PROJECTORS:
@@ -86,13 +106,21 @@ def _kind_of(name: str) -> PartKind:
 
 
 def _part(kind: PartKind, tensors: Sequence[tuple[str, Shape]]) -> ModelPart:
-    linears: Mapping[str, int] = {name: math.prod(shape) for name, shape in tensors if _is_linear(kind, name, shape)}
+    linears: Mapping[str, Shape] = {name: shape for name, shape in tensors if _is_linear(kind, name, shape)}
+    sizes = [math.prod(shape) for shape in linears.values()]
+    inputs = [shape[1] for shape in linears.values()]
     return ModelPart(
         kind=kind,
         parameter_count=sum(math.prod(shape) for _, shape in tensors),
         linear_layers=len(linears),
-        linear_parameters=sum(linears.values()),
+        linear_parameters=sum(sizes),
         lora_modules=tuple(sorted({_layer(name) for name in linears})),
+        linear_inputs=sum(inputs),
+        linear_outputs=sum(shape[0] for shape in linears.values()),
+        largest_linear=max(sizes, default=0),
+        layer_count=len({number for name in linears for number in [_block(name)] if number}),
+        # Most layers of a block read what goes from block to block.
+        width=Counter(inputs).most_common(1)[0][0] if inputs else 0,
     )
 
 
@@ -101,6 +129,11 @@ def _is_linear(kind: PartKind, name: str, shape: Shape) -> bool:
     if kind is PartKind.HEAD or len(shape) != 2 or not name.endswith(".weight"):
         return False
     return not any(word in _layer(name) for word in _EMBEDDINGS)
+
+
+def _block(name: str) -> str:
+    """The number of the block that a tensor is in, as its name has it; empty outside of blocks."""
+    return next((component for component in name.split(".") if component.isdecimal()), "")
 
 
 def _layer(name: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catalog_svc.domain.clip import DecodedClip
-from catalog_svc.domain.sample import VideoPart
+from catalog_svc.domain.row_shapes import MOST_SHAPES, RowShape, ShownClips, row_shapes
 from catalog_svc.domain.visual_tokens import VisualSampling, visual_tokens
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -34,14 +34,6 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownClips:
-    """What rows show: the clips of each, in order, and how many rows show just these."""
-
-    videos: tuple[VideoPart, ...]
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class DatasetNumbers:
     """What statistics are made from."""
 
@@ -49,6 +41,8 @@ class DatasetNumbers:
     """Rows by split."""
     answer_characters: Mapping[float, int]
     """Rows by the length of their answers."""
+    text_characters: Mapping[float, int]
+    """Rows by the length of all their words."""
     clips: Mapping[str, DecodedClip]
     """By path."""
     shown: tuple[ShownClips, ...]
@@ -67,11 +61,16 @@ class DatasetStatistics:
     answer_characters: Distribution
     visual_tokens: Distribution
     sampling: VisualSampling
+    text_characters: Distribution = field(default_factory=Distribution)
+    row_shapes: tuple[RowShape, ...] = ()
+    """The first MOST_SHAPES."""
+    has_more_shapes: bool = False
 
 
 def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatistics:
     """Returns the statistics of a dataset, with the tokens that a sampling gives."""
     clips = numbers.clips.values()
+    shapes = row_shapes(numbers.shown, numbers.clips)
     return DatasetStatistics(
         splits=_most_first(numbers.splits),
         clip_seconds=distribution(Counter(clip.duration_seconds for clip in clips)),
@@ -82,6 +81,9 @@ def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatis
         answer_characters=distribution(numbers.answer_characters),
         visual_tokens=distribution(_tokens(numbers, sampling)),
         sampling=sampling,
+        text_characters=distribution(numbers.text_characters),
+        row_shapes=shapes[:MOST_SHAPES],
+        has_more_shapes=len(shapes) > MOST_SHAPES,
     )
 
 

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from catalog_svc.domain.clip import DecodedClip
+from catalog_svc.domain.row_shapes import available_frames
 from catalog_svc.domain.sample import VideoPart
 
 _MIN_FRAMES = 2
@@ -61,11 +62,7 @@ def visual_tokens(clip: DecodedClip, video: VideoPart, sampling: VisualSampling)
 
 def sampled_frames(clip: DecodedClip, video: VideoPart, sampling: VisualSampling) -> int:
     """Returns how many frames are taken: 1 to `max_frames`."""
-    start = video.start_seconds or 0.0
-    end = clip.duration_seconds if video.end_seconds is None else min(video.end_seconds, clip.duration_seconds)
-    # Frames of a clip with an even rate; of another one, this is near.
-    first = math.ceil(start * clip.fps - 1e-6)
-    available = max(1, min(clip.frame_count, math.ceil(end * clip.fps - 1e-6)) - first)
+    available = available_frames(clip, video)
     wanted = sampling.max_frames
     if sampling.fps > 0:
         covered = math.floor((available - 1) / clip.fps * sampling.fps + 1e-6) + 1

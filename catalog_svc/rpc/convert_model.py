@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from reeltune.catalog.v1 import model_pb2
+from dataclasses import asdict
 
+from reeltune.catalog.v1 import frame_rule_pb2, model_pb2
+
+from catalog_svc.domain.frame_rule import FrameRule
 from catalog_svc.domain.model import ForwardCheck, ModelFacts
 from catalog_svc.domain.model_parts import ModelPart
 
@@ -24,6 +27,8 @@ def model_facts_to_proto(facts: ModelFacts) -> model_pb2.ModelFacts:
         has_generation_marks=facts.chat_template.has_generation_marks,
         memory_4bit_bytes=facts.memory.bytes_4bit,
         memory_16bit_bytes=facts.memory.bytes_16bit,
+        frame_rule=None if facts.frame_rule is None else _rule_to_proto(facts.frame_rule),
+        vocabulary_size=facts.vocabulary_size,
     )
 
 
@@ -38,4 +43,16 @@ def _part_to_proto(part: ModelPart) -> model_pb2.ModelPart:
         parameter_count=part.parameter_count,
         linear_layer_count=part.linear_layers,
         lora_modules=part.lora_modules,
+        linear_parameter_count=part.linear_parameters,
+        linear_inputs=part.linear_inputs,
+        linear_outputs=part.linear_outputs,
+        largest_linear=part.largest_linear,
+        layer_count=part.layer_count,
+        width=part.width,
     )
+
+
+def _rule_to_proto(rule: FrameRule) -> frame_rule_pb2.FrameRule:
+    fields = asdict(rule)
+    fields["budget"] = frame_rule_pb2.FrameBudget.Value(f"FRAME_BUDGET_{rule.budget}")
+    return frame_rule_pb2.FrameRule(**fields)

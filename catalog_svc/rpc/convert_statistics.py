@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from reeltune.catalog.v1 import dataset_statistics_pb2 as pb
 
+from catalog_svc.domain.row_shapes import RowShape
 from catalog_svc.domain.statistics import DatasetStatistics, Distribution, Named
 from catalog_svc.domain.visual_tokens import VisionFamily, VisualSampling
 
@@ -36,7 +39,15 @@ def statistics_to_proto(dataset_id: str, found: DatasetStatistics) -> pb.Dataset
             fps=sampling.fps,
             max_pixels=sampling.max_pixels,
         ),
+        text_characters=_distribution_to_proto(found.text_characters),
+        row_shapes=[_shape_to_proto(shape) for shape in found.row_shapes],
+        has_more_shapes=found.has_more_shapes,
     )
+
+
+def _shape_to_proto(shape: RowShape) -> pb.RowShape:
+    clips = [pb.ShapeClip(**asdict(clip)) for clip in shape.clips]
+    return pb.RowShape(rows=shape.rows, clips=clips, sample_id=shape.sample_id, mean_frames=shape.mean_frames)
 
 
 def _named_to_proto(counts: Named) -> list[pb.NamedCount]:

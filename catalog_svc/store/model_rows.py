@@ -7,6 +7,7 @@ from typing import Any
 
 from catalog_svc.domain.chat_template import ChatTemplateFacts
 from catalog_svc.domain.entry import Entry
+from catalog_svc.domain.frame_rule import FrameBudget, FrameRule
 from catalog_svc.domain.model import ForwardCheck, ForwardState, Model, ModelFacts, ModelIssue
 from catalog_svc.domain.model_parts import ModelMemory, ModelPart, PartKind
 
@@ -17,6 +18,8 @@ def model_facts_columns(facts: ModelFacts) -> tuple[object, ...]:
         "parts": [asdict(part) for part in facts.parts],
         "memory": asdict(facts.memory),
         "chat_template": asdict(facts.chat_template),
+        "frame_rule": None if facts.frame_rule is None else asdict(facts.frame_rule),
+        "vocabulary_size": facts.vocabulary_size,
     }
     return (
         facts.model_type, facts.architecture, facts.parameter_count, facts.weight_bytes, facts.size_bytes,
@@ -52,7 +55,10 @@ def _details(value: dict[str, Any]) -> dict[str, Any]:
     parts = [
         {**part, "kind": PartKind(part["kind"]), "lora_modules": tuple(part["lora_modules"])} for part in value["parts"]
     ]
+    rule = value.get("frame_rule")
     return {
+        "frame_rule": None if rule is None else FrameRule(**{**rule, "budget": FrameBudget(rule["budget"])}),
+        "vocabulary_size": value.get("vocabulary_size", 0),
         "parts": tuple(ModelPart(**part) for part in parts),
         "memory": ModelMemory(**value["memory"]),
         "chat_template": ChatTemplateFacts(**value["chat_template"]),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from catalog_svc.domain.entry import EntryId, Viewer
+from catalog_svc.domain.row_shapes import ShownClips
 from catalog_svc.domain.sample import VideoPart
-from catalog_svc.domain.statistics import DatasetNumbers, ShownClips
+from catalog_svc.domain.statistics import DatasetNumbers
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import decoded_from_row
 from meshkit.postgres import Pool
@@ -25,7 +30,19 @@ class StatisticsStore:
         clips = await self._pool.fetch(queries().list_clip_sizes, *who)
         return DatasetNumbers(
             splits={row["split"]: row["count"] for row in splits},
-            answer_characters={row["characters"]: row["count"] for row in answers},
+            answer_characters=_counted((row["characters"], row["count"]) for row in answers),
+            text_characters=_counted((row["text_characters"], row["count"]) for row in answers),
             clips={row["path"]: decoded_from_row(row) for row in clips},
-            shown=tuple(ShownClips(tuple(VideoPart(**part) for part in row["videos"]), row["count"]) for row in shown),
+            shown=tuple(_shown_clips(row) for row in shown),
         )
+
+
+def _counted(pairs: Iterable[tuple[float, int]]) -> Mapping[float, int]:
+    counts: Counter[float] = Counter()
+    for value, count in pairs:
+        counts[value] += count
+    return counts
+
+
+def _shown_clips(row: Any) -> ShownClips:
+    return ShownClips(tuple(VideoPart(**part) for part in row["videos"]), row["count"], row["sample_id"])

@@ -6,17 +6,21 @@ WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.vis
 GROUP BY s.split;
 
 -- name: count_rows_by_answer
--- Counts the samples of a dataset that the viewer may see, by the characters of their answers.
-SELECT (SELECT COALESCE(sum(length(part ->> 'text')), 0)
-        FROM jsonb_array_elements(s.messages) AS turn, jsonb_array_elements(turn -> 'content') AS part
-        WHERE turn ->> 'role' = 'assistant') AS characters, count(*) AS count
+-- Counts the samples of a dataset that the viewer may see, by the characters of their answers and of all their words.
+SELECT words.answer AS characters, words.text AS text_characters, count(*) AS count
 FROM samples s JOIN entries e ON e.id = s.dataset_id
+CROSS JOIN LATERAL (
+    SELECT COALESCE(sum(length(part ->> 'text')) FILTER (WHERE turn ->> 'role' = 'assistant'), 0) AS answer,
+        COALESCE(sum(length(part ->> 'text')), 0) AS text
+    FROM jsonb_array_elements(s.messages) AS turn, jsonb_array_elements(turn -> 'content') AS part
+) AS words
 WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
-GROUP BY characters;
+GROUP BY words.answer, words.text;
 
 -- name: count_rows_by_clips
 -- Counts the samples of a dataset that the viewer may see, by the clips that they show and what they say of them.
-SELECT jsonb_path_query_array(s.messages, '$[*].content[*].video') AS videos, count(*) AS count
+SELECT jsonb_path_query_array(s.messages, '$[*].content[*].video') AS videos, count(*) AS count,
+    min(s.sample_id) AS sample_id
 FROM samples s JOIN entries e ON e.id = s.dataset_id
 WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
 GROUP BY videos;

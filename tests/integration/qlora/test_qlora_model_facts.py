@@ -12,7 +12,7 @@ from tiny_families import save_internvl, save_llava_onevision, save_smolvlm, sav
 from tiny_models import save_qwen2_5_vl, save_qwen3_vl
 from torch import nn
 
-from catalog_svc.domain.model_parts import PartKind, model_parts
+from catalog_svc.domain.model_parts import PartKind, model_parts, vocabulary_size
 from trainer_svc.qlora.model_loader import load_base_model
 from trainer_svc.qlora.spec import QuantizationSpec
 
@@ -43,7 +43,12 @@ def test_headers_tell_parts_and_layers_as_training_finds_them(family: str, tmp_p
         }
         part = parts[group]
         assert part.linear_layers == len(linears), group
+        assert part.linear_inputs == sum(module.in_features for module in linears.values()), group
+        assert part.linear_outputs == sum(module.out_features for module in linears.values()), group
         assert part.lora_modules == tuple(sorted({name.rpartition(".")[2] for name in linears})), group
     quantised = [m for m in base.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     weights = sum(module.in_features * module.out_features for module in quantised)
     assert parts[PartKind.LANGUAGE.value.lower()].linear_parameters == weights
+    assert (parts["language"].layer_count, parts["language"].width) == (2, 64)
+    assert (parts["vision"].layer_count, parts["vision"].width) == (2, 64)
+    assert vocabulary_size(shapes) == base.model.get_input_embeddings().num_embeddings

@@ -26,6 +26,10 @@ async def test_a_ready_dataset_tells_its_numbers_and_another_one_does_not(mesh: 
     assert (found.clip_seconds.minimum, found.clip_seconds.maximum, found.clip_seconds.count) == (1.0, 2.0, 2)
     lengths = found.answer_characters
     assert (lengths.count, lengths.minimum, lengths.maximum) == (3, len("Left"), len("Nothing at all"))
+    assert (found.text_characters.count, found.text_characters.minimum) == (3, len("Where?") + len("Left"))
+    wide, small = found.row_shapes
+    assert (wide.rows, wide.clips[0].width, small.rows) == (1, 128, 2)
+    assert wide.sample_id
     assert found.visual_tokens.count == 3
     assert found.visual_tokens.minimum > 0
     assert found.sampling.family == dataset_statistics_pb2.VISION_FAMILY_QWEN3_VL

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from catalog_svc.domain.clip import DecodedClip
+from catalog_svc.domain.row_shapes import MOST_SHAPES, ShapeClip, ShownClips, row_shapes
 from catalog_svc.domain.sample import VideoPart
-from catalog_svc.domain.statistics import QUANTILES, DatasetNumbers, Distribution, ShownClips, describe, distribution
+from catalog_svc.domain.statistics import QUANTILES, DatasetNumbers, Distribution, describe, distribution
 from catalog_svc.domain.visual_tokens import VisionFamily, VisualSampling, sampled_frames, visual_tokens
 from trainer_svc.qlora.frame_sampling import FrameRequest, select_frames
 
@@ -58,6 +59,7 @@ def test_a_dataset_in_numbers() -> None:
     numbers = DatasetNumbers(
         splits={"eval": 1, "train": 3},
         answer_characters={2: 3, 9: 1},
+        text_characters={20: 4},
         clips={"a.mp4": clip(), "b.mp4": clip(100, 10.0, 64, 64, "vp9")},
         shown=(
             ShownClips((VideoPart("a.mp4"),), 3),
@@ -77,3 +79,31 @@ def test_a_dataset_in_numbers() -> None:
         one,
         one + other,
     )
+    assert found.text_characters.mean == 20
+    assert [len(shape.clips) for shape in found.row_shapes] == [2, 1]
+    assert not found.has_more_shapes
+
+
+def test_rows_of_one_shape_are_told_by_the_one_that_has_most_frames() -> None:
+    clips = {"a.mp4": clip(100), "b.mp4": clip(250), "c.mp4": clip(50, width=64, height=64)}
+    shown = [
+        ShownClips((VideoPart("a.mp4"),), 3, "s1"),
+        ShownClips((VideoPart("b.mp4"),), 1, "s2"),
+        ShownClips((VideoPart("b.mp4", start_seconds=9.0),), 1, "s3"),
+        ShownClips((VideoPart("b.mp4", max_frames=4),), 1, "s4"),
+        ShownClips((VideoPart("c.mp4"),), 2, "s5"),
+    ]
+    plain, own, small = row_shapes(shown, clips)
+    assert (plain.rows, plain.sample_id, plain.mean_frames) == (5, "s2", (3 * 100 + 250 + 25) / 5)
+    assert plain.clips == (ShapeClip(640, 360, 250, 25.0),)
+    assert (own.rows, own.clips[0].max_frames) == (1, 4), "what a row says by itself makes a shape of its own"
+    assert small.clips == (ShapeClip(64, 64, 50, 25.0),)
+
+
+def test_only_so_many_shapes_are_listed_the_largest_first() -> None:
+    clips = {f"{side}.mp4": clip(width=side, height=side) for side in range(100, 100 + MOST_SHAPES + 1)}
+    shown = tuple(ShownClips((VideoPart(path),), 1, path) for path in clips)
+    found = describe(DatasetNumbers({}, {}, {}, clips, shown), VisualSampling())
+    assert found.has_more_shapes
+    assert len(found.row_shapes) == MOST_SHAPES
+    assert found.row_shapes[0].clips[0].width == 100 + MOST_SHAPES

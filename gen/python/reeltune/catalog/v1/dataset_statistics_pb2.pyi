@@ -93,8 +93,13 @@ class DatasetStatistics(_message.Message):
     ANSWER_CHARACTERS_FIELD_NUMBER: _builtins.int
     VISUAL_TOKENS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    ROW_SHAPES_FIELD_NUMBER: _builtins.int
+    HAS_MORE_SHAPES_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset."""
+    has_more_shapes: _builtins.bool
+    """True when there are more than 100 such shapes, and the smallest are not listed."""
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedCount]:
         """Rows by split, most first."""
@@ -131,6 +136,14 @@ class DatasetStatistics(_message.Message):
     def sampling(self) -> Global___VisualSampling:
         """The sampling that `visual_tokens` holds for, with every value in force. What a row sets for itself goes before it."""
 
+    @_builtins.property
+    def text_characters(self) -> Global___Distribution:
+        """Characters of a row's words, taken together."""
+
+    @_builtins.property
+    def row_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowShape]:
+        """The rows by the sizes of the clips that they show, most pixels first; at most 100. What of a clip a row leaves out is not counted."""
+
     def __init__(
         self,
         *,
@@ -144,14 +157,110 @@ class DatasetStatistics(_message.Message):
         answer_characters: Global___Distribution | None = ...,
         visual_tokens: Global___Distribution | None = ...,
         sampling: Global___VisualSampling | None = ...,
+        text_characters: Global___Distribution | None = ...,
+        row_shapes: _abc.Iterable[Global___RowShape] | None = ...,
+        has_more_shapes: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "sampling", b"sampling", "visual_tokens", b"visual_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "sampling", b"sampling", "text_characters", b"text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "codecs", b"codecs", "dataset_id", b"dataset_id", "resolutions", b"resolutions", "sampling", b"sampling", "splits", b"splits", "visual_tokens", b"visual_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "codecs", b"codecs", "dataset_id", b"dataset_id", "has_more_shapes", b"has_more_shapes", "resolutions", b"resolutions", "row_shapes", b"row_shapes", "sampling", b"sampling", "splits", b"splits", "text_characters", b"text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatasetStatistics: _TypeAlias = DatasetStatistics  # noqa: Y015
+
+@_typing.final
+class RowShape(_message.Message):
+    """Rows that show clips of the same sizes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    CLIPS_FIELD_NUMBER: _builtins.int
+    SAMPLE_ID_FIELD_NUMBER: _builtins.int
+    MEAN_FRAMES_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """How many rows these are."""
+    sample_id: _builtins.str
+    """The id of that row's sample."""
+    mean_frames: _builtins.float
+    """Mean over these rows of the frames that there are to choose from."""
+    @_builtins.property
+    def clips(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShapeClip]:
+        """The clips of the row that has most frames to choose from."""
+
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        clips: _abc.Iterable[Global___ShapeClip] | None = ...,
+        sample_id: _builtins.str = ...,
+        mean_frames: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clips", b"clips", "mean_frames", b"mean_frames", "rows", b"rows", "sample_id", b"sample_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowShape: _TypeAlias = RowShape  # noqa: Y015
+
+@_typing.final
+class ShapeClip(_message.Message):
+    """One clip as a row shows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    FPS_FIELD_NUMBER: _builtins.int
+    MAX_FRAMES_FIELD_NUMBER: _builtins.int
+    SAMPLING_FPS_FIELD_NUMBER: _builtins.int
+    MAX_PIXELS_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width, in pixels."""
+    height: _builtins.int
+    """Height, in pixels."""
+    frames: _builtins.int
+    """Frames that there are to choose from."""
+    fps: _builtins.float
+    """Mean frames per second."""
+    max_frames: _builtins.int
+    """The row's own `VisualSampling.max_frames`; absent where it has none."""
+    sampling_fps: _builtins.float
+    """The row's own `VisualSampling.fps`."""
+    max_pixels: _builtins.int
+    """The row's own `VisualSampling.max_pixels`."""
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        frames: _builtins.int = ...,
+        fps: _builtins.float = ...,
+        max_frames: _builtins.int | None = ...,
+        sampling_fps: _builtins.float | None = ...,
+        max_pixels: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "_sampling_fps", b"_sampling_fps", "max_frames", b"max_frames", "max_pixels", b"max_pixels", "sampling_fps", b"sampling_fps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "_sampling_fps", b"_sampling_fps", "fps", b"fps", "frames", b"frames", "height", b"height", "max_frames", b"max_frames", "max_pixels", b"max_pixels", "sampling_fps", b"sampling_fps", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
+    _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015
+    _WhichOneofReturnType__max_pixels: _TypeAlias = _typing.Literal["max_pixels"]  # noqa: Y015
+    _WhichOneofArgType__max_pixels: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels"]  # noqa: Y015
+    _WhichOneofReturnType__sampling_fps: _TypeAlias = _typing.Literal["sampling_fps"]  # noqa: Y015
+    _WhichOneofArgType__sampling_fps: _TypeAlias = _typing.Literal["_sampling_fps", b"_sampling_fps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_frames) -> _WhichOneofReturnType__max_frames | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pixels) -> _WhichOneofReturnType__max_pixels | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sampling_fps) -> _WhichOneofReturnType__sampling_fps | None: ...
+
+Global___ShapeClip: _TypeAlias = ShapeClip  # noqa: Y015
 
 @_typing.final
 class NamedCount(_message.Message):

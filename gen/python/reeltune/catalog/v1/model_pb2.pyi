@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.catalog.v1 import frame_rule_pb2 as _frame_rule_pb2
 from reeltune.catalog.v1 import visibility_pb2 as _visibility_pb2
 import builtins as _builtins
 import sys
@@ -225,6 +226,8 @@ class ModelFacts(_message.Message):
     HAS_GENERATION_MARKS_FIELD_NUMBER: _builtins.int
     MEMORY_4BIT_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_16BIT_BYTES_FIELD_NUMBER: _builtins.int
+    FRAME_RULE_FIELD_NUMBER: _builtins.int
+    VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
     model_type: _builtins.str
     """`model_type` of its config.json, such as `qwen3_vl`."""
     architecture: _builtins.str
@@ -253,9 +256,15 @@ class ModelFacts(_message.Message):
     """
     memory_16bit_bytes: _builtins.int
     """What its weights take unquantised, in bytes: 16 bits each."""
+    vocabulary_size: _builtins.int
+    """Number of tokens that there are; 0 where it is not known."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPart]:
         """Its parts: vision tower, projector, language model, head."""
+
+    @_builtins.property
+    def frame_rule(self) -> _frame_rule_pb2.FrameRule:
+        """How its processor turns frames into tokens; absent where that is not known."""
 
     def __init__(
         self,
@@ -274,10 +283,12 @@ class ModelFacts(_message.Message):
         has_generation_marks: _builtins.bool = ...,
         memory_4bit_bytes: _builtins.int = ...,
         memory_16bit_bytes: _builtins.int = ...,
+        frame_rule: _frame_rule_pb2.FrameRule | None = ...,
+        vocabulary_size: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rule", b"frame_rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length", b"context_length", "fingerprint", b"fingerprint", "has_chat_template", b"has_chat_template", "has_generation_marks", b"has_generation_marks", "has_video_processor", b"has_video_processor", "max_frames", b"max_frames", "memory_16bit_bytes", b"memory_16bit_bytes", "memory_4bit_bytes", b"memory_4bit_bytes", "model_type", b"model_type", "parameter_count", b"parameter_count", "parts", b"parts", "size_bytes", b"size_bytes", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length", b"context_length", "fingerprint", b"fingerprint", "frame_rule", b"frame_rule", "has_chat_template", b"has_chat_template", "has_generation_marks", b"has_generation_marks", "has_video_processor", b"has_video_processor", "max_frames", b"max_frames", "memory_16bit_bytes", b"memory_16bit_bytes", "memory_4bit_bytes", b"memory_4bit_bytes", "model_type", b"model_type", "parameter_count", b"parameter_count", "parts", b"parts", "size_bytes", b"size_bytes", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,12 +304,30 @@ class ModelPart(_message.Message):
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     LINEAR_LAYER_COUNT_FIELD_NUMBER: _builtins.int
     LORA_MODULES_FIELD_NUMBER: _builtins.int
+    LINEAR_PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    LINEAR_INPUTS_FIELD_NUMBER: _builtins.int
+    LINEAR_OUTPUTS_FIELD_NUMBER: _builtins.int
+    LARGEST_LINEAR_FIELD_NUMBER: _builtins.int
+    LAYER_COUNT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
     kind: Global___ModelPartKind.ValueType
     """Which part it is."""
     parameter_count: _builtins.int
     """Number of its parameters."""
     linear_layer_count: _builtins.int
     """Number of its linear layers that an adapter can be trained for."""
+    linear_parameter_count: _builtins.int
+    """Number of those layers' weights, without biases."""
+    linear_inputs: _builtins.int
+    """The widths of those layers' inputs, added up. With `linear_outputs` what an adapter of rank 1 has parameters."""
+    linear_outputs: _builtins.int
+    """The widths of those layers' outputs, added up."""
+    largest_linear: _builtins.int
+    """Number of weights of the largest of those layers."""
+    layer_count: _builtins.int
+    """Number of blocks that follow one another."""
+    width: _builtins.int
+    """Numbers that a token has between two blocks."""
     @_builtins.property
     def lora_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The last names of those layers, such as `q_proj`, sorted; at most 64."""
@@ -310,10 +339,16 @@ class ModelPart(_message.Message):
         parameter_count: _builtins.int = ...,
         linear_layer_count: _builtins.int = ...,
         lora_modules: _abc.Iterable[_builtins.str] | None = ...,
+        linear_parameter_count: _builtins.int = ...,
+        linear_inputs: _builtins.int = ...,
+        linear_outputs: _builtins.int = ...,
+        largest_linear: _builtins.int = ...,
+        layer_count: _builtins.int = ...,
+        width: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "linear_layer_count", b"linear_layer_count", "lora_modules", b"lora_modules", "parameter_count", b"parameter_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "largest_linear", b"largest_linear", "layer_count", b"layer_count", "linear_inputs", b"linear_inputs", "linear_layer_count", b"linear_layer_count", "linear_outputs", b"linear_outputs", "linear_parameter_count", b"linear_parameter_count", "lora_modules", b"lora_modules", "parameter_count", b"parameter_count", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/dataset_statistics.proto.
  */
 export const file_reeltune_catalog_v1_dataset_statistics: GenFile = /*@__PURE__*/
-  fileDesc("CixyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXRfc3RhdGlzdGljcy5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKbAgoOVmlzdWFsU2FtcGxpbmcSOwoGZmFtaWx5GAEgASgOMiEucmVlbHR1bmUuY2F0YWxvZy52MS5WaXNpb25GYW1pbHlCCLpIBYIBAhABEh4KCm1heF9mcmFtZXMYAiABKAVCCrpIBxoFGIAGKAASJAoDZnBzGAMgASgBQhe6SBQSEhkAAAAAAABuQCkAAAAAAAAAABKFAQoKbWF4X3BpeGVscxgEIAEoA0JxukhuugFrChp2aXN1YWxfc2FtcGxpbmcubWF4X3BpeGVscxIdbXVzdCBiZSAwLCBvciAyNTYgdG8gMTY3NzcyMTYaLnRoaXMgPT0gMCB8fCAodGhpcyA+PSAyNTYgJiYgdGhpcyA8PSAxNjc3NzIxNikilAQKEURhdGFzZXRTdGF0aXN0aWNzEhIKCmRhdGFzZXRfaWQYASABKAkSLwoGc3BsaXRzGAIgAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5OYW1lZENvdW50EjcKDGNsaXBfc2Vjb25kcxgDIAEoCzIhLnJlZWx0dW5lLmNhdGFsb2cudjEuRGlzdHJpYnV0aW9uEjMKCGNsaXBfZnBzGAQgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5EaXN0cmlidXRpb24SNgoLY2xpcF9mcmFtZXMYBSABKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRpc3RyaWJ1dGlvbhI0CgtyZXNvbHV0aW9ucxgGIAMoCzIfLnJlZWx0dW5lLmNhdGFsb2cudjEuTmFtZWRDb3VudBIvCgZjb2RlY3MYByADKAsyHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk5hbWVkQ291bnQSPAoRYW5zd2VyX2NoYXJhY3RlcnMYCCABKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRpc3RyaWJ1dGlvbhI4Cg12aXN1YWxfdG9rZW5zGAkgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5EaXN0cmlidXRpb24SNQoIc2FtcGxpbmcYCiABKAsyIy5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpc3VhbFNhbXBsaW5nIikKCk5hbWVkQ291bnQSDAoEbmFtZRgBIAEoCRINCgVjb3VudBgCIAEoAyKwAQoMRGlzdHJpYnV0aW9uEg0KBWNvdW50GAEgASgDEg8KB21pbmltdW0YAiABKAESDwoHbWF4aW11bRgDIAEoARIMCgRtZWFuGAQgASgBEjAKCXF1YW50aWxlcxgFIAMoCzIdLnJlZWx0dW5lLmNhdGFsb2cudjEuUXVhbnRpbGUSLwoEYmlucxgGIAMoCzIhLnJlZWx0dW5lLmNhdGFsb2cudjEuSGlzdG9ncmFtQmluIigKCFF1YW50aWxlEg0KBXNoYXJlGAEgASgBEg0KBXZhbHVlGAIgASgBIjsKDEhpc3RvZ3JhbUJpbhINCgVsb3dlchgBIAEoARINCgV1cHBlchgCIAEoARINCgVjb3VudBgDIAEoAyplCgxWaXNpb25GYW1pbHkSHQoZVklTSU9OX0ZBTUlMWV9VTlNQRUNJRklFRBAAEhoKFlZJU0lPTl9GQU1JTFlfUVdFTjJfVkwQARIaChZWSVNJT05fRkFNSUxZX1FXRU4zX1ZMEAJiBnByb3RvMw", [file_buf_validate_validate]);
+  fileDesc("CixyZWVsdHVuZS9jYXRhbG9nL3YxL2RhdGFzZXRfc3RhdGlzdGljcy5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSKbAgoOVmlzdWFsU2FtcGxpbmcSOwoGZmFtaWx5GAEgASgOMiEucmVlbHR1bmUuY2F0YWxvZy52MS5WaXNpb25GYW1pbHlCCLpIBYIBAhABEh4KCm1heF9mcmFtZXMYAiABKAVCCrpIBxoFGIAGKAASJAoDZnBzGAMgASgBQhe6SBQSEhkAAAAAAABuQCkAAAAAAAAAABKFAQoKbWF4X3BpeGVscxgEIAEoA0JxukhuugFrChp2aXN1YWxfc2FtcGxpbmcubWF4X3BpeGVscxIdbXVzdCBiZSAwLCBvciAyNTYgdG8gMTY3NzcyMTYaLnRoaXMgPT0gMCB8fCAodGhpcyA+PSAyNTYgJiYgdGhpcyA8PSAxNjc3NzIxNikinAUKEURhdGFzZXRTdGF0aXN0aWNzEhIKCmRhdGFzZXRfaWQYASABKAkSLwoGc3BsaXRzGAIgAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5OYW1lZENvdW50EjcKDGNsaXBfc2Vjb25kcxgDIAEoCzIhLnJlZWx0dW5lLmNhdGFsb2cudjEuRGlzdHJpYnV0aW9uEjMKCGNsaXBfZnBzGAQgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5EaXN0cmlidXRpb24SNgoLY2xpcF9mcmFtZXMYBSABKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRpc3RyaWJ1dGlvbhI0CgtyZXNvbHV0aW9ucxgGIAMoCzIfLnJlZWx0dW5lLmNhdGFsb2cudjEuTmFtZWRDb3VudBIvCgZjb2RlY3MYByADKAsyHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk5hbWVkQ291bnQSPAoRYW5zd2VyX2NoYXJhY3RlcnMYCCABKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLkRpc3RyaWJ1dGlvbhI4Cg12aXN1YWxfdG9rZW5zGAkgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5EaXN0cmlidXRpb24SNQoIc2FtcGxpbmcYCiABKAsyIy5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpc3VhbFNhbXBsaW5nEjoKD3RleHRfY2hhcmFjdGVycxgLIAEoCzIhLnJlZWx0dW5lLmNhdGFsb2cudjEuRGlzdHJpYnV0aW9uEjEKCnJvd19zaGFwZXMYDCADKAsyHS5yZWVsdHVuZS5jYXRhbG9nLnYxLlJvd1NoYXBlEhcKD2hhc19tb3JlX3NoYXBlcxgNIAEoCCJvCghSb3dTaGFwZRIMCgRyb3dzGAEgASgDEi0KBWNsaXBzGAIgAygLMh4ucmVlbHR1bmUuY2F0YWxvZy52MS5TaGFwZUNsaXASEQoJc2FtcGxlX2lkGAMgASgJEhMKC21lYW5fZnJhbWVzGAQgASgBIsMBCglTaGFwZUNsaXASDQoFd2lkdGgYASABKAUSDgoGaGVpZ2h0GAIgASgFEg4KBmZyYW1lcxgDIAEoAxILCgNmcHMYBCABKAESFwoKbWF4X2ZyYW1lcxgFIAEoBUgAiAEBEhkKDHNhbXBsaW5nX2ZwcxgGIAEoAUgBiAEBEhcKCm1heF9waXhlbHMYByABKANIAogBAUINCgtfbWF4X2ZyYW1lc0IPCg1fc2FtcGxpbmdfZnBzQg0KC19tYXhfcGl4ZWxzIikKCk5hbWVkQ291bnQSDAoEbmFtZRgBIAEoCRINCgVjb3VudBgCIAEoAyKwAQoMRGlzdHJpYnV0aW9uEg0KBWNvdW50GAEgASgDEg8KB21pbmltdW0YAiABKAESDwoHbWF4aW11bRgDIAEoARIMCgRtZWFuGAQgASgBEjAKCXF1YW50aWxlcxgFIAMoCzIdLnJlZWx0dW5lLmNhdGFsb2cudjEuUXVhbnRpbGUSLwoEYmlucxgGIAMoCzIhLnJlZWx0dW5lLmNhdGFsb2cudjEuSGlzdG9ncmFtQmluIigKCFF1YW50aWxlEg0KBXNoYXJlGAEgASgBEg0KBXZhbHVlGAIgASgBIjsKDEhpc3RvZ3JhbUJpbhINCgVsb3dlchgBIAEoARINCgV1cHBlchgCIAEoARINCgVjb3VudBgDIAEoAyplCgxWaXNpb25GYW1pbHkSHQoZVklTSU9OX0ZBTUlMWV9VTlNQRUNJRklFRBAAEhoKFlZJU0lPTl9GQU1JTFlfUVdFTjJfVkwQARIaChZWSVNJT05fRkFNSUxZX1FXRU4zX1ZMEAJiBnByb3RvMw", [file_buf_validate_validate]);
 
 /**
  * Which frames of a clip a model would see, and what family it is of. The frames are those that a training job takes with the same values.
@@ -130,6 +130,27 @@ export type DatasetStatistics = Message<"reeltune.catalog.v1.DatasetStatistics">
    * @generated from field: reeltune.catalog.v1.VisualSampling sampling = 10;
    */
   sampling?: VisualSampling | undefined;
+
+  /**
+   * Characters of a row's words, taken together.
+   *
+   * @generated from field: reeltune.catalog.v1.Distribution text_characters = 11;
+   */
+  textCharacters?: Distribution | undefined;
+
+  /**
+   * The rows by the sizes of the clips that they show, most pixels first; at most 100. What of a clip a row leaves out is not counted.
+   *
+   * @generated from field: repeated reeltune.catalog.v1.RowShape row_shapes = 12;
+   */
+  rowShapes: RowShape[];
+
+  /**
+   * True when there are more than 100 such shapes, and the smallest are not listed.
+   *
+   * @generated from field: bool has_more_shapes = 13;
+   */
+  hasMoreShapes: boolean;
 };
 
 /**
@@ -138,6 +159,111 @@ export type DatasetStatistics = Message<"reeltune.catalog.v1.DatasetStatistics">
  */
 export const DatasetStatisticsSchema: GenMessage<DatasetStatistics> = /*@__PURE__*/
   messageDesc(file_reeltune_catalog_v1_dataset_statistics, 1);
+
+/**
+ * Rows that show clips of the same sizes.
+ *
+ * @generated from message reeltune.catalog.v1.RowShape
+ */
+export type RowShape = Message<"reeltune.catalog.v1.RowShape"> & {
+  /**
+   * How many rows these are.
+   *
+   * @generated from field: int64 rows = 1;
+   */
+  rows: bigint;
+
+  /**
+   * The clips of the row that has most frames to choose from.
+   *
+   * @generated from field: repeated reeltune.catalog.v1.ShapeClip clips = 2;
+   */
+  clips: ShapeClip[];
+
+  /**
+   * The id of that row's sample.
+   *
+   * @generated from field: string sample_id = 3;
+   */
+  sampleId: string;
+
+  /**
+   * Mean over these rows of the frames that there are to choose from.
+   *
+   * @generated from field: double mean_frames = 4;
+   */
+  meanFrames: number;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.RowShape.
+ * Use `create(RowShapeSchema)` to create a new message.
+ */
+export const RowShapeSchema: GenMessage<RowShape> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 2);
+
+/**
+ * One clip as a row shows it.
+ *
+ * @generated from message reeltune.catalog.v1.ShapeClip
+ */
+export type ShapeClip = Message<"reeltune.catalog.v1.ShapeClip"> & {
+  /**
+   * Width, in pixels.
+   *
+   * @generated from field: int32 width = 1;
+   */
+  width: number;
+
+  /**
+   * Height, in pixels.
+   *
+   * @generated from field: int32 height = 2;
+   */
+  height: number;
+
+  /**
+   * Frames that there are to choose from.
+   *
+   * @generated from field: int64 frames = 3;
+   */
+  frames: bigint;
+
+  /**
+   * Mean frames per second.
+   *
+   * @generated from field: double fps = 4;
+   */
+  fps: number;
+
+  /**
+   * The row's own `VisualSampling.max_frames`; absent where it has none.
+   *
+   * @generated from field: optional int32 max_frames = 5;
+   */
+  maxFrames?: number | undefined;
+
+  /**
+   * The row's own `VisualSampling.fps`.
+   *
+   * @generated from field: optional double sampling_fps = 6;
+   */
+  samplingFps?: number | undefined;
+
+  /**
+   * The row's own `VisualSampling.max_pixels`.
+   *
+   * @generated from field: optional int64 max_pixels = 7;
+   */
+  maxPixels?: bigint | undefined;
+};
+
+/**
+ * Describes the message reeltune.catalog.v1.ShapeClip.
+ * Use `create(ShapeClipSchema)` to create a new message.
+ */
+export const ShapeClipSchema: GenMessage<ShapeClip> = /*@__PURE__*/
+  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 3);
 
 /**
  * Counts what bears a name.
@@ -165,7 +291,7 @@ export type NamedCount = Message<"reeltune.catalog.v1.NamedCount"> & {
  * Use `create(NamedCountSchema)` to create a new message.
  */
 export const NamedCountSchema: GenMessage<NamedCount> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 2);
+  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 4);
 
 /**
  * Describes how numbers are spread. All values are 0 where there is no number.
@@ -221,7 +347,7 @@ export type Distribution = Message<"reeltune.catalog.v1.Distribution"> & {
  * Use `create(DistributionSchema)` to create a new message.
  */
 export const DistributionSchema: GenMessage<Distribution> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 3);
+  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 5);
 
 /**
  * One quantile.
@@ -249,7 +375,7 @@ export type Quantile = Message<"reeltune.catalog.v1.Quantile"> & {
  * Use `create(QuantileSchema)` to create a new message.
  */
 export const QuantileSchema: GenMessage<Quantile> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 4);
+  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 6);
 
 /**
  * One stretch of a histogram.
@@ -284,7 +410,7 @@ export type HistogramBin = Message<"reeltune.catalog.v1.HistogramBin"> & {
  * Use `create(HistogramBinSchema)` to create a new message.
  */
 export const HistogramBinSchema: GenMessage<HistogramBin> = /*@__PURE__*/
-  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 5);
+  messageDesc(file_reeltune_catalog_v1_dataset_statistics, 7);
 
 /**
  * Says how a family of models turns frames into tokens.

@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { FrameRule } from "./frame_rule_pb.js";
+import { file_reeltune_catalog_v1_frame_rule } from "./frame_rule_pb.js";
 import type { Visibility } from "./visibility_pb.js";
 import { file_reeltune_catalog_v1_visibility } from "./visibility_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -14,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/model.proto.
  */
 export const file_reeltune_catalog_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("Ch9yZWVsdHVuZS9jYXRhbG9nL3YxL21vZGVsLnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIukDCgVNb2RlbBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEhAKCG93bmVyX2lkGAQgASgJEjMKCnZpc2liaWxpdHkYBSABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpc2liaWxpdHkSLgoFc3RhdGUYBiABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsU3RhdGUSLgoFZmFjdHMYByABKAsyHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsRmFjdHMSLwoGaXNzdWVzGAggAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbElzc3VlEi8KC2NyZWF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCRI4Cg1mb3J3YXJkX2NoZWNrGAwgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5Gb3J3YXJkQ2hlY2sSLwoLZGVsZXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIvYCCgpNb2RlbEZhY3RzEhIKCm1vZGVsX3R5cGUYASABKAkSFAoMYXJjaGl0ZWN0dXJlGAIgASgJEhcKD3BhcmFtZXRlcl9jb3VudBgDIAEoAxIUCgx3ZWlnaHRfYnl0ZXMYBCABKAMSEgoKc2l6ZV9ieXRlcxgFIAEoAxIWCg5jb250ZXh0X2xlbmd0aBgGIAEoAxISCgptYXhfZnJhbWVzGAcgASgFEhsKE2hhc192aWRlb19wcm9jZXNzb3IYCCABKAgSEwoLZmluZ2VycHJpbnQYCSABKAkSLQoFcGFydHMYCiADKAsyHi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsUGFydBIZChFoYXNfY2hhdF90ZW1wbGF0ZRgLIAEoCBIcChRoYXNfZ2VuZXJhdGlvbl9tYXJrcxgMIAEoCBIZChFtZW1vcnlfNGJpdF9ieXRlcxgNIAEoAxIaChJtZW1vcnlfMTZiaXRfYnl0ZXMYDiABKAMiiAEKCU1vZGVsUGFydBIwCgRraW5kGAEgASgOMiIucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbFBhcnRLaW5kEhcKD3BhcmFtZXRlcl9jb3VudBgCIAEoAxIaChJsaW5lYXJfbGF5ZXJfY291bnQYAyABKAUSFAoMbG9yYV9tb2R1bGVzGAQgAygJIlYKDEZvcndhcmRDaGVjaxI1CgVzdGF0ZRgBIAEoDjImLnJlZWx0dW5lLmNhdGFsb2cudjEuRm9yd2FyZENoZWNrU3RhdGUSDwoHbWVzc2FnZRgCIAEoCSJLCgpNb2RlbElzc3VlEgwKBGZpbGUYASABKAkSDgoGcmVhc29uGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSDgoGcmVtZWR5GAQgASgJKowBCgpNb2RlbFN0YXRlEhsKF01PREVMX1NUQVRFX1VOU1BFQ0lGSUVEEAASFwoTTU9ERUxfU1RBVEVfUEVORElORxABEhoKFk1PREVMX1NUQVRFX1BST0NFU1NJTkcQAhIVChFNT0RFTF9TVEFURV9SRUFEWRADEhUKEU1PREVMX1NUQVRFX0VSUk9SEAQqowEKDU1vZGVsUGFydEtpbmQSHwobTU9ERUxfUEFSVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWTU9ERUxfUEFSVF9LSU5EX1ZJU0lPThABEh0KGU1PREVMX1BBUlRfS0lORF9QUk9KRUNUT1IQAhIcChhNT0RFTF9QQVJUX0tJTkRfTEFOR1VBR0UQAxIYChRNT0RFTF9QQVJUX0tJTkRfSEVBRBAEKroBChFGb3J3YXJkQ2hlY2tTdGF0ZRIjCh9GT1JXQVJEX0NIRUNLX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobRk9SV0FSRF9DSEVDS19TVEFURV9OT1RfUlVOEAESHgoaRk9SV0FSRF9DSEVDS19TVEFURV9QQVNTRUQQAhIfChtGT1JXQVJEX0NIRUNLX1NUQVRFX1NLSVBQRUQQAxIeChpGT1JXQVJEX0NIRUNLX1NUQVRFX0ZBSUxFRBAEYgZwcm90bzM", [file_google_protobuf_timestamp, file_reeltune_catalog_v1_visibility]);
+  fileDesc("Ch9yZWVsdHVuZS9jYXRhbG9nL3YxL21vZGVsLnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIukDCgVNb2RlbBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEhAKCG93bmVyX2lkGAQgASgJEjMKCnZpc2liaWxpdHkYBSABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLlZpc2liaWxpdHkSLgoFc3RhdGUYBiABKA4yHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsU3RhdGUSLgoFZmFjdHMYByABKAsyHy5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsRmFjdHMSLwoGaXNzdWVzGAggAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5Nb2RlbElzc3VlEi8KC2NyZWF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCRI4Cg1mb3J3YXJkX2NoZWNrGAwgASgLMiEucmVlbHR1bmUuY2F0YWxvZy52MS5Gb3J3YXJkQ2hlY2sSLwoLZGVsZXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIsMDCgpNb2RlbEZhY3RzEhIKCm1vZGVsX3R5cGUYASABKAkSFAoMYXJjaGl0ZWN0dXJlGAIgASgJEhcKD3BhcmFtZXRlcl9jb3VudBgDIAEoAxIUCgx3ZWlnaHRfYnl0ZXMYBCABKAMSEgoKc2l6ZV9ieXRlcxgFIAEoAxIWCg5jb250ZXh0X2xlbmd0aBgGIAEoAxISCgptYXhfZnJhbWVzGAcgASgFEhsKE2hhc192aWRlb19wcm9jZXNzb3IYCCABKAgSEwoLZmluZ2VycHJpbnQYCSABKAkSLQoFcGFydHMYCiADKAsyHi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsUGFydBIZChFoYXNfY2hhdF90ZW1wbGF0ZRgLIAEoCBIcChRoYXNfZ2VuZXJhdGlvbl9tYXJrcxgMIAEoCBIZChFtZW1vcnlfNGJpdF9ieXRlcxgNIAEoAxIaChJtZW1vcnlfMTZiaXRfYnl0ZXMYDiABKAMSMgoKZnJhbWVfcnVsZRgPIAEoCzIeLnJlZWx0dW5lLmNhdGFsb2cudjEuRnJhbWVSdWxlEhcKD3ZvY2FidWxhcnlfc2l6ZRgQIAEoAyKTAgoJTW9kZWxQYXJ0EjAKBGtpbmQYASABKA4yIi5yZWVsdHVuZS5jYXRhbG9nLnYxLk1vZGVsUGFydEtpbmQSFwoPcGFyYW1ldGVyX2NvdW50GAIgASgDEhoKEmxpbmVhcl9sYXllcl9jb3VudBgDIAEoBRIUCgxsb3JhX21vZHVsZXMYBCADKAkSHgoWbGluZWFyX3BhcmFtZXRlcl9jb3VudBgFIAEoAxIVCg1saW5lYXJfaW5wdXRzGAYgASgDEhYKDmxpbmVhcl9vdXRwdXRzGAcgASgDEhYKDmxhcmdlc3RfbGluZWFyGAggASgDEhMKC2xheWVyX2NvdW50GAkgASgFEg0KBXdpZHRoGAogASgFIlYKDEZvcndhcmRDaGVjaxI1CgVzdGF0ZRgBIAEoDjImLnJlZWx0dW5lLmNhdGFsb2cudjEuRm9yd2FyZENoZWNrU3RhdGUSDwoHbWVzc2FnZRgCIAEoCSJLCgpNb2RlbElzc3VlEgwKBGZpbGUYASABKAkSDgoGcmVhc29uGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSDgoGcmVtZWR5GAQgASgJKowBCgpNb2RlbFN0YXRlEhsKF01PREVMX1NUQVRFX1VOU1BFQ0lGSUVEEAASFwoTTU9ERUxfU1RBVEVfUEVORElORxABEhoKFk1PREVMX1NUQVRFX1BST0NFU1NJTkcQAhIVChFNT0RFTF9TVEFURV9SRUFEWRADEhUKEU1PREVMX1NUQVRFX0VSUk9SEAQqowEKDU1vZGVsUGFydEtpbmQSHwobTU9ERUxfUEFSVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWTU9ERUxfUEFSVF9LSU5EX1ZJU0lPThABEh0KGU1PREVMX1BBUlRfS0lORF9QUk9KRUNUT1IQAhIcChhNT0RFTF9QQVJUX0tJTkRfTEFOR1VBR0UQAxIYChRNT0RFTF9QQVJUX0tJTkRfSEVBRBAEKroBChFGb3J3YXJkQ2hlY2tTdGF0ZRIjCh9GT1JXQVJEX0NIRUNLX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobRk9SV0FSRF9DSEVDS19TVEFURV9OT1RfUlVOEAESHgoaRk9SV0FSRF9DSEVDS19TVEFURV9QQVNTRUQQAhIfChtGT1JXQVJEX0NIRUNLX1NUQVRFX1NLSVBQRUQQAxIeChpGT1JXQVJEX0NIRUNLX1NUQVRFX0ZBSUxFRBAEYgZwcm90bzM", [file_google_protobuf_timestamp, file_reeltune_catalog_v1_frame_rule, file_reeltune_catalog_v1_visibility]);
 
 /**
  * Describes a base model: a folder of safetensors weights, configuration, tokenizer and processor files.
@@ -227,6 +229,20 @@ export type ModelFacts = Message<"reeltune.catalog.v1.ModelFacts"> & {
    * @generated from field: int64 memory_16bit_bytes = 14;
    */
   memory16bitBytes: bigint;
+
+  /**
+   * How its processor turns frames into tokens; absent where that is not known.
+   *
+   * @generated from field: reeltune.catalog.v1.FrameRule frame_rule = 15;
+   */
+  frameRule?: FrameRule | undefined;
+
+  /**
+   * Number of tokens that there are; 0 where it is not known.
+   *
+   * @generated from field: int64 vocabulary_size = 16;
+   */
+  vocabularySize: bigint;
 };
 
 /**
@@ -269,6 +285,48 @@ export type ModelPart = Message<"reeltune.catalog.v1.ModelPart"> & {
    * @generated from field: repeated string lora_modules = 4;
    */
   loraModules: string[];
+
+  /**
+   * Number of those layers' weights, without biases.
+   *
+   * @generated from field: int64 linear_parameter_count = 5;
+   */
+  linearParameterCount: bigint;
+
+  /**
+   * The widths of those layers' inputs, added up. With `linear_outputs` what an adapter of rank 1 has parameters.
+   *
+   * @generated from field: int64 linear_inputs = 6;
+   */
+  linearInputs: bigint;
+
+  /**
+   * The widths of those layers' outputs, added up.
+   *
+   * @generated from field: int64 linear_outputs = 7;
+   */
+  linearOutputs: bigint;
+
+  /**
+   * Number of weights of the largest of those layers.
+   *
+   * @generated from field: int64 largest_linear = 8;
+   */
+  largestLinear: bigint;
+
+  /**
+   * Number of blocks that follow one another.
+   *
+   * @generated from field: int32 layer_count = 9;
+   */
+  layerCount: number;
+
+  /**
+   * Numbers that a token has between two blocks.
+   *
+   * @generated from field: int32 width = 10;
+   */
+  width: number;
 };
 
 /**
