@@ -1,4 +1,4 @@
-"""The rows of a dataset by the sizes of the clips that they show: what tokens can be counted from, by any rule. Pure."""
+"""A dataset's rows by the sizes of the clips that they show: what tokens can be counted from, by any rule. Pure."""
 
 from __future__ import annotations
 
