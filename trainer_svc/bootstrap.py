@@ -271,7 +271,7 @@ def _start_background(
 
     start = runtime.background.start
     if Recipe.QLORA in settings.recipes:
-        start("probe", probe.run(commands.probe(), environment, _host()), may_finish=True)
+        start("probe", probe.run(commands.probe(), environment, _host(), devices=settings.devices), may_finish=True)
     else:
         probe.skip(_host())
     start("registration", register())

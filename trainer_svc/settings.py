@@ -38,6 +38,9 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """What it offers, with commas between: `qlora`, and `rehearsal` where tests want jobs that train nothing. Without
     `qlora` nothing of PyTorch is loaded, the device is not probed, and the trainer is ready in a second."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(default=0, ge=0, le=64)
+    """How many devices one job can use together; 0: all GPUs, or one CPU. On a CPU more are processes that share its
+    threads and memory: for tests."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads for training; 0 leaves it to the libraries."""
     poll_seconds: float = Field(default=2.0, gt=0, le=60)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.ids import WorkerId
 from scheduler_svc.domain.job import DeviceClass, Needs, Recipe
+from scheduler_svc.domain.parameters import TrainingParameters
 
 _GB = 10**9
 
@@ -41,6 +43,22 @@ def fits(needs: Needs, ability: Ability) -> bool:
         and needs.device_memory_bytes <= ability.memory_bytes
         and (ability.can_train_4bit or not needs.is_4bit)
     )
+
+
+def check_devices(needs: Needs, parameters: TrainingParameters) -> None:
+    """Every device learns from a share of each step.
+
+    Raises:
+        InvalidField: a step has fewer samples than there are devices.
+    """
+    optimization = parameters.optimization
+    samples = optimization.batch_size * optimization.gradient_accumulation_steps
+    if needs.recipe is Recipe.QLORA and needs.device_count > samples:
+        raise InvalidField(
+            "device_count",
+            f"is more than the {samples} samples of a step (batch_size x gradient_accumulation_steps), of which every "
+            "device needs one: ask for fewer devices, or raise one of the two",
+        )
 
 
 def describe_misfit(needs: Needs, offers: Sequence[Offer]) -> str:

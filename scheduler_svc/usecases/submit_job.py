@@ -19,6 +19,7 @@ from scheduler_svc.domain.parameters import (
     fit_parameters,
     resolve_parameters,
 )
+from scheduler_svc.domain.placement import check_devices
 from scheduler_svc.domain.quota import Limit
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
@@ -111,6 +112,7 @@ async def _check(
 ) -> JobSubmission:
     """Holds the request against what the catalog and the trainers have."""
     needs = _needs(request, parameters)
+    check_devices(needs, parameters)
     # A rehearsal that no trainer was started for would wait for ever; all else a trainer may yet bring.
     if needs.recipe is Recipe.REHEARSAL and not await workers.offers(needs.recipe):
         raise RecipeUnavailable(needs.recipe)

@@ -37,6 +37,7 @@ def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
         specification=specification_from_proto(job.parameters),
         grant=claim.grant,
         checkpoint=checkpoint,
+        device_count=max(job.device_count, 1),
         rehearsal=rehearsal,
     )
 

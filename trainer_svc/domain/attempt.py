@@ -90,6 +90,8 @@ class JobClaim:
     """How to train, in the fields of the training library's `TrainingSpec`, but `epochs` may be a fraction."""
     grant: str = field(repr=False)
     checkpoint: RemoteCheckpoint | None = None
+    device_count: int = 1
+    """How many devices train together."""
     rehearsal: Mapping[str, Any] | None = None
     """What a rehearsal is told besides, in the fields of its `RehearsalSpec`; None for training in earnest."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -30,4 +30,12 @@ class Device:
     decoder: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     device_count: int = 1
-    """How many such devices one job can use together. The training process drives one, however many are there."""
+    """How many such devices one job can use together, each by a process of its own."""
+
+    def shared_by(self, wanted: int) -> Device:
+        """This machine with as many devices as an operator wants, 0 for all there are. A CPU is as many as is wanted,
+        which share its memory; GPUs are no more than there are."""
+        if self.device_class is DeviceClass.CUDA:
+            return replace(self, device_count=min(wanted or self.device_count, self.device_count))
+        count = wanted or 1
+        return replace(self, device_count=count, memory_bytes=self.memory_bytes // count)

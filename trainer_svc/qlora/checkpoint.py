@@ -7,6 +7,7 @@ samples are functions of the step, so the step is all there is to keep of them.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ def save_checkpoint(
     identity: dict[str, Any],
     keep: KeepRule,
     eval_loss: float | None = None,
+    ranks: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Writes `folder`/step-NNNNNNNN whole, then deletes what the rule does not keep. `identity` is what must be the
-    same for a run to go on from here.
+    same for a run to go on from here, `ranks` what `random_states` gave at each rank of several.
 
     Raises `DiskTroubleError`.
     """
@@ -52,6 +54,7 @@ def save_checkpoint(
         "scaler": state.scaler.state_dict(),
         "allocation": state.allocation,
         "random": {"python": random.getstate(), "numpy": _numpy_random_state()},
+        "ranks": list(ranks),
     }
 
     def fill(building: Path) -> None:

@@ -17,6 +17,7 @@ from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quiet import quiet_libraries
+from trainer_svc.qlora.rank_group import train_together
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 
@@ -49,9 +50,12 @@ def run_training(run: RunContext, spec: TrainingSpec) -> int:
         check_model_folder(run.folders.model)
         load_samples(run.folders.dataset)
         # Heavy imports only here: the environment must be quiet and offline before them.
-        from trainer_svc.qlora.trainer import train
+        if spec.runtime.devices > 1:
+            train_together(run, spec)
+        else:
+            from trainer_svc.qlora.trainer import train
 
-        train(run, spec)
+            train(run, spec)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:
         failure = as_failure(error)

@@ -68,5 +68,9 @@ class DiskTroubleError(RuntimeError):
     """What was to be written does not fit on the disk, or the disk does not take it; nothing of it is left behind."""
 
 
+class PeerLostError(RuntimeError):
+    """Another process of the same run is gone, and this one cannot go on without it."""
+
+
 class CheckpointMismatchError(ValueError):
     """A checkpoint of another run lies where this one would go on."""

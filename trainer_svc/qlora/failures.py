@@ -12,6 +12,7 @@ from trainer_svc.qlora.errors import (
     ModelAuditError,
     ModelRefusedError,
     NonFiniteLossError,
+    PeerLostError,
 )
 from trainer_svc.qlora.messages import Failed, FailureReason
 from trainer_svc.qlora.spec import SpecError
@@ -52,6 +53,8 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
             return FailureReason.CHECKPOINT_MISMATCH, "use another out folder, or the same model, dataset and spec"
         case DiskTroubleError():
             return FailureReason.STORAGE_UNAVAILABLE, "make room in the trainer's data folder"
+        case PeerLostError():
+            return FailureReason.RANK_LOST, "the run goes on from its newest checkpoint when it is started again"
         case DecodeProcessError():
             return FailureReason.INTERNAL, "install the decoder on this machine"
         case _ if _out_of_memory(error):

@@ -42,6 +42,8 @@ class FailureReason(StrEnum):
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     """The disk is full or does not work."""
     CHECKPOINT_MISMATCH = "CHECKPOINT_MISMATCH"
+    RANK_LOST = "RANK_LOST"
+    """One of the processes of a run on several devices is gone."""
     BAD_REQUEST = "BAD_REQUEST"
     """Inference only: this one request cannot be answered; the child lives on."""
     INTERNAL = "INTERNAL"

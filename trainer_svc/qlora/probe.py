@@ -44,6 +44,8 @@ class Probe:
     decoder_reason: str
     compute_dtypes: list[str]
     cpu_threads: int
+    device_count: int = 1
+    """GPUs that are visible; 1 elsewhere."""
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,6 +75,7 @@ def probe_machine() -> Probe:
         decoder_reason=decoder_reason,
         compute_dtypes=_compute_dtypes(device),
         cpu_threads=len(os.sched_getaffinity(0)),
+        device_count=torch.cuda.device_count() if device.type == "cuda" else 1,
         versions=_versions(),
     )
 

@@ -12,13 +12,16 @@ from functools import lru_cache
 class SamplePlan:
     """Which samples make up which step of the optimizer. Indices are into the training samples.
 
-    Steps never reach over the end of an epoch: its last step may be smaller.
+    Steps never reach over the end of an epoch: its last step may be smaller. Of several ranks, each has its share of
+    every step.
     """
 
     samples: int
     batch_size: int
     accumulation: int
     seed: int
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def batches_per_epoch(self) -> int:
@@ -37,11 +40,20 @@ class SamplePlan:
         return step // self.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[list[int]]:
-        """The micro-steps of step number `step` (from 0), each a list of sample indices."""
+        """The micro-steps of step number `step` (from 0), each a list of sample indices; of this rank alone."""
         order = epoch_order(self.seed, self.epoch_of(step), self.samples)
         first = step % self.steps_per_epoch * self.accumulation
         last = min(first + self.accumulation, self.batches_per_epoch)
-        return [list(order[batch * self.batch_size : (batch + 1) * self.batch_size]) for batch in range(first, last)]
+        groups = [list(order[batch * self.batch_size : (batch + 1) * self.batch_size]) for batch in range(first, last)]
+        return groups if self.ranks == 1 else share_of(groups, self.rank, self.ranks, self.batch_size)
+
+
+def share_of(groups: list[list[int]], rank: int, ranks: int, batch_size: int) -> list[list[int]]:
+    """What one of `ranks` has of a step: samples that follow each other, as many as any other rank or one less, in
+    groups of up to `batch_size`. The shares make up the step; where they divide it evenly, whole groups stay whole."""
+    samples = [index for group in groups for index in group]
+    mine = samples[len(samples) * rank // ranks : len(samples) * (rank + 1) // ranks]
+    return [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
 
 
 @lru_cache(maxsize=2)

@@ -163,6 +163,9 @@ class RuntimeSpec:
     """Memory for decoded frames kept from one epoch to the next."""
     threads: int = 0
     """Threads of torch and OpenMP; 0: their own choice."""
+    devices: int = 1
+    """How many train together, each by a process of its own that learns from its share of every step's samples. Only
+    the order of additions, and what dropout drops, depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,13 @@ class TrainingSpec:
             )
         if self.sampling.min_frames > self.sampling.max_frames:
             raise SpecError("sampling.min_frames", "more than sampling.max_frames", "lower it or raise max_frames")
+        step = self.optimization.batch_size * self.optimization.gradient_accumulation_steps
+        if self.runtime.devices > step:
+            raise SpecError(
+                "runtime.devices",
+                f"{self.runtime.devices} cannot share the {step} samples of a step",
+                "lower it, or raise optimization.batch_size or gradient_accumulation_steps",
+            )
         return self
 
     def _check_temporal(self) -> None:
@@ -316,6 +326,7 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("runtime.prefetch_batches", runtime.prefetch_batches, 1, 64),
         ("runtime.frame_cache_mib", runtime.frame_cache_mib, 0, 2**20),
         ("runtime.threads", runtime.threads, 0, 1024),
+        ("runtime.devices", runtime.devices, 1, 64),
         ("checkpoint_every_steps", spec.checkpoint_every_steps, 0, 10_000_000),
         ("keep_checkpoints", spec.keep_checkpoints, 1, 1000),
         ("keep_checkpoint_every_steps", spec.keep_checkpoint_every_steps, 0, 10_000_000),

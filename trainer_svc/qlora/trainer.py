@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count, islice
 from typing import Any
 
@@ -40,7 +40,9 @@ from trainer_svc.qlora.model_folder import file_sha256
 from trainer_svc.qlora.model_loader import BaseModel, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
+from trainer_svc.qlora.random_states import random_states, restore_rank
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
+from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
@@ -64,6 +66,7 @@ class _Session:
     pool: DecodePool
     identity: dict[str, Any]
     total_steps: int
+    ranks: Ranks
     measured: dict[str, float] = field(default_factory=dict)
     """The newest loss, and the newest on the held-out samples."""
 
@@ -72,14 +75,18 @@ class _Session:
         return self.spec.max_tokens or self.base.max_positions
 
 
-def train(run: RunContext, spec: TrainingSpec) -> None:
-    """Trains and reports; the last message is Completed or Stopped.
+def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None) -> None:
+    """Trains and reports; the last message is Completed or Stopped. `ranks`: the processes that train together, of
+    which this is one.
 
     Raises the typed errors of this package (see `failures`): nothing of a failed run counts but its checkpoints.
     """
     spec.validate()
     if spec.runtime.threads:
         torch.set_num_threads(spec.runtime.threads)
+    ranks = ranks or Ranks()
+    if ranks.count > 1:
+        run = RankedRun(run, ranks)
     run.report(Starting("dataset"))
     training, held_out = split_samples(load_samples(run.folders.dataset), spec.eval_fraction)
     with ExitStack() as stack:
@@ -88,7 +95,7 @@ def train(run: RunContext, spec: TrainingSpec) -> None:
         run.report(Starting("model"))
         base = load_base_model(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))
-        session, report = _prepare(run, spec, base, training, held_out, pool)
+        session, report = _prepare(run, spec, base, training, held_out, pool, ranks)
         start_step = _resume(session)
         run.report(_started(session, report, start_step))
         stream = stack.enter_context(_training_stream(session, start_step))
@@ -112,13 +119,14 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
         rate = learning_rate_at(step, session.total_steps, spec.optimization)
         batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
-        loss, norm = _backward(session, batches, audit=step == start_step)
+        counts = session.ranks.counts(batches)
+        loss, norm = _backward(session, batches, counts.targets, audit=step == start_step)
         overflows = _update(session, batches, step, rate, loss, norm, overflows)
         meter.add(
             loss=loss,
             grad_norm=norm if math.isfinite(norm) else 0.0,
-            samples=sum(len(batch.sample_ids) for batch in batches),
-            tokens=sum(batch.tokens for batch in batches),
+            samples=counts.samples,
+            tokens=counts.tokens,
         )
 
         done = step + 1
@@ -138,16 +146,17 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
     return _finish_completed(session, loss)
 
 
-def _backward(session: _Session, batches: list[Batch], *, audit: bool) -> tuple[float, float]:
-    """Gradients of one step: (mean loss of a learned token, gradient norm before clipping)."""
+def _backward(session: _Session, batches: list[Batch], targets: int, *, audit: bool) -> tuple[float, float]:
+    """Gradients of one step, which has `targets` learned tokens at all ranks together: (mean loss of one of them,
+    gradient norm before clipping)."""
     state, device = session.state, session.base.device
-    targets = sum(batch.target_tokens for batch in batches)
     total = torch.zeros((), device=device)
     state.optimizer.zero_grad(set_to_none=True)
     for batch in batches:
         loss = summed_loss(state.model, batch, device) / targets
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
+    total = session.ranks.merge(total, trainable(state.model).values())
     state.scaler.unscale_(state.optimizer)
     if audit and not state.scaler.is_enabled() and bool(torch.isfinite(total)):
         check_gradients(state.model)
@@ -164,7 +173,8 @@ def _update(
     if not (math.isfinite(loss) and math.isfinite(norm)):
         overflows += 1
         if not math.isfinite(loss) or not state.scaler.is_enabled() or overflows > _OVERFLOWS_ALLOWED:
-            raise NonFiniteLossError(step + 1, loss, norm, [name for batch in batches for name in batch.sample_ids])
+            names = session.ranks.gather([name for batch in batches for name in batch.sample_ids])
+            raise NonFiniteLossError(step + 1, loss, norm, list(chain.from_iterable(names)))
     else:
         overflows = 0
         session.measured["loss"] = loss
@@ -175,9 +185,30 @@ def _update(
 
 
 def _allocate_ranks(session: _Session, step: int) -> None:
-    """Scores the adapter on the batches that come next, and goes on with one of ranks that differ by layer."""
+    """Scores the adapter on the batches that come next, and goes on with one of ranks that differ by layer. Of several
+    processes the first decides."""
+    ranks, state = session.ranks, session.state
+    report = ranks.decide(_score_and_allocate(session, step) if ranks.is_first else None)
+    if not ranks.is_first:
+        rebuild(session.base, session.spec, state, report)
+    ranks.copy_from_first(trainable(state.model).values())
+    ranks.seed(session.spec.optimization.seed)
+    state.model.train()
+    shares = ", ".join(f"{group} {share:.0%}" for group, share in report["shares"].items())
+    each = [layer["rank"] for layer in report["layers"]]
+    session.run.report(
+        Log(
+            "info",
+            f"ranks allocated after {step} steps: {min(each)} to {max(each)} over {len(each)} layers; "
+            f"{report['spent_parameters']:,} of {report['budget_parameters']:,} parameters, {shares}",
+        )
+    )
+
+
+def _score_and_allocate(session: _Session, step: int) -> dict[str, Any]:
     state, device = session.state, session.base.device
-    ahead = (group for later in count(step) for group in session.plan.micro_batches(later))
+    plan = replace(session.plan, rank=0, ranks=1)
+    ahead = (group for later in count(step) for group in plan.micro_batches(later))
     groups = list(islice(ahead, session.spec.lora.rank_allocation.calibration_batches))
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
@@ -189,17 +220,7 @@ def _allocate_ranks(session: _Session, step: int) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
     with BatchStream(session.training, groups, source, processor, ahead=2) as stream:
-        report = allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
-    state.model.train()
-    shares = ", ".join(f"{group} {share:.0%}" for group, share in report["shares"].items())
-    ranks = [layer["rank"] for layer in report["layers"]]
-    session.run.report(
-        Log(
-            "info",
-            f"ranks allocated after {step} steps: {min(ranks)} to {max(ranks)} over {len(ranks)} layers; "
-            f"{report['spent_parameters']:,} of {report['budget_parameters']:,} parameters, {shares}",
-        )
-    )
+        return allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
 
 
 def _evaluate(session: _Session, step: int) -> float | None:
@@ -210,17 +231,18 @@ def _evaluate(session: _Session, step: int) -> float | None:
     model, size = session.state.model, session.spec.optimization.batch_size
     groups = [
         list(range(first, min(first + size, len(session.held_out)))) for first in range(0, len(session.held_out), size)
-    ]
+    ][session.ranks.rank :: session.ranks.count]
     # Its own source and processor: those of training are in use by the thread that prepares the next steps.
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
-    total, targets = 0.0, 0
+    total, targets = 0.0, 0.0
     model.eval()
     with torch.no_grad(), BatchStream(session.held_out, groups, source, processor, ahead=2) as stream:
         for batch in chain.from_iterable(stream):
             total += float(summed_loss(model, batch, session.base.device))
             targets += batch.target_tokens
     model.train()
+    total, targets = session.ranks.totals([total, targets])
     if not math.isfinite(total):
         names = [sample.sample_id for sample in session.held_out]
         raise NonFiniteLossError(step, total, 0.0, names)
@@ -232,6 +254,10 @@ def _evaluate(session: _Session, step: int) -> float | None:
 
 def _checkpoint(session: _Session, step: int, eval_loss: float | None = None) -> str | None:
     """Saves a checkpoint and returns its folder; None when the disk does not take it, which must not end the run."""
+    ranks = session.ranks
+    states = ranks.gather(random_states()) if ranks.count > 1 else []
+    if not ranks.is_first:
+        return None
     try:
         path = save_checkpoint(
             session.run.folders.checkpoints,
@@ -240,6 +266,7 @@ def _checkpoint(session: _Session, step: int, eval_loss: float | None = None) ->
             identity=session.identity,
             keep=keep_rule(session.spec),
             eval_loss=eval_loss,
+            ranks=states,
         )
     except DiskTroubleError as error:
         session.run.report(Log("warning", f"no checkpoint of step {step}: {error}; training goes on"))
@@ -255,13 +282,15 @@ def _finish_stopped(session: _Session, step: int, reason: StopReason) -> None:
     adapter_dir, manifest = None, None
     if reason is StopReason.USER:
         # First what the owner asked for, in case that there is no time for both.
-        manifest = _write_adapter(session, step)
+        manifest = _write_adapter(session, step) if session.ranks.is_first else {}
         adapter_dir = str(session.run.folders.adapter)
     checkpoint = _checkpoint(session, step)
     session.run.report(Stopped(reason, step, adapter_dir, checkpoint, manifest))
 
 
 def _finish_completed(session: _Session, loss: float) -> None:
+    if not session.ranks.is_first:
+        return
     manifest = _write_adapter(session, session.total_steps)
     final_loss = loss if math.isfinite(loss) else 0.0
     session.run.report(Completed(str(session.run.folders.adapter), manifest, session.total_steps, final_loss))
@@ -301,12 +330,16 @@ def _prepare(
     training: list[Sample],
     held_out: list[Sample],
     pool: DecodePool,
+    ranks: Ranks,
 ) -> tuple[_Session, TrainableReport]:
     wanted = spec.optimization
     model, report = inject(base, spec.lora, seed=wanted.seed, gradient_checkpointing=wanted.gradient_checkpointing)
+    ranks.copy_from_first(trainable(model).values())
+    ranks.seed(wanted.seed)
     optimizer = make_optimizer(trainable(model).values(), wanted)
     scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
-    plan = SamplePlan(len(training), wanted.batch_size, wanted.gradient_accumulation_steps, wanted.seed)
+    accumulation = wanted.gradient_accumulation_steps
+    plan = SamplePlan(len(training), wanted.batch_size, accumulation, wanted.seed, ranks.rank, ranks.count)
     total_steps = plan.total_steps(wanted.epochs, wanted.max_steps)
     if spec.lora.rank_allocation.warmup_steps >= total_steps:
         raise SpecError(
@@ -326,6 +359,7 @@ def _prepare(
             pool=pool,
             identity=_identity(run, spec, base),
             total_steps=total_steps,
+            ranks=ranks,
         ),
         report,
     )
@@ -346,21 +380,31 @@ def _identity(run: RunContext, spec: TrainingSpec, base: BaseModel) -> dict[str,
 
 def _resume(session: _Session) -> int:
     """Steps done, by the newest whole checkpoint; 0 without one."""
-    found, damaged = newest_checkpoint(session.run.folders.checkpoints, session.identity)
-    for path in damaged:
-        session.run.report(Log("warning", f"checkpoint {path.name} is damaged and was passed over"))
-    if found is None:
+    ranks = session.ranks
+    name = ranks.decide(_newest_checkpoint(session) if ranks.is_first else None)
+    if name is None:
         return 0
+    found = session.run.folders.checkpoints / name
     session.run.report(Starting("resume"))
-    if report := read_state(found)["allocation"]:
+    state = read_state(found)
+    if report := state["allocation"]:
         rebuild(session.base, session.spec, session.state, report)
     step = load_checkpoint(found, session.state)
-    session.run.report(Log("info", f"going on from {found.name}"))
+    if not restore_rank(state, ranks, session.spec.optimization.seed):
+        session.run.report(Log("info", f"{name} is of a run on another number of devices: dropout goes on by others"))
+    session.run.report(Log("info", f"going on from {name}"))
     return step
 
 
+def _newest_checkpoint(session: _Session) -> str | None:
+    """Name of the newest whole checkpoint."""
+    found, damaged = newest_checkpoint(session.run.folders.checkpoints, session.identity)
+    for path in damaged:
+        session.run.report(Log("warning", f"checkpoint {path.name} is damaged and was passed over"))
+    return found.name if found else None
+
+
 def _started(session: _Session, report: TrainableReport, start_step: int) -> Started:
-    device = session.base.device
     return Started(
         total_steps=session.total_steps,
         start_step=start_step,
@@ -368,7 +412,7 @@ def _started(session: _Session, report: TrainableReport, start_step: int) -> Sta
         total_parameters=session.base.audit.parameters + report.parameters,
         samples=len(session.training),
         eval_samples=len(session.held_out),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        device=session.ranks.name_of(session.base.device),
         decoder=session.pool.decoder,
         quantized_layers=session.base.audit.quantized_layers,
     )

@@ -48,7 +48,8 @@ async def materialise_job(
     attempt.show_phase("fetching clips")
     snapshot = await _fetch_dataset(attempt, folder, catalog, cache)
     specification = with_whole_epochs(attempt.claim.specification, snapshot.train_rows)
-    spec = TrainingSpec.from_dict({**specification, "runtime": {"threads": threads}}).validate()
+    devices = attempt.claim.device_count if attempt.claim.rehearsal is None else 1
+    spec = TrainingSpec.from_dict({**specification, "runtime": {"threads": threads, "devices": devices}}).validate()
     content = spec.to_dict()
     if attempt.claim.rehearsal is not None:
         content[SECTION] = dict(attempt.claim.rehearsal)

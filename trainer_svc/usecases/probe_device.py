@@ -35,18 +35,25 @@ class DeviceProbe:
         """Waits for the probe."""
         return await asyncio.shield(self._found)
 
-    async def run(self, command: Sequence[str], environment: Mapping[str, str], host: Device) -> None:
-        """Probes; when the probe dies, the device counts as `host`, unable to train in 4 bits, with the reason."""
+    async def run(
+        self, command: Sequence[str], environment: Mapping[str, str], host: Device, *, devices: int = 0
+    ) -> None:
+        """Probes; when the probe dies, the device counts as `host`, unable to train in 4 bits, with the reason.
+
+        `devices`: how many one job may use together; 0: all there are.
+        """
         try:
             device = device_from_json(await _output(command, environment))
         except ProbeFailedError as error:
             structlog.get_logger().error("device.probe_failed", cause=str(error))
             device = replace(host, can_train_4bit=False, four_bit_problem=str(error))
+        device = device.shared_by(devices)
         structlog.get_logger().info(
             "device.probed",
             device_class=device.device_class,
             device=device.name,
             memory_bytes=device.memory_bytes,
+            device_count=device.device_count,
             can_train_4bit=device.can_train_4bit,
             decoder=device.decoder,
         )
@@ -98,6 +105,7 @@ def device_from_json(output: str) -> Device:
             four_bit_problem=found["four_bit_reason"] or ("" if found["decoder"] else found["decoder_reason"]),
             decoder=str(found["decoder"]),
             versions=dict(found["versions"]),
+            device_count=int(found.get("device_count", 1)),
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ProbeFailedError(f"the probe's answer cannot be read: {error!r}") from error

@@ -47,6 +47,7 @@ _REASONS = {
     messages.FailureReason.NON_FINITE_LOSS: FailReason.NON_FINITE_LOSS,
     messages.FailureReason.MODEL_UNSUPPORTED: FailReason.MODEL_UNSUPPORTED,
     messages.FailureReason.STORAGE_UNAVAILABLE: FailReason.STORAGE_UNAVAILABLE,
+    messages.FailureReason.RANK_LOST: FailReason.CRASHED,
 }
 _LEVELS = ("debug", "info", "warning", "error")
 

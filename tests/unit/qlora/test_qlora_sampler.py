@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +47,19 @@ def test_total_steps() -> None:
     assert (plan.batches_per_epoch, plan.steps_per_epoch) == (4, 2)
     assert plan.total_steps(epochs=3, max_steps=0) == 6
     assert plan.total_steps(epochs=3, max_steps=5) == 5
+
+
+@given(plans, st.integers(0, 200), st.integers(1, 9))
+def test_the_shares_of_several_ranks_make_up_the_step(plan: SamplePlan, step: int, ranks: int) -> None:
+    whole = [index for batch in plan.micro_batches(step) for index in batch]
+    shares = [replace(plan, rank=rank, ranks=ranks).micro_batches(step) for rank in range(ranks)]
+    assert [index for share in shares for batch in share for index in batch] == whole
+    sizes = [sum(map(len, share)) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(1 <= len(batch) <= plan.batch_size for share in shares for batch in share)
+
+
+def test_where_ranks_divide_the_micro_batches_evenly_these_stay_whole() -> None:
+    plan = SamplePlan(samples=16, batch_size=2, accumulation=4, seed=1)
+    shares = [replace(plan, rank=rank, ranks=2).micro_batches(0) for rank in range(2)]
+    assert [*shares[0], *shares[1]] == plan.micro_batches(0)

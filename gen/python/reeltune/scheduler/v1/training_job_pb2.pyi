@@ -222,7 +222,7 @@ class TrainingJob(_message.Message):
     priority: _builtins.int
     """Goes before the owner's jobs of lower priority; never before another owner's: -100 to 100, default 0."""
     device_count: _builtins.int
-    """Devices that one trainer must have for it: 1 to 64, default 1."""
+    """Devices that train it together in one trainer, each on its share of a step: 1 to 64, default 1."""
     device_memory_bytes: _builtins.int
     """Memory that each of these devices must have, in bytes; 0 for any."""
     is_paused: _builtins.bool

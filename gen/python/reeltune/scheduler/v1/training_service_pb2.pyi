@@ -49,7 +49,7 @@ class CreateTrainingJobRequest(_message.Message):
     priority: _builtins.int
     """Goes before the owner's jobs of lower priority: -100 to 100. Default 0."""
     device_count: _builtins.int
-    """Devices that one trainer must have for it: 1 to 64. Default 1."""
+    """Devices that train it together in one trainer, each on its share of a step: 1 to 64, at most the samples of a step. Default 1."""
     device_memory_bytes: _builtins.int
     """Memory that each device must have, in bytes. Default 0: any."""
     @_builtins.property

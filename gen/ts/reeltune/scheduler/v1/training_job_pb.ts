@@ -169,7 +169,7 @@ export type TrainingJob = Message<"reeltune.scheduler.v1.TrainingJob"> & {
   priority: number;
 
   /**
-   * Devices that one trainer must have for it: 1 to 64, default 1.
+   * Devices that train it together in one trainer, each on its share of a step: 1 to 64, default 1.
    *
    * @generated from field: int32 device_count = 21;
    */

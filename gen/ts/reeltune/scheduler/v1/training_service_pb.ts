@@ -81,7 +81,7 @@ export type CreateTrainingJobRequest = Message<"reeltune.scheduler.v1.CreateTrai
   priority: number;
 
   /**
-   * Devices that one trainer must have for it: 1 to 64. Default 1.
+   * Devices that train it together in one trainer, each on its share of a step: 1 to 64, at most the samples of a step. Default 1.
    *
    * @generated from field: optional int32 device_count = 8;
    */
