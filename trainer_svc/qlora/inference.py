@@ -7,12 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModelForCausalLM
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
@@ -23,24 +26,34 @@ from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_index import FrameIndex
+from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
 from trainer_svc.qlora.messages import Generate, GenerationDone
 from trainer_svc.qlora.model_loader import BaseModel
+from trainer_svc.qlora.side_by_side import answer_both
 from trainer_svc.qlora.spec import SamplingSpec, TrainingSpec
 from trainer_svc.qlora.temporal_aware_lora import enable
 
 _MAX_NEW_TOKENS = 8192
 # Below it the likeliest token is as good as certain, and logits divided by it no longer fit into a float.
 _LEAST_TEMPERATURE = 1e-3
+_WEIGHT_BYTES = 4
 
 
 class InferenceEngine:
     """One request at a time, from one thread."""
 
-    def __init__(self, base: BaseModel, pool: DecodePool, *, max_adapters: int = 4) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        pool: DecodePool,
+        *,
+        max_adapters: int = 4,
+        max_adapter_bytes: int = DEFAULT_ADAPTER_BYTES,
+    ) -> None:
         self._base = base
         self._pool = pool
         self._processor = DataProcessor(base.processor, max_tokens=base.max_positions)
-        self._adapters = AdapterSet(base, max_adapters)
+        self._adapters = AdapterSet(base, max_adapters, max_bytes=max_adapter_bytes)
         base.model.eval()
 
     def generate(self, request: Generate, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> GenerationDone:
@@ -49,24 +62,74 @@ class InferenceEngine:
         Raises `SpecError`, `BadDataError` or `BadClipError` for a request that cannot be answered.
         """
         began = time.perf_counter()
+        inputs = self._inputs(request, cancelled)
+        if inputs is None:
+            return GenerationDone(request.request_id, 0, 0, "cancelled", time.perf_counter() - began)
+        with self._adapters.active(request.adapter_dir) as model:
+            generated = self._stream(model, inputs, request, emit, cancelled)
+        return self._done(request, inputs, generated, cancelled(), began)
+
+    def generate_beside_base(
+        self,
+        request: Generate,
+        emit: Callable[[bool, str], None],
+        ended: Callable[[bool, GenerationDone], None],
+        cancelled: Callable[[], bool],
+    ) -> GenerationDone:
+        """Has the base model answer beside the adapter, one token of each in turn; each says what it would say alone.
+
+        `emit` gets the pieces and `ended` the end of each answer, with whether they are the base model's. The result
+        counts the tokens of both. Raises what `generate` raises.
+        """
+        began = time.perf_counter()
+        if request.adapter_dir is None:
+            raise BadDataError("adapter_dir: none", "name the adapter that the base model is to answer beside")
+        inputs = self._inputs(request, cancelled)
+        if inputs is None:
+            return GenerationDone(request.request_id, 0, 0, "cancelled", time.perf_counter() - began)
+
+        def answer(of_base: bool, pass_on: Callable[[], None]) -> GenerationDone:
+            def is_cancelled() -> bool:
+                pass_on()
+                return cancelled()
+
+            # The layers are in the base model itself; peft's own `generate` cannot run twice at a time.
+            told = partial(emit, of_base)
+            generated = self._stream(self._base.model, inputs, request, told, is_cancelled)
+            done = self._done(request, inputs, generated, cancelled(), began)
+            ended(of_base, done)
+            return done
+
+        with self._adapters.active(request.adapter_dir) as model:
+            base, tuned = answer_both(model, answer)
+        return replace(
+            tuned,
+            generated_tokens=base.generated_tokens + tuned.generated_tokens,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _inputs(self, request: Generate, cancelled: Callable[[], bool]) -> dict[str, Any] | None:
+        """What the model is given; None when cancelled meanwhile."""
         _check_limits(request)
         sampling = TrainingSpec.from_dict({"sampling": request.sampling}).validate().sampling
         turns, clip = _turns(request)
         frames = self._frames(clip, sampling, cancelled) if clip else []
         if frames is None:
-            return GenerationDone(request.request_id, 0, 0, "cancelled", time.perf_counter() - began)
+            return None
         encoded = self._processor.encode_prompt(turns, frames)
-        inputs = {
+        return {
             key: value.to(self._base.device) if isinstance(value, torch.Tensor) else value
             for key, value in encoded.items()
         }
-        with self._adapters.active(request.adapter_dir) as model:
-            generated = self._stream(model, inputs, request, emit, cancelled)
+
+    def _done(
+        self, request: Generate, inputs: dict[str, Any], generated: list[int], cancelled: bool, began: float
+    ) -> GenerationDone:
         return GenerationDone(
             request.request_id,
             prompt_tokens=int(inputs["input_ids"].shape[1]),
             generated_tokens=len(generated),
-            finish=self._finish(generated, cancelled()),
+            finish=self._finish(generated, cancelled),
             seconds=time.perf_counter() - began,
         )
 
@@ -119,16 +182,29 @@ class InferenceEngine:
         return sorted(token for token in tokens if token is not None)
 
 
-class AdapterSet:
-    """The adapters held beside a base model: loaded when asked for, the least recently used dropped."""
+@dataclass(frozen=True, slots=True)
+class HeldAdapter:
+    """An adapter in memory."""
 
-    def __init__(self, base: BaseModel, limit: int) -> None:
+    name: str
+    """peft's name for it."""
+    size_bytes: int
+
+
+class AdapterSet:
+    """The adapters held beside a base model: loaded when asked for, the least recently used dropped.
+
+    At most `limit` of them, and at most `max_bytes` of their weights in memory.
+    """
+
+    def __init__(self, base: BaseModel, limit: int, *, max_bytes: int = DEFAULT_ADAPTER_BYTES) -> None:
         self._base = base
         self._limit = limit
+        self._max_bytes = max_bytes
         self._frames = FrameIndex(base.family, base.model.config)
         self._frames.watch(base.model)
         self._model: Any = None
-        self._names: OrderedDict[tuple[str, int, int], str] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int, int], HeldAdapter] = OrderedDict()
         self._loaded = 0
 
     @contextmanager
@@ -141,12 +217,18 @@ class AdapterSet:
             return
         folder = Path(adapter_dir)
         key = _identity(folder)
-        if key not in self._names:
-            self._names[key] = self._load(folder)
-        self._names.move_to_end(key)
-        self._model.set_adapter(self._names[key])
-        self._drop_oldest()
+        if key not in self._held:
+            size_bytes = memory_of(folder)
+            self._make_room(size_bytes)
+            self._held[key] = HeldAdapter(self._load(folder), size_bytes)
+        self._held.move_to_end(key)
+        self._model.set_adapter(self._held[key].name)
         yield self._model
+
+    @property
+    def held(self) -> list[HeldAdapter]:
+        """Those in memory now, the least recently used first."""
+        return list(self._held.values())
 
     def _load(self, folder: Path) -> str:
         """Loads the adapter beside the others and returns its name; leaves nothing behind when it does not fit."""
@@ -177,10 +259,19 @@ class AdapterSet:
         self._model.eval()
         return name
 
-    def _drop_oldest(self) -> None:
-        while len(self._names) > self._limit:
-            _, oldest = self._names.popitem(last=False)
-            self._remove(oldest)
+    def _make_room(self, size_bytes: int) -> None:
+        """Drops what was not used for longest, before the next one is read: both at once might be too much."""
+        if size_bytes > self._max_bytes:
+            raise BadDataError(
+                f"the adapter takes {size_bytes:,} bytes of memory and this trainer has {self._max_bytes:,} for them",
+                "ask the operator for a larger TRAINER_INFERENCE_ADAPTER_BYTES, or train with a lower rank",
+            )
+        while self._held and (
+            len(self._held) >= self._limit
+            or sum(adapter.size_bytes for adapter in self._held.values()) + size_bytes > self._max_bytes
+        ):
+            _, oldest = self._held.popitem(last=False)
+            self._remove(oldest.name)
 
     def _remove(self, name: str) -> None:
         if self._model is None or name not in self._model.peft_config:
@@ -200,6 +291,15 @@ def _identity(folder: Path) -> tuple[str, int, int]:
     except OSError as error:
         raise BadDataError(f"{folder.name} holds no adapter", "give a folder with adapter_model.safetensors") from error
     return str(folder.resolve()), facts.st_mtime_ns, facts.st_size
+
+
+def memory_of(folder: Path) -> int:
+    """Bytes that the adapter in `folder` takes in memory, where its weights are kept in 32 bits."""
+    try:
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
+            return sum(_WEIGHT_BYTES * prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise BadDataError(f"{folder.name} holds no readable weights: {error}", "download the adapter anew") from error
 
 
 class _TextPieces(BaseStreamer):  # type: ignore[misc]

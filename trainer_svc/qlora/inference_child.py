@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.failures import as_failure
+from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
 from trainer_svc.qlora.messages import (
     Cancel,
     FailureReason,
@@ -28,6 +29,7 @@ from trainer_svc.qlora.messages import (
     Log,
     MessageSocket,
     Shutdown,
+    SideDone,
     TokenText,
 )
 from trainer_svc.qlora.model_folder import check_model_folder
@@ -62,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
     parser.add_argument("--quantization", type=json.loads, default={}, help="JSON fields of QuantizationSpec")
     parser.add_argument("--max-adapters", type=int, default=4, help="adapters kept in memory")
+    parser.add_argument(
+        "--max-adapter-bytes", type=int, default=DEFAULT_ADAPTER_BYTES, help="most memory of all their weights"
+    )
     options = parser.parse_args(arguments)
     quiet_libraries()
     socket = MessageSocket.from_fd(options.message_fd)
@@ -82,7 +87,9 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
 
             spec = TrainingSpec.from_dict({"quantization": options.quantization}).validate()
             base = load_base_model(options.model, spec.quantization)
-            engine = InferenceEngine(base, pool, max_adapters=options.max_adapters)
+            engine = InferenceEngine(
+                base, pool, max_adapters=options.max_adapters, max_adapter_bytes=options.max_adapter_bytes
+            )
         # The edge of the process: whatever went wrong must reach the parent as a typed message.
         except Exception as error:
             failure = as_failure(error)
@@ -98,9 +105,7 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
 
 def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: RequestQueue) -> None:
     try:
-        done = engine.generate(
-            request, lambda text: line.send(TokenText(request.request_id, text)), waiting.running_cancelled
-        )
+        done = _answer(engine, request, line, waiting)
     # One bad request must not end the others: it is answered with its failure.
     except Exception as error:
         failure = as_failure(error)
@@ -112,6 +117,18 @@ def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: Req
         line.send(GenerationFailed(request.request_id, reason, failure.message, failure.next_step))
         return
     line.send(done)
+
+
+def _answer(engine: InferenceEngine, request: Generate, line: _Line, waiting: RequestQueue) -> GenerationDone:
+    name = request.request_id
+    if not request.beside_base:
+        return engine.generate(request, lambda text: line.send(TokenText(name, text)), waiting.running_cancelled)
+    return engine.generate_beside_base(
+        request,
+        lambda of_base, text: line.send(TokenText(name, text, of_base)),
+        lambda of_base, end: line.send(SideDone(name, of_base, end.prompt_tokens, end.generated_tokens, end.finish)),
+        waiting.running_cancelled,
+    )
 
 
 def _listen(socket: MessageSocket, line: _Line, waiting: RequestQueue) -> None:

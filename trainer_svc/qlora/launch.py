@@ -19,6 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+DEFAULT_ADAPTER_BYTES = 1024**3
+"""Memory that an inference process gives to adapters, unless it is told otherwise."""
+
 _KEPT = (
     "PATH",
     "HOME",
@@ -42,10 +45,17 @@ def training_command(job: Path, message_fd: int) -> list[str]:
 
 
 def inference_command(
-    model: Path, message_fd: int, quantization: Mapping[str, Any] | None = None, *, max_adapters: int = 4
+    model: Path,
+    message_fd: int,
+    quantization: Mapping[str, Any] | None = None,
+    *,
+    max_adapters: int = 4,
+    max_adapter_bytes: int = DEFAULT_ADAPTER_BYTES,
 ) -> list[str]:
-    """Holds the base model in folder `model` and answers `Generate` requests on `message_fd`."""
-    options = ["--quantization", json.dumps(dict(quantization or {})), "--max-adapters", str(max_adapters)]
+    """Holds the base model in folder `model` and answers `Generate` requests on `message_fd`, with at most
+    `max_adapters` adapters and `max_adapter_bytes` of their weights in memory."""
+    options = ["--quantization", json.dumps(dict(quantization or {}))]
+    options += ["--max-adapters", str(max_adapters), "--max-adapter-bytes", str(max_adapter_bytes)]
     command = [sys.executable, "-m", "trainer_svc.qlora.inference_child"]
     return [*command, "--model", str(model), "--message-fd", str(message_fd), *options]
 

@@ -178,6 +178,19 @@ class TokenText:
 
     request_id: str
     text: str
+    of_base: bool = False
+    """In an answer side by side: the base model says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideDone:
+    """One of two answers side by side has ended; `GenerationDone` follows the later one."""
+
+    request_id: str
+    of_base: bool
+    prompt_tokens: int
+    generated_tokens: int
+    finish: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +232,8 @@ class Generate:
     temperature: float = 0.0
     """0: greedy."""
     seed: int = 0
+    beside_base: bool = False
+    """The base model answers, too, one token of each in turn; needs an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +248,7 @@ class Shutdown:
 
 TrainingUp = Starting | Started | Progress | Metrics | Log | CheckpointSaved | Completed | Stopped | Failed
 TrainingDown = Stop | CheckpointNow
-InferenceUp = InferenceReady | TokenText | GenerationDone | GenerationFailed | Log | Failed
+InferenceUp = InferenceReady | TokenText | SideDone | GenerationDone | GenerationFailed | Log | Failed
 InferenceDown = Generate | Cancel | Shutdown
 Message = TrainingUp | TrainingDown | InferenceUp | InferenceDown
 
@@ -241,7 +256,7 @@ _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         *(Starting, Started, Progress, Metrics, Log, CheckpointSaved, Completed, Stopped, Failed, Stop, CheckpointNow),
-        *(InferenceReady, TokenText, GenerationDone, GenerationFailed, Generate, Cancel, Shutdown),
+        *(InferenceReady, TokenText, SideDone, GenerationDone, GenerationFailed, Generate, Cancel, Shutdown),
     )
 }
 _ENUMS: dict[tuple[str, str], type[StrEnum]] = {

@@ -13,7 +13,7 @@ from recording_run import RecordingRun
 from safetensors.torch import load_file, save_file
 
 from trainer_svc.qlora.errors import BadDataError
-from trainer_svc.qlora.inference import AdapterSet, _TextPieces
+from trainer_svc.qlora.inference import AdapterSet, _TextPieces, memory_of
 from trainer_svc.qlora.launch import inference_command
 from trainer_svc.qlora.messages import (
     Cancel,
@@ -25,6 +25,7 @@ from trainer_svc.qlora.messages import (
     InferenceReady,
     Message,
     Shutdown,
+    SideDone,
     TokenText,
 )
 from trainer_svc.qlora.model_loader import load_base_model
@@ -97,6 +98,41 @@ def test_text_comes_in_pieces_while_it_is_made(child: Child) -> None:
     _, done = ask(child, Generate("pieces", "tell", max_new_tokens=64))
     assert sum(isinstance(message, TokenText) for message in child.messages[before:]) > 3
     assert done.finish in ("length", "stop")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_side_by_side_each_says_token_by_token_what_it_says_alone(
+    child: Child, dataset: Path, adapter: Path, temperature: float
+) -> None:
+    question = {"prompt": "colour?", "clip": clip(dataset, 0), "sampling": {"max_frames": 4}, "max_new_tokens": 12}
+    question |= {"temperature": temperature, "seed": 7}
+    alone = [ask(child, Generate("alone", **question, adapter_dir=folder)) for folder in (None, str(adapter))]
+
+    before = len(child.messages)
+    child.send(Generate("both", **question, adapter_dir=str(adapter), beside_base=True))
+    done = child.read_until(lambda message: is_end(message, "both"))
+
+    messages = child.messages[before:]
+    pieces = [message for message in messages if isinstance(message, TokenText)]
+    ends = {message.of_base: message for message in messages if isinstance(message, SideDone)}
+    texts = ["".join(piece.text for piece in pieces if piece.of_base is of_base) for of_base in (True, False)]
+    assert texts == [text for text, _ in alone]
+    assert [ends[of_base].generated_tokens for of_base in (True, False)] == [end.generated_tokens for _, end in alone]
+    assert isinstance(done, GenerationDone)
+    assert done.generated_tokens == sum(end.generated_tokens for _, end in alone)
+    assert {piece.of_base for piece in pieces[:4]} == {True, False}, "neither waits for the other's end"
+    assert ask(child, Generate("after", **question))[0] == texts[0], "the adapter leaves no trace"
+
+
+def test_both_answers_end_when_the_question_is_cancelled(child: Child, adapter: Path) -> None:
+    long = {"max_new_tokens": LONG, "temperature": 5.0, "adapter_dir": str(adapter)}
+    child.send(Generate("both", "tell", beside_base=True, **long))
+    child.read_kind(TokenText)
+    child.send(Cancel("both"))
+    done = child.read_until(lambda message: is_end(message, "both"))
+    ends = [message for message in child.messages if isinstance(message, SideDone)][-2:]
+    assert isinstance(done, GenerationDone)
+    assert [done.finish, *(end.finish for end in ends)] == ["cancelled"] * 3
 
 
 def test_sampling_repeats_with_its_seed(child: Child) -> None:
@@ -205,6 +241,30 @@ def test_adapters_are_swapped_dropped_and_loaded_again(qwen3: Path, adapter: Pat
     shutil.rmtree(others[0])
     _variant(adapter, others[0], 2.0)
     assert not torch.equal(logits(others[0]), results[0])
+
+
+def test_adapters_are_bounded_in_bytes(qwen3: Path, adapter: Path, tmp_path: Path) -> None:
+    base = load_base_model(qwen3, QuantizationSpec())
+    first, second, third = (_variant(adapter, tmp_path / str(index), 1.0 + index) for index in range(3))
+    size = memory_of(first)
+    adapters = AdapterSet(base, limit=8, max_bytes=2 * size)
+    weights = sum(
+        each.numel() * each.element_size() for each in load_file(first / "adapter_model.safetensors").values()
+    )
+    assert size == weights, "the tiny adapters are kept as they were trained, in 32 bits"
+
+    def names() -> list[str]:
+        return [held.name for held in adapters.held]
+
+    with adapters.active(str(first)), adapters.active(str(second)):
+        assert names() == ["adapter1", "adapter2"]
+    with adapters.active(str(first)), adapters.active(str(third)) as model:
+        assert names() == ["adapter1", "adapter3"]
+        assert set(model.peft_config) == {"adapter1", "adapter3"}
+        held = sum(each.numel() for name, each in model.named_parameters() if ".adapter" in name)
+        assert 4 * held == 2 * size
+    with pytest.raises(BadDataError, match="TRAINER_INFERENCE_ADAPTER_BYTES"):
+        AdapterSet(base, limit=8, max_bytes=size - 1).active(str(first)).__enter__()
 
 
 @pytest.mark.parametrize("damage", ["another base", "a plugin", "a pickle", "stray tensors", "wrong shapes"])

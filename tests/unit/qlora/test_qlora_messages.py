@@ -19,6 +19,7 @@ from trainer_svc.qlora.messages import (
     MessageSocket,
     Metrics,
     Progress,
+    SideDone,
     Started,
     Stop,
     Stopped,
@@ -38,6 +39,8 @@ EXAMPLES: list[Message] = [
     CheckpointNow(),
     Generate("r1", "what?", clip="/a.mp4", sampling={"max_frames": 4}),
     TokenText("r1", "a"),
+    TokenText("r1", "a", of_base=True),
+    SideDone("r1", True, 5, 1, "stop"),
 ]
 
 
