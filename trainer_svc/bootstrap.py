@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import psutil
@@ -44,7 +44,7 @@ from trainer_svc.rpc.error_table import ERROR_TABLE
 from trainer_svc.rpc.inference_servicer import InferenceServicer
 from trainer_svc.rpc.trainer_servicer import TrainerServicer
 from trainer_svc.settings import TrainerSettings
-from trainer_svc.usecases.answer_question import InferenceTools, release_model, stop_when_idle
+from trainer_svc.usecases.answer_question import InferenceTools, stop_when_idle
 from trainer_svc.usecases.claim_jobs import ClaimTools, claim_jobs
 from trainer_svc.usecases.content_cache import ContentCache
 from trainer_svc.usecases.inference_host import InferenceHost
@@ -54,6 +54,7 @@ from trainer_svc.usecases.register_worker import WorkerIdentity, WorkerRegistrat
 from trainer_svc.usecases.run_attempt import AttemptTools, run_attempt
 from trainer_svc.usecases.take_turns import Turns
 from trainer_svc.usecases.train_in_child import LaunchTraining
+from trainer_svc.usecases.training_first import TrainingFirst
 from trainer_svc.usecases.watch_attempt import WatchTools
 
 _WATCH = "/reeltune.trainer.v1.TrainerService/WatchProgress"
@@ -61,8 +62,22 @@ _WATCH = "/reeltune.trainer.v1.TrainerService/WatchProgress"
 
 TrainingCommand = Callable[[Path, int], Sequence[str]]
 """Command line of the training child for a job folder and a message descriptor."""
-InferenceCommand = Callable[[Path, int, Mapping[str, Any]], Sequence[str]]
-"""Command line of the inference child for a model folder, a message descriptor and the fields of `QuantizationSpec`."""
+
+
+class InferenceCommand(Protocol):
+    """Command line of the inference child for a model folder, a message descriptor and the fields of
+    `QuantizationSpec`, with how many adapters and bytes of them it may hold."""
+
+    def __call__(
+        self,
+        model: Path,
+        message_fd: int,
+        quantization: Mapping[str, Any],
+        /,
+        *,
+        max_adapters: int,
+        max_adapter_bytes: int,
+    ) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +125,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         wakeups=Wakeups(_connect_queue(settings, runtime.stack)),
         live=live,
         run=lambda attempt: run_attempt(attempt, attempt_tools),
-        before_training=lambda: release_model(inference),
+        before_training=inference.training_first.make_room,
         limits=limits,
         poll_seconds=settings.poll_seconds,
     )
@@ -236,19 +251,24 @@ def _inference_tools(
     probe: DeviceProbe,
     live: LiveAttempts,
 ) -> InferenceTools:
-    limits = InferenceLimits(waiting=settings.inference_waiting, idle=settings.inference_idle_seconds)
+    limits = InferenceLimits(
+        waiting=settings.inference_waiting,
+        idle=settings.inference_idle_seconds,
+        adapters=settings.inference_adapters,
+        adapter_bytes=settings.inference_adapter_bytes,
+    )
     launch = functools.partial(_launch_inference, settings, commands.inference)
+    host, turns = InferenceHost(launch, cache, folders.inference, limits), Turns(limits.waiting)
     return InferenceTools(
         jobs=jobs,
         catalog=CatalogClient.for_user(catalog),
         cache=cache,
-        host=InferenceHost(launch, cache, folders.inference, limits),
-        turns=Turns(limits.waiting),
+        host=host,
+        turns=turns,
         probe=probe,
-        live=live,
+        training_first=TrainingFirst(host, turns, live, probe, settings.inference_during_training),
         clips_folder=folders.clips,
         limits=limits,
-        during_training=settings.inference_during_training,
     )
 
 
@@ -278,6 +298,7 @@ def _start_background(
     start("wakeups", listen())
     start("claims", claim_jobs(claiming), is_intake=True)
     start("inference", stop_when_idle(inference))
+    start("inference-memory", inference.training_first.watch())
 
 
 def _launchers(settings: TrainerSettings, commands: ChildCommands) -> dict[Recipe, LaunchTraining]:
@@ -293,8 +314,11 @@ async def _launch_training(settings: TrainerSettings, command: TrainingCommand, 
 async def _launch_inference(
     settings: TrainerSettings, command: InferenceCommand, folder: Path, quantization: Mapping[str, Any]
 ) -> ChildProcess:
+    room = {"max_adapters": settings.inference_adapters, "max_adapter_bytes": settings.inference_adapter_bytes}
     return await spawn_child(
-        lambda fd: command(folder / "model", fd, quantization), folder=folder, environment=_environment(settings)
+        lambda fd: command(folder / "model", fd, quantization, **room),
+        folder=folder,
+        environment=_environment(settings),
     )
 
 

@@ -60,6 +60,10 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """How long a model stays loaded for questions unused."""
     inference_waiting: int = Field(default=16, ge=1, le=1000)
     """Questions that may wait."""
+    inference_adapters: int = Field(default=8, ge=1, le=256)
+    """Adapters kept in memory beside a loaded base model."""
+    inference_adapter_bytes: int = Field(default=_GIB, gt=0)
+    """Most memory of all their weights."""
     inference_during_training: Literal["auto", "always", "never"] = "auto"
     """Whether a model may be loaded for questions beside a training job; `auto`: where memory is plentiful."""
     shutdown_grace_seconds: float = Field(default=15.0, ge=0, le=300)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from reeltune.trainer.v1 import inference_service_pb2 as pb
+from rich.console import Console
 
+from reeltune_cli.answers_view import BOTH, AnswersView, Who
 from reeltune_cli.client import Client, ClientError
 from reeltune_cli.commands.naming import find_dataset
 from reeltune_cli.commands.options import JobArgument
-from reeltune_cli.invocation import Invocation, add_command, printable
-from reeltune_cli.tables import enum_word, to_document
+from reeltune_cli.invocation import Invocation, add_command
+from reeltune_cli.tables import to_document
 
 _MAX_CLIP_BYTES = 3 * 1024 * 1024
 _TIMEOUT_SECONDS = 600
@@ -31,7 +32,7 @@ async def ask(
     clip: Annotated[str, typer.Argument(help="A clip file of at most 3 MiB, or DATASET:PATH.", show_default=False)],
     question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
     base: Annotated[bool, typer.Option("--base", help="Ask the base model.")] = False,
-    both: Annotated[bool, typer.Option("--both", help="Ask the base model, then the tuned one.")] = False,
+    both: Annotated[bool, typer.Option("--both", help="Ask the base model and the tuned one, side by side.")] = False,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, max=2048, help="Longest answer, in tokens.", show_default=False)
     ] = None,
@@ -49,10 +50,14 @@ async def ask(
             temperature=temperature,
         )
         await _add_clip(client, request, clip)
-        answers = await _answers(cli, client, request)
-        if cli.is_json:  # a person has read the answers already, as they came
-            document = [{"responder": pb.Responder.Name(who), **to_document(end)} for who, end in answers]
-            cli.answer({"answers": document}, "")
+        if not cli.is_json:  # a person reads the answers as they come
+            view = AnswersView(Console(highlight=False), _responders(request.responder))
+            with view.shown():
+                await _answers(client, request, view)
+            return
+        answers = await _answers(client, request, None)
+        document = [{"responder": pb.Responder.Name(who), **to_document(end)} for who, end in answers]
+        cli.answer({"answers": document}, "")
 
 
 def _responder(base: bool, both: bool) -> pb.Responder.ValueType:
@@ -85,28 +90,21 @@ def _read_clip(file: Path) -> bytes | None:
 
 
 async def _answers(
-    cli: Invocation, client: Client, request: pb.GenerateRequest
-) -> list[tuple[pb.Responder.ValueType, pb.GenerateEnd]]:
-    ended: list[tuple[pb.Responder.ValueType, pb.GenerateEnd]] = []
-    speaking: int | None = None
+    client: Client, request: pb.GenerateRequest, view: AnswersView | None
+) -> list[tuple[Who, pb.GenerateEnd]]:
+    """The ends of the answers, the base model's first."""
+    ended: dict[Who, pb.GenerateEnd] = {}
     call = client.inference.Generate(request, metadata=(("x-reeltune-job", request.job_id),), timeout=_TIMEOUT_SECONDS)
     async for message in call:
         if message.WhichOneof("piece") == "end":
-            ended.append((message.responder, message.end))
-            _say(cli, "\n")
-            continue
-        if request.responder == pb.RESPONDER_BOTH and message.responder != speaking:
-            _say(cli, f"{enum_word(pb.Responder, message.responder, 'RESPONDER_')}: ")
-            speaking = message.responder
-        _say(cli, printable(message.text))
-    expected = 2 if request.responder == pb.RESPONDER_BOTH else 1
-    if len(ended) < expected:
+            ended[message.responder] = message.end
+        elif view is not None:
+            view.add(message.responder, message.text)
+    expected = _responders(request.responder)
+    if len(ended) < len(expected):
         raise ClientError("the answer was cut", "ANSWER_CUT", "ask again")
-    return ended
+    return [(who, ended[who]) for who in expected]
 
 
-def _say(cli: Invocation, text: str) -> None:
-    """Prints a piece of an answer as it comes."""
-    if not cli.is_json:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+def _responders(asked: Who) -> tuple[Who, ...]:
+    return BOTH if asked == pb.RESPONDER_BOTH else (asked,)

@@ -69,3 +69,5 @@ class Asking:
     sampling: Mapping[str, Any]
     max_new_tokens: int
     temperature: float
+    beside_base: bool = False
+    """The base model answers, too, one token of each in turn."""

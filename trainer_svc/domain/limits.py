@@ -44,5 +44,9 @@ class InferenceLimits:
     """Longest time until a model is loaded."""
     token: float = 180.0
     """Longest time from one piece of an answer to the next, the clip's decoding included."""
+    adapters: int = 8
+    """Adapters kept beside a loaded model."""
+    adapter_bytes: int = 1024**3
+    """Most memory of all their weights."""
     cancel: float = 10.0
     """How long the child may take to drop a question whose asker left."""

@@ -8,32 +8,23 @@ import secrets
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
-import psutil
 import structlog
 
 from trainer_svc.clients.catalog import CatalogClient
 from trainer_svc.clients.jobs import JobsClient, TunedJob
 from trainer_svc.domain.attempt import RemoteFile
-from trainer_svc.domain.device import Device, DeviceClass
-from trainer_svc.domain.errors import DeviceUnfitError, InferenceBusyError, StorageUnavailableError
+from trainer_svc.domain.device import Device
+from trainer_svc.domain.errors import DeviceUnfitError, StorageUnavailableError
 from trainer_svc.domain.inference import AnswerEnd, AnswerPiece, AnswerText, Asking, DatasetClip, Question, Responder
 from trainer_svc.domain.limits import InferenceLimits
-from trainer_svc.qlora.messages import TokenText
+from trainer_svc.qlora.messages import GenerationDone, SideDone, TokenText
 from trainer_svc.usecases.content_cache import ContentCache, Refresh
-from trainer_svc.usecases.inference_host import BaseModel, InferenceHost, LoadedModel
-from trainer_svc.usecases.live_attempt import LiveAttempts
+from trainer_svc.usecases.inference_host import BaseModel, InferenceHost, LoadedModel, Piece
 from trainer_svc.usecases.probe_device import DeviceProbe
 from trainer_svc.usecases.take_turns import Turns
-
-DuringTraining = Literal["auto", "always", "never"]
-
-_TRAINING_RETRY = timedelta(seconds=30)
-_MEMORY_FACTOR = 2
-_MEMORY_FLOOR_BYTES = 512 * 1024 * 1024
+from trainer_svc.usecases.training_first import TrainingFirst
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +35,9 @@ class InferenceTools:
     host: InferenceHost
     turns: Turns
     probe: DeviceProbe
-    live: LiveAttempts
+    training_first: TrainingFirst
     clips_folder: Path
     limits: InferenceLimits
-    during_training: DuringTraining = "auto"
-    """Whether a model may be loaded for inference while a job trains; `auto`: where memory is plentiful and shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +48,7 @@ class _Resolved:
 
 
 async def answer_question(question: Question, tools: InferenceTools) -> AsyncGenerator[AnswerPiece, None]:
-    """Yields the answer of each responder in turn, piece by piece.
+    """Yields the answer piece by piece; of two responders, one token of each in turn.
 
     Raises:
         Failure: what scheduler or catalog say to this user: not found, not ready …
@@ -68,29 +57,26 @@ async def answer_question(question: Question, tools: InferenceTools) -> AsyncGen
     """
     resolved = await _resolve(question, tools)
     _check_device(await tools.probe.result(), resolved.base)
-    async with _clip(question, tools) as clip, tools.turns.turn(question.client):
-        _check_room(resolved.base, tools)
+    async with (
+        _clip(question, tools) as clip,
+        tools.turns.turn(question.client),
+        tools.training_first.yielding(),
+    ):
+        tools.training_first.check_room(resolved.base)
         loaded = await tools.host.load(resolved.base, _model_refresh(question, resolved, tools))
-        for responder in question.responders:
-            asking = await _asking(question, resolved, responder, clip, loaded, tools)
-            async with contextlib.aclosing(_answer(responder, asking, question, loaded, tools)) as pieces:
-                async for piece in pieces:
-                    yield piece
-
-
-async def release_model(tools: InferenceTools) -> None:
-    """Ends the inference process unless somebody asks it just now: training needs the memory."""
-    if not tools.turns.is_taken:
-        async with tools.turns.turn(""):
-            await tools.host.stop()
+        asking = await _asking(question, resolved, clip, loaded, tools)
+        async with contextlib.aclosing(_answer(asking, question, loaded, tools)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def stop_when_idle(tools: InferenceTools) -> None:
     """Ends an inference process that nobody has asked for a while; watches for ever."""
     while True:
         await asyncio.sleep(max(0.05, tools.limits.idle / 10))
-        if tools.host.idle_seconds > tools.limits.idle:
-            await release_model(tools)
+        if tools.host.idle_seconds > tools.limits.idle and not tools.turns.is_taken:
+            async with tools.turns.turn(""):
+                await tools.host.stop()
             await tools.cache.evict()
 
 
@@ -108,20 +94,6 @@ def _check_device(device: Device, base: BaseModel) -> None:
         raise DeviceUnfitError(f"this trainer cannot compute in 4 bits: {device.four_bit_problem}")
     if not device.decoder:
         raise DeviceUnfitError("this trainer has no working video decoder")
-
-
-def _check_room(base: BaseModel, tools: InferenceTools) -> None:
-    """Refuses to load a model beside a training job where the job might suffer."""
-    if tools.live.is_empty or tools.host.has_loaded(base) or tools.during_training == "always":
-        return
-    device = tools.probe.device
-    is_plentiful = (
-        device is not None
-        and device.device_class is DeviceClass.CPU
-        and psutil.virtual_memory().available > _MEMORY_FLOOR_BYTES + _MEMORY_FACTOR * base.size_bytes
-    )
-    if tools.during_training == "never" or not is_plentiful:
-        raise InferenceBusyError("a job is training on this device", _TRAINING_RETRY)
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +131,6 @@ def _write(path: Path, content: bytes) -> None:
 async def _asking(
     question: Question,
     resolved: _Resolved,
-    responder: Responder,
     clip: Path,
     loaded: LoadedModel,
     tools: InferenceTools,
@@ -169,7 +140,7 @@ async def _asking(
         return next(file for file in files if file.path == path)
 
     adapter = None
-    if responder is Responder.TUNED:
+    if Responder.TUNED in question.responders:
         adapter = await tools.host.take_adapter(loaded, resolved.adapter, refresh)
     return Asking(
         clip=str(clip),
@@ -178,23 +149,37 @@ async def _asking(
         sampling=resolved.job.sampling,
         max_new_tokens=question.max_new_tokens,
         temperature=question.temperature,
+        beside_base=len(question.responders) > 1,
     )
 
 
 async def _answer(
-    responder: Responder, asking: Asking, question: Question, loaded: LoadedModel, tools: InferenceTools
+    asking: Asking, question: Question, loaded: LoadedModel, tools: InferenceTools
 ) -> AsyncGenerator[AnswerPiece, None]:
-    text = ""
+    texts = dict.fromkeys(question.responders, "")
     async with contextlib.aclosing(tools.host.ask(loaded, asking, question.client)) as pieces:
         async for piece in pieces:
+            responder = _responder(piece, question)
             if isinstance(piece, TokenText):
-                text += piece.text
+                texts[responder] += piece.text
                 yield AnswerText(responder, piece.text)
-            else:
+            elif isinstance(piece, SideDone) or not asking.beside_base:
+                is_truncated = piece.finish == "length"
+                yield AnswerEnd(responder, texts[responder], piece.prompt_tokens, piece.generated_tokens, is_truncated)
+            if isinstance(piece, GenerationDone):
                 structlog.get_logger().info(
-                    "question.answered", job_id=question.job_id, responder=responder, seconds=piece.seconds
+                    "question.answered",
+                    job_id=question.job_id,
+                    responders=[str(each) for each in question.responders],
+                    seconds=piece.seconds,
+                    tokens=piece.generated_tokens,
                 )
-                yield AnswerEnd(responder, text, piece.prompt_tokens, piece.generated_tokens, piece.finish == "length")
+
+
+def _responder(piece: Piece, question: Question) -> Responder:
+    if len(question.responders) == 1:
+        return question.responders[0]
+    return Responder.BASE if isinstance(piece, TokenText | SideDone) and piece.of_base else Responder.TUNED
 
 
 def _model_refresh(question: Question, resolved: _Resolved, tools: InferenceTools) -> Refresh:

@@ -8,6 +8,7 @@ import json
 import secrets
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from trainer_svc.domain.limits import InferenceLimits
 from trainer_svc.domain.materialisation import folder_key
 from trainer_svc.qlora import messages
 from trainer_svc.usecases.content_cache import ContentCache, Refresh
+
+Piece = messages.TokenText | messages.SideDone | messages.GenerationDone
 
 LaunchInference = Callable[[Path, Mapping[str, Any]], Awaitable[ChildProcess]]
 """Starts the inference child in a folder that holds `model/`, quantised as said."""
@@ -54,12 +57,13 @@ class BaseModel:
 class LoadedModel:
     """A running inference child. Only whoever has the turn may use it."""
 
-    key: str
+    base: BaseModel
     folder: Path
     child: ChildProcess
     inbox: asyncio.Queue[messages.Message | None]
     pump: asyncio.Task[None]
-    adapters: set[str] = field(default_factory=set)
+    adapters: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Keys of those in its folder, the least recently used first."""
 
 
 class InferenceHost:
@@ -76,7 +80,12 @@ class InferenceHost:
     def has_loaded(self, base: BaseModel) -> bool:
         """True when a question to `base` needs no loading."""
         loaded = self._loaded
-        return loaded is not None and loaded.key == base.key and loaded.child.is_running
+        return loaded is not None and loaded.base.key == base.key and loaded.child.is_running
+
+    @property
+    def loaded_base(self) -> BaseModel | None:
+        """The model that is loaded."""
+        return self._loaded.base if self._loaded is not None else None
 
     @property
     def idle_seconds(self) -> float:
@@ -99,18 +108,22 @@ class InferenceHost:
         return self._loaded
 
     async def take_adapter(self, loaded: LoadedModel, files: Sequence[RemoteFile], refresh: Refresh) -> str:
-        """The folder of an adapter, where the child finds it."""
+        """The folder of an adapter, where the child finds it. Only as many are kept as the child keeps in memory."""
         key = folder_key(files)
-        folder = loaded.folder / "adapters" / key
+        folders = loaded.folder / "adapters"
         if key not in loaded.adapters:
-            await self._cache.take_folder("adapters", files, folder, refresh)
-            loaded.adapters.add(key)
-        return str(folder)
+            await self._cache.take_folder("adapters", files, folders / key, refresh)
+            loaded.adapters[key] = None
+        loaded.adapters.move_to_end(key)
+        while len(loaded.adapters) > self._limits.adapters:
+            oldest, _ = loaded.adapters.popitem(last=False)
+            await asyncio.to_thread(shutil.rmtree, folders / oldest, ignore_errors=True)
+        return str(folders / key)
 
-    async def ask(
-        self, loaded: LoadedModel, asking: Asking, client: str
-    ) -> AsyncGenerator[messages.TokenText | messages.GenerationDone, None]:
-        """Yields the pieces of the answer, its end last. Closing the iterator early drops the question.
+    async def ask(self, loaded: LoadedModel, asking: Asking, client: str) -> AsyncGenerator[Piece, None]:
+        """Yields the pieces of the answer, or of both with the end of each, and the end of all last.
+
+        Closing the iterator early drops the question.
 
         Raises:
             QuestionRefusedError: this question cannot be answered.
@@ -125,10 +138,7 @@ class InferenceHost:
                 if isinstance(message, messages.GenerationFailed) and message.request_id == request_id:
                     is_finished = True
                     raise _refusal(message)
-                if (
-                    isinstance(message, messages.TokenText | messages.GenerationDone)
-                    and message.request_id == request_id
-                ):
+                if isinstance(message, Piece) and message.request_id == request_id:
                     is_finished = isinstance(message, messages.GenerationDone)
                     yield message
         finally:
@@ -143,6 +153,7 @@ class InferenceHost:
             return
         loaded.pump.cancel()
         await asyncio.gather(loaded.pump, return_exceptions=True)
+        loaded.inbox.put_nowait(None)  # whoever waits for an answer learns at once that none comes
         await loaded.child.kill()
         await asyncio.to_thread(shutil.rmtree, loaded.folder, ignore_errors=True)
         structlog.get_logger().info("inference.stopped", pid=loaded.child.pid)
@@ -157,7 +168,7 @@ class InferenceHost:
             child = await self._launch(folder, base.quantization)
             inbox: asyncio.Queue[messages.Message | None] = asyncio.Queue()
             pump = asyncio.create_task(_pump(child, inbox), name="inference-messages")
-            loaded = LoadedModel(base.key, folder, child, inbox, pump)
+            loaded = LoadedModel(base, folder, child, inbox, pump)
             await self._wait_until_ready(loaded)
         except BaseException:
             # Cancelled or failed: nothing half-started may stay behind.
@@ -236,6 +247,7 @@ def _generate(request_id: str, asking: Asking, client: str) -> messages.Generate
         sampling=dict(asking.sampling),
         max_new_tokens=asking.max_new_tokens,
         temperature=asking.temperature,
+        beside_base=asking.beside_base,
     )
 
 

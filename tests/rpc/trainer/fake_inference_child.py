@@ -52,13 +52,19 @@ def answer(request: messages.Generate, line: messages.MessageSocket, cancelled: 
     clip = Path(request.clip or "").read_text()
     adapter = (Path(request.adapter_dir) / "adapter.safetensors").read_text() if request.adapter_dir else "base"
     words = [f"{adapter}:", f" {clip}", f" {os.getpid()}"] + [" again"] * (200 if order == "slow" else 0)
-    for word in words[: request.max_new_tokens]:
+    sides = (True, False) if request.beside_base else (False,)
+    for index, word in enumerate(words[: request.max_new_tokens]):
         if request.request_id in cancelled:
             line.send(messages.GenerationDone(request.request_id, 5, 1, "cancelled", 0.1))
             return
-        line.send(messages.TokenText(request.request_id, word))
+        for of_base in sides:
+            spoken = "base:" if of_base and index == 0 else word
+            line.send(messages.TokenText(request.request_id, spoken, of_base))
         time.sleep(0.5 if order == "slow" else 0)
     finish = "length" if len(words) >= request.max_new_tokens else "stop"
+    if request.beside_base:
+        for of_base in sides:
+            line.send(messages.SideDone(request.request_id, of_base, 5, len(words), finish))
     line.send(messages.GenerationDone(request.request_id, 5, len(words), finish, 0.1))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import psutil
@@ -64,13 +67,23 @@ class Asker:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def asker(mesh: Mesh, start_trainer: StartTrainer) -> AsyncIterator[Asker]:
-    owned = job()
-    mesh.jobs.jobs[JOB] = owned
-    file = mesh.store.artifact_file("adapter.safetensors", b"tuned", "artifact/adapter.safetensors")
-    mesh.jobs.artifacts[JOB] = artifact_pb2.Artifact(job_id=JOB, files=[file])
     trainer = await start_trainer("obedient", inference_idle_seconds="2", inference_waiting="2")
+    async with asking(mesh, trainer) as opened:
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def asking(mesh: Mesh, trainer: TrainerProcess) -> AsyncIterator[Asker]:
+    """Asks a trainer about a job that is there."""
+    mesh.jobs.jobs[JOB] = job()
+    put_adapter(mesh, "tuned")
     async with open_channel(await trainer.address()) as channel:
         yield Asker(mesh, trainer, InferenceServiceStub(channel))
+
+
+def put_adapter(mesh: Mesh, name: str) -> None:
+    file = mesh.store.artifact_file("adapter.safetensors", name.encode(), f"artifact/{name}.safetensors")
+    mesh.jobs.artifacts[JOB] = artifact_pb2.Artifact(job_id=JOB, files=[file])
 
 
 async def test_base_and_tuned_model_answer_in_turn_from_one_child(asker: Asker) -> None:
@@ -85,6 +98,12 @@ async def test_base_and_tuned_model_answer_in_turn_from_one_child(asker: Asker) 
     for _ in range(10):
         assert await asker.answer() == [("RESPONDER_TUNED", f"tuned: a clip {child}")]
     assert len(asker.trainer.events("inference.ready")) == 1
+
+
+async def test_side_by_side_the_pieces_of_both_come_in_turn(asker: Asker) -> None:
+    who = [pb.Responder.Name(r.responder) async for r in asker.call(responder=pb.RESPONDER_BOTH) if r.text]
+
+    assert who == ["RESPONDER_BASE", "RESPONDER_TUNED"] * 3
 
 
 async def test_the_end_of_an_answer_says_whether_it_was_cut(asker: Asker) -> None:
@@ -172,3 +191,43 @@ async def test_an_idle_child_is_stopped_and_training_takes_its_place(asker: Aske
     assert await asker.answer()
     again = psutil.Process(asker.child())
     await assert_eventually(lambda: not again.is_running())
+
+
+async def test_a_job_that_takes_the_memory_cuts_the_answer_and_those_who_wait(
+    mesh: Mesh, start_trainer: StartTrainer
+) -> None:
+    trainer = await start_trainer("obedient", inference_during_training="never")
+    async with asking(mesh, trainer) as asker:
+        slow = asker.call("slow")
+        async for _ in slow:
+            break
+        waiting = asyncio.create_task(asker.refusal("slow"))
+        child = psutil.Process(asker.child())
+        mesh.scheduler.waiting.append(job())
+
+        with pytest.raises(grpc.aio.AioRpcError) as cut:
+            async for _ in slow:
+                pass
+        failures = [failure_from_rpc_error(cut.value), await asyncio.wait_for(waiting, 30)]
+
+        told = [(failure.code, failure.reason) for failure in failures]
+        assert told == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "INFERENCE_BUSY")] * 2
+        assert all(failure.retry_after and failure.retry_after >= timedelta(seconds=1) for failure in failures)
+        assert "taken this device's memory" in failures[0].message
+        assert not child.is_running(), "the memory is free before the job begins"
+        await assert_eventually(lambda: mesh.scheduler.received)
+
+
+async def test_only_so_many_adapters_are_kept_on_the_disk(
+    mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path
+) -> None:
+    trainer = await start_trainer("obedient", inference_adapters="2")
+    async with asking(mesh, trainer) as asker:
+        for name in ("one", "two", "three", "one"):
+            put_adapter(mesh, name)
+            (answer,) = await asker.answer()
+            assert answer == ("RESPONDER_TUNED", f"{name}: a clip {asker.child()}")
+
+        assert len(trainer.events("inference.ready")) == 1
+        (kept,) = (tmp_path / "data" / "inference").glob("*/adapters")
+        assert len(list(kept.iterdir())) == 2

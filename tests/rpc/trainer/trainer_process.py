@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 DEVICE = {
     "device_class": "CPU",
     "device_name": "a test",
-    "memory_bytes": 1,
+    "memory_bytes": 2**36,
     "can_4bit": True,
     "four_bit_reason": "",
     "decoder": "pyav",
@@ -30,7 +30,7 @@ def fake_commands(script: str) -> ChildCommands:
     return ChildCommands(
         probe=lambda: [sys.executable, "-c", probe, json.dumps(DEVICE)],
         training=lambda job, fd: [sys.executable, str(HERE / "fake_child.py"), script, str(job), str(fd)],
-        inference=lambda model, fd, quantization: [
+        inference=lambda model, fd, quantization, **_: [
             sys.executable,
             str(HERE / "fake_inference_child.py"),
             str(model),

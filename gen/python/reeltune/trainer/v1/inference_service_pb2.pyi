@@ -30,7 +30,7 @@ class _ResponderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Responder.V
     RESPONDER_BASE: _Responder.ValueType  # 2
     """The base model alone."""
     RESPONDER_BOTH: _Responder.ValueType  # 3
-    """Both: the base model first."""
+    """Both, side by side: pieces of the two come in turn, told apart by `GenerateResponse.responder`; each says what it would say alone."""
 
 class Responder(_Responder, metaclass=_ResponderEnumTypeWrapper):
     """Says which model answers."""
@@ -42,7 +42,7 @@ RESPONDER_TUNED: Responder.ValueType  # 1
 RESPONDER_BASE: Responder.ValueType  # 2
 """The base model alone."""
 RESPONDER_BOTH: Responder.ValueType  # 3
-"""Both: the base model first."""
+"""Both, side by side: pieces of the two come in turn, told apart by `GenerateResponse.responder`; each says what it would say alone."""
 Global___Responder: _TypeAlias = Responder  # noqa: Y015
 
 @_typing.final

@@ -34,11 +34,13 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]
-    """Answers a question about a clip with a job's tuned model, its base model, or both in turn, token by token as they come. Cancelling the call stops the work.
+    """Answers a question about a clip with a job's tuned model, its base model, or both side by side, token by token as they come. Cancelling the call stops the work.
 
     Send the metadata `x-reeltune-job: JOB_ID` too: the edge then finds the trainer that has the adapter loaded.
+    Askers take turns at the one loaded model. A training job comes first: when it needs the memory, the answer is cut by `INFERENCE_BUSY`.
     Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`;
-    RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT`.
+    RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`;
+    UNAVAILABLE `INFERENCE_INTERRUPTED` with a retry delay.
     """
 
 @_typing.type_check_only
@@ -47,11 +49,13 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Answers a question about a clip with a job's tuned model, its base model, or both in turn, token by token as they come. Cancelling the call stops the work.
+    """Answers a question about a clip with a job's tuned model, its base model, or both side by side, token by token as they come. Cancelling the call stops the work.
 
     Send the metadata `x-reeltune-job: JOB_ID` too: the edge then finds the trainer that has the adapter loaded.
+    Askers take turns at the one loaded model. A training job comes first: when it needs the memory, the answer is cut by `INFERENCE_BUSY`.
     Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`;
-    RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT`.
+    RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`;
+    UNAVAILABLE `INFERENCE_INTERRUPTED` with a retry delay.
     """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -63,11 +67,13 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.GenerateResponse], _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]]:
-        """Answers a question about a clip with a job's tuned model, its base model, or both in turn, token by token as they come. Cancelling the call stops the work.
+        """Answers a question about a clip with a job's tuned model, its base model, or both side by side, token by token as they come. Cancelling the call stops the work.
 
         Send the metadata `x-reeltune-job: JOB_ID` too: the edge then finds the trainer that has the adapter loaded.
+        Askers take turns at the one loaded model. A training job comes first: when it needs the memory, the answer is cut by `INFERENCE_BUSY`.
         Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`;
-        RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT`.
+        RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`;
+        UNAVAILABLE `INFERENCE_INTERRUPTED` with a retry delay.
         """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
