@@ -42,13 +42,18 @@ def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = Fals
         ("loss", f"{progress.loss:.4f}" if progress.HasField("loss") else ""),
         ("attempt", job.attempt or ""),
         ("model", job.model_id),
-        ("dataset", job.dataset_id),
+        ("dataset", dataset_words(job.dataset_id, job.dataset_version)),
         ("adapter", f"reeltune train download {job.id}" if job.has_artifact else ""),
         ("created", local_time(job.create_time)),
         ("started", local_time(job.start_time)),
         ("ended", local_time(job.end_time)),
     ]
     return facts([*pairs, *_flat(job.parameters)] if with_parameters else pairs)
+
+
+def dataset_words(dataset_id: str, version: int) -> str:
+    """Returns a dataset and its version, where that is known."""
+    return f"{dataset_id}, version {version}" if version else dataset_id
 
 
 def queue_place(job: training_job_pb2.TrainingJob) -> str:

@@ -19,7 +19,7 @@ from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact, stream_artifact
 from reeltune_cli.commands import train_verbs
-from reeltune_cli.commands.job_view import job_facts, job_state, queue_place, show_until_final
+from reeltune_cli.commands.job_view import dataset_words, job_facts, job_state, queue_place, show_until_final
 from reeltune_cli.commands.naming import find_dataset, find_model
 from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, PriorityOption, YesOption, all_pages
 from reeltune_cli.commands.parameters import read_parameters
@@ -213,7 +213,8 @@ async def download(
             artifact = await fetch(client, job, folder, bars)
         for file in artifact.files:
             file.url = ""  # a secret that has done its work
-        text = f"{count(len(artifact.files), 'file')}, {size(artifact.size_bytes)} in {folder}"
+        trained_on = dataset_words(artifact.dataset_id, artifact.dataset_version)
+        text = f"{count(len(artifact.files), 'file')}, {size(artifact.size_bytes)} in {folder}, trained on {trained_on}"
         cli.answer({"artifact": to_document(artifact), "folder": str(folder.resolve())}, text)
 
 

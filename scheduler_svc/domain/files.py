@@ -81,6 +81,9 @@ class Artifact:
 
     files: FileSet
     create_time: datetime
+    dataset_id: str
+    """What it was trained on."""
+    dataset_version: int
 
 
 @dataclass(frozen=True, slots=True)

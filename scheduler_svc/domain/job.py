@@ -129,6 +129,8 @@ class Job:
     is_paused: bool = False
     revision: int = 1
     """Counts the changes of name and priority."""
+    dataset_version: int = 0
+    """0: submitted before versions were noted."""
 
     @property
     def etag(self) -> str:
@@ -162,6 +164,7 @@ class JobSubmission:
     parameters: TrainingParameters
     needs: Needs = field(default_factory=Needs)
     priority: int = 0
+    dataset_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

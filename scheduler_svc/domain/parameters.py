@@ -185,6 +185,8 @@ class DatasetFacts:
     id: str
     train_rows: int
     eval_rows: int
+    version: int = 0
+    """Counts from 1; 0 where nobody said."""
 
 
 def resolve_parameters(given: Given) -> TrainingParameters:

@@ -59,6 +59,7 @@ def job_to_proto(job: Job, queue: QueueStatus | None = None) -> training_job_pb2
         owner_id=job.owner_id,
         model_id=job.model_id,
         dataset_id=job.dataset_id,
+        dataset_version=job.dataset_version,
         parameters=parameters_to_proto(job.parameters),
         device_class=device_class_to_proto(job.needs.device_class),
         state=state_to_proto(job.state),
@@ -218,6 +219,8 @@ def artifact_to_proto(
         digest=artifact.files.digest,
         create_time=timestamp(artifact.create_time),
         url_expire_time=timestamp(url_expire_time),
+        dataset_id=artifact.dataset_id,
+        dataset_version=artifact.dataset_version,
     )
 
 

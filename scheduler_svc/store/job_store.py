@@ -247,7 +247,7 @@ class JobStore:
         if row["attempt"] is None:
             raise ArtifactNotFound(job_id, row["job_state"])
         files = FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]))
-        return Artifact(files, row["create_time"])
+        return Artifact(files, row["create_time"], row["dataset_id"], row["dataset_version"])
 
     async def _change_pause(
         self, job_id: JobId, owner_id: UserId, change: Change, key: RequestKey | None, *, action: str

@@ -58,6 +58,7 @@ def job_from_row(row: Row) -> Job:
         name=row["name"],
         model_id=row["model_id"],
         dataset_id=row["dataset_id"],
+        dataset_version=row["dataset_version"],
         parameters=parameters_from_json(row["parameters"]),
         needs=needs_from_row(row),
         priority=row["priority"],

@@ -125,6 +125,7 @@ async def _check(
         name=request.name,
         model_id=request.model_id,
         dataset_id=request.dataset_id,
+        dataset_version=dataset.version,
         parameters=fit_parameters(parameters, request.parameters, model, dataset),
         needs=needs,
         priority=request.priority,

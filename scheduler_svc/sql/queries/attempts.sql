@@ -91,6 +91,8 @@ RETURNING (SELECT attempt FROM replaced)
 
 -- name: select_artifact
 -- The artifact of its owner's job; columns are null while there is none.
-SELECT jobs.state AS job_state, artifacts.attempt, artifacts.files, artifacts.create_time
+SELECT
+    jobs.state AS job_state, jobs.dataset_id, jobs.dataset_version, artifacts.attempt, artifacts.files,
+    artifacts.create_time
 FROM jobs LEFT JOIN artifacts ON artifacts.job_id = jobs.id
 WHERE jobs.id = $1 AND jobs.owner_id = $2

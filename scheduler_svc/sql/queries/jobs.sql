@@ -2,7 +2,8 @@
 -- Adds queued jobs, each with its first event and its wake-up, except those whose request id is taken; returns what it added.
 WITH asked AS (
     SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS asked (
-        id text, owner_id text, name text, model_id text, dataset_id text, parameters jsonb, device_class text,
+        id text, owner_id text, name text, model_id text, dataset_id text, dataset_version integer, parameters jsonb,
+        device_class text,
         needs_4bit boolean, priority smallint, device_count smallint, device_memory_bytes bigint, recipe text,
         request_id uuid, rpc text, body_sha256 text, answer jsonb
     )
@@ -15,12 +16,12 @@ WITH asked AS (
     RETURNING answer ->> 'job_id' AS id
 ), added AS (
     INSERT INTO jobs (
-        id, owner_id, name, model_id, dataset_id, parameters, device_class, needs_4bit, state, reason,
+        id, owner_id, name, model_id, dataset_id, dataset_version, parameters, device_class, needs_4bit, state, reason,
         queue_time, not_before, republish_time, sequence, create_time, update_time,
         priority, device_count, device_memory_bytes, recipe
     )
     SELECT
-        id, owner_id, name, model_id, dataset_id, parameters, device_class, needs_4bit, 'QUEUED', 'UNSPECIFIED',
+        id, owner_id, name, model_id, dataset_id, dataset_version, parameters, device_class, needs_4bit, 'QUEUED', 'UNSPECIFIED',
         now(), now(), now() + $2::interval, 1, now(), now(),
         priority, device_count, device_memory_bytes, recipe
     FROM asked WHERE request_id IS NULL OR id IN (SELECT id FROM taken)

@@ -113,6 +113,7 @@ class SmallCatalog(model_service_pb2_grpc.ModelServiceServicer, dataset_service_
             owner_id=owner_id,
             state=dataset_pb2.DatasetState.Value(f"DATASET_STATE_{state}"),
             counts=dataset_pb2.DatasetCounts(train_rows=train_rows, eval_rows=eval_rows),
+            version=3,
         )
         return dataset_id
 

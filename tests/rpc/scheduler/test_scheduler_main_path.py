@@ -47,6 +47,7 @@ async def test_a_job_runs_from_submission_to_download(user: User, trainer: Train
 
     done = await user.get(job.id)
     assert (state_name(done.state), done.has_artifact, done.progress.step) == ("COMPLETED", True, 2)
+    assert (job.dataset_version, done.dataset_version) == (3, 3), "as it was when the job was accepted"
     assert done.start_time.ToNanoseconds() <= done.end_time.ToNanoseconds()
     messages = await watch
     assert messages[0].snapshot.id == job.id
@@ -65,6 +66,7 @@ async def _check_artifact(user: User, job_id: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         fetched = {file.path: (await client.get(file.url)).content for file in artifact.files}
     assert fetched == ADAPTER
+    assert (artifact.dataset_id, artifact.dataset_version) == ((await user.get(job_id)).dataset_id, 3)
     lines = "".join(f"{hashlib.sha256(ADAPTER[path]).hexdigest()}  {path}\n" for path in sorted(ADAPTER))
     assert artifact.digest == hashlib.sha256(lines.encode()).hexdigest()
 

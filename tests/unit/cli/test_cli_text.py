@@ -11,7 +11,7 @@ from rich.console import Console
 from meshkit.rpc.failure import Failure
 from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client.errors import describe_failure
-from reeltune_cli.commands.job_view import job_facts
+from reeltune_cli.commands.job_view import dataset_words, job_facts
 from reeltune_cli.invocation import printable
 from reeltune_cli.tables import columns, enum_word, size
 
@@ -75,3 +75,8 @@ def test_bars_follow_several_files_at_once() -> None:
         bars.end_file("b")
     assert isinstance(console.file, io.StringIO)
     assert "uploaded 2/2 files" in console.file.getvalue()
+
+
+def test_a_job_tells_the_version_of_its_dataset_where_it_is_known() -> None:
+    assert dataset_words("ds_1", 3) == "ds_1, version 3"
+    assert dataset_words("ds_1", 0) == "ds_1"

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$reeltune/scheduler/v1/artifact.proto\x12\x15reeltune.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x02\n\x08\x41rtifact\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x39\n\x05\x66iles\x18\x03 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileR\x05\x66iles\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x42\n\x0furl_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rurlExpireTime\"\xa2\x01\n\x0c\x41rtifactFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x10\n\x03url\x18\x04 \x01(\tR\x03url\x12\x35\n\x05parts\x18\x05 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.FilePartR\x05parts\"v\n\x08\x46ilePart\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12!\n\x0coffset_bytes\x18\x02 \x01(\x03R\x0boffsetBytes\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x10\n\x03url\x18\x04 \x01(\tR\x03urlb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$reeltune/scheduler/v1/artifact.proto\x12\x15reeltune.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n\x08\x41rtifact\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x39\n\x05\x66iles\x18\x03 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileR\x05\x66iles\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x42\n\x0furl_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rurlExpireTime\x12\x1d\n\ndataset_id\x18\x08 \x01(\tR\tdatasetId\x12\'\n\x0f\x64\x61taset_version\x18\t \x01(\x05R\x0e\x64\x61tasetVersion\"\xa2\x01\n\x0c\x41rtifactFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x10\n\x03url\x18\x04 \x01(\tR\x03url\x12\x35\n\x05parts\x18\x05 \x03(\x0b\x32\x1f.reeltune.scheduler.v1.FilePartR\x05parts\"v\n\x08\x46ilePart\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12!\n\x0coffset_bytes\x18\x02 \x01(\x03R\x0boffsetBytes\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x10\n\x03url\x18\x04 \x01(\tR\x03urlb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reeltune.scheduler.v1.artif
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ARTIFACT']._serialized_start=97
-  _globals['_ARTIFACT']._serialized_end=399
-  _globals['_ARTIFACTFILE']._serialized_start=402
-  _globals['_ARTIFACTFILE']._serialized_end=564
-  _globals['_FILEPART']._serialized_start=566
-  _globals['_FILEPART']._serialized_end=684
+  _globals['_ARTIFACT']._serialized_end=471
+  _globals['_ARTIFACTFILE']._serialized_start=474
+  _globals['_ARTIFACTFILE']._serialized_end=636
+  _globals['_FILEPART']._serialized_start=638
+  _globals['_FILEPART']._serialized_end=756
 # @@protoc_insertion_point(module_scope)

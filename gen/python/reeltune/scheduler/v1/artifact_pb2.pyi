@@ -32,6 +32,8 @@ class Artifact(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     URL_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     attempt: _builtins.int
@@ -40,6 +42,10 @@ class Artifact(_message.Message):
     """Their size together, in bytes."""
     digest: _builtins.str
     """SHA-256, in hexadecimal, over the paths and digests of all files."""
+    dataset_id: _builtins.str
+    """The dataset that it was trained on."""
+    dataset_version: _builtins.int
+    """Which version of it, from 1; 0 when the job is older than this field."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactFile]:
         """Its files."""
@@ -62,10 +68,12 @@ class Artifact(_message.Message):
         digest: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         url_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        dataset_id: _builtins.str = ...,
+        dataset_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "url_expire_time", b"url_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "digest", b"digest", "files", b"files", "job_id", b"job_id", "size_bytes", b"size_bytes", "url_expire_time", b"url_expire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "dataset_version", b"dataset_version", "digest", b"digest", "files", b"files", "job_id", b"job_id", "size_bytes", b"size_bytes", "url_expire_time", b"url_expire_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

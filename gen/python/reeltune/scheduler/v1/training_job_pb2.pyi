@@ -193,6 +193,7 @@ class TrainingJob(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the job: `job_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
@@ -231,6 +232,8 @@ class TrainingJob(_message.Message):
     """What trains it. Output only."""
     etag: _builtins.str
     """Changes whenever the job's name or priority does; an update that names an older one is refused. Output only."""
+    dataset_version: _builtins.int
+    """Which version of its dataset it trains on, from 1; 0 when it is older than this field. Output only."""
     @_builtins.property
     def parameters(self) -> _training_parameters_pb2.TrainingParameters:
         """How it is trained: every value in force."""
@@ -288,10 +291,11 @@ class TrainingJob(_message.Message):
         queue: _queue_status_pb2.QueueStatus | None = ...,
         recipe: _recipe_pb2.Recipe.ValueType = ...,
         etag: _builtins.str = ...,
+        dataset_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "progress", b"progress", "queue", b"queue", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "device_class", b"device_class", "device_count", b"device_count", "device_memory_bytes", b"device_memory_bytes", "end_time", b"end_time", "etag", b"etag", "has_artifact", b"has_artifact", "id", b"id", "is_paused", b"is_paused", "message", b"message", "model_id", b"model_id", "name", b"name", "owner_id", b"owner_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reason", b"reason", "recipe", b"recipe", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "dataset_version", b"dataset_version", "device_class", b"device_class", "device_count", b"device_count", "device_memory_bytes", b"device_memory_bytes", "end_time", b"end_time", "etag", b"etag", "has_artifact", b"has_artifact", "id", b"id", "is_paused", b"is_paused", "message", b"message", "model_id", b"model_id", "name", b"name", "owner_id", b"owner_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reason", b"reason", "recipe", b"recipe", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

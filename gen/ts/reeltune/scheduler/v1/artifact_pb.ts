@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/artifact.proto.
  */
 export const file_reeltune_scheduler_v1_artifact: GenFile = /*@__PURE__*/
-  fileDesc("CiRyZWVsdHVuZS9zY2hlZHVsZXIvdjEvYXJ0aWZhY3QucHJvdG8SFXJlZWx0dW5lLnNjaGVkdWxlci52MSLpAQoIQXJ0aWZhY3QSDgoGam9iX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSMgoFZmlsZXMYAyADKAsyIy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQXJ0aWZhY3RGaWxlEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGZGlnZXN0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg91cmxfZXhwaXJlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIn0KDEFydGlmYWN0RmlsZRIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDgoGc2hhMjU2GAMgASgJEgsKA3VybBgEIAEoCRIuCgVwYXJ0cxgFIAMoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5GaWxlUGFydCJRCghGaWxlUGFydBIOCgZudW1iZXIYASABKAUSFAoMb2Zmc2V0X2J5dGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMSCwoDdXJsGAQgASgJYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("CiRyZWVsdHVuZS9zY2hlZHVsZXIvdjEvYXJ0aWZhY3QucHJvdG8SFXJlZWx0dW5lLnNjaGVkdWxlci52MSKWAgoIQXJ0aWZhY3QSDgoGam9iX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSMgoFZmlsZXMYAyADKAsyIy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQXJ0aWZhY3RGaWxlEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGZGlnZXN0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg91cmxfZXhwaXJlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCmRhdGFzZXRfaWQYCCABKAkSFwoPZGF0YXNldF92ZXJzaW9uGAkgASgFIn0KDEFydGlmYWN0RmlsZRIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDgoGc2hhMjU2GAMgASgJEgsKA3VybBgEIAEoCRIuCgVwYXJ0cxgFIAMoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5GaWxlUGFydCJRCghGaWxlUGFydBIOCgZudW1iZXIYASABKAUSFAoMb2Zmc2V0X2J5dGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMSCwoDdXJsGAQgASgJYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * What a job made: the adapter as plain PEFT files, with Reeltune's own record of the base model and parameters beside it.
@@ -68,6 +68,20 @@ export type Artifact = Message<"reeltune.scheduler.v1.Artifact"> & {
    * @generated from field: google.protobuf.Timestamp url_expire_time = 7;
    */
   urlExpireTime?: Timestamp | undefined;
+
+  /**
+   * The dataset that it was trained on.
+   *
+   * @generated from field: string dataset_id = 8;
+   */
+  datasetId: string;
+
+  /**
+   * Which version of it, from 1; 0 when the job is older than this field.
+   *
+   * @generated from field: int32 dataset_version = 9;
+   */
+  datasetVersion: number;
 };
 
 /**
