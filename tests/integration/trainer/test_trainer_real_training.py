@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,25 +11,15 @@ from reeltune.trainer.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 from meshkit.rpc.client import open_channel
 from meshkit.testing import assert_eventually
-from tests.integration.qlora.tiny_models import save_qwen3_vl, write_dataset
 from tests.rpc.trainer.fixtures import StartTrainer
-from tests.rpc.trainer.mesh_doubles import DATASET, JOB, Catalog, FileStore, job, sample
+from tests.rpc.trainer.mesh_doubles import DATASET, JOB, Catalog, FileStore, job
 from tests.rpc.trainer.running_mesh import Mesh
+from tests.rpc.trainer.tiny_catalog import tiny_catalog
 
 
 @pytest.fixture
 def catalog(store: FileStore, tmp_path: Path) -> Catalog:
-    """A quarter-million-parameter Qwen3-VL, and clips of red and blue bars."""
-    model, dataset = save_qwen3_vl(tmp_path / "model"), write_dataset(tmp_path / "dataset")
-    catalog = Catalog(store, model={path.name: path.read_bytes() for path in model.iterdir()})
-    for line in (dataset / "rows.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        question, answer = row["messages"][-2:]
-        clip = next(part["uri"] for part in question["content"] if part["type"] == "video")
-        text = next(part["text"] for part in question["content"] if part["type"] == "text")
-        catalog.clips[clip] = (dataset / "clips" / Path(clip).name).read_bytes()
-        catalog.samples.append(sample(row["sample_id"], clip, text, answer["content"][0]["text"]))
-    return catalog
+    return tiny_catalog(store, tmp_path)
 
 
 def parameters() -> dict[str, object]:

@@ -57,6 +57,7 @@ def test_what_is_not_a_specification_is_refused_by_field(value: dict[str, object
         ("lora.temporal_groups=vision", "lora.temporal_groups"),
         ("lora.temporal_groups=language,language", "lora.temporal_groups"),
         ("lora.temporal_kernel_size=4", "lora.temporal_kernel_size"),
+        ("runtime.devices=9", "runtime.devices"),
         ("lora.temporal_kernel_size=11", "lora.temporal_kernel_size"),
         ("quantization.bits=8", "quantization.bits"),
         ("sampling.min_frames=99", "sampling.min_frames"),

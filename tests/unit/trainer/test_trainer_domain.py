@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trainer_svc.child.deadline import ProgressDeadline
 from trainer_svc.domain.attempt import RemoteFile, fit_message
 from trainer_svc.domain.backoff import Backoff
+from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import ProbeFailedError, UnsafePathError
 from trainer_svc.domain.fair_queue import FairQueue
 from trainer_svc.domain.last_words import last_words
@@ -172,3 +173,12 @@ def test_breathing_moves_no_deadline_and_steps_do() -> None:
 def test_a_probe_that_talks_nonsense_is_a_failed_probe(output: str) -> None:
     with pytest.raises(ProbeFailedError):
         device_from_json(output)
+
+
+def test_a_cpu_is_as_many_devices_as_an_operator_wants_and_gpus_are_no_more_than_there_are() -> None:
+    machine = Device(DeviceClass.CPU, "a processor", 8 * 10**9, True)
+    assert machine.shared_by(0) == machine
+    assert (machine.shared_by(2).device_count, machine.shared_by(2).memory_bytes) == (2, 4 * 10**9)
+    rack = Device(DeviceClass.CUDA, "a rack", 24 * 10**9, True, device_count=4)
+    assert [rack.shared_by(wanted).device_count for wanted in (0, 2, 9)] == [4, 2, 4]
+    assert rack.shared_by(2).memory_bytes == rack.memory_bytes
