@@ -38,7 +38,7 @@ from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import DataFolderBusyError
 from trainer_svc.domain.limits import AttemptLimits, InferenceLimits
-from trainer_svc.qlora.launch import child_environment, inference_command, probe_command, training_command
+from trainer_svc.qlora.launch import child_environment, inference_command, probe_command, training_command, warm_command
 from trainer_svc.rehearsal.launch import rehearsal_command
 from trainer_svc.rpc.error_table import ERROR_TABLE
 from trainer_svc.rpc.inference_servicer import InferenceServicer
@@ -55,6 +55,7 @@ from trainer_svc.usecases.run_attempt import AttemptTools, run_attempt
 from trainer_svc.usecases.take_turns import Turns
 from trainer_svc.usecases.train_in_child import LaunchTraining
 from trainer_svc.usecases.training_first import TrainingFirst
+from trainer_svc.usecases.warm_child import WarmChild
 from trainer_svc.usecases.watch_attempt import WatchTools
 
 _WATCH = "/reeltune.trainer.v1.TrainerService/WatchProgress"
@@ -82,12 +83,14 @@ class InferenceCommand(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChildCommands:
-    """How children are started: the programs of the recipes, unless a test brings its own."""
+    """How children are started: the programs of the recipes, unless a test brings its own. Without `warm`, none is kept
+    from one job to the next."""
 
     probe: Callable[[], Sequence[str]] = probe_command
     training: TrainingCommand = training_command
     rehearsal: TrainingCommand = rehearsal_command
     inference: InferenceCommand = inference_command
+    warm: Callable[[int], Sequence[str]] | None = None
 
 
 async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: ChildCommands | None = None) -> Service:
@@ -96,7 +99,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
     Raises:
         DataFolderBusyError: another trainer uses the data folder.
     """
-    commands = commands or ChildCommands()
+    commands = commands or ChildCommands(warm=warm_command)
     folders = _open_folders(settings.data_dir, runtime.stack)
     channels = _open_channels(settings, runtime.stack)
     http = open_http_client(settings.tls_ca)
@@ -106,7 +109,8 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
     scheduler, jobs = SchedulerClient(channels.scheduler), JobsClient(channels.scheduler)
     live, probe = LiveAttempts(), DeviceProbe()
     registration = WorkerRegistration(scheduler, _identity(settings, folders))
-    inference = _inference_tools(settings, folders, commands, cache, jobs, channels.catalog, probe, live)
+    warm = _warm_child(settings, folders, commands, runtime)
+    inference = _inference_tools(settings, folders, commands, cache, jobs, channels.catalog, probe, live, warm)
     runtime.stack.push_async_callback(inference.host.stop)
     limits = _attempt_limits(settings)
     attempt_tools = AttemptTools(
@@ -118,6 +122,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         jobs_folder=folders.jobs,
         limits=limits,
         threads=settings.threads,
+        warm=warm,
     )
     claiming = ClaimTools(
         scheduler=scheduler,
@@ -153,12 +158,13 @@ class _Folders:
     jobs: Path
     inference: Path
     clips: Path
+    warm: Path
 
 
 def _open_folders(root: Path, stack: AsyncExitStack) -> _Folders:
     """Takes the data folder for this process and clears what a killed trainer left in it."""
     root = root.resolve()
-    folders = _Folders(root, root / "cache", root / "jobs", root / "inference", root / "clips")
+    folders = _Folders(root, root / "cache", root / "jobs", root / "inference", root / "clips", root / "warm")
     for folder in (root, folders.cache, folders.jobs, folders.inference):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = stack.enter_context((root / "lock").open("w"))
@@ -168,6 +174,7 @@ def _open_folders(root: Path, stack: AsyncExitStack) -> _Folders:
         raise DataFolderBusyError(f"another trainer uses {root}; give each its own TRAINER_DATA_DIR") from error
     reap_children(folders.jobs)
     reap_children(folders.inference)
+    reap_children(folders.warm)
     for unfinished in (folders.clips, *folders.cache.rglob(".*.building")):
         shutil.rmtree(unfinished, ignore_errors=True)
     for unfinished in folders.cache.rglob(".*.part"):
@@ -250,6 +257,7 @@ def _inference_tools(
     catalog: grpc.aio.Channel,
     probe: DeviceProbe,
     live: LiveAttempts,
+    warm: WarmChild,
 ) -> InferenceTools:
     limits = InferenceLimits(
         waiting=settings.inference_waiting,
@@ -257,7 +265,12 @@ def _inference_tools(
         adapters=settings.inference_adapters,
         adapter_bytes=settings.inference_adapter_bytes,
     )
-    launch = functools.partial(_launch_inference, settings, commands.inference)
+
+    async def launch(folder: Path, quantization: Mapping[str, Any]) -> ChildProcess:
+        # A model for questions and one that waits for a job would share the memory.
+        await warm.drop()
+        return await _launch_inference(settings, commands.inference, folder, quantization)
+
     host, turns = InferenceHost(launch, cache, folders.inference, limits), Turns(limits.waiting)
     return InferenceTools(
         jobs=jobs,
@@ -299,6 +312,20 @@ def _start_background(
     start("claims", claim_jobs(claiming), is_intake=True)
     start("inference", stop_when_idle(inference))
     start("inference-memory", inference.training_first.watch())
+
+
+def _warm_child(settings: TrainerSettings, folders: _Folders, commands: ChildCommands, runtime: Runtime) -> WarmChild:
+    command = commands.warm
+
+    async def spawn(folder: Path) -> ChildProcess:
+        assert command is not None
+        return await spawn_child(command, folder=folder, environment=_environment(settings))
+
+    warm = WarmChild(spawn, folders.warm, settings.warm_idle_seconds if command is not None else 0.0)
+    runtime.stack.push_async_callback(warm.drop)
+    if warm.keeps_any:
+        runtime.background.start("warm-child", warm.drop_when_idle())
+    return warm
 
 
 def _launchers(settings: TrainerSettings, commands: ChildCommands) -> dict[Recipe, LaunchTraining]:

@@ -56,6 +56,8 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """How long the training process may take to stop when a user stops the job."""
     drain_grace_seconds: float = Field(default=14.0, gt=0)
     """How long the training process may take to checkpoint when the trainer is told to go away."""
+    warm_idle_seconds: float = Field(default=300.0, ge=0)
+    """How long the training process of a completed job, with its base model, is kept for its owner's next; 0: not."""
     inference_idle_seconds: float = Field(default=300.0, gt=0)
     """How long a model stays loaded for questions unused."""
     inference_waiting: int = Field(default=16, ge=1, le=1000)

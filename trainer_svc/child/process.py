@@ -52,6 +52,10 @@ class ChildProcess:
         """The last lines it wrote to its standard output and error."""
         return list(self._tail.lines)
 
+    def forget_lines(self) -> None:
+        """Of a child that does one thing after the other: what it wrote belonged to the last."""
+        self._tail.lines.clear()
+
     async def receive(self) -> Message | None:
         """The child's next message, or None once it has closed its end.
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.dataset_rows import load_samples
 from trainer_svc.qlora.failures import as_failure
@@ -20,6 +21,9 @@ from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.rank_group import train_together
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
+
+if TYPE_CHECKING:
+    from trainer_svc.qlora.model_loader import LoadBase
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,8 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     return ORPHAN_EXIT_CODE if run.orphaned else code
 
 
-def run_training(run: RunContext, spec: TrainingSpec) -> int:
-    """Trains; any error becomes a Failed message. Returns the exit code: 0, or 1 after Failed."""
+def run_training(run: RunContext, spec: TrainingSpec, load: LoadBase | None = None) -> int:
+    """Trains; any error becomes a Failed message. Returns the exit code: 0, or 1 after Failed. `load`: in place of
+    `load_base_model`."""
     quiet_libraries(spec.runtime.threads)
     try:
         # What is wrong with the owner's files is told at once, before seconds of imports.
@@ -55,7 +60,7 @@ def run_training(run: RunContext, spec: TrainingSpec) -> int:
         else:
             from trainer_svc.qlora.trainer import train
 
-            train(run, spec)
+            train(run, spec, load=load)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:
         failure = as_failure(error)

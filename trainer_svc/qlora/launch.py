@@ -44,6 +44,11 @@ def training_command(job: Path, message_fd: int) -> list[str]:
     return [sys.executable, "-m", "trainer_svc.qlora.child", "--job", str(job), "--message-fd", str(message_fd)]
 
 
+def warm_command(message_fd: int) -> list[str]:
+    """Trains each job that a `Train` on `message_fd` names, one after the other: see `warm_child`."""
+    return [sys.executable, "-m", "trainer_svc.qlora.warm_child", "--message-fd", str(message_fd)]
+
+
 def inference_command(
     model: Path,
     message_fd: int,

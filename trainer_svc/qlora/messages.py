@@ -148,12 +148,24 @@ class Failed:
     """What the owner can do about it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """From a child that takes one job after the other: nothing of the last one is left, another may come."""
+
+
 # Training child, downwards.
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
     reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """To a child that takes one job after the other: train the job in this folder."""
+
+    job: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +258,8 @@ class Shutdown:
     """Finish the running request and exit."""
 
 
-TrainingUp = Starting | Started | Progress | Metrics | Log | CheckpointSaved | Completed | Stopped | Failed
-TrainingDown = Stop | CheckpointNow
+TrainingUp = Starting | Started | Progress | Metrics | Log | CheckpointSaved | Completed | Stopped | Failed | Idle
+TrainingDown = Stop | CheckpointNow | Train
 InferenceUp = InferenceReady | TokenText | SideDone | GenerationDone | GenerationFailed | Log | Failed
 InferenceDown = Generate | Cancel | Shutdown
 Message = TrainingUp | TrainingDown | InferenceUp | InferenceDown
@@ -255,7 +267,21 @@ Message = TrainingUp | TrainingDown | InferenceUp | InferenceDown
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        *(Starting, Started, Progress, Metrics, Log, CheckpointSaved, Completed, Stopped, Failed, Stop, CheckpointNow),
+        *(
+            Starting,
+            Started,
+            Progress,
+            Metrics,
+            Log,
+            CheckpointSaved,
+            Completed,
+            Stopped,
+            Failed,
+            Idle,
+            Stop,
+            Train,
+            CheckpointNow,
+        ),
         *(InferenceReady, TokenText, SideDone, GenerationDone, GenerationFailed, Generate, Cancel, Shutdown),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from trainer_svc.qlora.quiet import quiet_transformers
 from trainer_svc.qlora.spec import QuantizationSpec, SpecError, TargetGroup
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+LoadBase = Callable[[Path, QuantizationSpec], "BaseModel"]
+"""What `load_base_model` does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from trainer_svc.qlora.messages import (
     CheckpointSaved,
     Completed,
     Failed,
+    Idle,
     Log,
+    Message,
     MessageSocket,
     Metrics,
     Progress,
@@ -96,33 +98,40 @@ class PipeRun(_Orders):
     process ends after 20 s in any case.
     """
 
-    def __init__(self, folders: JobFolders, socket: MessageSocket) -> None:
+    def __init__(self, folders: JobFolders, socket: MessageSocket, *, obeys: bool = True) -> None:
+        """`obeys`: reads orders itself; else somebody else does, and calls `take` and `abandon`."""
         super().__init__()
         self.folders = folders
         self.orphaned = False
         self._socket = socket
         self._sending = threading.Lock()
-        threading.Thread(target=self._obey, name="orders", daemon=True).start()
+        if obeys:
+            threading.Thread(target=self._obey, name="orders", daemon=True).start()
 
     def report(self, message: TrainingUp) -> None:
         try:
             with self._sending:
                 self._socket.send(message)
         except OSError:
-            self._abandon()
+            self.abandon()
+
+    def take(self, order: Message) -> None:
+        """Obeys an order."""
+        if isinstance(order, Stop):
+            self.request_stop(order.reason)
+        elif isinstance(order, CheckpointNow):
+            self.request_checkpoint()
 
     def _obey(self) -> None:
         try:
             while (order := self._socket.receive()) is not None:
-                if isinstance(order, Stop):
-                    self.request_stop(order.reason)
-                elif isinstance(order, CheckpointNow):
-                    self.request_checkpoint()
+                self.take(order)
         finally:
             # Closed, reset or gone mad (MessageError): either way nobody steers this run any more.
-            self._abandon()
+            self.abandon()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Takes the other end for gone."""
         if not self.orphaned:
             self.orphaned = True
             self.request_stop(StopReason.DRAIN)
@@ -180,5 +189,5 @@ def _line(message: TrainingUp) -> str | None:
             return f"stopped ({message.reason}) after {message.step} steps: {where}"
         case Failed():
             return f"failed: {message.reason}: {message.message}; {message.next_step}"
-        case Progress():
+        case Progress() | Idle():
             return None

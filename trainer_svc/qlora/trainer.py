@@ -37,7 +37,7 @@ from trainer_svc.qlora.messages import (
     StopReason,
 )
 from trainer_svc.qlora.model_folder import file_sha256
-from trainer_svc.qlora.model_loader import BaseModel, load_base_model
+from trainer_svc.qlora.model_loader import BaseModel, LoadBase, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
 from trainer_svc.qlora.random_states import random_states, restore_rank
@@ -75,9 +75,9 @@ class _Session:
         return self.spec.max_tokens or self.base.max_positions
 
 
-def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None) -> None:
+def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, load: LoadBase | None = None) -> None:
     """Trains and reports; the last message is Completed or Stopped. `ranks`: the processes that train together, of
-    which this is one.
+    which this is one; `load`: in place of `load_base_model`.
 
     Raises the typed errors of this package (see `failures`): nothing of a failed run counts but its checkpoints.
     """
@@ -93,7 +93,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None) -> No
         # Decode processes start while the model loads.
         pool = stack.enter_context(_decode_pool(spec))
         run.report(Starting("model"))
-        base = load_base_model(run.folders.model, spec.quantization)
+        base = (load or load_base_model)(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))
         session, report = _prepare(run, spec, base, training, held_out, pool, ranks)
         start_step = _resume(session)

@@ -46,6 +46,7 @@ from trainer_svc.usecases.materialise_job import materialise_job
 from trainer_svc.usecases.publish_checkpoints import CheckpointPublisher
 from trainer_svc.usecases.restore_checkpoint import CheckpointRestorer
 from trainer_svc.usecases.train_in_child import LaunchTraining, train_in_child
+from trainer_svc.usecases.warm_child import WarmChild
 
 T = TypeVar("T")
 
@@ -63,6 +64,8 @@ class AttemptTools:
     jobs_folder: Path
     limits: AttemptLimits
     threads: int = 0
+    warm: WarmChild | None = None
+    """Trains jobs that it takes, in place of `launch`."""
 
 
 async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
@@ -176,6 +179,9 @@ async def _materialise(
 
 async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:
     attempt.show_phase("starting training process")
+    warm = tools.warm if tools.warm is not None and tools.warm.takes(attempt.claim) else None
+    if tools.warm is not None and warm is None:
+        await tools.warm.drop()
     publishing = asyncio.create_task(checkpoints.run(), name="checkpoint-publisher")
     training = asyncio.create_task(
         train_in_child(
@@ -184,6 +190,7 @@ async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkp
             launch=tools.launch[attempt.claim.recipe],
             limits=tools.limits,
             on_checkpoint=checkpoints.offer,
+            warm=warm,
         ),
         name="training",
     )

@@ -29,6 +29,7 @@ from trainer_svc.domain.limits import AttemptLimits
 from trainer_svc.domain.reports import LogLine, MetricPoint, Progress, TrainingStarted
 from trainer_svc.qlora import messages
 from trainer_svc.usecases.live_attempt import LiveAttempt
+from trainer_svc.usecases.warm_child import WarmChild
 
 LaunchTraining = Callable[[Path], Awaitable[ChildProcess]]
 """Starts the training child for a job folder."""
@@ -59,18 +60,26 @@ async def train_in_child(
     launch: LaunchTraining,
     limits: AttemptLimits,
     on_checkpoint: Callable[[SavedCheckpoint], None],
+    warm: WarmChild | None = None,
 ) -> Outcome:
-    """Trains the job in `folder` and returns how that ended; the child is gone then, however this returns.
+    """Trains the job in `folder` and returns how that ended; the child is gone then, however this returns, unless
+    `warm` gave it and takes it back with the adapter that it has made.
 
     `on_checkpoint` is told of each checkpoint, the one of a stop included, and must not block.
     """
-    child = await launch(folder)
+    child = await (launch(folder) if warm is None else warm.launch(folder, attempt.claim))
     log = structlog.get_logger().bind(job_id=attempt.claim.job_id, attempt=attempt.claim.attempt)
     log.info("child.started", pid=child.pid)
+    outcome: Outcome | None = None
     try:
         outcome = await _Supervision(attempt, folder, child, limits, on_checkpoint).follow()
     finally:
-        await child.kill()
+        if warm is None:
+            await child.kill()
+        elif isinstance(outcome, AdapterMade):
+            warm.keep(child, attempt.claim)
+        else:
+            await warm.discard(child)
     log.info("child.ended", outcome=type(outcome).__name__)
     return outcome
 
