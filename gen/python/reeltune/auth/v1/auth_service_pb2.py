@@ -29,7 +29,7 @@ from reeltune.auth.v1 import session_pb2 as reeltune_dot_auth_dot_v1_dot_session
 from reeltune.auth.v1 import user_pb2 as reeltune_dot_auth_dot_v1_dot_user__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#reeltune/auth/v1/auth_service.proto\x12\x10reeltune.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a\x1ereeltune/auth/v1/session.proto\x1a\x1breeltune/auth/v1/user.proto\"\xa8\x01\n\rSignUpRequest\x12G\n\x08username\x18\x01 \x01(\tB+\xbaH(r#2!^[A-Za-z0-9][A-Za-z0-9._-]{2,39}$\xc8\x01\x01R\x08username\x12#\n\x05\x65mail\x18\x02 \x01(\tB\r\xbaH\nr\x05\x18\xfe\x01`\x01\xc8\x01\x01R\x05\x65mail\x12)\n\x08password\x18\x03 \x01(\tB\r\xbaH\nr\x05\x10\x0c\x18\x80\x02\xc8\x01\x01R\x08password\"u\n\x0eSignUpResponse\x12*\n\x04user\x18\x01 \x01(\x0b\x32\x16.reeltune.auth.v1.UserR\x04user\x12\x37\n\x06tokens\x18\x02 \x01(\x0b\x32\x1f.reeltune.auth.v1.SessionTokensR\x06tokens\"`\n\x0cLoginRequest\x12\'\n\x08username\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01R\x08username\x12\'\n\x08password\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01R\x08password\"t\n\rLoginResponse\x12*\n\x04user\x18\x01 \x01(\x0b\x32\x16.reeltune.auth.v1.UserR\x04user\x12\x37\n\x06tokens\x18\x02 \x01(\x0b\x32\x1f.reeltune.auth.v1.SessionTokensR\x06tokens\"I\n\x15RefreshSessionRequest\x12\x30\n\rrefresh_token\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01R\x0crefreshToken\"Q\n\x16RefreshSessionResponse\x12\x37\n\x06tokens\x18\x01 \x01(\x0b\x32\x1f.reeltune.auth.v1.SessionTokensR\x06tokens\"\x0f\n\rLogoutRequest\"\x10\n\x0eLogoutResponse\"\x10\n\x0eGetJwksRequest\"C\n\x0fGetJwksResponse\x12\x30\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.reeltune.auth.v1.JsonWebKeyR\x04keys2\xae\x05\n\x0b\x41uthService\x12\x7f\n\x06SignUp\x12\x1f.reeltune.auth.v1.SignUpRequest\x1a .reeltune.auth.v1.SignUpResponse\"2\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02\'\"\x0f/v1/auth/signup:\x01*Z\x11\"\x0c/auth/signup:\x01*\x12z\n\x05Login\x12\x1e.reeltune.auth.v1.LoginRequest\x1a\x1f.reeltune.auth.v1.LoginResponse\"0\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02%\"\x0e/v1/auth/login:\x01*Z\x10\"\x0b/auth/login:\x01*\x12\x99\x01\n\x0eRefreshSession\x12\'.reeltune.auth.v1.RefreshSessionRequest\x1a(.reeltune.auth.v1.RefreshSessionResponse\"4\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02)\"\x10/v1/auth/refresh:\x01*Z\x12\"\r/auth/refresh:\x01*\x12\x7f\n\x06Logout\x12\x1f.reeltune.auth.v1.LogoutRequest\x1a .reeltune.auth.v1.LogoutResponse\"2\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\'\"\x0f/v1/auth/logout:\x01*Z\x11\"\x0c/auth/logout:\x01*\x12\x84\x01\n\x07GetJwks\x12 .reeltune.auth.v1.GetJwksRequest\x1a!.reeltune.auth.v1.GetJwksResponse\"4\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02)\x12\r/v1/auth/jwksZ\x18\x12\x16/.well-known/jwks.jsonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#reeltune/auth/v1/auth_service.proto\x12\x10reeltune.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a\x1ereeltune/auth/v1/session.proto\x1a\x1breeltune/auth/v1/user.proto\"\xa8\x01\n\rSignUpRequest\x12G\n\x08username\x18\x01 \x01(\tB+\xbaH(r#2!^[A-Za-z0-9][A-Za-z0-9._-]{2,39}$\xc8\x01\x01R\x08username\x12#\n\x05\x65mail\x18\x02 \x01(\tB\r\xbaH\nr\x05\x18\xfe\x01`\x01\xc8\x01\x01R\x05\x65mail\x12)\n\x08password\x18\x03 \x01(\tB\r\xbaH\nr\x05\x10\x0c\x18\x80\x02\xc8\x01\x01R\x08password\"u\n\x0eSignUpResponse\x12*\n\x04user\x18\x01 \x01(\x0b\x32\x16.reeltune.auth.v1.UserR\x04user\x12\x37\n\x06tokens\x18\x02 \x01(\x0b\x32\x1f.reeltune.auth.v1.SessionTokensR\x06tokens\"`\n\x0cLoginRequest\x12\'\n\x08username\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01R\x08username\x12\'\n\x08password\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01R\x08password\"t\n\rLoginResponse\x12*\n\x04user\x18\x01 \x01(\x0b\x32\x16.reeltune.auth.v1.UserR\x04user\x12\x37\n\x06tokens\x18\x02 \x01(\x0b\x32\x1f.reeltune.auth.v1.SessionTokensR\x06tokens\"F\n\x15RefreshSessionRequest\x12-\n\rrefresh_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0crefreshToken\"Q\n\x16RefreshSessionResponse\x12\x37\n\x06tokens\x18\x01 \x01(\x0b\x32\x1f.reeltune.auth.v1.SessionTokensR\x06tokens\"\x0f\n\rLogoutRequest\"\x10\n\x0eLogoutResponse\"\x10\n\x0eGetJwksRequest\"C\n\x0fGetJwksResponse\x12\x30\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.reeltune.auth.v1.JsonWebKeyR\x04keys2\xae\x05\n\x0b\x41uthService\x12\x7f\n\x06SignUp\x12\x1f.reeltune.auth.v1.SignUpRequest\x1a .reeltune.auth.v1.SignUpResponse\"2\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02\'\"\x0f/v1/auth/signup:\x01*Z\x11\"\x0c/auth/signup:\x01*\x12z\n\x05Login\x12\x1e.reeltune.auth.v1.LoginRequest\x1a\x1f.reeltune.auth.v1.LoginResponse\"0\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02%\"\x0e/v1/auth/login:\x01*Z\x10\"\x0b/auth/login:\x01*\x12\x99\x01\n\x0eRefreshSession\x12\'.reeltune.auth.v1.RefreshSessionRequest\x1a(.reeltune.auth.v1.RefreshSessionResponse\"4\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02)\"\x10/v1/auth/refresh:\x01*Z\x12\"\r/auth/refresh:\x01*\x12\x7f\n\x06Logout\x12\x1f.reeltune.auth.v1.LogoutRequest\x1a .reeltune.auth.v1.LogoutResponse\"2\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\'\"\x0f/v1/auth/logout:\x01*Z\x11\"\x0c/auth/logout:\x01*\x12\x84\x01\n\x07GetJwks\x12 .reeltune.auth.v1.GetJwksRequest\x1a!.reeltune.auth.v1.GetJwksResponse\"4\xaa\xd4\x18\x01\x01\x82\xd3\xe4\x93\x02)\x12\r/v1/auth/jwksZ\x18\x12\x16/.well-known/jwks.jsonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGINREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_LOGINREQUEST'].fields_by_name['password']._serialized_options = b'\272H\010r\003\030\200\002\310\001\001'
   _globals['_REFRESHSESSIONREQUEST'].fields_by_name['refresh_token']._loaded_options = None
-  _globals['_REFRESHSESSIONREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\272H\010r\003\030\200\002\310\001\001'
+  _globals['_REFRESHSESSIONREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_AUTHSERVICE'].methods_by_name['SignUp']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['SignUp']._serialized_options = b'\252\324\030\001\001\202\323\344\223\002\'\"\017/v1/auth/signup:\001*Z\021\"\014/auth/signup:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['Login']._loaded_options = None
@@ -67,17 +67,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGINRESPONSE']._serialized_start=598
   _globals['_LOGINRESPONSE']._serialized_end=714
   _globals['_REFRESHSESSIONREQUEST']._serialized_start=716
-  _globals['_REFRESHSESSIONREQUEST']._serialized_end=789
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=791
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=872
-  _globals['_LOGOUTREQUEST']._serialized_start=874
-  _globals['_LOGOUTREQUEST']._serialized_end=889
-  _globals['_LOGOUTRESPONSE']._serialized_start=891
-  _globals['_LOGOUTRESPONSE']._serialized_end=907
-  _globals['_GETJWKSREQUEST']._serialized_start=909
-  _globals['_GETJWKSREQUEST']._serialized_end=925
-  _globals['_GETJWKSRESPONSE']._serialized_start=927
-  _globals['_GETJWKSRESPONSE']._serialized_end=994
-  _globals['_AUTHSERVICE']._serialized_start=997
-  _globals['_AUTHSERVICE']._serialized_end=1683
+  _globals['_REFRESHSESSIONREQUEST']._serialized_end=786
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=788
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=869
+  _globals['_LOGOUTREQUEST']._serialized_start=871
+  _globals['_LOGOUTREQUEST']._serialized_end=886
+  _globals['_LOGOUTRESPONSE']._serialized_start=888
+  _globals['_LOGOUTRESPONSE']._serialized_end=904
+  _globals['_GETJWKSREQUEST']._serialized_start=906
+  _globals['_GETJWKSREQUEST']._serialized_end=922
+  _globals['_GETJWKSRESPONSE']._serialized_start=924
+  _globals['_GETJWKSRESPONSE']._serialized_end=991
+  _globals['_AUTHSERVICE']._serialized_start=994
+  _globals['_AUTHSERVICE']._serialized_end=1680
 # @@protoc_insertion_point(module_scope)

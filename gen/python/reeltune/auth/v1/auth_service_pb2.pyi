@@ -144,7 +144,7 @@ class RefreshSessionRequest(_message.Message):
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
-    """The refresh token of the last pair. Required."""
+    """The refresh token of the last pair. Required, unless a browser's cookie holds it."""
     def __init__(
         self,
         *,

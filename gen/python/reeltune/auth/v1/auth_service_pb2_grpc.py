@@ -28,6 +28,9 @@ if _version_not_supported:
 class AuthServiceStub:
     """Signs users up and in, and keeps their sessions.
 
+    A page in a browser sends `x-reeltune-session: cookie` with `SignUp`, `Login`, `RefreshSession` and `Logout`: the refresh token then lives in a
+    `__Host-` cookie that no script can read, `SessionTokens.refresh_token` stays empty, and `RefreshSession` takes the token from the cookie.
+
     Errors common to all rpcs: INVALID_ARGUMENT `FIELD_INVALID` with the field paths; UNAVAILABLE `POSTGRES_UNAVAILABLE` with a retry delay.
     """
 
@@ -66,6 +69,9 @@ class AuthServiceStub:
 
 class AuthServiceServicer:
     """Signs users up and in, and keeps their sessions.
+
+    A page in a browser sends `x-reeltune-session: cookie` with `SignUp`, `Login`, `RefreshSession` and `Logout`: the refresh token then lives in a
+    `__Host-` cookie that no script can read, `SessionTokens.refresh_token` stays empty, and `RefreshSession` takes the token from the cookie.
 
     Errors common to all rpcs: INVALID_ARGUMENT `FIELD_INVALID` with the field paths; UNAVAILABLE `POSTGRES_UNAVAILABLE` with a retry delay.
     """
@@ -154,6 +160,9 @@ def add_AuthServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AuthService:
     """Signs users up and in, and keeps their sessions.
+
+    A page in a browser sends `x-reeltune-session: cookie` with `SignUp`, `Login`, `RefreshSession` and `Logout`: the refresh token then lives in a
+    `__Host-` cookie that no script can read, `SessionTokens.refresh_token` stays empty, and `RefreshSession` takes the token from the cookie.
 
     Errors common to all rpcs: INVALID_ARGUMENT `FIELD_INVALID` with the field paths; UNAVAILABLE `POSTGRES_UNAVAILABLE` with a retry delay.
     """

@@ -29,6 +29,9 @@ GRPC_VERSION: str
 class AuthServiceStub:
     """Signs users up and in, and keeps their sessions.
 
+    A page in a browser sends `x-reeltune-session: cookie` with `SignUp`, `Login`, `RefreshSession` and `Logout`: the refresh token then lives in a
+    `__Host-` cookie that no script can read, `SessionTokens.refresh_token` stays empty, and `RefreshSession` takes the token from the cookie.
+
     Errors common to all rpcs: INVALID_ARGUMENT `FIELD_INVALID` with the field paths; UNAVAILABLE `POSTGRES_UNAVAILABLE` with a retry delay.
     """
 
@@ -65,6 +68,9 @@ class AuthServiceStub:
 class AuthServiceAsyncStub(AuthServiceStub):
     """Signs users up and in, and keeps their sessions.
 
+    A page in a browser sends `x-reeltune-session: cookie` with `SignUp`, `Login`, `RefreshSession` and `Logout`: the refresh token then lives in a
+    `__Host-` cookie that no script can read, `SessionTokens.refresh_token` stays empty, and `RefreshSession` takes the token from the cookie.
+
     Errors common to all rpcs: INVALID_ARGUMENT `FIELD_INVALID` with the field paths; UNAVAILABLE `POSTGRES_UNAVAILABLE` with a retry delay.
     """
 
@@ -96,6 +102,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs users up and in, and keeps their sessions.
+
+    A page in a browser sends `x-reeltune-session: cookie` with `SignUp`, `Login`, `RefreshSession` and `Logout`: the refresh token then lives in a
+    `__Host-` cookie that no script can read, `SessionTokens.refresh_token` stays empty, and `RefreshSession` takes the token from the cookie.
 
     Errors common to all rpcs: INVALID_ARGUMENT `FIELD_INVALID` with the field paths; UNAVAILABLE `POSTGRES_UNAVAILABLE` with a retry delay.
     """

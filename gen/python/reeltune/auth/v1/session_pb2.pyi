@@ -30,7 +30,7 @@ class SessionTokens(_message.Message):
     access_token: _builtins.str
     """The access token for `authorization: Bearer …`: an ES256 JWT of type `at+jwt`, audience `reeltune`, valid for 10 minutes."""
     refresh_token: _builtins.str
-    """The opaque token that `RefreshSession` trades for the next pair. Valid once; keep it secret."""
+    """The opaque token that `RefreshSession` trades for the next pair. Valid once; keep it secret. Empty where a browser's cookie holds it."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the access token ends."""

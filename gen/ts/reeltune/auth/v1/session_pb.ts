@@ -35,7 +35,7 @@ export type SessionTokens = Message<"reeltune.auth.v1.SessionTokens"> & {
   accessExpireTime?: Timestamp | undefined;
 
   /**
-   * The opaque token that `RefreshSession` trades for the next pair. Valid once; keep it secret.
+   * The opaque token that `RefreshSession` trades for the next pair. Valid once; keep it secret. Empty where a browser's cookie holds it.
    *
    * @generated from field: string refresh_token = 3;
    */
