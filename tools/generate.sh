@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -d tools/ts/node_modules ] || npm --prefix tools/ts ci --no-audit --no-fund --silent
 buf generate
+buf generate --template buf.gen.errors.yaml
 mapfile -t services < <(find proto -name '*_service.proto' | sort)
 python -m grpc_tools.protoc -Iproto -Ithird_party/googleapis -Ithird_party/protovalidate \
   --grpc_python_out=gen/python "${services[@]}"
