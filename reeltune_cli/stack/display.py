@@ -73,11 +73,14 @@ class StartReport:
         return table
 
 
-def show_endpoints(console: Console, *, seconds: float, url: str, ca_file: Path, data: Path, protoset: Path) -> None:
+def show_endpoints(
+    console: Console, *, seconds: float, url: str, ca_file: Path, data: Path, protoset: Path, has_site: bool
+) -> None:
     """Prints where the mesh is and three things to try."""
     target = url.removeprefix("https://")
     console.print(f"\n[bold green]Reeltune is up[/] after {seconds:.1f} s. Ctrl-C stops it.", highlight=False)
     table = Table.grid(padding=(0, 2))
+    table.add_row("  in the browser", Text(f"{url}/app", style="bold") if has_site else "not built: make web")
     table.add_row("  gRPC, gRPC-Web, HTTP/JSON", Text(url, style="bold"))
     table.add_row("  CA certificate", str(ca_file))
     table.add_row("  data and logs", f"{data}, {data / 'logs'}")

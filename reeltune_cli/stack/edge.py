@@ -11,6 +11,7 @@ import jinja2
 
 from reeltune_cli.stack.edge_contract import EXPOSED_SERVICES, ExposedRpc, descriptor_set, exposed_rpcs
 from reeltune_cli.stack.edge_replies import EDGE_REPLIES
+from reeltune_cli.stack.site import Site
 
 CONFIG_NAME = "envoy.yaml"
 DESCRIPTORS_NAME = "reeltune.protoset"
@@ -51,6 +52,8 @@ class EdgeSettings:
     upstreams: Mapping[str, tuple[Endpoint, ...]]
     """Endpoints of `auth`, `catalog`, `scheduler`, `trainer` and `s3`; a cluster without any answers 503."""
     access_log: Path
+    site: Site | None = None
+    """The browser's pages; without them the edge serves programs only."""
     host: str = "127.0.0.1"
     allowed_origin_pattern: str = LOOPBACK_ORIGIN
     """RE2 pattern of the whole `Origin` of pages that may call the edge from a browser."""

@@ -12,6 +12,7 @@ from reeltune_cli.stack.edge import EdgeSettings, Endpoint, render_edge
 from reeltune_cli.stack.environment import SCHEMAS, StackPlan, is_tls
 from reeltune_cli.stack.ports import LOOPBACK
 from reeltune_cli.stack.service_process import ServiceProcess
+from reeltune_cli.stack.site import load_site
 
 PORT_NAMES = (
     "postgres",
@@ -122,8 +123,16 @@ def _edge(plan: StackPlan, certificates: EdgeCertificates) -> Part:
         key=certificates.key,
         upstreams=upstreams,
         access_log=plan.folder.log("edge-access"),
+        site=load_site(object_origins=_object_origins(plan)),
     )
     plan.folder.roll_log("edge-access")
     server = EnvoyServer(render_edge(settings, plan.folder.edge), plan.folder.edge)
     server.name = "edge"
     return Part(server, plan.target("edge"))
+
+
+def _object_origins(plan: StackPlan) -> tuple[str, ...]:
+    """Where presigned URLs lead: through the edge, or straight to an external store that speaks TLS."""
+    if plan.options.s3 is not None and is_tls(plan.options.s3.endpoint):
+        return (plan.options.s3.endpoint.rstrip("/"),)
+    return (plan.edge_url,)

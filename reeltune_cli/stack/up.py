@@ -22,6 +22,7 @@ from reeltune_cli.stack.options import DEFAULT_EDGE_PORT, UpOptions, reeltune_ho
 from reeltune_cli.stack.parts import PORT_NAMES, build_parts
 from reeltune_cli.stack.ports import assign_ports
 from reeltune_cli.stack.secrets_file import load_or_make_secrets
+from reeltune_cli.stack.site import load_site
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -78,6 +79,7 @@ def _tell_where(plan: StackPlan, console: Console, seconds: float) -> None:
         ca_file=plan.ca_file,
         data=plan.folder.root,
         protoset=plan.folder.edge / DESCRIPTORS_NAME,
+        has_site=load_site() is not None,
     )
     home = reeltune_home()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)

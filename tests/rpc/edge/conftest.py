@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -56,7 +57,7 @@ async def upstreams() -> AsyncIterator[Upstreams]:
 
 @contextlib.asynccontextmanager
 async def running_edge(
-    folder: Path, endpoints: Mapping[str, tuple[Endpoint, ...]], keys: Keys, **settings: int
+    folder: Path, endpoints: Mapping[str, tuple[Endpoint, ...]], keys: Keys, **settings: Any
 ) -> AsyncIterator[Edge]:
     """Runs Envoy and opens the clients."""
     certificates = ensure_certificates(folder / "certificates")

@@ -1,0 +1,27 @@
+// The services, as this page calls them: gRPC-Web to the edge that served it.
+import { createClient } from "@connectrpc/connect";
+import { createGrpcWebTransport } from "@connectrpc/connect-web";
+import { ClipService } from "@/gen/reeltune/catalog/v1/clip_service_pb";
+import { DatasetService } from "@/gen/reeltune/catalog/v1/dataset_service_pb";
+import { ImportService } from "@/gen/reeltune/catalog/v1/import_service_pb";
+import { ModelService } from "@/gen/reeltune/catalog/v1/model_service_pb";
+import { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
+import { VersionService } from "@/gen/reeltune/catalog/v1/version_service_pb";
+import { TrainingService } from "@/gen/reeltune/scheduler/v1/training_service_pb";
+import { InferenceService } from "@/gen/reeltune/trainer/v1/inference_service_pb";
+import { Session, withToken } from "./session";
+
+const baseUrl = typeof location === "undefined" ? "" : location.origin;
+const options = { baseUrl, useBinaryFormat: true };
+
+export const session = new Session(createGrpcWebTransport(options));
+const transport = createGrpcWebTransport({ ...options, interceptors: [withToken(session)] });
+
+export const datasets = createClient(DatasetService, transport);
+export const clips = createClient(ClipService, transport);
+export const uploads = createClient(UploadService, transport);
+export const versions = createClient(VersionService, transport);
+export const models = createClient(ModelService, transport);
+export const imports = createClient(ImportService, transport);
+export const training = createClient(TrainingService, transport);
+export const inference = createClient(InferenceService, transport);

@@ -1,0 +1,294 @@
+// Sends chosen files into one dataset or model: a few at a time, by parts, resumable, and nothing that is stored already.
+import type { Client } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { UploadPart } from "@/gen/reeltune/catalog/v1/upload_pb";
+import type { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
+import { explain, isPassing } from "../errors";
+import { rest } from "../watch";
+import type { Hash } from "./hash";
+import { isSame, type Ledger } from "./ledger";
+import { PartRefused, type Put } from "./put";
+import type { Chosen, Transfer } from "./types";
+
+const FILES_AT_ONCE = 3;
+const PARTS_AT_ONCE = 3;
+const TRIES = 6;
+const FIRST_PAUSE_MS = 500;
+
+export interface Totals {
+  files: number;
+  done: number;
+  failed: number;
+  known: number;
+  sizeBytes: number;
+  arrivedBytes: number;
+  sentBytes: number;
+  isBusy: boolean;
+}
+
+interface Item extends Transfer {
+  chosen: Chosen;
+}
+
+export interface Tools {
+  uploads: Pick<Client<typeof UploadService>, "createUpload" | "completeUpload">;
+  hash: Hash;
+  put: Put;
+  ledger: Ledger;
+  /** Called when the page should show something new; at most once a frame. */
+  schedule?: (redraw: () => void) => void;
+}
+
+export class UploadQueue {
+  #items = new Map<string, Item>();
+  #listeners = new Set<() => void>();
+  #stop = new AbortController();
+  #parts = new Gate(PARTS_AT_ONCE);
+  #running = 0;
+  #isScheduled = false;
+  #snapshot: { transfers: readonly Transfer[]; totals: Totals } = { transfers: [], totals: NOTHING };
+
+  constructor(
+    readonly parentId: string,
+    private readonly tools: Tools,
+  ) {}
+
+  subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  snapshot = () => this.#snapshot;
+
+  /** Takes files; one that is on its way already is not taken twice, one that failed is tried again. */
+  async add(files: readonly Chosen[]): Promise<void> {
+    const taken: Item[] = [];
+    for (const chosen of files) {
+      const former = this.#items.get(chosen.path);
+      if (former && !["done", "failed"].includes(former.stage)) continue;
+      const item = waiting(chosen);
+      this.#items.set(chosen.path, item);
+      taken.push(item);
+    }
+    this.#changed();
+    await Promise.all(taken.map((item) => this.#remember(item.chosen)));
+    this.#startNext();
+  }
+
+  /** Tries again what failed. */
+  retry(): void {
+    void this.add([...this.#items.values()].filter((item) => item.stage === "failed").map((item) => item.chosen));
+  }
+
+  /** Takes what is done or failed off the list. */
+  clear(): void {
+    for (const [path, item] of this.#items) if (["done", "failed"].includes(item.stage)) this.#items.delete(path);
+    this.#changed();
+  }
+
+  /** Stops everything; what has arrived stays, and the same files go on from there. */
+  close(): void {
+    this.#stop.abort();
+  }
+
+  #startNext(): void {
+    for (const item of this.#items.values()) {
+      if (this.#running >= FILES_AT_ONCE || this.#stop.signal.aborted) return;
+      if (item.stage !== "waiting") continue;
+      this.#running += 1;
+      this.#change(item, { stage: "hashing" });
+      void this.#run(item).finally(() => {
+        this.#running -= 1;
+        this.#startNext();
+        this.#changed();
+      });
+    }
+  }
+
+  async #run(item: Item): Promise<void> {
+    try {
+      const sha256 = await this.#digest(item);
+      await this.#send(item, sha256);
+      await this.tools.ledger.forget(this.parentId, [item.path]);
+      this.#change(item, { stage: "done", arrivedBytes: item.sizeBytes });
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      this.#change(item, { stage: "failed", problem: explain(error).message });
+    }
+  }
+
+  /** Returns the file's SHA-256; a file that was read before a reload is not read again. */
+  async #digest(item: Item): Promise<string> {
+    const { file, path } = item.chosen;
+    const former = await this.tools.ledger.find(this.parentId, path);
+    if (former?.sha256 && isSame(file, former)) return former.sha256;
+    const sha256 = await this.tools.hash(file, (hashedBytes) => this.#change(item, { hashedBytes }));
+    await this.#remember(item.chosen, sha256);
+    return sha256;
+  }
+
+  async #send(item: Item, sha256: string): Promise<void> {
+    for (let attempt = 1; ; attempt += 1) {
+      const upload = await this.#offer(item, sha256);
+      if (upload.complete) {
+        this.#change(item, { isKnown: item.sentBytes === 0 && item.arrivedBytes === 0 });
+        return;
+      }
+      await this.#sendParts(item, sha256, upload.parts);
+      this.#change(item, { stage: "verifying" });
+      try {
+        await this.#persist(() => this.tools.uploads.completeUpload({ uploadId: upload.id }, this.#call()));
+        return;
+      } catch (error) {
+        // The store lost a part, or the bytes are not those that were promised: what is missing is sent once more.
+        const reason = explain(error).reason;
+        if (attempt === 2 || !["UPLOAD_INCOMPLETE", "UPLOAD_NOT_FOUND"].includes(reason)) throw error;
+      }
+    }
+  }
+
+  async #offer(item: Item, sha256: string) {
+    const file = { parentId: this.parentId, path: item.path, sizeBytes: BigInt(item.sizeBytes), sha256 };
+    const { upload } = await this.#persist(() => this.tools.uploads.createUpload({ file }, this.#call()));
+    if (!upload) throw new Error("the service did not say where to send the file");
+    return upload;
+  }
+
+  async #sendParts(item: Item, sha256: string, parts: readonly UploadPart[]): Promise<void> {
+    const arrived = new Map(parts.map((part) => [part.number, part.arrived ? Number(part.sizeBytes) : 0]));
+    const told = () => this.#change(item, { arrivedBytes: [...arrived.values()].reduce((sum, bytes) => sum + bytes, 0) });
+    this.#change(item, { stage: "sending" });
+    told();
+    const missing = parts.filter((part) => !part.arrived);
+    const onSent = (part: UploadPart) => (bytes: number) => {
+      arrived.set(part.number, Math.min(bytes, Number(part.sizeBytes)));
+      told();
+    };
+    await Promise.all(missing.map((part) => this.#sendPart(item, sha256, part, onSent(part))));
+  }
+
+  async #sendPart(item: Item, sha256: string, part: UploadPart, onSent: (bytes: number) => void): Promise<void> {
+    const start = Number(part.offsetBytes);
+    const body = item.chosen.file.slice(start, start + Number(part.sizeBytes));
+    let offered: UploadPart | undefined = part;
+    for (let attempt = 1; offered && !offered.arrived; attempt += 1) {
+      try {
+        const { url } = offered;
+        await this.#parts.pass(() => this.tools.put(url, body, this.#counted(item, onSent), this.#stop.signal));
+        break;
+      } catch (error) {
+        onSent(0);
+        if (!(error instanceof PartRefused) || attempt === TRIES) throw this.#unsent(item, error);
+        await rest(FIRST_PAUSE_MS * 2 ** (attempt - 1), this.#stop.signal);
+        // The address may have ended, and the part may have arrived although the answer was lost.
+        offered = (await this.#offer(item, sha256)).parts.find((fresh) => fresh.number === part.number);
+      }
+    }
+    onSent(Number(part.sizeBytes));
+  }
+
+  #counted(item: Item, onSent: (bytes: number) => void): (bytes: number) => void {
+    let before = 0;
+    return (bytes) => {
+      item.sentBytes += bytes - before;
+      before = bytes;
+      onSent(bytes);
+    };
+  }
+
+  #unsent(item: Item, error: unknown): unknown {
+    if (!(error instanceof PartRefused)) return error;
+    return new Error(`${item.path} was not sent: ${error.message}. Try again: what has arrived is kept.`);
+  }
+
+  /** Repeats a call while it fails for reasons that pass. */
+  async #persist<Answer>(call: () => Promise<Answer>): Promise<Answer> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await call();
+      } catch (error) {
+        if (attempt === TRIES || !isPassing(error) || this.#stop.signal.aborted) throw error;
+        const pause = explain(error).retryAfterMs ?? FIRST_PAUSE_MS * 2 ** (attempt - 1);
+        await rest(pause, this.#stop.signal);
+      }
+    }
+  }
+
+  #call() {
+    if (this.#stop.signal.aborted) throw new ConnectError("stopped", Code.Canceled);
+    return { signal: this.#stop.signal };
+  }
+
+  async #remember(chosen: Chosen, sha256 = ""): Promise<void> {
+    const { file, path, handle } = chosen;
+    const former = await this.tools.ledger.find(this.parentId, path);
+    const known = sha256 || (former && isSame(file, former) ? former.sha256 : "");
+    await this.tools.ledger.remember({
+      parentId: this.parentId,
+      path,
+      sizeBytes: file.size,
+      lastModified: file.lastModified,
+      sha256: known,
+      ...(handle ? { handle } : {}),
+    });
+  }
+
+  #change(item: Item, change: Partial<Transfer>): void {
+    Object.assign(item, change);
+    this.#changed();
+  }
+
+  #changed(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    (this.tools.schedule ?? ((redraw) => void requestAnimationFrame(redraw)))(() => {
+      this.#isScheduled = false;
+      const transfers = [...this.#items.values()].map((item): Transfer => ({ ...item }));
+      this.#snapshot = { transfers, totals: totalsOf(transfers) };
+      for (const listener of this.#listeners) listener();
+    });
+  }
+}
+
+const NOTHING: Totals = { files: 0, done: 0, failed: 0, known: 0, sizeBytes: 0, arrivedBytes: 0, sentBytes: 0, isBusy: false };
+
+export function totalsOf(transfers: readonly Transfer[]): Totals {
+  const totals = { ...NOTHING, files: transfers.length };
+  for (const one of transfers) {
+    totals.sizeBytes += one.sizeBytes;
+    totals.arrivedBytes += one.arrivedBytes;
+    totals.sentBytes += one.sentBytes;
+    if (one.stage === "done") totals.done += 1;
+    else if (one.stage === "failed") totals.failed += 1;
+    else totals.isBusy = true;
+    if (one.isKnown) totals.known += 1;
+  }
+  return totals;
+}
+
+function waiting(chosen: Chosen): Item {
+  const amounts = { sizeBytes: chosen.file.size, arrivedBytes: 0, hashedBytes: 0, sentBytes: 0 };
+  return { chosen, path: chosen.path, stage: "waiting", isKnown: false, problem: "", ...amounts };
+}
+
+/** Lets so many in at once. */
+class Gate {
+  #free: number;
+  #waiting: (() => void)[] = [];
+
+  constructor(places: number) {
+    this.#free = places;
+  }
+
+  async pass<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (this.#free > 0) this.#free -= 1;
+    else await new Promise<void>((enter) => this.#waiting.push(enter));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#free += 1;
+    }
+  }
+}

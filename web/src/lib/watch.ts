@@ -1,0 +1,41 @@
+// Follows a stream for as long as somebody looks: taken up again after a break, left when it is over.
+import { isPassing } from "./errors";
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 15_000;
+
+export interface Following<Message> {
+  open: (signal: AbortSignal) => AsyncIterable<Message>;
+  onMessage: (message: Message) => void;
+  /** Whether the stream is broken now. */
+  onBroken?: (isBroken: boolean) => void;
+}
+
+/** Returns when the stream has ended by itself or `signal` fires; throws what another try would not mend. */
+export async function follow<Message>(following: Following<Message>, signal: AbortSignal): Promise<void> {
+  let pause = FIRST_PAUSE_MS;
+  while (!signal.aborted) {
+    try {
+      for await (const message of following.open(signal)) {
+        pause = FIRST_PAUSE_MS;
+        following.onBroken?.(false);
+        following.onMessage(message);
+      }
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!isPassing(error)) throw error;
+      following.onBroken?.(true);
+      await rest(pause, signal);
+      pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
+    }
+  }
+}
+
+/** Waits; a signal ends the wait without an error. */
+export function rest(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+}

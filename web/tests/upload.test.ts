@@ -1,0 +1,198 @@
+import "fake-indexeddb/auto";
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
+import { createStore } from "idb-keyval";
+import { beforeEach, expect, test, vi } from "vitest";
+import { UploadPartSchema } from "@/gen/reeltune/catalog/v1/upload_pb";
+import { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
+import { Ledger } from "@/lib/upload/ledger";
+import { PartRefused, type Put } from "@/lib/upload/put";
+import { UploadQueue } from "@/lib/upload/queue";
+
+const PARENT = "ds_01";
+const PART = 4;
+const text = "0123456789ab"; // three parts
+
+/** A catalog and an object store in a few lines: what counts is which bytes travel. */
+class Store {
+  parts = new Map<number, string>();
+  isStored = false;
+  puts: number[] = [];
+  offers = 0;
+  failures = new Map<number, number>();
+
+  readonly uploads = createClient(
+    UploadService,
+    createRouterTransport(({ service }) => {
+      service(UploadService, {
+        createUpload: ({ file }) => {
+          this.offers += 1;
+          const size = Number(file!.sizeBytes);
+          const parts = Array.from({ length: Math.ceil(size / PART) }, (_, index) =>
+            create(UploadPartSchema, {
+              number: index + 1,
+              offsetBytes: BigInt(index * PART),
+              sizeBytes: BigInt(Math.min(PART, size - index * PART)),
+              url: `https://store.test/${index + 1}?offer=${this.offers}`,
+              arrived: this.parts.has(index + 1),
+            }),
+          );
+          return { upload: { id: "upl_1", path: file!.path, complete: this.isStored, parts: this.isStored ? [] : parts } };
+        },
+        completeUpload: () => {
+          if (this.parts.size < Math.ceil(text.length / PART)) throw new ConnectError("parts are missing", Code.FailedPrecondition);
+          this.isStored = true;
+          return { file: { path: "a.mp4" } };
+        },
+      });
+    }),
+  );
+
+  readonly put: Put = async (url, body, onSent) => {
+    const number = Number(new URL(url).pathname.slice(1));
+    this.puts.push(number);
+    const left = this.failures.get(number) ?? 0;
+    if (left > 0) {
+      this.failures.set(number, left - 1);
+      throw new PartRefused(0);
+    }
+    onSent(body.size);
+    this.parts.set(number, await body.text());
+  };
+}
+
+let number = 0;
+let ledger: Ledger;
+let store: Store;
+let hashed: number;
+
+beforeEach(() => {
+  ledger = new Ledger(createStore(`test-${number++}`, "uploads"));
+  store = new Store();
+  hashed = 0;
+});
+
+function queue(put: Put = store.put) {
+  const hash = async () => {
+    hashed += 1;
+    return "ab".repeat(32);
+  };
+  return new UploadQueue(PARENT, { uploads: store.uploads, hash, put, ledger, schedule: (redraw) => redraw() });
+}
+
+const clip = () => new File([text], "a.mp4", { lastModified: 1000 });
+
+async function ended(made: UploadQueue) {
+  await vi.waitFor(() => expect(made.snapshot().totals.isBusy).toBe(false), { timeout: 10_000 });
+  return made.snapshot();
+}
+
+test("a file is sent by parts, verified, and then forgotten", async () => {
+  const made = queue();
+  await made.add([{ file: clip(), path: "clips/a.mp4" }]);
+  const { transfers, totals } = await ended(made);
+
+  expect(transfers).toMatchObject([{ stage: "done", sentBytes: 12, arrivedBytes: 12, isKnown: false }]);
+  expect(totals).toMatchObject({ files: 1, done: 1, failed: 0 });
+  expect([...store.parts].sort().map(([, bytes]) => bytes).join("")).toBe(text);
+  expect(await ledger.pending(PARENT)).toEqual([]);
+});
+
+test("after a reload only what is missing is sent, and the file is not read again", async () => {
+  const left = new Promise<void>(() => undefined);
+  const cut: Put = async (url, ...rest) => (url.includes("/3?") ? left : store.put(url, ...rest));
+  const before = queue(cut);
+  await before.add([{ file: clip(), path: "a.mp4" }]);
+  await vi.waitFor(() => expect(store.parts.size).toBe(2));
+  before.close();
+  expect(await ledger.pending(PARENT)).toMatchObject([{ path: "a.mp4", sizeBytes: 12, sha256: "ab".repeat(32) }]);
+  store.puts = [];
+
+  const after = queue();
+  await after.add([{ file: clip(), path: "a.mp4" }]);
+  const { transfers } = await ended(after);
+
+  expect(store.puts).toEqual([3]);
+  expect(hashed).toBe(1);
+  expect(transfers).toMatchObject([{ stage: "done", sentBytes: 4, arrivedBytes: 12 }]);
+});
+
+test("another file of the same name is read anew", async () => {
+  await ledger.remember({ parentId: PARENT, path: "a.mp4", sizeBytes: 12, lastModified: 999, sha256: "cd".repeat(32) });
+  const made = queue();
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  await ended(made);
+
+  expect(hashed).toBe(1);
+});
+
+test("what is stored already is not sent", async () => {
+  store.isStored = true;
+  const made = queue();
+  await made.add([{ file: clip(), path: "b.mp4" }]);
+  const { transfers, totals } = await ended(made);
+
+  expect(store.puts).toEqual([]);
+  expect(transfers).toMatchObject([{ stage: "done", sentBytes: 0, isKnown: true }]);
+  expect(totals.known).toBe(1);
+});
+
+test("a part that breaks is sent again to a fresh address", async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true, advanceTimeDelta: 200 });
+  store.failures.set(2, 2);
+  const made = queue();
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  await ended(made);
+  vi.useRealTimers();
+
+  expect(store.puts.filter((part) => part === 2)).toHaveLength(3);
+  expect(store.offers).toBe(3);
+});
+
+test("a part whose answer was lost counts as arrived", async () => {
+  const lost: Put = async (url, body, ...rest) => {
+    await store.put(url, body, ...rest);
+    if (url.includes("/1?offer=1")) throw new PartRefused(0);
+  };
+  const made = queue(lost);
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  await ended(made);
+
+  expect(store.puts.filter((part) => part === 1)).toHaveLength(1);
+});
+
+test("a refusal is told with the file, and the others go on", async () => {
+  const refusing = createClient(
+    UploadService,
+    createRouterTransport(({ service }) => {
+      service(UploadService, {
+        createUpload: ({ file }) => {
+          if (file!.path.endsWith(".exe")) throw new ConnectError("a dataset takes no such file", Code.InvalidArgument);
+          return { upload: { id: "upl_2", complete: true } };
+        },
+      });
+    }),
+  );
+  const made = new UploadQueue(PARENT, { uploads: refusing, hash: async () => "ab".repeat(32), put: store.put, ledger, schedule: (redraw) => redraw() });
+  await made.add([
+    { file: clip(), path: "a.exe" },
+    { file: clip(), path: "a.mp4" },
+  ]);
+  const { transfers, totals } = await ended(made);
+
+  expect(totals).toMatchObject({ done: 1, failed: 1 });
+  expect(transfers[0]).toMatchObject({ stage: "failed", problem: "A dataset takes no such file" });
+});
+
+test("what failed goes on when it is tried again", async () => {
+  const refuse: Put = async () => {
+    throw new TypeError("the disk was pulled out");
+  };
+  let put: Put = refuse;
+  const made = queue((...call) => put(...call));
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  expect((await ended(made)).totals.failed).toBe(1);
+  put = store.put;
+  made.retry();
+  await vi.waitFor(() => expect(made.snapshot().totals.done).toBe(1));
+});

@@ -1,0 +1,36 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { expect, test, vi } from "vitest";
+import { follow } from "@/lib/watch";
+
+test("a broken stream is taken up again, and the page knows that it is broken meanwhile", async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true, advanceTimeDelta: 200 });
+  let opened = 0;
+  const open = async function* () {
+    opened += 1;
+    yield opened;
+    if (opened === 1) throw new ConnectError("gone", Code.Unavailable);
+  };
+  const seen: number[] = [];
+  const breaks: boolean[] = [];
+  await follow({ open, onMessage: (message) => seen.push(message), onBroken: (isBroken) => breaks.push(isBroken) }, new AbortController().signal);
+  vi.useRealTimers();
+
+  expect(seen).toEqual([1, 2]);
+  expect(breaks).toEqual([false, true, false]);
+});
+
+test("what another try would not mend is thrown at once", async () => {
+  const open = (): AsyncIterable<number> => {
+    throw new ConnectError("no such dataset", Code.NotFound);
+  };
+  await expect(follow({ open, onMessage: () => undefined }, new AbortController().signal)).rejects.toThrow("no such dataset");
+});
+
+test("who leaves ends the stream without an error", async () => {
+  const stop = new AbortController();
+  const open = async function* (signal: AbortSignal) {
+    yield 1;
+    signal.throwIfAborted();
+  };
+  await follow({ open, onMessage: () => stop.abort() }, stop.signal);
+});
