@@ -15,9 +15,10 @@ from typing import Self
 
 import torch
 
-from trainer_svc.qlora.data_processor import Batch, DataProcessor
+from trainer_svc.qlora.data_processor import Batch, DataProcessor, EncodedSample
 from trainer_svc.qlora.dataset_rows import Clip, Sample
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.encoder_cache import EncoderCache
 from trainer_svc.qlora.errors import BadClipError, BadDataError, DecodeProcessError, ModelRefusedError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_sampling import FrameRequest
@@ -90,8 +91,10 @@ class BatchStream:
         processor: DataProcessor,
         *,
         ahead: int,
+        cache: EncoderCache | None = None,
     ) -> None:
-        """`groups`: lists of indices into `samples`; `ahead`: groups kept ready."""
+        """`groups`: lists of indices into `samples`; `ahead`: groups kept ready; `cache`: where the encoder is run
+        apart, and then `EncoderCache.complete` makes batches whole."""
         self.wait_seconds = 0.0
         """Time that iteration has spent waiting for a batch."""
         self._samples = samples
@@ -99,6 +102,7 @@ class BatchStream:
         self._source = source
         self._processor = processor
         self._ahead = ahead
+        self._cache = cache
         self._ready: queue.Queue[list[Batch] | _Failure | None] = queue.Queue(maxsize=ahead)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="batches", daemon=True)
@@ -162,21 +166,24 @@ class BatchStream:
 
     def _prefetch(self, group: list[int]) -> None:
         for index in group:
-            for clip in self._samples[index].clips:
-                self._source.prefetch(clip)
+            sample = self._samples[index]
+            if self._cache is None or not self._cache.holds(sample):
+                for clip in sample.clips:
+                    self._source.prefetch(clip)
 
     def _make(self, group: list[int]) -> list[Batch]:
-        encoded = []
-        for index in group:
-            sample = self._samples[index]
-            try:
-                frames = [self._source.take(clip, self._closing) for clip in sample.clips]
-            except BadClipError as error:
-                raise BadDataError(
-                    f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows"
-                ) from error
-            encoded.append(self._processor.encode(sample, frames))
+        samples = [self._samples[index] for index in group]
+        if self._cache is None:
+            return self._processor.collate_alike([self._encode(sample) for sample in samples])
+        encoded = [self._cache.find(sample) or self._cache.keep(sample, self._encode(sample)) for sample in samples]
         return self._processor.collate_alike(encoded)
+
+    def _encode(self, sample: Sample) -> EncodedSample:
+        try:
+            frames = [self._source.take(clip, self._closing) for clip in sample.clips]
+        except BadClipError as error:
+            raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
+        return self._processor.encode(sample, frames)
 
     def _put(self, ready: list[Batch] | _Failure | None) -> None:
         while not self._closing.is_set():

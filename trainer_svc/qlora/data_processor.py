@@ -22,6 +22,18 @@ _DROPPED = ("offset_mapping", "text_replacement_offsets", "video_metadata")
 
 
 @dataclass(frozen=True, slots=True)
+class Visual:
+    """A sample's clips on their way through an encoder that is run apart: see `encoder_cache`."""
+
+    key: str
+    """What its outputs are kept under; empty when they are not."""
+    pixels: dict[str, Any] | None
+    """What the processor made of the sample; None when the outputs are known."""
+    features: dict[str, Tensor] | None
+    """The encoder's outputs."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedSample:
     """One sample as the model's processor made it, batch dimension 1."""
 
@@ -31,6 +43,8 @@ class EncodedSample:
     """int64 (1, L): the token where it is the assistant's, else IGNORED."""
     text: str = ""
     """The conversation as the chat template renders it, each clip one placeholder."""
+    visual: Visual | None = None
+    """Its clips, where they are not among the inputs."""
 
     @property
     def length(self) -> int:
@@ -49,6 +63,8 @@ class Batch:
     """Without padding."""
     target_tokens: int
     """Labels that are learned: those a token before them predicts."""
+    visuals: tuple[Visual, ...] = ()
+    """The clips of its samples in order, where they are not among the inputs."""
 
 
 class DataProcessor:
@@ -132,6 +148,7 @@ class DataProcessor:
             labels,
             tokens=sum(sample.length for sample in samples),
             target_tokens=int((labels[:, 1:] != IGNORED).sum()),
+            visuals=tuple(sample.visual for sample in samples if sample.visual is not None),
         )
 
     def _process(self, text: str, clips: Sequence[DecodedFrames], whose: str) -> dict[str, Any]:
@@ -213,6 +230,6 @@ def _joined(values: Sequence[Any]) -> Any:
 def _clip_shapes(sample: EncodedSample) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(
         (key, tuple(value.shape[1:]))
-        for key, value in sample.inputs.items()
+        for key, value in sorted(sample.inputs.items())
         if isinstance(value, Tensor) and key not in _ALONG_SEQUENCE
     )

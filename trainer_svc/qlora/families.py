@@ -22,6 +22,22 @@ stacked: a batch of pictures, clip after clip, of a `(clips, frames, …)` input
 
 
 @dataclass(frozen=True, slots=True)
+class EncoderCall:
+    """How the model's parts up to the language model are run apart from it, and their outputs handed to it."""
+
+    method: str
+    """Of the inner model: its arguments are `pixels` and `shapes`."""
+    modality: Literal["image", "video"]
+    """The key that the outputs go under; some families show clips as pictures."""
+    pixels: tuple[str, ...]
+    """Inputs that nothing else takes."""
+    shapes: tuple[str, ...] = ()
+    """Inputs that the rest of the model takes as well."""
+    is_listed: bool = True
+    """Whether the outputs are a list of tensors, one for each clip, or one tensor."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFamily:
     """Dotted module prefixes of the parts. A prefix of the projector wins over one of the vision tower it sits in."""
 
@@ -34,6 +50,8 @@ class ModelFamily:
     """Found by module names, not by the registry."""
     frame_layouts: Mapping[TemporalGroup, FrameLayout] = field(default_factory=dict)
     """The parts in which a token's frame is known."""
+    encoder: EncoderCall | None = None
+    """None: its vision encoder is run as part of the model only."""
 
     def group_of(self, module_name: str) -> TargetGroup | None:
         """The part that a module belongs to; None for the head and whatever stands outside."""
@@ -57,18 +75,24 @@ class ModelFamily:
         return list(dict.fromkeys(kept))
 
 
+_GRID_CALL = EncoderCall("get_video_features", "video", ("pixel_values_videos",), ("video_grid_thw",))
+
+
 def _qwen(name: str, *mergers: str) -> ModelFamily:
     layouts: dict[TemporalGroup, FrameLayout] = {"vision": "grid", "language": "grid"}
-    return ModelFamily(name, ("model.visual",), mergers, ("model.language_model",), frame_layouts=layouts)
+    return ModelFamily(
+        name, ("model.visual",), mergers, ("model.language_model",), frame_layouts=layouts, encoder=_GRID_CALL
+    )
 
 
-def _llava_like(name: str, layouts: Mapping[TemporalGroup, FrameLayout]) -> ModelFamily:
+def _llava_like(name: str, layouts: Mapping[TemporalGroup, FrameLayout], encoder: EncoderCall) -> ModelFamily:
     return ModelFamily(
         name,
         ("model.vision_tower",),
         ("model.multi_modal_projector",),
         ("model.language_model",),
         frame_layouts=layouts,
+        encoder=encoder,
     )
 
 
@@ -84,10 +108,15 @@ FAMILIES: dict[str, ModelFamily] = {
             ("model.connector",),
             ("model.text_model",),
             frame_layouts={"vision": "stacked"},
+            encoder=EncoderCall("get_image_features", "image", ("pixel_values", "pixel_attention_mask")),
         ),
-        _llava_like("llava_onevision", {"vision": "stacked"}),
+        _llava_like(
+            "llava_onevision",
+            {"vision": "stacked"},
+            EncoderCall("get_video_features", "video", ("pixel_values_videos",), is_listed=False),
+        ),
         # Its processor hands over frames without saying which clip they are of.
-        _llava_like("internvl", {}),
+        _llava_like("internvl", {}, EncoderCall("get_image_features", "image", ("pixel_values",), is_listed=False)),
         # Its compression drops tokens on the way to the language model.
         ModelFamily(
             "video_llama_3",
@@ -95,6 +124,12 @@ FAMILIES: dict[str, ModelFamily] = {
             ("model.projector",),
             ("model.language_model",),
             frame_layouts={"vision": "grid"},
+            encoder=EncoderCall(
+                "get_video_features",
+                "video",
+                ("pixel_values_videos",),
+                ("video_grid_thw", "video_merge_sizes"),
+            ),
         ),
     )
 }

@@ -62,9 +62,11 @@ class FrameIndex:
             if pixels is not None:
                 self._device = pixels.device
                 self._stacked = (pixels.shape[0], pixels.shape[1])
-        elif layouts.get("vision") == "grid" and pixels is not None:
+        # Without pixels the outputs of an encoder that was run apart are among the inputs: clips all the same.
+        elif layouts.get("vision") == "grid" and inputs.get("video_grid_thw") is not None:
             grid = [tuple(map(int, row)) for row in inputs["video_grid_thw"].tolist()]
-            self._frames["vision"] = _by_shape(_patches(grid, pixels.device))
+            if pixels is not None:
+                self._frames["vision"] = _by_shape(_patches(grid, pixels.device))
             ids = inputs.get("input_ids")
             if layouts.get("language") == "grid" and ids is not None:
                 self._frames["language"] = _by_shape(self._tokens(grid, ids))

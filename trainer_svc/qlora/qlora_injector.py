@@ -20,6 +20,7 @@ from trainer_svc.qlora import temporal_aware_lora
 from trainer_svc.qlora.errors import GradientAuditError
 from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.frame_index import FrameIndex
+from trainer_svc.qlora.frozen_encoder import checkpoint_language_only
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import LoraSpec, SpecError, TargetGroup
 
@@ -65,6 +66,7 @@ def inject(
         temporal_aware_lora.enable(config, index, lora.temporal_groups, lora.temporal_kernel_size)
     torch.manual_seed(seed)
     model = get_peft_model(base.model, config)
+    checkpoint_language_only(base)
     return model, _report(model, base.family)
 
 

@@ -29,11 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
     for name in ("model", "dataset", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, help="folder that runs share")
     options = parser.parse_args(arguments)
     # A Ctrl-C reaches every process of a terminal; the first rank says what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    folders = JobFolders(options.model, options.dataset, options.out)
+    folders = JobFolders(options.model, options.dataset, options.out, options.cache)
     run = _RankRun(folders, MessageSocket.from_fd(options.message_fd))
     quiet_libraries()
     try:

@@ -129,6 +129,7 @@ class RankGroup:
                     *(sys.executable, "-m", "trainer_svc.qlora.rank_child", "--rank", str(rank)),
                     *("--group", str(self.folder), "--message-fd", str(theirs.fileno())),
                     *("--model", str(folders.model), "--dataset", str(folders.dataset), "--out", str(folders.out)),
+                    *(("--cache", str(folders.cache)) if folders.cache else ()),
                 ],
                 env={
                     **child_environment(self._spec.runtime.threads, base=self._inherited),

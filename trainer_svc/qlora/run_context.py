@@ -41,6 +41,8 @@ class JobFolders:
     model: Path
     dataset: Path
     out: Path
+    cache: Path | None = None
+    """What runs may share; None: each has its own, in its out folder."""
 
     @property
     def adapter(self) -> Path:
@@ -49,6 +51,10 @@ class JobFolders:
     @property
     def checkpoints(self) -> Path:
         return self.out / "checkpoints"
+
+    @property
+    def encoder_cache(self) -> Path:
+        return (self.cache or self.out) / "encoder_outputs"
 
 
 class RunContext(Protocol):

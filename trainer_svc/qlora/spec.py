@@ -17,6 +17,7 @@ ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw_8bit"]
 Decoder = Literal["auto", "decord", "pyav"]
+EncoderCacheMode = Literal["auto", "off"]
 
 _GROUPS = ", ".join(get_args(TargetGroup))
 
@@ -161,6 +162,10 @@ class RuntimeSpec:
     """Batches made ready ahead of the step."""
     frame_cache_mib: int = 256
     """Memory for decoded frames kept from one epoch to the next."""
+    encoder_cache: EncoderCacheMode = "auto"
+    """auto: keep the vision encoder's outputs on disk wherever nothing before them is trained."""
+    encoder_cache_mib: int = 20 << 10
+    """Disk for them, shared by all runs that use the same folder."""
     threads: int = 0
     """Threads of torch and OpenMP; 0: their own choice."""
     devices: int = 1
@@ -325,6 +330,7 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("runtime.decode_timeout_seconds", runtime.decode_timeout_seconds, 0.1, 3600),
         ("runtime.prefetch_batches", runtime.prefetch_batches, 1, 64),
         ("runtime.frame_cache_mib", runtime.frame_cache_mib, 0, 2**20),
+        ("runtime.encoder_cache_mib", runtime.encoder_cache_mib, 0, 2**30),
         ("runtime.threads", runtime.threads, 0, 1024),
         ("runtime.devices", runtime.devices, 1, 64),
         ("checkpoint_every_steps", spec.checkpoint_every_steps, 0, 10_000_000),

@@ -23,6 +23,7 @@ from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, r
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.encoder_cache import EncoderCache, open_encoder_cache
 from trainer_svc.qlora.errors import DiskTroubleError, NonFiniteLossError
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.messages import (
@@ -67,12 +68,19 @@ class _Session:
     identity: dict[str, Any]
     total_steps: int
     ranks: Ranks
+    encoder: EncoderCache | None
+    """Where the vision encoder is run apart."""
     measured: dict[str, float] = field(default_factory=dict)
     """The newest loss, and the newest on the held-out samples."""
 
     @property
     def max_tokens(self) -> int:
         return self.spec.max_tokens or self.base.max_positions
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """See `summed_loss`."""
+        whole = batch if self.encoder is None else self.encoder.complete(batch)
+        return summed_loss(self.state.model, whole, self.base.device)
 
 
 def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, load: LoadBase | None = None) -> None:
@@ -133,7 +141,8 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
         last = done == session.total_steps
         run.report(Progress(done, session.total_steps, session.plan.epoch_of(step), done / session.total_steps))
         if done % spec.log_every_steps == 0 or last:
-            run.report(Metrics(done, meter.take(learning_rate=rate, wait_seconds=stream.wait_seconds)))
+            values = meter.take(learning_rate=rate, wait_seconds=stream.wait_seconds)
+            run.report(Metrics(done, values | (session.encoder.take_metrics() if session.encoder else {})))
         paused = time.perf_counter()
         eval_loss = _evaluate(session, done) if _is_due(done, spec.evaluate_every_steps) or last else None
         if run.take_checkpoint_request() or (_is_due(done, spec.checkpoint_every_steps) and not last):
@@ -153,7 +162,7 @@ def _backward(session: _Session, batches: list[Batch], targets: int, *, audit: b
     total = torch.zeros((), device=device)
     state.optimizer.zero_grad(set_to_none=True)
     for batch in batches:
-        loss = summed_loss(state.model, batch, device) / targets
+        loss = session.loss(batch) / targets
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     total = session.ranks.merge(total, trainable(state.model).values())
@@ -206,7 +215,7 @@ def _allocate_ranks(session: _Session, step: int) -> None:
 
 
 def _score_and_allocate(session: _Session, step: int) -> dict[str, Any]:
-    state, device = session.state, session.base.device
+    state = session.state
     plan = replace(session.plan, rank=0, ranks=1)
     ahead = (group for later in count(step) for group in plan.micro_batches(later))
     groups = list(islice(ahead, session.spec.lora.rank_allocation.calibration_batches))
@@ -214,12 +223,12 @@ def _score_and_allocate(session: _Session, step: int) -> dict[str, Any]:
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
 
     def backward(batch: Batch) -> None:
-        loss = summed_loss(state.model, batch, device) / batch.target_tokens
+        loss = session.loss(batch) / batch.target_tokens
         if not bool(torch.isfinite(loss)):
             raise NonFiniteLossError(step, float(loss), math.nan, list(batch.sample_ids))
         loss.backward()  # type: ignore[no-untyped-call]
 
-    with BatchStream(session.training, groups, source, processor, ahead=2) as stream:
+    with BatchStream(session.training, groups, source, processor, ahead=2, cache=session.encoder) as stream:
         return allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
 
 
@@ -237,9 +246,10 @@ def _evaluate(session: _Session, step: int) -> float | None:
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
     total, targets = 0.0, 0.0
     model.eval()
-    with torch.no_grad(), BatchStream(session.held_out, groups, source, processor, ahead=2) as stream:
+    stream = BatchStream(session.held_out, groups, source, processor, ahead=2, cache=session.encoder)
+    with torch.no_grad(), stream:
         for batch in chain.from_iterable(stream):
-            total += float(summed_loss(model, batch, session.base.device))
+            total += float(session.loss(batch))
             targets += batch.target_tokens
     model.train()
     total, targets = session.ranks.totals([total, targets])
@@ -360,6 +370,9 @@ def _prepare(
             identity=_identity(run, spec, base),
             total_steps=total_steps,
             ranks=ranks,
+            # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
+            # was never stopped has decided here, too.
+            encoder=open_encoder_cache(run, spec, base, max_tokens=spec.max_tokens or base.max_positions),
         ),
         report,
     )
@@ -423,7 +436,8 @@ def _training_stream(session: _Session, start_step: int) -> BatchStream:
     groups = (group for step in range(start_step, session.total_steps) for group in session.plan.micro_batches(step))
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=runtime.frame_cache_mib << 20)
     processor = DataProcessor(session.base.processor, max_tokens=session.max_tokens)
-    return BatchStream(session.training, groups, source, processor, ahead=runtime.prefetch_batches)
+    ahead = runtime.prefetch_batches
+    return BatchStream(session.training, groups, source, processor, ahead=ahead, cache=session.encoder)
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -299,7 +299,10 @@ def test_clips_that_fit_the_cache_are_decoded_once(
     data = write_dataset(tmp_path / "data", samples=2)
     run = _ClipsVanish(qwen3, data, tmp_path / "out")
     cached = spec.with_overrides(
-        [f"runtime.frame_cache_mib={cache_mib}", "runtime.prefetch_batches=1", "optimization.epochs=12"]
+        [
+            *("runtime.encoder_cache=off", f"runtime.frame_cache_mib={cache_mib}"),
+            *("runtime.prefetch_batches=1", "optimization.epochs=12"),
+        ]
     )
     if cache_mib:
         train(run, cached)
