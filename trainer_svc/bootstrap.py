@@ -123,6 +123,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         limits=limits,
         threads=settings.threads,
         warm=warm,
+        encoder_cache_bytes=settings.encoder_cache_bytes,
     )
     claiming = ClaimTools(
         scheduler=scheduler,

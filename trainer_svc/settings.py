@@ -47,6 +47,8 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """How often an idle trainer asks for a job unasked."""
     cache_bytes: int = Field(default=50 * _GIB, ge=0)
     """Room for models, adapters and clips that may be needed again."""
+    encoder_cache_bytes: int = Field(default=20 * _GIB, ge=0)
+    """Room beside it for outputs of vision encoders; 0 keeps none."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
     loading_stall_seconds: float = Field(default=1800.0, gt=0)
     """Longest time without progress before the first step."""

@@ -20,6 +20,7 @@ from scheduler_svc.domain.adapter_parameters import (
     resolve_lora,
 )
 from scheduler_svc.domain.errors import InvalidField
+from scheduler_svc.domain.speed_parameters import SpeedParameters, speed_from_json
 
 Given = Mapping[str, Any]
 """What a request says about parameters, by section and name; what it leaves out is absent."""
@@ -93,6 +94,7 @@ class OptimizationParameters:
     optimizer: Optimizer = Optimizer.ADAMW
     seed: int = 0
     gradient_checkpointing: bool = True
+    batch_by_length: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class RehearsalParameters:
 
 
 _DEFAULT_LORA = LoraParameters()
+_DEFAULT_SPEED = SpeedParameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ class TrainingParameters:
     checkpoints: CheckpointPolicy = CheckpointPolicy()
     rehearsal: RehearsalParameters | None = None
     """None for training in earnest."""
+    speed: SpeedParameters = _DEFAULT_SPEED
 
     @property
     def needs_4bit(self) -> bool:
@@ -262,7 +266,9 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
     names = tuple(one.name for one in fields(kind))
-    return names, attrgetter(*names)
+    read = attrgetter(*names)
+    # Of a single name it gives the value itself.
+    return names, read if len(names) > 1 else lambda value: (read(value),)
 
 
 _READERS = {
@@ -278,10 +284,11 @@ _READERS = {
         CheckpointPolicy,
         RehearsalParameters,
         Misbehavior,
+        SpeedParameters,
     )
 }
 _NESTED: Mapping[type, tuple[str, ...]] = {
-    TrainingParameters: ("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal"),
+    TrainingParameters: ("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal", "speed"),
     LoraParameters: ("rank_allocation",),
     RankAllocation: ("vision_share", "projector_share", "language_share"),
     RehearsalParameters: ("misbehaviors",),
@@ -310,6 +317,7 @@ _SECTIONS: Mapping[str, Callable[[Any], Any]] = {
     "optimization": _optimization,
     "checkpoints": lambda value: CheckpointPolicy(**value),
     "rehearsal": _rehearsal,
+    "speed": speed_from_json,
 }
 
 

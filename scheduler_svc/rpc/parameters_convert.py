@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2
+from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2, speed_parameters_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.parameters import ComputeType, Given, TrainingParameters
@@ -19,6 +19,7 @@ _ENUMS = {
     "optimizer": ("OPTIMIZER_", pb.Optimizer),
     "target_groups": ("MODULE_GROUP_", pb.ModuleGroup),
     "temporal_groups": ("MODULE_GROUP_", pb.ModuleGroup),
+    "encoder_cache": ("ENCODER_CACHE_", speed_parameters_pb2.EncoderCache),
     "kind": ("MISBEHAVIOR_KIND_", rehearsal_pb2.MisbehaviorKind),
 }
 
@@ -45,6 +46,7 @@ def parameters_to_proto(parameters: TrainingParameters) -> pb.TrainingParameters
         sampling=pb.SamplingParameters(**_fields(value.pop("sampling"))),
         optimization=pb.OptimizationParameters(**_fields(value.pop("optimization"))),
         checkpoints=checkpoint_pb2.CheckpointPolicy(**value.pop("checkpoints")),
+        speed=speed_parameters_pb2.SpeedParameters(**_fields(value.pop("speed"))),
         rehearsal=None if rehearsal is None else _rehearsal(rehearsal),
         **value,
     )
@@ -84,4 +86,4 @@ def _enum_numbers(field: str, value: Any) -> Any:
     prefix, enum = _ENUMS[field]
     if isinstance(value, list | tuple):
         return [enum.Value(prefix + name) for name in value]
-    return 0 if value == ComputeType.AUTO else enum.Value(prefix + value)
+    return 0 if field == "compute_type" and value == ComputeType.AUTO else enum.Value(prefix + value)

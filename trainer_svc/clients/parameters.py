@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import checkpoint_pb2, rank_allocation_pb2, rehearsal_pb2
+from reeltune.scheduler.v1 import checkpoint_pb2, rank_allocation_pb2, rehearsal_pb2, speed_parameters_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 _GROUPS = {
@@ -30,6 +30,7 @@ _OPTIMIZATION = (
     "max_grad_norm",
     "seed",
     "gradient_checkpointing",
+    "batch_by_length",
 )
 
 
@@ -45,6 +46,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
         "optimization": _optimization(parameters.optimization),
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
         **_checkpoints(parameters.checkpoints),
+        "runtime": _speed(parameters.speed),
     }
 
 
@@ -112,6 +114,10 @@ def _checkpoints(policy: checkpoint_pb2.CheckpointPolicy) -> dict[str, Any]:
         "keep_every_steps": "keep_checkpoint_every_steps",
     }
     return {names[name]: value for name, value in _set_fields(policy, *names).items()}
+
+
+def _speed(speed: speed_parameters_pb2.SpeedParameters) -> dict[str, Any]:
+    return {"encoder_cache": "off" if speed.encoder_cache == speed_parameters_pb2.ENCODER_CACHE_OFF else "auto"}
 
 
 def _optimization(optimization: pb.OptimizationParameters) -> dict[str, Any]:

@@ -94,8 +94,9 @@ class Metrics:
 
     step: int
     values: dict[str, float]
-    """Training: loss, learning_rate, grad_norm, samples_per_second, tokens_per_second,
-    data_wait_fraction, step_seconds, peak_memory_bytes. Evaluation: eval_loss, eval_seconds."""
+    """Training: loss, learning_rate, grad_norm, samples_per_second, tokens_per_second, clips_per_second,
+    data_wait_fraction, step_seconds and of these data_seconds, forward_seconds, backward_seconds, optimizer_seconds,
+    peak_memory_bytes, encoder_cache_hit_fraction. Evaluation: eval_loss, eval_seconds."""
 
 
 @dataclass(frozen=True, slots=True)

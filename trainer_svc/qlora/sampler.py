@@ -6,6 +6,10 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer_svc.qlora.length_buckets import LengthBuckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class SamplePlan:
     seed: int
     rank: int = 0
     ranks: int = 1
+    buckets: LengthBuckets | None = None
+    """Where batches hold samples of like length."""
 
     @property
     def batches_per_epoch(self) -> int:
@@ -41,7 +47,8 @@ class SamplePlan:
 
     def micro_batches(self, step: int) -> list[list[int]]:
         """The micro-steps of step number `step` (from 0), each a list of sample indices; of this rank alone."""
-        order = epoch_order(self.seed, self.epoch_of(step), self.samples)
+        epoch = self.epoch_of(step)
+        order = self.buckets.order(epoch) if self.buckets else epoch_order(self.seed, epoch, self.samples)
         first = step % self.steps_per_epoch * self.accumulation
         last = min(first + self.accumulation, self.batches_per_epoch)
         groups = [list(order[batch * self.batch_size : (batch + 1) * self.batch_size]) for batch in range(first, last)]

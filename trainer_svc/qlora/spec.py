@@ -147,6 +147,8 @@ class OptimizationSpec:
     """Seeds the adapter, dropout and the order of the samples."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    batch_by_length: bool = False
+    """Samples of like length share a batch: less padding."""
 
 
 @dataclass(frozen=True, slots=True)

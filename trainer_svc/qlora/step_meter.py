@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
+
+Phase = Literal["forward", "backward", "optimizer"]
+"""forward: the vision encoder and the loss; optimizer: everything from the gradients to the new weights."""
+_PHASES: tuple[Phase, ...] = ("forward", "backward", "optimizer")
 
 
 class StepMeter:
@@ -15,24 +22,47 @@ class StepMeter:
         self._device = device
         self._reset(0.0)
 
-    def add(self, *, loss: float, grad_norm: float, samples: int, tokens: int) -> None:
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Counts the time of what is done inside to that part of a step.
+
+        A GPU works behind the program's back: there, marks are set in its own queue, and read when figures are taken.
+        """
+        if self._device.type != "cuda":
+            began = time.perf_counter()
+            yield
+            self._seconds[name] += time.perf_counter() - began
+            return
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        first.record()
+        yield
+        last.record()
+        self._marks.append((name, first, last))
+
+    def add(self, *, loss: float, grad_norm: float, samples: int, clips: int, tokens: int) -> None:
         self._losses.append(loss)
         self._norms.append(grad_norm)
         self._samples += samples
+        self._clips += clips
         self._tokens += tokens
 
     def take(self, *, learning_rate: float, wait_seconds: float) -> dict[str, float]:
         """The figures since the last call. `wait_seconds`: total time spent waiting for data since the beginning."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         steps = len(self._losses)
+        waited = wait_seconds - self._waited
+        self._read_marks()
         values = {
             "loss": sum(self._losses) / steps,
             "learning_rate": learning_rate,
             "grad_norm": sum(self._norms) / steps,
             "samples_per_second": self._samples / seconds,
             "tokens_per_second": self._tokens / seconds,
-            "data_wait_fraction": min(1.0, (wait_seconds - self._waited) / seconds),
+            "clips_per_second": self._clips / seconds,
+            "data_wait_fraction": min(1.0, waited / seconds),
             "step_seconds": seconds / steps,
+            "data_seconds": waited / steps,
+            **{f"{name}_seconds": self._seconds[name] / steps for name in _PHASES},
             "peak_memory_bytes": float(peak_memory(self._device)),
         }
         self._reset(wait_seconds)
@@ -46,7 +76,16 @@ class StepMeter:
     def steps(self) -> int:
         return len(self._losses)
 
+    def _read_marks(self) -> None:
+        if self._marks:
+            torch.cuda.synchronize(self._device)
+        for name, first, last in self._marks:
+            self._seconds[name] += first.elapsed_time(last) / 1000
+
     def _reset(self, waited: float) -> None:
+        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._marks: list[tuple[Phase, torch.cuda.Event, torch.cuda.Event]] = []
+        self._clips = 0
         self._began = time.perf_counter()
         self._waited = waited
         self._losses: list[float] = []

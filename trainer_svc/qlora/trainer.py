@@ -25,6 +25,7 @@ from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.encoder_cache import EncoderCache, open_encoder_cache
 from trainer_svc.qlora.errors import DiskTroubleError, NonFiniteLossError
+from trainer_svc.qlora.length_buckets import LengthBuckets
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
@@ -45,6 +46,7 @@ from trainer_svc.qlora.random_states import random_states, restore_rank
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
+from trainer_svc.qlora.sample_lengths import measure_lengths
 from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 from trainer_svc.qlora.step_meter import StepMeter
@@ -76,6 +78,11 @@ class _Session:
     @property
     def max_tokens(self) -> int:
         return self.spec.max_tokens or self.base.max_positions
+
+    def clips_of(self, step: int) -> int:
+        """How many clips a step shows, at all ranks together."""
+        groups = replace(self.plan, rank=0, ranks=1).micro_batches(step)
+        return sum(len(self.training[index].clips) for group in groups for index in group)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """See `summed_loss`."""
@@ -128,12 +135,14 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
         rate = learning_rate_at(step, session.total_steps, spec.optimization)
         batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
         counts = session.ranks.counts(batches)
-        loss, norm = _backward(session, batches, counts.targets, audit=step == start_step)
-        overflows = _update(session, batches, step, rate, loss, norm, overflows)
+        loss, norm = _backward(session, meter, batches, counts.targets, audit=step == start_step)
+        with meter.phase("optimizer"):
+            overflows = _update(session, batches, step, rate, loss, norm, overflows)
         meter.add(
             loss=loss,
             grad_norm=norm if math.isfinite(norm) else 0.0,
             samples=counts.samples,
+            clips=session.clips_of(step),
             tokens=counts.tokens,
         )
 
@@ -155,23 +164,28 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
     return _finish_completed(session, loss)
 
 
-def _backward(session: _Session, batches: list[Batch], targets: int, *, audit: bool) -> tuple[float, float]:
+def _backward(
+    session: _Session, meter: StepMeter, batches: list[Batch], targets: int, *, audit: bool
+) -> tuple[float, float]:
     """Gradients of one step, which has `targets` learned tokens at all ranks together: (mean loss of one of them,
     gradient norm before clipping)."""
     state, device = session.state, session.base.device
     total = torch.zeros((), device=device)
     state.optimizer.zero_grad(set_to_none=True)
     for batch in batches:
-        loss = session.loss(batch) / targets
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with meter.phase("forward"):
+            loss = session.loss(batch) / targets
+        with meter.phase("backward"):
+            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-    total = session.ranks.merge(total, trainable(state.model).values())
-    state.scaler.unscale_(state.optimizer)
-    if audit and not state.scaler.is_enabled() and bool(torch.isfinite(total)):
-        check_gradients(state.model)
-    limit = session.spec.optimization.max_grad_norm or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(trainable(state.model).values(), limit)
-    return float(total), float(norm)
+    with meter.phase("optimizer"):
+        total = session.ranks.merge(total, trainable(state.model).values())
+        state.scaler.unscale_(state.optimizer)
+        if audit and not state.scaler.is_enabled() and bool(torch.isfinite(total)):
+            check_gradients(state.model)
+        limit = session.spec.optimization.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(trainable(state.model).values(), limit)
+        return float(total), float(norm)
 
 
 def _update(
@@ -350,6 +364,9 @@ def _prepare(
     scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
     accumulation = wanted.gradient_accumulation_steps
     plan = SamplePlan(len(training), wanted.batch_size, accumulation, wanted.seed, ranks.rank, ranks.count)
+    if wanted.batch_by_length:
+        lengths = measure_lengths(training, pool, spec.sampling, base.family)
+        plan = replace(plan, buckets=LengthBuckets(lengths, wanted.batch_size, wanted.seed))
     total_steps = plan.total_steps(wanted.epochs, wanted.max_steps)
     if spec.lora.rank_allocation.warmup_steps >= total_steps:
         raise SpecError(

@@ -32,6 +32,8 @@ class ContentCache:
 
     def __init__(self, root: Path, transfers: Transfers, *, budget_bytes: int) -> None:
         self._root = root
+        self.children = root / "children"
+        """What training processes keep for each other; they bound it themselves."""
         self._transfers = transfers
         self._budget_bytes = budget_bytes
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -27,8 +27,9 @@ async def materialise_job(
     catalog: CatalogClient,
     cache: ContentCache,
     threads: int,
+    encoder_cache_bytes: int,
 ) -> None:
-    """Fills `folder` with model/, dataset/, spec.json and, if there is one, the checkpoint to go on from.
+    """Fills `folder` with model/, dataset/, cache/, spec.json and, if there is one, the checkpoint to go on from.
 
     Raises:
         StorageUnavailableError, SchedulerUnavailableError, CallRefusedError: something cannot be had.
@@ -49,11 +50,14 @@ async def materialise_job(
     snapshot = await _fetch_dataset(attempt, folder, catalog, cache)
     specification = with_whole_epochs(attempt.claim.specification, snapshot.train_rows)
     devices = attempt.claim.device_count if attempt.claim.rehearsal is None else 1
-    spec = TrainingSpec.from_dict({**specification, "runtime": {"threads": threads, "devices": devices}}).validate()
+    machine = {"threads": threads, "devices": devices, "encoder_cache_mib": encoder_cache_bytes >> 20}
+    runtime = {**specification.get("runtime", {}), **machine}
+    spec = TrainingSpec.from_dict({**specification, "runtime": runtime}).validate()
     content = spec.to_dict()
     if attempt.claim.rehearsal is not None:
         content[SECTION] = dict(attempt.claim.rehearsal)
     await asyncio.to_thread(_write_inputs, folder, content, snapshot.rows)
+    await asyncio.to_thread(_link_cache, folder / "cache", cache.children)
     await cache.evict()
 
 
@@ -80,6 +84,15 @@ async def _fetch_dataset(
         attempt.log("warning", f"{snapshot.skipped_rows} rows are of a split that is neither trained nor evaluated on")
     await cache.take_clips(snapshot.clips, folder / "dataset" / "clips", refresh)
     return snapshot
+
+
+def _link_cache(link: Path, target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    except OSError as error:
+        raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error
 
 
 def _named(files: Sequence[RemoteFile], path: str) -> RemoteFile:

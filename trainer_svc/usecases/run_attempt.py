@@ -66,6 +66,7 @@ class AttemptTools:
     threads: int = 0
     warm: WarmChild | None = None
     """Trains jobs that it takes, in place of `launch`."""
+    encoder_cache_bytes: int = 0
 
 
 async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
@@ -159,7 +160,13 @@ async def _materialise(
     while True:
         try:
             await materialise_job(
-                attempt, folder, restorer, catalog=tools.catalog, cache=tools.cache, threads=tools.threads
+                attempt,
+                folder,
+                restorer,
+                catalog=tools.catalog,
+                cache=tools.cache,
+                threads=tools.threads,
+                encoder_cache_bytes=tools.encoder_cache_bytes,
             )
             return _Prepared()
         except (SchedulerUnavailableError, StorageUnavailableError, CredentialRefusedError) as error:

@@ -80,9 +80,16 @@ def test_the_loss_falls_and_every_figure_is_told(unbroken: RecordingRun) -> None
     losses = unbroken.series("loss")
     assert losses[6] < losses[1] - 0.5
     assert set(unbroken.series("learning_rate")) == {1, 2, 3, 4, 5, 6}
-    for name in ("grad_norm", "samples_per_second", "tokens_per_second", "step_seconds", "peak_memory_bytes"):
+    rates = ("samples_per_second", "tokens_per_second", "clips_per_second")
+    phases = ("forward_seconds", "backward_seconds", "optimizer_seconds")
+    for name in ("grad_norm", *rates, "step_seconds", *phases, "peak_memory_bytes"):
+        assert len(unbroken.series(name)) == 6, name
         assert all(value > 0 for value in unbroken.series(name).values()), name
+    assert unbroken.series("clips_per_second") == unbroken.series("samples_per_second")
     assert all(0 <= value <= 1 for value in unbroken.series("data_wait_fraction").values())
+    for step, whole in unbroken.series("step_seconds").items():
+        parts = sum(unbroken.series(name)[step] for name in ("data_seconds", *phases))
+        assert 0 < parts <= 1.001 * whole
 
 
 def test_the_adapter_folder_is_whole_and_says_what_it_was_made_from(unbroken: RecordingRun, spec: TrainingSpec) -> None:

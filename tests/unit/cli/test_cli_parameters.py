@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
+from reeltune.scheduler.v1.speed_parameters_pb2 import ENCODER_CACHE_OFF
 
 from reeltune_cli.client import ClientError
 from reeltune_cli.commands.parameters import read_parameters
@@ -39,12 +40,14 @@ def test_names_of_choices_need_neither_prefix_nor_capitals() -> None:
             "lora.temporal_groups=MODULE_GROUP_VISION",
             "optimization.optimizer=adamw_8bit",
             "quantization.type=none",
+            "speed.encoder_cache=off",
         ],
     )
     assert list(parameters.lora.target_groups) == [pb.MODULE_GROUP_VISION, pb.MODULE_GROUP_LANGUAGE]
     assert list(parameters.lora.temporal_groups) == [pb.MODULE_GROUP_VISION]
     assert parameters.optimization.optimizer == pb.OPTIMIZER_ADAMW_8BIT
     assert parameters.quantization.type == pb.QUANTIZATION_TYPE_NONE
+    assert parameters.speed.encoder_cache == ENCODER_CACHE_OFF
 
 
 def test_a_choice_that_is_not_offered_is_answered_with_those_that_are() -> None:

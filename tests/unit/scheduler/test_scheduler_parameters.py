@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
+from reeltune.scheduler.v1 import speed_parameters_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.adapter_parameters import ModuleGroup, ShareBounds
@@ -54,9 +55,11 @@ given_parameters = st.fixed_dictionaries(
             },
         ),
         "sampling": st.fixed_dictionaries({}, optional={"max_frames": st.integers(1, 16), "fps": st.floats(0, 240)}),
+        "speed": st.fixed_dictionaries({}, optional={"encoder_cache": st.sampled_from(["AUTO", "OFF"])}),
         "optimization": st.fixed_dictionaries(
             {},
             optional={
+                "batch_by_length": st.booleans(),
                 "epochs": st.integers(1, 1000),
                 "schedule": st.sampled_from(list(Schedule)),
                 "optimizer": st.sampled_from(list(Optimizer)),
@@ -86,6 +89,8 @@ def _check_documented_defaults(message: pb.TrainingParameters) -> None:
     assert message.optimization.schedule == pb.LEARNING_RATE_SCHEDULE_COSINE
     assert message.optimization.gradient_checkpointing
     assert (message.checkpoint_every_steps, message.log_every_steps, message.evaluate_every_steps) == (50, 1, 0)
+    assert message.speed.encoder_cache == speed_parameters_pb2.ENCODER_CACHE_AUTO
+    assert not message.optimization.batch_by_length
     assert list(message.lora.target_groups) == [pb.MODULE_GROUP_LANGUAGE]
 
 
@@ -231,8 +236,8 @@ def test_a_default_gives_way_to_the_model() -> None:
 def test_the_names_are_those_of_the_training_specification() -> None:
     specification = TrainingSpec().to_dict()
     renamed = {"quantization.type", "quantization.compute_type"}
-    # The scheduler's own business, and another recipe's.
-    elsewhere = {"checkpoints", "rehearsal"}
+    # The scheduler's own business, another recipe's, and what the specification counts to the machine.
+    elsewhere = {"checkpoints", "rehearsal", "speed"}
     for section, values in TrainingParameters().to_json().items():
         assert section in specification or section in elsewhere
         if section in elsewhere:

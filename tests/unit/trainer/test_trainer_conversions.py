@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reeltune.catalog.v1 import sample_pb2
-from reeltune.scheduler.v1 import training_job_pb2
+from reeltune.scheduler.v1 import speed_parameters_pb2, training_job_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 from reeltune.scheduler.v1.rank_allocation_pb2 import RankAllocationParameters, ShareBounds
 
@@ -74,6 +74,17 @@ def test_every_parameter_arrives() -> None:
     assert (optimization.warmup_ratio, optimization.gradient_checkpointing) == (0.25, False)
     steps = (converted.checkpoint_every_steps, converted.log_every_steps, converted.evaluate_every_steps)
     assert steps == (11, 12, 13)
+
+
+def test_what_makes_it_faster_arrives() -> None:
+    converted = spec(
+        pb.TrainingParameters(
+            optimization=pb.OptimizationParameters(batch_by_length=True),
+            speed=speed_parameters_pb2.SpeedParameters(encoder_cache=speed_parameters_pb2.ENCODER_CACHE_OFF),
+        )
+    )
+    assert converted.optimization.batch_by_length
+    assert converted.runtime.encoder_cache == "off"
 
 
 def test_an_allocation_of_ranks_arrives() -> None:

@@ -180,8 +180,9 @@ class MetricPoint(_message.Message):
     """The step, from 1."""
     @_builtins.property
     def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Values by name: `loss`, `learning_rate`, `grad_norm`, `samples_per_second`, `tokens_per_second`, `step_seconds`,
-        `data_wait_fraction` (0 to 1), `memory_bytes`, `eval_loss` …
+        """Values by name: `loss`, `learning_rate`, `grad_norm`, `samples_per_second`, `tokens_per_second`, `clips_per_second`, `step_seconds` and of
+        these `data_seconds` (waited for data), `forward_seconds`, `backward_seconds` and `optimizer_seconds`, `data_wait_fraction` (0 to 1),
+        `encoder_cache_hit_fraction` (0 to 1), `memory_bytes`, `eval_loss` …
         """
 
     def __init__(

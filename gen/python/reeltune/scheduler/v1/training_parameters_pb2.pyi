@@ -11,6 +11,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from reeltune.scheduler.v1 import checkpoint_pb2 as _checkpoint_pb2
 from reeltune.scheduler.v1 import rank_allocation_pb2 as _rank_allocation_pb2
 from reeltune.scheduler.v1 import rehearsal_pb2 as _rehearsal_pb2
+from reeltune.scheduler.v1 import speed_parameters_pb2 as _speed_parameters_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -169,6 +170,7 @@ class TrainingParameters(_message.Message):
     EVALUATE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
     checkpoint_every_steps: _builtins.int
     """Optimizer steps between two checkpoints: 0 to 1,000,000; 0 for one at the end alone. Default 50."""
     log_every_steps: _builtins.int
@@ -201,6 +203,10 @@ class TrainingParameters(_message.Message):
     def rehearsal(self) -> _rehearsal_pb2.RehearsalParameters:
         """Trains nothing, for tests of the mesh itself: FAILED_PRECONDITION `RECIPE_UNAVAILABLE` unless a trainer was started for it."""
 
+    @_builtins.property
+    def speed(self) -> _speed_parameters_pb2.SpeedParameters:
+        """What makes it faster and changes nothing of what is learned."""
+
     def __init__(
         self,
         *,
@@ -213,10 +219,11 @@ class TrainingParameters(_message.Message):
         evaluate_every_steps: _builtins.int | None = ...,
         checkpoints: _checkpoint_pb2.CheckpointPolicy | None = ...,
         rehearsal: _rehearsal_pb2.RehearsalParameters | None = ...,
+        speed: _speed_parameters_pb2.SpeedParameters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_every_steps: _TypeAlias = _typing.Literal["checkpoint_every_steps"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_every_steps: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps"]  # noqa: Y015
@@ -410,6 +417,7 @@ class OptimizationParameters(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     GRADIENT_CHECKPOINTING_FIELD_NUMBER: _builtins.int
+    BATCH_BY_LENGTH_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Peak learning rate: above 0, at most 1. Default 2e-4."""
     batch_size: _builtins.int
@@ -434,6 +442,8 @@ class OptimizationParameters(_message.Message):
     """Seed of everything random: initial adapter, order of samples, dropout. 0 to 2^32 - 1. Default 0."""
     gradient_checkpointing: _builtins.bool
     """Recomputes activations in the backward pass: much less memory, about a third more time. Default true."""
+    batch_by_length: _builtins.bool
+    """Samples of like length share a batch: less padding. One frame of each clip is read first. Default false."""
     def __init__(
         self,
         *,
@@ -449,11 +459,14 @@ class OptimizationParameters(_message.Message):
         optimizer: Global___Optimizer.ValueType = ...,
         seed: _builtins.int | None = ...,
         gradient_checkpointing: _builtins.bool | None = ...,
+        batch_by_length: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_steps", b"_max_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "epochs", b"epochs", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_by_length", b"_batch_by_length", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_steps", b"_max_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_by_length", b"batch_by_length", "batch_size", b"batch_size", "epochs", b"epochs", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_steps", b"_max_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "epochs", b"epochs", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_by_length", b"_batch_by_length", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_steps", b"_max_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_by_length", b"batch_by_length", "batch_size", b"batch_size", "epochs", b"epochs", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batch_by_length: _TypeAlias = _typing.Literal["batch_by_length"]  # noqa: Y015
+    _WhichOneofArgType__batch_by_length: _TypeAlias = _typing.Literal["_batch_by_length", b"_batch_by_length"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
@@ -474,6 +487,8 @@ class OptimizationParameters(_message.Message):
     _WhichOneofArgType__warmup_ratio: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_by_length) -> _WhichOneofReturnType__batch_by_length | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
