@@ -55,7 +55,9 @@ async def ask(stub: InferenceServiceStub, mesh: Mesh, clip: str, question: str) 
 
 
 @pytest.mark.timeout(240)
-async def test_a_real_job_is_trained_and_its_adapter_answers(mesh: Mesh, start_trainer: StartTrainer) -> None:
+async def test_a_real_job_is_trained_and_its_adapter_answers(
+    mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path
+) -> None:
     submitted = job(**parameters())
     mesh.scheduler.waiting.append(submitted)
     mesh.jobs.jobs[JOB] = submitted
@@ -68,6 +70,10 @@ async def test_a_real_job_is_trained_and_its_adapter_answers(mesh: Mesh, start_t
     losses = [r.metrics.values["loss"] for r in mesh.scheduler.reports() if r.HasField("metrics")]
     assert completed.progress.step == completed.progress.total_steps == len(losses)
     assert losses[-1] < losses[0] / 2
+    hits = [r.metrics.values["encoder_cache_hit_fraction"] for r in mesh.scheduler.reports() if r.HasField("metrics")]
+    assert (hits[0], hits[-1]) == (0.0, 1.0)
+    # Where the next job will find them: its own folder is gone by now.
+    assert list(tmp_path.rglob("cache/children/encoder_outputs/*/*.safetensors"))
     assert mesh.scheduler.committed[-1].step % 8 == 0
     assert {"adapter_model.safetensors", "adapter_config.json"} <= {file.path for file in completed.files}
 
