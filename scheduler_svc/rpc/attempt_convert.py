@@ -31,6 +31,7 @@ from scheduler_svc.domain.ids import AttemptKey, WorkerId
 from scheduler_svc.domain.job import DeviceClass, Progress, Recipe, clean_text
 from scheduler_svc.domain.worker import Device
 from scheduler_svc.rpc.convert import device_class_from_proto, file_to_proto, files_to_proto
+from scheduler_svc.rpc.predictions_convert import predictions_from_proto
 from scheduler_svc.usecases.store_files import PreparedFile
 
 _MAX_TEXT_BYTES = 400
@@ -131,6 +132,8 @@ def _report_body(request: attempt_service_pb2.AttachRequest) -> ReportBody | Non
         case "log":
             level = _level(request.log.level)
             return LogLine(level, clean_text(request.log.text, MAX_LOG_BYTES))
+        case "predictions":
+            return predictions_from_proto(request.predictions)
         case _:
             return None
 

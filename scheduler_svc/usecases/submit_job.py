@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
+from scheduler_svc.domain.device_checks import check_device_options
 from scheduler_svc.domain.errors import DeviceUnfit, QuotaExceeded, RecipeUnavailable
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Needs, Progress, Recipe, StateReason
@@ -62,6 +63,7 @@ async def submit_job(
         QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
+    check_device_options(parameters, request.device_class)
     try:
         submission = await _check(request, parameters, workers, catalog)
     except Exception:  # the catalog's trouble, too

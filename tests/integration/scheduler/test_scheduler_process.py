@@ -70,6 +70,7 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
             "WorkerService",
             "UseService",
             "QuotaService",
+            "PresetService",
             "AttemptService",
             "CheckpointService",
         ]
