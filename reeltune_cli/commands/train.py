@@ -18,11 +18,12 @@ from reeltune_cli.amounts import read_size
 from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact, stream_artifact
-from reeltune_cli.commands import train_verbs
+from reeltune_cli.commands import predictions, presets, train_verbs
 from reeltune_cli.commands.job_view import dataset_words, job_facts, job_state, queue_place, show_until_final
 from reeltune_cli.commands.naming import find_dataset, find_model
 from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, PriorityOption, YesOption, all_pages
 from reeltune_cli.commands.parameters import read_parameters
+from reeltune_cli.commands.presets import PresetOption
 from reeltune_cli.invocation import Invocation, add_command
 from reeltune_cli.tables import columns, count, enum_word, local_time, size, to_document
 
@@ -58,6 +59,8 @@ def register(app: typer.Typer) -> None:
     add_command(commands, "download", download)
     add_command(commands, "delete", delete)
     train_verbs.register(commands)
+    presets.register(commands)
+    predictions.register(commands)
     app.add_typer(commands, name="train")
 
 
@@ -66,6 +69,7 @@ async def start(
     model: Annotated[str, typer.Option("--model", "-m", help="The base model, by name or id.", show_default=False)],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset, by name or id.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="A name for the job.", show_default=False)] = "",
+    preset: PresetOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,8 +94,9 @@ async def start(
     priority: PriorityOption = None,
     follow: Annotated[bool, typer.Option("--watch", "-w", help="Watch it until it is final.")] = False,
 ) -> None:
-    """Start a training job. What is not set gets its default; `train show` tells every value in force."""
+    """Start a training job. What is not set gets the preset's value or its default; `train show` tells all in force."""
     short = {
+        "preset": preset,
         "optimization.epochs": epochs,
         "optimization.max_steps": max_steps,
         "optimization.learning_rate": learning_rate,
