@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.messages import Predicted
+from trainer_svc.qlora.messages import Predicted, Progress
 from trainer_svc.qlora.model_loader import BaseModel
+from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.spec import TrainingSpec
 
 _MAX_CHARACTERS = 1000
@@ -72,22 +73,28 @@ class Answering:
         return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def predict(
+def tell_predictions(
+    run: RunContext,
     answering: Answering,
     samples: Sequence[Sample],
     losses: Mapping[str, float],
-    step: int,
-    go_on: Callable[[], bool],
-) -> Predicted:
-    """Answers the samples with the lowest and those with the highest loss; `go_on` is asked before each."""
+    progress: Progress,
+    *,
+    is_first: bool,
+) -> None:
+    """Answers the samples with the lowest and those with the highest loss, and reports the answers; of several
+    processes the first does, and the others wait for it. Ends early when the run is to stop.
+    """
     best, worst = choose(losses, answering.spec.sample_predictions.count)
     by_id = {sample.sample_id: sample for sample in samples}
-    told = {name: answering.answer(by_id[name], losses[name]) for name in (*best, *worst) if go_on()}
-    return Predicted(
-        step,
-        [told[name] for name in best if name in told],
-        [told[name] for name in worst if name in told],
-    )
+    told = {}
+    for name in (*best, *worst):
+        # Answers take their time: whoever waits for progress is told that there is some.
+        run.report(progress)
+        if run.stop_requested() is None and is_first:
+            told[name] = answering.answer(by_id[name], losses[name])
+    found = ([told[name] for name in names if name in told] for names in (best, worst))
+    run.report(Predicted(progress.step, *found))
 
 
 def choose(losses: Mapping[str, float], count: int) -> tuple[list[str], list[str]]:

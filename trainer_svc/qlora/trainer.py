@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from trainer_svc.qlora.adapter_files import adapter_tensors, write_adapter
+from trainer_svc.qlora.adapter_files import write_adapter
 from trainer_svc.qlora.adapter_start import start_adapter
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
+from trainer_svc.qlora.best_adapter import note_evaluation
 from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, read_state
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
@@ -49,7 +50,7 @@ from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.sample_lengths import measure_lengths
-from trainer_svc.qlora.sample_predictions import Answering, predict
+from trainer_svc.qlora.sample_predictions import Answering, tell_predictions
 from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 from trainer_svc.qlora.step_meter import StepMeter
@@ -302,40 +303,16 @@ def _evaluate(session: _Session, step: int) -> float | None:
         raise NonFiniteLossError(step, total, 0.0, names)
     for others in session.ranks.gather(losses):
         losses.update(others)
-    _tell_predictions(session, losses, processor, step)
+    if session.spec.sample_predictions.count:
+        progress = Progress(step, session.total_steps, session.plan.epoch_of(step - 1), step / session.total_steps)
+        answering = Answering(model, session.base, processor, session.pool, session.spec)
+        tell_predictions(session.run, answering, session.held_out, losses, progress, is_first=session.ranks.is_first)
     model.train()
     loss = total / targets
     session.measured["eval_loss"] = loss
-    _note_evaluation(session, step, loss)
+    note_evaluation(session.state, session.spec, step, loss, keeps=session.ranks.is_first)
     session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
     return loss
-
-
-def _note_evaluation(session: _Session, step: int, loss: float) -> None:
-    """Keeps the adapter if it is the best so far and will be asked for."""
-    state, spec = session.state, session.spec
-    if spec.lora.rank_allocation.warmup_steps and state.allocation is None:
-        # The warm-up's adapter is not what was asked for, however well it does.
-        return
-    is_best = state.evaluations.note(step, loss, spec.early_stopping.min_delta)
-    if is_best and spec.restore_best and session.ranks.is_first:
-        state.best = adapter_tensors(state.model)
-
-
-def _tell_predictions(session: _Session, losses: dict[str, float], processor: DataProcessor, step: int) -> None:
-    """Answers to the best and the worst held-out samples; ends early when the run is to stop."""
-    if not session.spec.sample_predictions.count:
-        return
-    epoch, fraction = session.plan.epoch_of(step - 1), step / session.total_steps
-
-    def go_on() -> bool:
-        # Answers take their time: whoever waits for progress is told that there is some.
-        session.run.report(Progress(step, session.total_steps, epoch, fraction))
-        # All ranks meet here for each answer, which the first gives.
-        return session.run.stop_requested() is None and session.ranks.is_first
-
-    answering = Answering(session.state.model, session.base, processor, session.pool, session.spec)
-    session.run.report(predict(answering, session.held_out, losses, step, go_on))
 
 
 def _checkpoint(session: _Session, step: int, eval_loss: float | None = None) -> str | None:
