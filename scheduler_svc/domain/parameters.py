@@ -20,9 +20,9 @@ from scheduler_svc.domain.adapter_parameters import (
     resolve_lora,
 )
 from scheduler_svc.domain.errors import InvalidField
-from scheduler_svc.domain.speed_parameters import SpeedParameters, speed_from_json
 from scheduler_svc.domain.option_checks import check_evaluation_options, check_lora_options, fit_evaluation
 from scheduler_svc.domain.presets import with_preset
+from scheduler_svc.domain.speed_parameters import SpeedParameters, speed_from_json
 from scheduler_svc.domain.training_options import (
     EarlyStopping,
     FramePlacement,

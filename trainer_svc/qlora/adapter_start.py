@@ -7,7 +7,7 @@ only, and takes every scale (alpha / rank) for 1, which at any other makes up fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ from torch import Tensor
 from trainer_svc.qlora.base_weights import BaseWeights
 from trainer_svc.qlora.batch_stream import BatchStream
 from trainer_svc.qlora.data_processor import Batch
-from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import TrainingSpec
 
@@ -36,12 +35,14 @@ def start_adapter(
     spec: TrainingSpec,
     folder: Path,
     batches: Callable[[int], AbstractContextManager[BatchStream]],
+    loss: Callable[[Batch], Tensor],
 ) -> str:
     """Gives the adapter of `model` what `lora.initialization` asks for; returns what was done, in words.
 
     Args:
         folder: The base model's files.
         batches: Makes a stream of so many groups of the training data.
+        loss: Runs the model on a batch.
 
     Raises:
         ModelRefusedError: LoftQ does not find the weights that were quantised.
@@ -49,10 +50,12 @@ def start_adapter(
     if spec.lora.initialization == "loftq":
         return _make_up_for_quantization(model, folder)
     with batches(CALIBRATION_BATCHES) as stream:
-        return _follow_activations(base, model, chain.from_iterable(stream), spec.optimization.seed)
+        return _follow_activations(base, model, chain.from_iterable(stream), loss, spec.optimization.seed)
 
 
-def _follow_activations(base: BaseModel, model: Any, batches: Any, seed: int) -> str:
+def _follow_activations(
+    base: BaseModel, model: Any, batches: Iterable[Batch], loss: Callable[[Batch], Tensor], seed: int
+) -> str:
     """A of each layer becomes the directions in which its inputs vary most (EVA); B stays zero.
 
     In evaluation mode and without gradients, which is why 4-bit weights must be kept from being repacked: see
@@ -70,7 +73,7 @@ def _follow_activations(base: BaseModel, model: Any, batches: Any, seed: int) ->
                 mask = _mask(batch, base.device)
                 for inputs in watched.values():
                     inputs.mask = mask
-                summed_loss(model, batch, base.device)
+                loss(batch)
                 count += 1
     finally:
         for handle in handles:

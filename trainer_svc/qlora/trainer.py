@@ -11,6 +11,7 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any
 
@@ -41,7 +42,6 @@ from trainer_svc.qlora.messages import (
     Stopped,
     StopReason,
 )
-from trainer_svc.qlora.model_folder import file_sha256
 from trainer_svc.qlora.model_loader import BaseModel, LoadBase, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
@@ -49,6 +49,7 @@ from trainer_svc.qlora.random_states import random_states, restore_rank
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
+from trainer_svc.qlora.run_identity import run_identity
 from trainer_svc.qlora.sample_lengths import measure_lengths
 from trainer_svc.qlora.sample_predictions import Answering, tell_predictions
 from trainer_svc.qlora.sampler import SamplePlan
@@ -261,7 +262,8 @@ def _start_adapter(session: _Session) -> None:
     session.run.report(Starting("initialization"))
     base, model, folder = session.base, session.state.model, session.run.folders.model
     if session.ranks.is_first:
-        told = start_adapter(base, model, session.spec, folder, lambda many: _calibration_stream(session, 0, many))
+        stream = partial(_calibration_stream, session, 0)
+        told = start_adapter(base, model, session.spec, folder, stream, session.loss)
         session.run.report(Log("info", told))
     session.ranks.copy_from_first(trainable(model).values())
 
@@ -432,7 +434,7 @@ def _prepare(
             training=training,
             held_out=held_out,
             pool=pool,
-            identity=_identity(run, spec, base),
+            identity=run_identity(run, spec, base),
             total_steps=total_steps,
             ranks=ranks,
             # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
@@ -441,19 +443,6 @@ def _prepare(
         ),
         report,
     )
-
-
-def _identity(run: RunContext, spec: TrainingSpec, base: BaseModel) -> dict[str, Any]:
-    """What a checkpoint must agree with to be gone on from: all that changes what is learned."""
-    ignored = {
-        *("runtime", "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
-        *("keep_checkpoints", "keep_best_checkpoint", "keep_checkpoint_every_steps", "sample_predictions"),
-    }
-    return {
-        "base model": base.fingerprint,
-        "dataset": file_sha256(run.folders.dataset / "rows.jsonl"),
-        "specification": {key: value for key, value in spec.to_dict().items() if key not in ignored},
-    }
 
 
 def _resume(session: _Session) -> int:
