@@ -87,6 +87,7 @@ from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
 from meshkit.rpc.client import open_channel
+from meshkit.rpc.failure import failure_for
 from meshkit.rpc.interceptors.authentication import Verifier
 from meshkit.rpc.paging import PageTokens
 from meshkit.rpc.registration import ServicerRegistration
@@ -290,10 +291,22 @@ def _start_importers(
         settings.import_fetches,
         settings.max_files,
     )
-    importers = RunImports(stores.imports, run_import, manage.wanted, settings.import_lease_seconds)
+    importers = RunImports(
+        stores.imports,
+        run_import,
+        manage.wanted,
+        settings.import_lease_seconds,
+        is_passing=_is_passing,
+        pause_seconds=settings.import_pause_seconds,
+    )
     for number in range(1, settings.imports + 1):
         runtime.background.start(f"importer {number}", importers.run(), is_intake=True)
     return manage
+
+
+def _is_passing(error: Exception) -> bool:
+    failure = failure_for(error, ERRORS)
+    return failure is not None and failure.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
 
 
 def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> None:

@@ -95,6 +95,8 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     import_lease_seconds: float = Field(default=30, gt=0)
     import_tries: int = Field(default=5, ge=1, le=20)
     """How often a file is asked for before it is given up."""
+    import_pause_seconds: float = Field(default=5, gt=0)
+    """Pause before an import goes on that an unforeseen error has cut; it doubles, and the sixth error ends it."""
     import_file_seconds: float = Field(default=3600, gt=0)
     """Longest time for one file."""
     max_imports: int = Field(default=20, ge=1)

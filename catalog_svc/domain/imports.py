@@ -22,6 +22,8 @@ from catalog_svc.domain.storage_usage import StorageAllowance
 
 ImportId = NewType("ImportId", str)
 
+MAX_FAILURES = 6
+"""How often an import is tried that fails by what nobody has foreseen."""
 MAX_FAILED_FILES = 1000
 """An import of which more files fail is given up."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -134,6 +136,8 @@ class Import:
     error_message: str
     commit: str
     """What a hub's revision stood for at the beginning."""
+    failures: int
+    """How often it was cut by what nobody had foreseen."""
     create_time: datetime
     end_time: datetime | None
 

@@ -118,9 +118,9 @@ class ImportStore:
         if await self._pool.fetchval(queries().renew_import, import_id, token, self._lease) is None:
             raise LeaseLost(import_id)
 
-    async def release(self, import_id: ImportId, token: str, pause: timedelta) -> None:
-        """Gives the lease back; the import is taken up again after the pause."""
-        await self._pool.execute(queries().release_import, import_id, token, pause)
+    async def release(self, import_id: ImportId, token: str, pause: timedelta, *, is_failure: bool = False) -> None:
+        """Gives the lease back; the import is taken up again after the pause. Failures are counted."""
+        await self._pool.execute(queries().release_import, import_id, token, pause, int(is_failure))
 
     async def pin_commit(self, import_id: ImportId, token: str, commit: str) -> str:
         """Notes what a revision stands for, unless it is noted already; returns what counts. Raises LeaseLost."""
@@ -197,6 +197,7 @@ def import_from_row(row: Any) -> Import:
         error_reason=row["error_reason"],
         error_message=row["error_message"],
         commit=row["commit_sha"],
+        failures=row["failures"],
         create_time=row["create_time"],
         end_time=row["end_time"],
     )

@@ -82,6 +82,14 @@ class RunImport:
             return await self._end(found, token, ImportState.FAILED, "FILES_FAILED", what)
         return await self._end(found, token, ImportState.COMPLETED)
 
+    async def give_up(self, found: Import, token: str) -> ImportState:
+        """Ends an import that failed as often as it is tried by what nobody had foreseen; raises LeaseLost."""
+        message = (
+            f"the import failed {found.failures} times by an error of the service's own; start it again: what is in "
+            f"place is not fetched again. If it fails again, tell the operator its id, {found.id}"
+        )
+        return await self._end(found, token, ImportState.FAILED, "INTERNAL", message)
+
     async def _end(
         self, found: Import, token: str, state: ImportState, reason: str = "", message: str = ""
     ) -> ImportState:

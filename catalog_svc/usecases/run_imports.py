@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
 from catalog_svc.domain.errors import LeaseLost
-from catalog_svc.domain.imports import Import
+from catalog_svc.domain.imports import MAX_FAILURES, Import
 from catalog_svc.store.import_store import ImportStore
 from catalog_svc.usecases.lease import under_lease
 from catalog_svc.usecases.run_import import RunImport
@@ -18,6 +19,7 @@ from meshkit.ids import new_id
 
 LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,10 @@ class RunImports:
     run_import: RunImport
     wanted: asyncio.Event
     lease_seconds: float
+    is_passing: Callable[[Exception], bool]
+    """Tells an error of what is away for the moment from one that nobody has foreseen."""
+    pause_seconds: float = _RETRY_SECONDS
+    """After the first failure that nobody has foreseen; twice as long after each further one."""
 
     async def run(self) -> None:
         """Works for ever. Several of these may run at once, here and in other replicas."""
@@ -52,10 +58,11 @@ class RunImports:
         if found is None:
             return False
         logger = structlog.get_logger().bind(resource=found.id)
-        logger.info("import.claimed")
+        logger.info("import.claimed", failures=found.failures)
+        work = self.run_import.run if found.failures < MAX_FAILURES else self.run_import.give_up
         try:
             state = await under_lease(
-                self.run_import.run(found, token), lambda: self.imports.renew(found.id, token), self.lease_seconds
+                work(found, token), lambda: self.imports.renew(found.id, token), self.lease_seconds
             )
             logger.info("import.ended", state=state.value)
         except LeaseLost:
@@ -64,14 +71,21 @@ class RunImports:
             # Shielded: a service that stops gives the lease back, so that another replica goes on at once.
             await asyncio.shield(self._release(found, token, 0.0))
             raise
-        except Exception:
-            # Whatever is away may be back in a moment; meanwhile others have their turn.
-            await self._release(found, token, _RETRY_SECONDS)
-            raise
+        except Exception as error:
+            if self.is_passing(error):
+                # What is away may be back in a moment; meanwhile others have their turn.
+                await self._release(found, token, _RETRY_SECONDS)
+                raise
+            logger.exception("import.failed_unforeseen", failures=found.failures + 1)
+            await self._release(found, token, self._pause(found.failures), is_failure=True)
         return True
 
-    async def _release(self, found: Import, token: str, pause_seconds: float) -> None:
+    def _pause(self, failures: int) -> float:
+        return 0.0 if failures + 1 >= MAX_FAILURES else min(_LONGEST_PAUSE_SECONDS, self.pause_seconds * 2**failures)
+
+    async def _release(self, found: Import, token: str, pause_seconds: float, *, is_failure: bool = False) -> None:
         try:
-            await self.imports.release(found.id, token, timedelta(seconds=pause_seconds))
+            pause = timedelta(seconds=pause_seconds)
+            await self.imports.release(found.id, token, pause, is_failure=is_failure)
         except Exception as error:  # the database is away: the lease ends by itself
             structlog.get_logger().warning("import.not_released", resource=found.id, error=repr(error))

@@ -42,9 +42,11 @@ WHERE id = $1 AND owner_id = $2 AND state = 'RUNNING';
 SELECT EXISTS (SELECT FROM imports WHERE entry_id = $1 AND state = 'RUNNING');
 
 -- name: claim_import
--- Leases the running import that has waited longest, if there is one that nobody else works on.
+-- Leases the running import that has waited longest, if there is one that nobody else works on. A lease that was not given
+-- back is a failure: whoever had it died.
 UPDATE imports
-SET lease_token = $1, lease_expire_time = now() + $2::interval
+SET failures = failures + CASE WHEN lease_token IS NULL THEN 0 ELSE 1 END,
+    lease_token = $1, lease_expire_time = now() + $2::interval
 WHERE id = (
     SELECT id FROM imports
     WHERE state = 'RUNNING' AND (lease_expire_time IS NULL OR lease_expire_time < now())
@@ -61,8 +63,8 @@ WHERE id = $1 AND lease_token = $2 AND state = 'RUNNING'
 RETURNING id;
 
 -- name: release_import
--- Gives a lease back, so that another replica goes on at once, or later.
-UPDATE imports SET lease_token = NULL, lease_expire_time = now() + $3::interval
+-- Gives a lease back, so that another replica goes on at once, or later; counts failures.
+UPDATE imports SET lease_token = NULL, lease_expire_time = now() + $3::interval, failures = failures + $4
 WHERE id = $1 AND lease_token = $2 AND state = 'RUNNING';
 
 -- name: set_import_commit

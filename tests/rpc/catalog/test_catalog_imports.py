@@ -17,6 +17,9 @@ from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import import_pb2 as pb
 from reeltune.catalog.v1 import import_service_pb2 as im
 
+from catalog_svc.clients.sources.source import Source
+from catalog_svc.domain.imports import MAX_FAILURES, Import, ImportItem
+from catalog_svc.usecases.fetch_file import FetchFile
 from meshkit.testing import assert_eventually
 from tests.rpc.catalog.catalog_mesh import CatalogMesh, Start, collected, model_files, refused
 from tests.rpc.catalog.clips import h264_clip
@@ -268,3 +271,49 @@ async def test_a_watch_begins_with_the_import_as_it_is(open_mesh: CatalogMesh, w
     request = im.WatchImportRequest(import_id=done.id)
     messages = await collected(open_mesh.imports.WatchImport(request, metadata=open_mesh.as_user(), timeout=20))
     assert [message.data_import for message in messages] == [done]
+
+
+async def test_an_error_of_our_own_ends_an_import_after_some_tries_and_it_can_be_started_again(
+    start: Start, web: WebSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = await start(import_test_hosts=web.host, import_pause_seconds=0.01)
+    web.files |= {f"/{number}.mp4": h264_clip(number) for number in range(3)}
+    dataset = await mesh.create_dataset()
+    rows = "".join(f"{web.url(f'/{number}.mp4')},A bar.\n" for number in range(3))
+    await mesh.put(dataset.id, "annotations.csv", f"video,caption\n{rows}".encode())
+    whole, tries = FetchFile.fetch, []
+
+    async def spoiled(self: FetchFile, found: Import, source: Source, item: ImportItem) -> int:
+        if item.location.endswith("/1.mp4"):
+            tries.append(item.path)
+            raise KeyError("a bug of ours")
+        return await whole(self, found, source, item)
+
+    monkeypatch.setattr(FetchFile, "fetch", spoiled)
+    failed = await mesh.imported(dataset.id, annotations=pb.AnnotationSource(file="annotations.csv"))
+    monkeypatch.undo()
+    again = await mesh.imported(dataset.id, annotations=pb.AnnotationSource(file="annotations.csv"))
+
+    assert (failed.state, failed.error_reason) == (FAILED, "INTERNAL")
+    assert len(tries) == MAX_FAILURES
+    assert "start it again" in failed.error_message
+    assert "bug of ours" not in str(failed), "the log is for the operator"
+    assert again.state == COMPLETED, again
+
+
+async def test_an_import_that_kills_its_importers_is_not_taken_up_for_ever(start: Start, web: WebSource) -> None:
+    mesh = await start(import_test_hosts=web.host, import_lease_seconds=0.2)
+    dataset = await mesh.create_dataset()
+    web.gates["/slow.mp4"] = asyncio.Event()
+    begun = await mesh.begin_import(dataset.id, url=pb.UrlSource(url=web.url("/slow.mp4")))
+    await mesh.services.aclose()
+    imports = mesh.stores.imports
+
+    async def claimed() -> Import | None:
+        """By an importer that dies at once: the lease is never given back."""
+        return await imports.claim(str(uuid.uuid4()))
+
+    taken = [await assert_eventually(claimed) for _ in range(MAX_FAILURES + 1)]
+
+    assert {found.id for found in taken} == {begun.id}
+    assert [found.failures for found in taken] == list(range(MAX_FAILURES + 1)), "the last one gives it up"

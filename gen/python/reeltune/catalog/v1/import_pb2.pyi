@@ -106,7 +106,7 @@ class Import(_message.Message):
     state: Global___ImportState.ValueType
     """Where in its life the import is. Output only."""
     error_reason: _builtins.str
-    """Why it is FAILED, as a reason such as `FILES_FAILED`, `SOURCE_NOT_FOUND` or `ADDRESS_NOT_PUBLIC`; else empty. Output only."""
+    """Why it is FAILED, as a reason such as `FILES_FAILED`, `SOURCE_NOT_FOUND`, `ADDRESS_NOT_PUBLIC` or `INTERNAL`; else empty. Output only."""
     error_message: _builtins.str
     """The same in words, with what to do next; else empty. Output only."""
     commit: _builtins.str

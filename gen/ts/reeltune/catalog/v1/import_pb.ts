@@ -59,7 +59,7 @@ export type Import = Message<"reeltune.catalog.v1.Import"> & {
   counts?: ImportCounts | undefined;
 
   /**
-   * Why it is FAILED, as a reason such as `FILES_FAILED`, `SOURCE_NOT_FOUND` or `ADDRESS_NOT_PUBLIC`; else empty. Output only.
+   * Why it is FAILED, as a reason such as `FILES_FAILED`, `SOURCE_NOT_FOUND`, `ADDRESS_NOT_PUBLIC` or `INTERNAL`; else empty. Output only.
    *
    * @generated from field: string error_reason = 6;
    */
