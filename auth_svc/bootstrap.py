@@ -6,6 +6,7 @@ from datetime import timedelta
 from importlib import resources
 
 from reeltune.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
+from reeltune.auth.v1.revocation_service_pb2_grpc import add_RevocationServiceServicer_to_server
 from reeltune.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
 from auth_svc.domain.password import PasswordPolicy, read_common_passwords
@@ -13,6 +14,7 @@ from auth_svc.domain.session import SessionLimits
 from auth_svc.domain.throttle import ThrottlePolicy
 from auth_svc.rpc.auth_servicer import AuthServicer
 from auth_svc.rpc.error_table import ERROR_TABLE
+from auth_svc.rpc.revocation_servicer import RevocationServicer
 from auth_svc.rpc.user_servicer import UserServicer
 from auth_svc.settings import AuthSettings
 from auth_svc.store.key_folder import KeyFolder
@@ -23,6 +25,7 @@ from auth_svc.store.user_store import UserStore
 from auth_svc.usecases.address_limiter import AddressLimiter
 from auth_svc.usecases.issue_tokens import IssueTokens
 from auth_svc.usecases.key_ring import AUDIENCE, ISSUER, TOKEN_TYPE, KeyRing
+from auth_svc.usecases.list_revocations import ListRevocations
 from auth_svc.usecases.log_in import LogIn
 from auth_svc.usecases.log_out import LogOut
 from auth_svc.usecases.manage_users import ManageUsers
@@ -63,12 +66,14 @@ async def bootstrap(settings: AuthSettings, runtime: Runtime) -> Service:
         keys=keys,
         trusted_proxies=settings.trusted_proxies,
     )
+    revocations = ListRevocations(sessions, issue_tokens.access_ttl)
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
     user = UserServicer(sessions, ManageUsers(users, sessions), page_tokens, settings.trusted_proxies)
     return Service(
         registrations=[
             ServicerRegistration(add_AuthServiceServicer_to_server, auth),
             ServicerRegistration(add_UserServiceServicer_to_server, user),
+            ServicerRegistration(add_RevocationServiceServicer_to_server, RevocationServicer(revocations)),
         ],
         error_table={**POSTGRES_FAILURES, **ERROR_TABLE},
         verifier=TokenVerifier([TrustedIssuer(ISSUER, AUDIENCE, TOKEN_TYPE, Caller.USER, keys)]),

@@ -27,7 +27,7 @@ from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.clients.spool_folder import spool_folder
-from catalog_svc.clients.token_keys import attempt_grant_keys, user_token_keys
+from catalog_svc.clients.token_keys import attempt_grant_keys, ended_sessions, user_token_keys
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.rpc.clip_servicer import ClipServicer
 from catalog_svc.rpc.dataset_servicer import DatasetServicer
@@ -80,6 +80,7 @@ from catalog_svc.usecases.validate_model import ValidateModel
 from catalog_svc.usecases.watch_entry import WatchEntry
 from meshkit.auth.keys import JwksKeys
 from meshkit.auth.principal import Caller
+from meshkit.auth.revocations import Revocations
 from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
 from meshkit.blob import BlobStore
 from meshkit.blob.failures import BLOB_FAILURES
@@ -131,10 +132,16 @@ async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
     pool = await _open_database(settings, runtime)
     objects = await _open_object_store(settings, runtime)
     scheduler = await _open_scheduler(settings, runtime)
-    verifier = await _verifier(settings, runtime, scheduler)
+    auth = await runtime.stack.enter_async_context(open_channel(settings.auth_target, tls_ca=settings.peer_tls_ca))
+    revocations = Revocations(ended_sessions(auth), poll_seconds=settings.revocation_poll_seconds)
+    runtime.background.start("revocations", revocations.follow())
     stores = make_stores(settings, pool, objects, Scheduler(scheduler))
     return Service(
-        registrations=wire(settings, runtime, stores), error_table=ERRORS, verifier=verifier, long_rpcs=LONG_RPCS
+        registrations=wire(settings, runtime, stores),
+        error_table=ERRORS,
+        verifier=_verifier(auth, scheduler),
+        long_rpcs=LONG_RPCS,
+        revocations=revocations,
     )
 
 
@@ -354,8 +361,7 @@ async def _open_scheduler(settings: CatalogSettings, runtime: Runtime) -> grpc.a
     return await runtime.stack.enter_async_context(channel)
 
 
-async def _verifier(settings: CatalogSettings, runtime: Runtime, scheduler: grpc.aio.Channel | None) -> Verifier:
-    auth = await runtime.stack.enter_async_context(open_channel(settings.auth_target, tls_ca=settings.peer_tls_ca))
+def _verifier(auth: grpc.aio.Channel, scheduler: grpc.aio.Channel | None) -> Verifier:
     users = JwksKeys(user_token_keys(auth))
     issuers = [TrustedIssuer("reeltune-auth", "reeltune", "at+jwt", Caller.USER, users)]
     if scheduler is not None:

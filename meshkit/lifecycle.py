@@ -18,6 +18,7 @@ import uvloop
 from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
+from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.background import Background
 from meshkit.rpc.failure import ErrorTable
 from meshkit.rpc.interceptors.authentication import Verifier
@@ -54,6 +55,8 @@ class Service:
     verifier: Verifier
     long_rpcs: frozenset[str] = field(default_factory=frozenset)
     """Full paths of the streams that may live longer than `stream_deadline_seconds`."""
+    revocations: Revocations = NO_REVOCATIONS
+    """Which sessions have ended; whoever makes it has it followed."""
 
 
 Bootstrap = Callable[[Runtime], Awaitable[Service]]
@@ -103,6 +106,7 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
             error_table=service.error_table,
             verifier=service.verifier,
             long_rpcs=service.long_rpcs,
+            revocations=service.revocations,
             metrics=runtime.metrics,
         )
         _settle_memory()

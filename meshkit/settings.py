@@ -41,6 +41,8 @@ class ServiceSettings(BaseSettings):
     """Longest time a unary rpc may take, whatever the client asked for."""
     stream_deadline_seconds: float = Field(default=600, gt=0)
     """Longest time a stream may take that its service did not list in `long_rpcs`."""
+    revocation_poll_seconds: float = Field(default=15, gt=0, le=30)
+    """How often the auth service is asked which sessions have ended."""
     tls_certificate: Path | None = None
     """PEM chain of the server; with `tls_key`, the port speaks TLS."""
     tls_key: Path | None = None

@@ -15,6 +15,7 @@ from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServi
 
 from meshkit.auth.keys import JwksKeys, StaticKeys
 from meshkit.auth.principal import Caller
+from meshkit.auth.revocations import Revocations
 from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
 from meshkit.blob import BlobStore
 from meshkit.blob.failures import BLOB_FAILURES
@@ -123,6 +124,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     )
     attempt = _attempt_parts(settings, stores, files, notifications, keys)
     _start_background(settings, runtime, stores, training, attempt)
+    auth = AuthKeys(await runtime.stack.enter_async_context(open_channel(settings.auth_target)))
+    revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
+    runtime.background.start("revocations", revocations.follow())
     return Service(
         registrations=[
             ServicerRegistration(add_TrainingServiceServicer_to_server, TrainingServicer(training)),
@@ -136,8 +140,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
             ServicerRegistration(add_CheckpointServiceServicer_to_server, CheckpointServicer(stores.attempts, files)),
         ],
         error_table={**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE},
-        verifier=await _open_verifier(settings, runtime, keys),
+        verifier=_verifier(auth, keys),
         long_rpcs=LONG_RPCS,
+        revocations=revocations,
     )
 
 
@@ -218,8 +223,7 @@ async def _open_catalog(settings: SchedulerSettings, runtime: Runtime) -> Catalo
     return Catalog(await runtime.stack.enter_async_context(open_channel(settings.catalog_target)))
 
 
-async def _open_verifier(settings: SchedulerSettings, runtime: Runtime, keys: tuple[SigningKey, ...]) -> TokenVerifier:
-    auth = AuthKeys(await runtime.stack.enter_async_context(open_channel(settings.auth_target)))
+def _verifier(auth: AuthKeys, keys: tuple[SigningKey, ...]) -> TokenVerifier:
     own = StaticKeys({key.kid: key.public_pem for key in keys})
     return TokenVerifier(
         [

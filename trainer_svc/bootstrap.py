@@ -21,6 +21,7 @@ from reeltune.trainer.v1.trainer_service_pb2_grpc import add_TrainerServiceServi
 
 from meshkit.auth.keys import JwksKeys
 from meshkit.auth.principal import Caller
+from meshkit.auth.revocations import Revocations
 from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
 from meshkit.jetstream import JetStream, connect
 from meshkit.lifecycle import Runtime, Service
@@ -136,6 +137,9 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         poll_seconds=settings.poll_seconds,
     )
     _start_background(settings, runtime, commands, probe, registration, claiming, inference)
+    auth = AuthClient(channels.auth)
+    revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
+    runtime.background.start("revocations", revocations.follow())
     return Service(
         registrations=[
             ServicerRegistration(
@@ -147,8 +151,9 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
             ),
         ],
         error_table=ERROR_TABLE,
-        verifier=TokenVerifier([_user_tokens(channels.auth)]),
+        verifier=TokenVerifier([_user_tokens(auth)]),
         long_rpcs=frozenset({_WATCH}),
+        revocations=revocations,
     )
 
 
@@ -361,11 +366,11 @@ def _host() -> Device:
     return Device(DeviceClass.CPU, platform.processor() or platform.machine(), psutil.virtual_memory().total, False)
 
 
-def _user_tokens(auth: grpc.aio.Channel) -> TrustedIssuer:
+def _user_tokens(auth: AuthClient) -> TrustedIssuer:
     return TrustedIssuer(
         issuer="reeltune-auth",
         audience="reeltune",
         typ="at+jwt",
         caller_kind=Caller.USER,
-        key_source=JwksKeys(AuthClient(auth).fetch_jwks),
+        key_source=JwksKeys(auth.fetch_jwks),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from auth_svc.domain.errors import SessionEnded, UserDisabled
@@ -89,6 +89,10 @@ class SessionStore:
         """Ends a user's session; False if it had ended before."""
         status = await self._pool.execute(queries().end_session, session_id, user_id, reason.value)
         return status == "UPDATE 1"
+
+    async def list_ended(self, within: timedelta) -> list[str]:
+        """Lists the ids of sessions that ended within that time."""
+        return [row["id"] for row in await self._pool.fetch(queries().list_ended_sessions, within)]
 
     async def get_live_user(self, session_id: SessionId, user_id: UserId) -> User:
         """Gets the user of a session, as they are now.

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from meshkit.auth.principal import Caller
+from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.rpc.access import access_policy, find_service
 from meshkit.rpc.failure import ErrorTable
 from meshkit.rpc.interceptors.authentication import AuthenticationInterceptor, Verifier
@@ -44,6 +45,7 @@ def build_server(
     error_table: ErrorTable,
     verifier: Verifier,
     long_rpcs: frozenset[str] = frozenset(),
+    revocations: Revocations = NO_REVOCATIONS,
     metrics: CollectorRegistry | None = None,
 ) -> BoundServer:
     """Returns a server with all interceptors, health and (if set) reflection, bound to `settings.host:port`.
@@ -63,6 +65,7 @@ def build_server(
             error_table=error_table,
             verifier=verifier,
             policy=policy,
+            revocations=revocations,
             limits=DeadlineLimits(
                 unary_seconds=settings.unary_deadline_seconds,
                 stream_seconds=settings.stream_deadline_seconds,
@@ -89,6 +92,7 @@ def interceptor_chain(
     error_table: ErrorTable,
     verifier: Verifier,
     policy: dict[str, frozenset[Caller]],
+    revocations: Revocations,
     limits: DeadlineLimits,
     metrics: CollectorRegistry,
 ) -> list[grpc.aio.ServerInterceptor]:
@@ -103,7 +107,7 @@ def interceptor_chain(
         RpcMetricsInterceptor(metrics, frozenset(policy)),
         DeadlineInterceptor(limits),
         ErrorsInterceptor(error_table),
-        AuthenticationInterceptor(verifier, policy),
+        AuthenticationInterceptor(verifier, policy, revocations),
         ValidationInterceptor(),
     ]
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.blob import BlobStore
 from meshkit.embedded import NatsServer, NatsUser, PostgresServer, S3Identity, S3Server
 from meshkit.embedded.process import StartableServer
@@ -137,6 +138,7 @@ class Serve(Protocol):
         error_table: ErrorTable | None = None,
         verifier: Verifier | None = None,
         long_rpcs: frozenset[str] = frozenset(),
+        revocations: Revocations = NO_REVOCATIONS,
         settings: ServiceSettings | None = None,
     ) -> Awaitable[Served]: ...
 
@@ -152,6 +154,7 @@ async def serve(token_mint: TokenMint) -> AsyncIterator[Serve]:
             error_table: ErrorTable | None = None,
             verifier: Verifier | None = None,
             long_rpcs: frozenset[str] = frozenset(),
+            revocations: Revocations = NO_REVOCATIONS,
             settings: ServiceSettings | None = None,
         ) -> Served:
             bound = build_server(
@@ -160,6 +163,7 @@ async def serve(token_mint: TokenMint) -> AsyncIterator[Serve]:
                 error_table=error_table or {},
                 verifier=verifier or token_mint.verifier,
                 long_rpcs=long_rpcs,
+                revocations=revocations,
             )
             await bound.server.start()
             stack.push_async_callback(bound.server.stop, None)

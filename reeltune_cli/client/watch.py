@@ -126,6 +126,10 @@ async def _unbroken(call: Callable[[], Any], position: _Position) -> AsyncIterat
             if position.is_final:
                 return
         except grpc.aio.AioRpcError as error:
+            if _has_token_expired(error):
+                # Nothing is wrong: the next call has a fresh token, at once.
+                heard_at = time.monotonic()
+                continue
             if not _is_passing(error) or time.monotonic() - heard_at > GIVE_UP_SECONDS:
                 raise
         finally:
@@ -148,6 +152,11 @@ async def _live(stream: Any) -> AsyncIterator[Any]:
                 grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "the stream went silent"
             ) from error
         yield message
+
+
+def _has_token_expired(error: grpc.aio.AioRpcError) -> bool:
+    """A watch ends with the token that it began with."""
+    return error.code() is grpc.StatusCode.UNAUTHENTICATED and failure_from_rpc_error(error).reason == "TOKEN_EXPIRED"
 
 
 def _is_passing(error: grpc.aio.AioRpcError) -> bool:

@@ -39,16 +39,18 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
 
 HIDDEN_SERVICES = frozenset(
     {
+        "reeltune.auth.v1.RevocationService",
         "reeltune.catalog.v1.SnapshotService",
         "reeltune.scheduler.v1.AttemptService",
         "reeltune.scheduler.v1.CheckpointService",
         "reeltune.trainer.v1.TrainerService",
     }
 )
-"""Services that trainers and people on the same network call on the service's own port, never through the edge."""
+"""Called by services, trainers and people on the same network, on the service's own port, never through the edge."""
 
 _CONTRACT_MODULES = (
     "reeltune.auth.v1.auth_service_pb2",
+    "reeltune.auth.v1.revocation_service_pb2",
     "reeltune.auth.v1.user_service_pb2",
     "reeltune.catalog.v1.dataset_service_pb2",
     "reeltune.catalog.v1.model_service_pb2",

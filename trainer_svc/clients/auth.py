@@ -1,4 +1,4 @@
-"""The auth service: the keys that users' tokens are verified with."""
+"""The auth service: the keys that users' tokens are verified with, and which sessions have ended."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from reeltune.auth.v1.auth_service_pb2 import GetJwksRequest
 from reeltune.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from reeltune.auth.v1.revocation_service_pb2 import ListRevocationsRequest
+from reeltune.auth.v1.revocation_service_pb2_grpc import RevocationServiceStub
 
 
 class AuthClient:
-    """`AuthService.GetJwks`."""
+    """`AuthService.GetJwks` and `RevocationService.ListRevocations`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = AuthServiceStub(channel)
+        self._revocations = RevocationServiceStub(channel)
+
+    async def fetch_revocations(self) -> frozenset[bytes]:
+        """The digests of the sessions that have ended lately."""
+        response = await self._revocations.ListRevocations(ListRevocationsRequest())
+        return frozenset(response.session_digests)
 
     async def fetch_jwks(self) -> dict[str, Any]:
         """The JSON Web Key Set that the auth service publishes."""

@@ -177,7 +177,8 @@ async def _materialise(
         except CallRefusedError as error:
             is_model = error.reason.startswith("MODEL_")
             reason = FailReason.MODEL_UNSUPPORTED if is_model else FailReason.BAD_DATA
-            return AttemptFailed(reason, f"the catalog refuses: {error}; was it deleted?")
+            hint = "; was it deleted?" if error.reason.endswith("_NOT_FOUND") else ""
+            return AttemptFailed(reason, f"the catalog refuses: {error}{hint}")
         except UnsafePathError as error:
             return AttemptFailed(FailReason.BAD_DATA, str(error))
         except SpecError as error:

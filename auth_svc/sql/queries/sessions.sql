@@ -57,3 +57,7 @@ WHERE s.id = $1 AND s.user_id = $2 AND s.end_time IS NULL AND s.expire_time > no
 -- name: delete_old_sessions
 -- Deletes sessions, with their tokens, that nothing can bring back: expired, or ended long enough ago.
 DELETE FROM sessions WHERE expire_time < now() OR end_time < now() - interval '7 days';
+
+-- name: list_ended_sessions
+-- Lists the sessions that ended within the interval.
+SELECT id FROM sessions WHERE end_time > now() - $1::interval;

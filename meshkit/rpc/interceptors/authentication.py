@@ -10,10 +10,12 @@ import grpc
 import structlog
 
 from meshkit.auth.keys import KeysUnavailable
-from meshkit.auth.principal import ANONYMOUS, Caller, Principal, set_current_principal
+from meshkit.auth.principal import ANONYMOUS, Caller, Principal, current_principal, set_current_principal
+from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.auth.tokens import TokenRejected
 from meshkit.rpc.failure import Failure
-from meshkit.rpc.interceptors.step import StepInterceptor
+from meshkit.rpc.interceptors.session_bounds import BoundedStream, session_ended
+from meshkit.rpc.interceptors.step import Handler, StepInterceptor
 from meshkit.rpc.request_context import RpcContext
 
 _ONLY_ANYONE = frozenset({Caller.ANYONE})
@@ -28,9 +30,28 @@ class Verifier(Protocol):
 class AuthenticationInterceptor(StepInterceptor):
     """Verifies `authorization: Bearer …` and holds the principal against the rpc's `callers`."""
 
-    def __init__(self, verifier: Verifier, policy: Mapping[str, frozenset[Caller]]) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        policy: Mapping[str, frozenset[Caller]],
+        revocations: Revocations = NO_REVOCATIONS,
+    ) -> None:
         self._verifier = verifier
         self._policy = policy
+        self._revocations = revocations
+
+    async def intercept(self, method: Handler, request_or_iterator: Any, context: RpcContext, method_name: str) -> Any:
+        request = await self.before(request_or_iterator, context, method_name)
+        response = method(request, context)
+        principal = current_principal()
+        is_response_stream = hasattr(response, "__aiter__")
+        is_request_stream = hasattr(request_or_iterator, "__aiter__")
+        if principal.kind is not Caller.USER or not (is_response_stream or is_request_stream):
+            return response if is_response_stream else await response
+        # A watch has no end of its own. What has one, such as a download, may come to it.
+        is_watch = method_name.rpartition("/")[2].startswith("Watch")
+        stream = BoundedStream(principal, self._revocations, ends_with_token=is_watch)
+        return stream.responses(response) if is_response_stream else await stream.response(response)
 
     async def before(self, request: Any, context: RpcContext, method_name: str) -> Any:
         callers = self._policy.get(method_name)
@@ -49,7 +70,12 @@ class AuthenticationInterceptor(StepInterceptor):
         if not values or callers == _ONLY_ANYONE:
             return ANONYMOUS
         try:
-            return await self._verifier.verify(_bearer_token(values))
+            principal = await self._verifier.verify(_bearer_token(values))
+            if self._revocations.covers(principal):
+                if Caller.ANYONE in callers:
+                    return ANONYMOUS
+                raise session_ended()
+            return principal
         except TokenRejected as error:
             # Where nobody has to sign in, an old token is as good as none: signing in again must not need its removal.
             if Caller.ANYONE in callers:

@@ -3,11 +3,16 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from reeltune.auth.v1 import user_pb2
+from reeltune.auth.v1 import auth_service_pb2 as auth
+from reeltune.auth.v1 import session_pb2, user_pb2
 from reeltune.auth.v1 import user_service_pb2 as pb
+from reeltune.auth.v1.revocation_service_pb2 import ListRevocationsRequest
+from reeltune.auth.v1.revocation_service_pb2_grpc import RevocationServiceStub
 
+from meshkit.auth.revocations import session_digest
 from meshkit.ids import new_id
 from tests.rpc.auth.auth_mesh import AuthMesh, credentials, failure_of
 
@@ -145,3 +150,24 @@ async def test_a_caller_whose_session_ended_is_signed_out_everywhere(mesh: AuthM
     }
     failure = await failure_of(getattr(mesh.users, rpc)(requests[rpc], metadata=metadata))
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+
+
+async def test_services_are_told_of_sessions_that_ended_by_log_out_and_by_barring(mesh: AuthMesh) -> None:
+    _, admin = await mesh.sign_up_admin()
+    leaves, barred, stays = [await mesh.sign_up() for _ in range(3)]
+    stub = RevocationServiceStub(mesh.served.channel)
+
+    await mesh.auth.Logout(auth.LogoutRequest(), metadata=credentials(leaves.tokens))
+    await mesh.users.UpdateUser(update(barred.user.id, "disabled", disabled=True), metadata=admin)
+
+    told = await stub.ListRevocations(ListRevocationsRequest())
+    digests = [session_digest(session_of(user.tokens)) in told.session_digests for user in (leaves, barred, stays)]
+    assert digests == [True, True, False]
+    assert told.window.ToSeconds() > mesh.settings.access_token_seconds
+    await mesh.pool.execute("UPDATE sessions SET end_time = end_time - interval '1 hour' WHERE end_time IS NOT NULL")
+    assert not (await stub.ListRevocations(ListRevocationsRequest())).session_digests, "their tokens are over by now"
+
+
+def session_of(tokens: session_pb2.SessionTokens) -> str:
+    claims = jwt.decode(tokens.access_token, options={"verify_signature": False})
+    return str(claims["sid"])

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
+from reeltune.catalog.v1 import import_pb2
 from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1 import usage_service_pb2 as pb
 from reeltune.scheduler.v1 import quota_pb2
 
 from meshkit.ids import new_id
 from meshkit.rpc.failure import Failure
+from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import Serve
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Start, refused
 from tests.rpc.catalog.small_scheduler import SmallScheduler
@@ -47,6 +50,35 @@ async def test_uploads_beyond_the_quota_are_refused(mesh: CatalogMesh) -> None:
     assert (await refused(_stream(mesh, dataset.id, b"c"))).reason == "QUOTA_EXCEEDED"
     bobs = await mesh.create_dataset(user=BOB)
     await mesh.put(bobs.id, "large.mp4", b"x" * 5000, user=BOB)
+
+
+@pytest.mark.parametrize("fetches", [1, 4])
+async def test_an_import_that_meets_the_quota_ends_there_and_leaves_nothing_half_stored(
+    start: Start, serve: Serve, scheduler: SmallScheduler, tmp_path: Path, fetches: int
+) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(6):
+        (tmp_path / "set" / f"{number}.mp4").write_bytes(bytes([number]) * 200)
+    served = await serve(scheduler.registrations)
+    mesh = await start(scheduler=served.address, import_folders=str(tmp_path), import_fetches=fetches)
+    dataset = await mesh.create_dataset()
+
+    ended = await mesh.imported(dataset.id, folder=import_pb2.FolderSource(path=str(tmp_path / "set")))
+
+    assert (ended.state, ended.error_reason) == (import_pb2.IMPORT_STATE_FAILED, "QUOTA_EXCEEDED")
+    assert "storage" in ended.error_message
+    paths = await mesh.paths(dataset.id)
+    if fetches == 1:
+        assert len(paths) == ended.counts.files_done == 3, "as many as there is room for"
+    assert len(paths) <= 3
+    usage = await _usage(mesh)
+    assert (usage.stored_bytes, usage.stored_files, usage.pending_bytes) == (200 * len(paths), len(paths), 0)
+    wanted = {(tmp_path / "set" / path).read_bytes() for path in paths}
+
+    async def is_clean() -> bool:
+        return {await mesh.blobs.get_bytes(item.key) for item in await mesh.blobs.list()} == wanted
+
+    await assert_eventually(is_clean)
 
 
 async def test_the_quota_is_not_asked_for_with_every_upload(mesh: CatalogMesh, scheduler: SmallScheduler) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from reeltune.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
+from reeltune.auth.v1.revocation_service_pb2_grpc import add_RevocationServiceServicer_to_server
 from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 
@@ -55,9 +56,12 @@ def catalog() -> SmallCatalog:
 @pytest_asyncio.fixture(loop_scope="session")
 async def neighbours(serve: Serve, user_keys: UserKeys, catalog: SmallCatalog) -> dict[str, str]:
     """The auth and catalog services that the scheduler calls."""
-    auth = await serve(
-        [ServicerRegistration(add_AuthServiceServicer_to_server, SmallAuth(user_keys))], verifier=user_keys.verifier
-    )
+    small = SmallAuth(user_keys)
+    auth_registrations = [
+        ServicerRegistration(add_AuthServiceServicer_to_server, small),
+        ServicerRegistration(add_RevocationServiceServicer_to_server, small),
+    ]
+    auth = await serve(auth_registrations, verifier=user_keys.verifier)
     registrations = [
         ServicerRegistration(add_ModelServiceServicer_to_server, catalog),
         ServicerRegistration(add_DatasetServiceServicer_to_server, catalog),
@@ -95,6 +99,7 @@ async def start(
                     "s3_bucket": blob_store.bucket,
                     # Seldom enough to be no burden, and soon enough for nobody to wait for a sweep.
                     "sweep_seconds": 0.2,
+                    "revocation_poll_seconds": 0.2,
                     **neighbours,
                     **overrides,
                 }

@@ -13,7 +13,13 @@ from typing import Any
 import grpc
 import httpx
 from prometheus_client import CollectorRegistry
-from reeltune.auth.v1 import auth_service_pb2, auth_service_pb2_grpc, session_pb2
+from reeltune.auth.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    revocation_service_pb2,
+    revocation_service_pb2_grpc,
+    session_pb2,
+)
 from reeltune.catalog.v1 import (
     dataset_pb2,
     dataset_service_pb2,
@@ -36,6 +42,7 @@ from reeltune.scheduler.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 from meshkit.auth.keys import StaticKeys
 from meshkit.auth.principal import Caller, current_principal
+from meshkit.auth.revocations import session_digest
 from meshkit.auth.tokens import (
     TokenSigner,
     TokenVerifier,
@@ -70,18 +77,25 @@ class UserKeys:
         keys = StaticKeys({_KID: public_pem(self._pem)})
         self.verifier = TokenVerifier([TrustedIssuer("reeltune-auth", "reeltune", "at+jwt", Caller.USER, keys)])
         self.jwk = public_jwk(self._pem, _KID)
+        self.ended_sessions: set[str] = set()
 
-    def user(self, subject: str, *roles: str, ttl: timedelta = timedelta(minutes=5)) -> Metadata:
+    def user(
+        self, subject: str, *roles: str, ttl: timedelta = timedelta(minutes=5), session_id: str = "ses_1"
+    ) -> Metadata:
         """Returns call metadata of a signed-in user."""
         signer = TokenSigner(self._pem, kid=_KID, issuer="reeltune-auth", audience="reeltune", typ="at+jwt")
-        return bearer(signer.sign(subject, ttl, {"roles": list(roles or ("user",)), "sid": "ses_1"}))
+        return bearer(signer.sign(subject, ttl, {"roles": list(roles or ("user",)), "sid": session_id}))
 
 
-class SmallAuth(auth_service_pb2_grpc.AuthServiceServicer):
-    """Publishes the keys."""
+class SmallAuth(auth_service_pb2_grpc.AuthServiceServicer, revocation_service_pb2_grpc.RevocationServiceServicer):
+    """Publishes the keys, and the sessions that have ended."""
 
     def __init__(self, keys: UserKeys) -> None:
         self._keys = keys
+
+    async def ListRevocations(self, request: Any, context: Any) -> revocation_service_pb2.ListRevocationsResponse:
+        digests = [session_digest(session_id) for session_id in self._keys.ended_sessions]
+        return revocation_service_pb2.ListRevocationsResponse(session_digests=digests)
 
     async def GetJwks(self, request: Any, context: Any) -> auth_service_pb2.GetJwksResponse:
         return auth_service_pb2.GetJwksResponse(keys=[session_pb2.JsonWebKey(**self._keys.jwk)])
@@ -169,6 +183,7 @@ async def start_replica(settings: SchedulerSettings) -> Replica:
         error_table=service.error_table,
         verifier=service.verifier,
         long_rpcs=service.long_rpcs,
+        revocations=service.revocations,
     )
     await bound.server.start()
     address = f"127.0.0.1:{bound.port}"

@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 import pytest_asyncio
-from reeltune.scheduler.v1 import job_event_pb2, training_job_pb2
+from reeltune.scheduler.v1 import job_event_pb2, training_job_pb2, training_service_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as pb
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 
+from meshkit.auth.tokens import LEEWAY
 from meshkit.rpc.status import failure_from_rpc_error
 from meshkit.testing import assert_eventually
 from tests.rpc.scheduler.conftest import StartReplica
@@ -189,23 +190,47 @@ async def _recorded(user: User, job_id: str) -> list[job_event_pb2.JobEvent]:
             return events
 
 
-async def test_a_watch_outlives_its_token_and_the_next_one_needs_a_new_one(
+async def test_a_watch_ends_with_its_token_and_the_next_one_misses_nothing(
     replica: Replica, user: User, user_keys: UserKeys, trainer: Trainer
 ) -> None:
-    """The token is looked at when a watch begins; clients come back with a fresh one and miss nothing."""
     job = await user.create()
     request = pb.WatchTrainingJobRequest(job_id=job.id)
-    stream = replica.training.WatchTrainingJob(request, metadata=user.metadata)
+    nearly = timedelta(seconds=2) - LEEWAY
+    stream = replica.training.WatchTrainingJob(request, metadata=user_keys.user(user.id, ttl=nearly))
     assert [(await _read(stream)).sequence for _ in range(2)] == [0, 1]
+    failure = await failure_of(all_of(stream))
+    assert (failure.code, failure.reason) == (CODE.UNAUTHENTICATED, "TOKEN_EXPIRED")
+    assert "go on where it ended" in failure.message
     expired = user_keys.user(user.id, ttl=timedelta(minutes=-2))
     request = pb.WatchTrainingJobRequest(job_id=job.id, after_sequence=1)
-    failure = await failure_of(all_of(replica.training.WatchTrainingJob(request, metadata=expired)))
-    assert (failure.code, failure.reason) == (CODE.UNAUTHENTICATED, "TOKEN_INVALID")
+    refused = await failure_of(all_of(replica.training.WatchTrainingJob(request, metadata=expired)))
+    assert (refused.code, refused.reason) == (CODE.UNAUTHENTICATED, "TOKEN_INVALID")
     await trainer.must_claim()
     onward = replica.training.WatchTrainingJob(request, metadata=user_keys.user(user.id))
-    assert [(await _read(each)).sequence for each in (stream, onward, onward)] == [2, 1, 2]
-    for each in (stream, onward):
-        each.cancel()
+    assert [(await _read(onward)).sequence for _ in range(2)] == [1, 2]
+    onward.cancel()
+
+
+async def test_when_a_session_ends_its_watch_and_its_token_do_and_no_other(
+    replica: Replica, user: User, user_keys: UserKeys
+) -> None:
+    job = await user.create()
+    request = pb.WatchTrainingJobRequest(job_id=job.id)
+    left, stays = (user_keys.user(user.id, session_id=session_id) for session_id in ("ses_left", "ses_stays"))
+    ends, goes_on = (replica.training.WatchTrainingJob(request, metadata=metadata) for metadata in (left, stays))
+    for stream in (ends, goes_on):
+        assert [(await _read(stream)).sequence for _ in range(2)] == [0, 1]
+
+    user_keys.ended_sessions.add("ses_left")
+
+    failure = await failure_of(all_of(ends))
+    assert (failure.code, failure.reason) == (CODE.UNAUTHENTICATED, "SESSION_ENDED")
+    again = training_service_pb2.GetTrainingJobRequest(job_id=job.id)
+    refused = await failure_of(replica.training.GetTrainingJob(again, metadata=left))
+    assert (refused.code, refused.reason) == (CODE.UNAUTHENTICATED, "SESSION_ENDED")
+    await user.stop(job.id)
+    assert (await _read(goes_on)).sequence == 2
+    goes_on.cancel()
 
 
 async def test_too_many_watches_are_refused_and_other_calls_are_served(user: User, start: StartReplica) -> None:
