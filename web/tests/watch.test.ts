@@ -1,5 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { expect, test, vi } from "vitest";
+import { ErrorInfoSchema } from "@/gen/google/rpc/error_details_pb";
 import { follow } from "@/lib/watch";
 
 test("a broken stream is taken up again, and the page knows that it is broken meanwhile", async () => {
@@ -33,4 +34,19 @@ test("who leaves ends the stream without an error", async () => {
     signal.throwIfAborted();
   };
   await follow({ open, onMessage: () => stop.abort() }, stop.signal);
+});
+
+test("a watch whose token has ended goes on with a fresh one, and nothing looks broken", async () => {
+  const expired = { desc: ErrorInfoSchema, value: { reason: "TOKEN_EXPIRED", domain: "reeltune" } };
+  let opened = 0;
+  const open = async function* () {
+    opened += 1;
+    yield opened;
+    if (opened === 1) throw new ConnectError("expired", Code.Unauthenticated, undefined, [expired]);
+  };
+  const breaks: boolean[] = [];
+  await follow({ open, onMessage: () => undefined, onBroken: (isBroken) => breaks.push(isBroken) }, new AbortController().signal);
+
+  expect(opened).toBe(2);
+  expect(breaks).toEqual([false, false]);
 });

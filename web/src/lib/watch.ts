@@ -1,5 +1,5 @@
 // Follows a stream for as long as somebody looks: taken up again after a break, left when it is over.
-import { isPassing } from "./errors";
+import { isPassing, reasonOf } from "./errors";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
@@ -24,6 +24,8 @@ export async function follow<Message>(following: Following<Message>, signal: Abo
       return;
     } catch (error) {
       if (signal.aborted) return;
+      // A watch ends with the token that it began with; nothing is broken, and the next one has a fresh token.
+      if (reasonOf(error) === "TOKEN_EXPIRED") continue;
       if (!isPassing(error)) throw error;
       following.onBroken?.(true);
       await rest(pause, signal);
