@@ -85,6 +85,7 @@ def _clip(path: str, value: Mapping[str, Any]) -> PreviewClip:
         height=_count(value["height"]),
         model_width=_count(value["model_width"]),
         model_height=_count(value["model_height"]),
+        as_seen=value["as_seen"] is True,
         frames=tuple(_frame(frame) for frame in value["frames"]),
     )
 

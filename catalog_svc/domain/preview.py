@@ -51,6 +51,8 @@ class PreviewClip:
     model_width: int
     """After the model's processor; 0 where it does not say."""
     model_height: int
+    as_seen: bool
+    """The pictures are what the model sees, not what its processor is given."""
     frames: tuple[PreviewFrame, ...]
 
 

@@ -54,6 +54,7 @@ def _clip_to_proto(clip: PreviewClip) -> pb.PreviewClip:
         height=clip.height,
         model_width=clip.model_width,
         model_height=clip.model_height,
+        as_seen=clip.as_seen,
         frames=[
             pb.PreviewFrame(
                 position=frame.position,

@@ -87,7 +87,11 @@ async def test_by_grpc_the_frames_are_the_clips_and_the_tokens_the_processors(
     assert (clip.path, clip.frame_count) == (path, 4)
     originals = frames_of(trained.material.dataset / path)
     for frame in clip.frames:
-        difference = np.abs(picture_of(frame.jpeg).astype(int) - originals[frame.frame_index].astype(int))
+        picture = picture_of(frame.jpeg)
+        assert picture.shape[:2] == (clip.model_height, clip.model_width), "as the model sees it"
+        size = (clip.model_width, clip.model_height)
+        original = np.asarray(Image.fromarray(originals[frame.frame_index]).resize(size, Image.Resampling.BICUBIC))
+        difference = np.abs(picture.astype(int) - original.astype(int))
         assert difference.mean() < 6, "the picture is that frame of the clip, but for JPEG"
     indices = [frame.frame_index for frame in clip.frames]
     before, video = direct_tokens(trained.material.model, question, trained.material.dataset / path, indices)

@@ -13,7 +13,8 @@ from transformers.video_utils import VideoMetadata
 from trainer_svc.qlora.chat_labels import render_prompt, render_with_spans, token_mask
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.errors import BadDataError
-from trainer_svc.qlora.frame_decoder import DecodedFrames
+from trainer_svc.qlora.frame_decoder import DecodedFrames, Frames
+from trainer_svc.qlora.model_pictures import seen_pictures
 
 IGNORED = -100
 """The label of tokens that are not learned."""
@@ -121,6 +122,10 @@ class DataProcessor:
             if isinstance(pixels, Tensor) and pixels.ndim >= 4:
                 return [(int(pixels.shape[-1]), int(pixels.shape[-2]))] * clips
         return [(0, 0)] * clips
+
+    def seen_pictures(self, inputs: dict[str, Any], frame_counts: Sequence[int]) -> list[Frames | None]:
+        """What the model sees of each clip; see `model_pictures.seen_pictures`."""
+        return seen_pictures(inputs, frame_counts, self._processor.video_processor)
 
     def collate_alike(self, samples: Sequence[EncodedSample]) -> list[Batch]:
         """The samples in as few batches as their clips allow: some families stack clips, which must have equal shapes

@@ -139,7 +139,9 @@ def encode_picture(frame: Frames, budget: int) -> tuple[bytes, int, int]:
 
 def _describe_clips(processor: DataProcessor, inputs: SampleInputs, max_frames: int) -> list[dict[str, Any]]:
     sizes = processor.frame_sizes(inputs.encoded.inputs, len(inputs.clips))
-    shown = _share(max_frames, [len(clip.frames) for clip in inputs.clips])
+    counts = [len(clip.frames) for clip in inputs.clips]
+    seen = processor.seen_pictures(inputs.encoded.inputs, counts)
+    shown = _share(max_frames, counts)
     budget = MAX_FRAME_BYTES // max(1, sum(shown))
     return [
         {
@@ -150,14 +152,20 @@ def _describe_clips(processor: DataProcessor, inputs: SampleInputs, max_frames: 
             "height": int(clip.frames.shape[1]),
             "model_width": width,
             "model_height": height,
-            "frames": [_describe_frame(clip, position, budget) for position in spread(len(clip.frames), most)],
+            "as_seen": pictures is not None,
+            "frames": [
+                _describe_frame(clip, clip.frames if pictures is None else pictures, position, budget)
+                for position in spread(len(clip.frames), most)
+            ],
         }
-        for clip, decoder, (width, height), most in zip(inputs.clips, inputs.decoders, sizes, shown, strict=True)
+        for clip, pictures, decoder, (width, height), most in zip(
+            inputs.clips, seen, inputs.decoders, sizes, shown, strict=True
+        )
     ]
 
 
-def _describe_frame(clip: DecodedFrames, position: int, budget: int) -> dict[str, Any]:
-    jpeg, width, height = encode_picture(clip.frames[position], budget)
+def _describe_frame(clip: DecodedFrames, pictures: Frames, position: int, budget: int) -> dict[str, Any]:
+    jpeg, width, height = encode_picture(pictures[position], budget)
     return {
         "position": position,
         "index": clip.indices[position],

@@ -64,9 +64,10 @@ async def test_a_preview_shows_frames_text_tokens_and_labels(start: Start) -> No
     assert [frame.frame_index for frame in clip.frames] == [0, 7, 11]
     assert clip.frames[2].time_seconds == pytest.approx(11 / 8)
     picture = np.asarray(Image.open(io.BytesIO(clip.frames[1].jpeg)).convert("L"))
-    assert picture.shape == (64, 64)
-    assert picture[40:, 30:34].mean() > 200, "the bar of frame 7 stands at 28 to 36"
-    assert picture[40:, :20].mean() < 50
+    assert clip.as_seen
+    assert picture.shape == (48, 48), "what the model sees of 64 by 64"
+    assert picture[30:, 23:25].mean() > 200, "the bar of frame 7 stands at 28 to 36 of 64"
+    assert picture[30:, :15].mean() < 50
     assert made.rendered_text.count("<|video_pad|>") == 1
     assert "What moves?" in made.rendered_text
     assert made.token_count == made.text_token_count + made.video_token_count == sum(s.token_count for s in made.spans)
@@ -138,6 +139,7 @@ FRAME = {"position": 0, "index": 0, "seconds": 0.0, "width": 1, "height": 1, "jp
 CLIP = {
     **dict.fromkeys(("frame_count", "clip_frame_count", "width", "height", "model_width", "model_height"), 1),
     "decoder": "decord",
+    "as_seen": True,
     "frames": [FRAME],
 }
 MARKUP_FOR_A_PICTURE = {

@@ -129,6 +129,7 @@ class PreviewClip(_message.Message):
     MODEL_WIDTH_FIELD_NUMBER: _builtins.int
     MODEL_HEIGHT_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
+    AS_SEEN_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The clip's path in the dataset."""
     frame_count: _builtins.int
@@ -145,6 +146,10 @@ class PreviewClip(_message.Message):
     """Width to which the model's processor brings them, in pixels; 0 where it does not say."""
     model_height: _builtins.int
     """Height to which the model's processor brings them, in pixels; 0 where it does not say."""
+    as_seen: _builtins.bool
+    """True where the pictures are the pixels that the model is given, turned back from its own inputs; false where they are the frames as they
+    are handed to its processor.
+    """
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewFrame]:
         """The frames that are shown: all that are fed, or as many as were asked for, spread evenly."""
@@ -161,10 +166,11 @@ class PreviewClip(_message.Message):
         model_width: _builtins.int = ...,
         model_height: _builtins.int = ...,
         frames: _abc.Iterable[Global___PreviewFrame] | None = ...,
+        as_seen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_count", b"clip_frame_count", "decoder", b"decoder", "frame_count", b"frame_count", "frames", b"frames", "height", b"height", "model_height", b"model_height", "model_width", b"model_width", "path", b"path", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_seen", b"as_seen", "clip_frame_count", b"clip_frame_count", "decoder", b"decoder", "frame_count", b"frame_count", "frames", b"frames", "height", b"height", "model_height", b"model_height", "model_width", b"model_width", "path", b"path", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,7 +195,7 @@ class PreviewFrame(_message.Message):
     time_seconds: _builtins.float
     """Its time, in seconds from the clip's first frame."""
     width: _builtins.int
-    """Width of the picture, in pixels: the frame's, or less for a large one."""
+    """Width of the picture, in pixels: that which the model sees or the frame's, or less for a large one."""
     height: _builtins.int
     """Height of the picture, in pixels."""
     jpeg: _builtins.bytes

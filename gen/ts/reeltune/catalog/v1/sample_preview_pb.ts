@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/sample_preview.proto.
  */
 export const file_reeltune_catalog_v1_sample_preview: GenFile = /*@__PURE__*/
-  fileDesc("CihyZWVsdHVuZS9jYXRhbG9nL3YxL3NhbXBsZV9wcmV2aWV3LnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIu8CCg1TYW1wbGVQcmV2aWV3EjYKCHNhbXBsaW5nGAEgASgLMiQucmVlbHR1bmUuY2F0YWxvZy52MS5QcmV2aWV3U2FtcGxpbmcSLwoFY2xpcHMYAiADKAsyIC5yZWVsdHVuZS5jYXRhbG9nLnYxLlByZXZpZXdDbGlwEhUKDXJlbmRlcmVkX3RleHQYAyABKAkSEwoLdG9rZW5fY291bnQYBCABKAMSGAoQdGV4dF90b2tlbl9jb3VudBgFIAEoAxIZChF2aWRlb190b2tlbl9jb3VudBgGIAEoAxIZChFsYWJlbF90b2tlbl9jb3VudBgHIAEoAxITCgt0b2tlbl9saW1pdBgIIAEoAxItCgVzcGFucxgJIAMoCzIeLnJlZWx0dW5lLmNhdGFsb2cudjEuVG9rZW5TcGFuEjUKCHdhcm5pbmdzGAogAygLMiMucmVlbHR1bmUuY2F0YWxvZy52MS5QcmV2aWV3V2FybmluZyJGCg9QcmV2aWV3U2FtcGxpbmcSEgoKbWF4X2ZyYW1lcxgBIAEoBRILCgNmcHMYAiABKAESEgoKbWF4X3BpeGVscxgDIAEoAyLYAQoLUHJldmlld0NsaXASDAoEcGF0aBgBIAEoCRITCgtmcmFtZV9jb3VudBgCIAEoBRIYChBjbGlwX2ZyYW1lX2NvdW50GAMgASgDEg8KB2RlY29kZXIYBCABKAkSDQoFd2lkdGgYBSABKAUSDgoGaGVpZ2h0GAYgASgFEhMKC21vZGVsX3dpZHRoGAcgASgFEhQKDG1vZGVsX2hlaWdodBgIIAEoBRIxCgZmcmFtZXMYCSADKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLlByZXZpZXdGcmFtZSJ4CgxQcmV2aWV3RnJhbWUSEAoIcG9zaXRpb24YASABKAUSEwoLZnJhbWVfaW5kZXgYAiABKAMSFAoMdGltZV9zZWNvbmRzGAMgASgBEg0KBXdpZHRoGAQgASgFEg4KBmhlaWdodBgFIAEoBRIMCgRqcGVnGAYgASgMImUKCVRva2VuU3BhbhIQCghpc19sYWJlbBgBIAEoCBIQCghpc192aWRlbxgCIAEoCBITCgt0b2tlbl9jb3VudBgDIAEoAxIRCgl0b2tlbl9pZHMYBCADKAUSDAoEdGV4dBgFIAEoCSJBCg5QcmV2aWV3V2FybmluZxIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRIOCgZyZW1lZHkYAyABKAliBnByb3RvMw");
+  fileDesc("CihyZWVsdHVuZS9jYXRhbG9nL3YxL3NhbXBsZV9wcmV2aWV3LnByb3RvEhNyZWVsdHVuZS5jYXRhbG9nLnYxIu8CCg1TYW1wbGVQcmV2aWV3EjYKCHNhbXBsaW5nGAEgASgLMiQucmVlbHR1bmUuY2F0YWxvZy52MS5QcmV2aWV3U2FtcGxpbmcSLwoFY2xpcHMYAiADKAsyIC5yZWVsdHVuZS5jYXRhbG9nLnYxLlByZXZpZXdDbGlwEhUKDXJlbmRlcmVkX3RleHQYAyABKAkSEwoLdG9rZW5fY291bnQYBCABKAMSGAoQdGV4dF90b2tlbl9jb3VudBgFIAEoAxIZChF2aWRlb190b2tlbl9jb3VudBgGIAEoAxIZChFsYWJlbF90b2tlbl9jb3VudBgHIAEoAxITCgt0b2tlbl9saW1pdBgIIAEoAxItCgVzcGFucxgJIAMoCzIeLnJlZWx0dW5lLmNhdGFsb2cudjEuVG9rZW5TcGFuEjUKCHdhcm5pbmdzGAogAygLMiMucmVlbHR1bmUuY2F0YWxvZy52MS5QcmV2aWV3V2FybmluZyJGCg9QcmV2aWV3U2FtcGxpbmcSEgoKbWF4X2ZyYW1lcxgBIAEoBRILCgNmcHMYAiABKAESEgoKbWF4X3BpeGVscxgDIAEoAyLpAQoLUHJldmlld0NsaXASDAoEcGF0aBgBIAEoCRITCgtmcmFtZV9jb3VudBgCIAEoBRIYChBjbGlwX2ZyYW1lX2NvdW50GAMgASgDEg8KB2RlY29kZXIYBCABKAkSDQoFd2lkdGgYBSABKAUSDgoGaGVpZ2h0GAYgASgFEhMKC21vZGVsX3dpZHRoGAcgASgFEhQKDG1vZGVsX2hlaWdodBgIIAEoBRIxCgZmcmFtZXMYCSADKAsyIS5yZWVsdHVuZS5jYXRhbG9nLnYxLlByZXZpZXdGcmFtZRIPCgdhc19zZWVuGAogASgIIngKDFByZXZpZXdGcmFtZRIQCghwb3NpdGlvbhgBIAEoBRITCgtmcmFtZV9pbmRleBgCIAEoAxIUCgx0aW1lX3NlY29uZHMYAyABKAESDQoFd2lkdGgYBCABKAUSDgoGaGVpZ2h0GAUgASgFEgwKBGpwZWcYBiABKAwiZQoJVG9rZW5TcGFuEhAKCGlzX2xhYmVsGAEgASgIEhAKCGlzX3ZpZGVvGAIgASgIEhMKC3Rva2VuX2NvdW50GAMgASgDEhEKCXRva2VuX2lkcxgEIAMoBRIMCgR0ZXh0GAUgASgJIkEKDlByZXZpZXdXYXJuaW5nEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEg4KBnJlbWVkeRgDIAEoCWIGcHJvdG8z");
 
 /**
  * Shows what training would feed a model for one sample, made by the code that trains.
@@ -199,6 +199,14 @@ export type PreviewClip = Message<"reeltune.catalog.v1.PreviewClip"> & {
    * @generated from field: repeated reeltune.catalog.v1.PreviewFrame frames = 9;
    */
   frames: PreviewFrame[];
+
+  /**
+   * True where the pictures are the pixels that the model is given, turned back from its own inputs; false where they are the frames as they
+   * are handed to its processor.
+   *
+   * @generated from field: bool as_seen = 10;
+   */
+  asSeen: boolean;
 };
 
 /**
@@ -236,7 +244,7 @@ export type PreviewFrame = Message<"reeltune.catalog.v1.PreviewFrame"> & {
   timeSeconds: number;
 
   /**
-   * Width of the picture, in pixels: the frame's, or less for a large one.
+   * Width of the picture, in pixels: that which the model sees or the frame's, or less for a large one.
    *
    * @generated from field: int32 width = 4;
    */
