@@ -121,7 +121,7 @@ async def chromium() -> AsyncIterator[Browser]:
 async def visiting(browser: Browser, mesh: RunningMesh) -> AsyncIterator[Visit]:
     """Opens a fresh profile; a script that the policy stopped, or an error of the page, fails the test."""
     # The mesh's own authority is not one that this browser knows; the tests of the edge verify its certificates.
-    context = await browser.new_context(ignore_https_errors=True, reduced_motion="reduce")
+    context = await browser.new_context(ignore_https_errors=True, reduced_motion="reduce", locale="en-US")
     context.set_default_timeout(PATIENCE_MS)
     page = await context.new_page()
     visit = Visit(page, mesh.url)

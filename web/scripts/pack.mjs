@@ -21,6 +21,8 @@ const TYPES = {
   ".txt": "text/plain; charset=utf-8",
   ".woff2": "font/woff2",
 };
+// Scripts of one page, compressed. What is fetched for a click alone, such as the charts, does not count.
+const MOST_SCRIPT_BYTES = 300 * 1024;
 // A hash in the name: the content never changes.
 const FOR_EVER = "public, max-age=31536000, immutable";
 const ALWAYS_ASK = "no-cache";
@@ -34,11 +36,26 @@ const pages = files
   .map((entry) => relative(built, join(entry.parentPath, entry.name)).split("\\").join("/"))
   .sort()
   .map((name, number) => pack(name, number));
+checkScriptBytes();
 writeFileSync(join(fresh, "site.json"), `${JSON.stringify({ pages }, null, 1)}\n`);
 rmSync(target, { recursive: true, force: true });
 renameSync(fresh, target);
 const bytes = pages.reduce((sum, page) => sum + page.size_bytes, 0);
 process.stdout.write(`packed ${pages.length} files, ${(bytes / 1024).toFixed(0)} KiB, into reeltune_cli/web_ui\n`);
+
+function checkScriptBytes() {
+  const sizes = new Map(pages.map((page) => [page.path, page.size_bytes]));
+  for (const name of files.map((entry) => join(entry.parentPath, entry.name)).filter((one) => one.endsWith(".html"))) {
+    const scripts = new Set(
+      [...readFileSync(name, "utf8").matchAll(/<script\b[^>]*\ssrc="([^"?]+)/g)].map(([, source]) => source),
+    );
+    const bytes = [...scripts].reduce((sum, source) => sum + (sizes.get(source) ?? 0), 0);
+    if (bytes > MOST_SCRIPT_BYTES)
+      throw new Error(`${name} loads ${bytes} bytes of scripts; a page may load ${MOST_SCRIPT_BYTES}`);
+    if (process.env.TELL_SIZES)
+      process.stdout.write(`${(bytes / 1024).toFixed(0)} KiB of scripts: ${relative(built, name)}\n`);
+  }
+}
 
 function pack(name, number) {
   const ending = extname(name);
@@ -65,7 +82,9 @@ function inlineScriptHashes(html, name) {
   if (/<[^>]+\son[a-z]+=/i.test(html.replace(/<script\b[^>]*>[\s\S]*?<\/script>/gi, ""))) {
     throw new Error(`${name}: an inline event handler would not run under the content security policy`);
   }
-  const scripts = [...html.matchAll(/<script\b([^>]*)>([\s\S]*?)<\/script>/gi)].filter(([, attributes]) => !/\ssrc=/.test(attributes));
+  const scripts = [...html.matchAll(/<script\b([^>]*)>([\s\S]*?)<\/script>/gi)].filter(
+    ([, attributes]) => !/\ssrc=/.test(attributes),
+  );
   const digests = scripts.map(([, , text]) => `sha256-${createHash("sha256").update(text, "utf8").digest("base64")}`);
   return [...new Set(digests)];
 }

@@ -10,21 +10,32 @@ function refusal(code: Code, reason: string, message: string, ...more: ConnectEr
 }
 
 test("the service's own words reach the user, with the reason for programs", () => {
-  const problem = explain(refusal(Code.AlreadyExists, "DATASET_EXISTS", "you have a dataset of this name; choose another one"));
+  const problem = explain(
+    refusal(Code.AlreadyExists, "DATASET_EXISTS", "you have a dataset of this name; choose another one"),
+  );
 
-  expect(problem).toMatchObject({ reason: "DATASET_EXISTS", message: "You have a dataset of this name; choose another one" });
+  expect(problem).toMatchObject({
+    reason: "DATASET_EXISTS",
+    message: "You have a dataset of this name; choose another one",
+  });
 });
 
 test("what is wrong with a field is told at the field", () => {
-  const bad = create(BadRequestSchema, { fieldViolations: [{ field: "password", description: "must be at least 15 characters" }] });
-  const problem = explain(refusal(Code.InvalidArgument, "FIELD_INVALID", "password: …", { desc: BadRequestSchema, value: bad } as never));
+  const bad = create(BadRequestSchema, {
+    fieldViolations: [{ field: "password", description: "must be at least 15 characters" }],
+  });
+  const problem = explain(
+    refusal(Code.InvalidArgument, "FIELD_INVALID", "password: …", { desc: BadRequestSchema, value: bad } as never),
+  );
 
   expect(problem.fields).toEqual({ password: "must be at least 15 characters" });
 });
 
 test("a pause that the service asks for is told in milliseconds", () => {
   const retry = create(RetryInfoSchema, { retryDelay: { seconds: 2n, nanos: 500_000_000 } });
-  const problem = explain(refusal(Code.ResourceExhausted, "SIGN_IN_BUSY", "busy", { desc: RetryInfoSchema, value: retry } as never));
+  const problem = explain(
+    refusal(Code.ResourceExhausted, "SIGN_IN_BUSY", "busy", { desc: RetryInfoSchema, value: retry } as never),
+  );
 
   expect(problem.retryAfterMs).toBe(2500);
 });

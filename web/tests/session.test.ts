@@ -34,7 +34,8 @@ function datasetsOf(session: Session) {
     ({ service }) => {
       service(DatasetService, {
         listDatasets: (_, { requestHeader }) => {
-          if (requestHeader.get("authorization") === "Bearer first" && refused-- > 0) throw new ConnectError("ended", Code.Unauthenticated);
+          if (requestHeader.get("authorization") === "Bearer first" && refused-- > 0)
+            throw new ConnectError("ended", Code.Unauthenticated);
           return { nextPageToken: requestHeader.get("authorization")! };
         },
       });

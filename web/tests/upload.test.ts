@@ -37,10 +37,13 @@ class Store {
               arrived: this.parts.has(index + 1),
             }),
           );
-          return { upload: { id: "upl_1", path: file!.path, complete: this.isStored, parts: this.isStored ? [] : parts } };
+          return {
+            upload: { id: "upl_1", path: file!.path, complete: this.isStored, parts: this.isStored ? [] : parts },
+          };
         },
         completeUpload: () => {
-          if (this.parts.size < Math.ceil(text.length / PART)) throw new ConnectError("parts are missing", Code.FailedPrecondition);
+          if (this.parts.size < Math.ceil(text.length / PART))
+            throw new ConnectError("parts are missing", Code.FailedPrecondition);
           this.isStored = true;
           return { file: { path: "a.mp4" } };
         },
@@ -94,7 +97,12 @@ test("a file is sent by parts, verified, and then forgotten", async () => {
 
   expect(transfers).toMatchObject([{ stage: "done", sentBytes: 12, arrivedBytes: 12, isKnown: false }]);
   expect(totals).toMatchObject({ files: 1, done: 1, failed: 0 });
-  expect([...store.parts].sort().map(([, bytes]) => bytes).join("")).toBe(text);
+  expect(
+    [...store.parts]
+      .sort()
+      .map(([, bytes]) => bytes)
+      .join(""),
+  ).toBe(text);
   expect(await ledger.pending(PARENT)).toEqual([]);
 });
 
@@ -173,7 +181,13 @@ test("a refusal is told with the file, and the others go on", async () => {
       });
     }),
   );
-  const made = new UploadQueue(PARENT, { uploads: refusing, hash: async () => "ab".repeat(32), put: store.put, ledger, schedule: (redraw) => redraw() });
+  const made = new UploadQueue(PARENT, {
+    uploads: refusing,
+    hash: async () => "ab".repeat(32),
+    put: store.put,
+    ledger,
+    schedule: (redraw) => redraw(),
+  });
   await made.add([
     { file: clip(), path: "a.exe" },
     { file: clip(), path: "a.mp4" },

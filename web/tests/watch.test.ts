@@ -13,7 +13,10 @@ test("a broken stream is taken up again, and the page knows that it is broken me
   };
   const seen: number[] = [];
   const breaks: boolean[] = [];
-  await follow({ open, onMessage: (message) => seen.push(message), onBroken: (isBroken) => breaks.push(isBroken) }, new AbortController().signal);
+  await follow(
+    { open, onMessage: (message) => seen.push(message), onBroken: (isBroken) => breaks.push(isBroken) },
+    new AbortController().signal,
+  );
   vi.useRealTimers();
 
   expect(seen).toEqual([1, 2]);
@@ -24,7 +27,9 @@ test("what another try would not mend is thrown at once", async () => {
   const open = (): AsyncIterable<number> => {
     throw new ConnectError("no such dataset", Code.NotFound);
   };
-  await expect(follow({ open, onMessage: () => undefined }, new AbortController().signal)).rejects.toThrow("no such dataset");
+  await expect(follow({ open, onMessage: () => undefined }, new AbortController().signal)).rejects.toThrow(
+    "no such dataset",
+  );
 });
 
 test("who leaves ends the stream without an error", async () => {

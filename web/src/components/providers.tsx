@@ -10,7 +10,9 @@ export function Providers({ children }: { children: ReactNode }) {
   const [client] = useState(
     () =>
       new QueryClient({
-        defaultOptions: { queries: { staleTime: 5_000, retry: (failures, error) => failures < TRIES && isPassing(error) } },
+        defaultOptions: {
+          queries: { staleTime: 5_000, retry: (failures, error) => failures < TRIES && isPassing(error) },
+        },
       }),
   );
   return <QueryClientProvider client={client}>{children}</QueryClientProvider>;

@@ -1,6 +1,6 @@
 "use client";
 
-import { Film, LogOut, Moon, Sun } from "lucide-react";
+import { Activity, Box, Film, LogOut, Moon, Sun } from "lucide-react";
 import Link from "next/link";
 import { usePathname, useRouter } from "next/navigation";
 import { type ReactNode, useEffect, useState, useSyncExternalStore } from "react";
@@ -11,7 +11,11 @@ import { chooseTheme, currentTheme, type Theme } from "@/lib/theme";
 import { Brand } from "./brand";
 import { Button, cx, Loading, Problem } from "./ui";
 
-const PLACES = [{ href: "/datasets", name: "Datasets", Icon: Film }];
+const PLACES = [
+  { href: "/datasets", name: "Datasets", Icon: Film },
+  { href: "/models", name: "Models", Icon: Box },
+  { href: "/jobs", name: "Jobs", Icon: Activity },
+];
 const UNKNOWN: SessionState = { kind: "unknown" };
 
 export function useSession(): SessionState {
@@ -37,13 +41,20 @@ export function Shell({ children }: { children: ReactNode }) {
     return (
       <main className="mx-auto max-w-xl p-8">
         <h1 className="sr-only">Reeltune</h1>
-        {problem ? <Problem action={<Button onClick={() => location.reload()}>Try again</Button>}>{problem}</Problem> : <Loading what="Looking for your session …" />}
+        {problem ? (
+          <Problem action={<Button onClick={() => location.reload()}>Try again</Button>}>{problem}</Problem>
+        ) : (
+          <Loading what="Looking for your session …" />
+        )}
       </main>
     );
   }
   return (
-    <div className="mx-auto grid min-h-dvh max-w-7xl grid-rows-[auto_1fr] md:grid-cols-[13rem_1fr] md:grid-rows-1">
-      <a href="#main" className="sr-only focus:not-sr-only focus:absolute focus:z-10 focus:m-2 focus:rounded focus:bg-panel focus:p-2">
+    <div className="mx-auto grid min-h-dvh max-w-7xl grid-rows-[auto_1fr] md:grid-cols-[14.5rem_1fr] md:grid-rows-1">
+      <a
+        href="#main"
+        className="sr-only focus:not-sr-only focus:absolute focus:z-10 focus:m-2 focus:rounded focus:bg-panel focus:p-2"
+      >
         Skip to the content
       </a>
       <Sidebar username={state.user.username} />
@@ -71,7 +82,10 @@ function Sidebar({ username }: { username: string }) {
               key={href}
               href={href}
               aria-current={isHere ? "page" : undefined}
-              className={cx("flex items-center gap-2.5 rounded-lg px-3 py-2 text-sm font-medium", isHere ? "bg-accent-soft text-accent" : "text-ink-soft hover:bg-raised hover:text-ink")}
+              className={cx(
+                "flex items-center gap-2.5 rounded-lg px-3 py-2 text-sm font-medium",
+                isHere ? "bg-accent-soft text-accent" : "text-ink-soft hover:bg-raised hover:text-ink",
+              )}
             >
               <Icon aria-hidden className="size-4" />
               {name}
@@ -80,10 +94,10 @@ function Sidebar({ username }: { username: string }) {
         })}
       </nav>
       <div className="ml-auto flex items-center gap-1 md:mt-auto md:ml-0 md:justify-between">
-        <span className="max-w-32 truncate px-2 text-sm text-ink-soft" title={username}>
+        <span className="max-w-32 min-w-0 flex-1 truncate px-2 text-sm text-ink-soft" title={username}>
           {username}
         </span>
-        <span className="flex">
+        <span className="flex shrink-0">
           <ThemeButton />
           <Button look="quiet" className="px-2" aria-label="Log out" title="Log out" onClick={() => void leave()}>
             <LogOut aria-hidden className="size-4" />
@@ -102,7 +116,13 @@ export function ThemeButton() {
   const Icon = theme === "dark" ? Sun : Moon;
   const name = `Use the ${other} theme`;
   return (
-    <Button look="quiet" className="px-2" aria-label={name} title={name} onClick={() => (chooseTheme(other), setTheme(other))}>
+    <Button
+      look="quiet"
+      className="px-2"
+      aria-label={name}
+      title={name}
+      onClick={() => (chooseTheme(other), setTheme(other))}
+    >
       <Icon aria-hidden className="size-4" />
     </Button>
   );

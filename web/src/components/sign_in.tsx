@@ -17,8 +17,13 @@ export function SignIn({ kind }: { kind: Kind }) {
       <aside className="hidden flex-col justify-between bg-accent-soft p-12 lg:flex">
         <Brand />
         <div className="max-w-md">
-          <p className="text-3xl leading-snug font-semibold tracking-tight">Teach a video model what your clips show.</p>
-          <p className="mt-4 text-ink-soft">Drop clips and captions, see every one decoded and checked, train an adapter, ask it about a clip. On your own machines.</p>
+          <p className="text-3xl leading-snug font-semibold tracking-tight">
+            Teach a video model what your clips show.
+          </p>
+          <p className="mt-4 text-ink-soft">
+            Drop clips and captions, see every one decoded and checked, train an adapter, ask it about a clip. On your
+            own machines.
+          </p>
         </div>
         <p className="text-sm text-ink-soft">Nothing that you upload leaves this installation.</p>
       </aside>
@@ -77,7 +82,14 @@ function Form({ kind }: { kind: Kind }) {
     <form onSubmit={(event) => void submit(event)} className="space-y-4" noValidate>
       <h1 className="text-2xl font-semibold tracking-tight">{isNew ? "Create your account" : "Welcome back"}</h1>
       {problem && !isAboutField && <Problem>{problem.message}</Problem>}
-      <Field label={isNew ? "Username" : "Username or e-mail"} name="username" autoComplete="username" autoCapitalize="none" required problem={fields.username} />
+      <Field
+        label={isNew ? "Username" : "Username or e-mail"}
+        name="username"
+        autoComplete="username"
+        autoCapitalize="none"
+        required
+        problem={fields.username}
+      />
       {isNew && <Field label="E-mail" name="email" type="email" autoComplete="email" required problem={fields.email} />}
       <Field
         label="Password"
@@ -93,7 +105,10 @@ function Form({ kind }: { kind: Kind }) {
       </Button>
       <p className="text-sm text-ink-soft">
         {isNew ? "Have one already? " : "New here? "}
-        <Link href={(isNew ? "/login" : "/signup") + suffix} className="font-medium text-accent underline underline-offset-4">
+        <Link
+          href={(isNew ? "/login" : "/signup") + suffix}
+          className="font-medium text-accent underline underline-offset-4"
+        >
           {isNew ? "Log in" : "Create an account"}
         </Link>
       </p>

@@ -17,7 +17,8 @@ const LOOKS: Record<Look, string> = {
   danger: "border border-bad bg-panel text-bad hover:bg-bad-soft",
 };
 
-const BUTTON = "inline-flex min-h-9 items-center justify-center gap-2 rounded-lg px-3.5 py-1.5 text-sm font-medium transition disabled:cursor-not-allowed disabled:opacity-60";
+const BUTTON =
+  "inline-flex min-h-9 items-center justify-center gap-2 rounded-lg px-3.5 py-1.5 text-sm font-medium transition disabled:cursor-not-allowed disabled:opacity-60";
 
 export function buttonClass(look: Look = "plain"): string {
   return cx(BUTTON, LOOKS[look]);
@@ -30,7 +31,13 @@ interface ButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
 
 export function Button({ look = "plain", isBusy = false, className, children, disabled, ...rest }: ButtonProps) {
   return (
-    <button type="button" {...rest} disabled={disabled || isBusy} aria-busy={isBusy || undefined} className={cx(buttonClass(look), className)}>
+    <button
+      type="button"
+      {...rest}
+      disabled={disabled || isBusy}
+      aria-busy={isBusy || undefined}
+      className={cx(buttonClass(look), className)}
+    >
       {isBusy && <Loader2 aria-hidden className="size-4 animate-spin" />}
       {children}
     </button>
@@ -52,7 +59,13 @@ export function Field({ label, hint, problem, className, ...rest }: FieldProps) 
       <label htmlFor={id} className="mb-1 block text-sm font-medium">
         {label}
       </label>
-      <input id={id} {...rest} aria-invalid={problem ? true : undefined} aria-describedby={hint || problem ? `${id}-note` : undefined} className={INPUT} />
+      <input
+        id={id}
+        {...rest}
+        aria-invalid={problem ? true : undefined}
+        aria-describedby={hint || problem ? `${id}-note` : undefined}
+        className={INPUT}
+      />
       {(problem || hint) && (
         <p id={`${id}-note`} className="mt-1 text-sm text-ink-soft">
           {problem && <span className="block text-bad">{sentence(problem)}</span>}
@@ -63,7 +76,17 @@ export function Field({ label, hint, problem, className, ...rest }: FieldProps) 
   );
 }
 
-export function Panel({ title, action, children, className }: { title?: ReactNode; action?: ReactNode; children: ReactNode; className?: string }) {
+export function Panel({
+  title,
+  action,
+  children,
+  className,
+}: {
+  title?: ReactNode;
+  action?: ReactNode;
+  children: ReactNode;
+  className?: string;
+}) {
   return (
     <section className={cx("rounded-xl border border-line bg-panel p-5", className)}>
       {(title || action) && (
@@ -89,19 +112,44 @@ const TONES: Record<Tone, string> = {
 
 export function Chip({ tone, isLive = false, children }: { tone: Tone; isLive?: boolean; children: ReactNode }) {
   return (
-    <span className={cx("inline-flex items-center gap-1.5 rounded-full px-2.5 py-0.5 text-xs font-semibold whitespace-nowrap", TONES[tone])}>
+    <span
+      className={cx(
+        "inline-flex items-center gap-1.5 rounded-full px-2.5 py-0.5 text-xs font-semibold whitespace-nowrap",
+        TONES[tone],
+      )}
+    >
       {isLive && <span aria-hidden className="size-1.5 animate-pulse rounded-full bg-current" />}
       {children}
     </span>
   );
 }
 
-export function Bar({ label, value, max, tone = "accent" }: { label: string; value: number; max: number; tone?: "accent" | "good" | "bad" }) {
+export function Bar({
+  label,
+  value,
+  max,
+  tone = "accent",
+}: {
+  label: string;
+  value: number;
+  max: number;
+  tone?: "accent" | "good" | "bad";
+}) {
   const share = max > 0 ? Math.min(value / max, 1) : 0;
   const colour = { accent: "bg-accent", good: "bg-good", bad: "bg-bad" }[tone];
   return (
-    <div role="progressbar" aria-label={label} aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(share * 100)} className="h-2 overflow-hidden rounded-full bg-raised">
-      <div className={cx("h-full origin-left rounded-full transition-transform", colour)} style={{ transform: `scaleX(${share})` }} />
+    <div
+      role="progressbar"
+      aria-label={label}
+      aria-valuemin={0}
+      aria-valuemax={100}
+      aria-valuenow={Math.round(share * 100)}
+      className="h-2 overflow-hidden rounded-full bg-raised"
+    >
+      <div
+        className={cx("h-full origin-left rounded-full transition-transform", colour)}
+        style={{ transform: `scaleX(${share})` }}
+      />
     </div>
   );
 }
@@ -137,7 +185,17 @@ export function Loading({ what }: { what: string }) {
   );
 }
 
-export function PageTitle({ title, chip, children, action }: { title: string; chip?: ReactNode; children?: ReactNode; action?: ReactNode }) {
+export function PageTitle({
+  title,
+  chip,
+  children,
+  action,
+}: {
+  title: string;
+  chip?: ReactNode;
+  children?: ReactNode;
+  action?: ReactNode;
+}) {
   return (
     <div className="mb-6 flex flex-wrap items-start justify-between gap-4">
       <div className="min-w-0">

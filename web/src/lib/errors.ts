@@ -14,7 +14,8 @@ export interface Problem {
 }
 
 const UNTOLD = "something failed, and the service did not say what";
-const UNREACHABLE = "The service cannot be reached. Check that it runs and that you are connected; this page goes on by itself.";
+const UNREACHABLE =
+  "The service cannot be reached. Check that it runs and that you are connected; this page goes on by itself.";
 
 export function explain(error: unknown): Problem {
   if (!(error instanceof ConnectError)) {
@@ -42,6 +43,17 @@ export function reasonOf(error: unknown): string {
 /** Whether the same call may succeed a little later without anything being done about it. */
 export function isPassing(error: unknown): boolean {
   if (!(error instanceof ConnectError)) return error instanceof TypeError;
-  const lasting = [Code.InvalidArgument, Code.NotFound, Code.AlreadyExists, Code.PermissionDenied, Code.FailedPrecondition, Code.Unauthenticated, Code.Unimplemented, Code.OutOfRange];
-  return !lasting.includes(error.code) && !["QUOTA_EXCEEDED", "FILE_TOO_LARGE", "TOO_MANY_FILES"].includes(reasonOf(error));
+  const lasting = [
+    Code.InvalidArgument,
+    Code.NotFound,
+    Code.AlreadyExists,
+    Code.PermissionDenied,
+    Code.FailedPrecondition,
+    Code.Unauthenticated,
+    Code.Unimplemented,
+    Code.OutOfRange,
+  ];
+  return (
+    !lasting.includes(error.code) && !["QUOTA_EXCEEDED", "FILE_TOO_LARGE", "TOO_MANY_FILES"].includes(reasonOf(error))
+  );
 }

@@ -19,7 +19,8 @@ export function ClipGrid({ dataset }: { dataset: Dataset }) {
   const age = dataset.state === DatasetState.PROCESSING ? Math.ceil(checked / 50) : dataset.etag;
   const list = useInfiniteQuery({
     queryKey: ["of-dataset", dataset.id, "clips", age],
-    queryFn: ({ pageParam, signal }) => clips.listClips({ datasetId: dataset.id, pageSize: PAGE, pageToken: pageParam }, { signal }),
+    queryFn: ({ pageParam, signal }) =>
+      clips.listClips({ datasetId: dataset.id, pageSize: PAGE, pageToken: pageParam }, { signal }),
     initialPageParam: "",
     getNextPageParam: (page) => page.nextPageToken || undefined,
     placeholderData: (former) => former,
@@ -54,12 +55,26 @@ function ClipCard({ clip }: { clip: Clip }) {
     <li>
       <div className="relative aspect-video overflow-hidden rounded-lg border border-line bg-raised">
         {isPlaying ? (
-          <video src={source} poster={clip.posterUrl || undefined} controls autoPlay muted={!clip.hasAudio} playsInline className="size-full object-contain" aria-label={clip.path} />
+          <video
+            src={source}
+            poster={clip.posterUrl || undefined}
+            controls
+            autoPlay
+            muted={!clip.hasAudio}
+            playsInline
+            className="size-full object-contain"
+            aria-label={clip.path}
+          />
         ) : (
           <>
             {clip.posterUrl && <img src={clip.posterUrl} alt="" loading="lazy" className="size-full object-contain" />}
             {source && (
-              <button type="button" onClick={() => setPlaying(true)} aria-label={`Play ${clip.path}`} className="group absolute inset-0 grid place-items-center">
+              <button
+                type="button"
+                onClick={() => setPlaying(true)}
+                aria-label={`Play ${clip.path}`}
+                className="group absolute inset-0 grid place-items-center"
+              >
                 <span className="grid size-10 place-items-center rounded-full bg-black/65 text-white transition group-hover:scale-110">
                   <Play aria-hidden className="size-4 fill-current" />
                 </span>

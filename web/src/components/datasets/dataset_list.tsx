@@ -20,7 +20,8 @@ export function DatasetList() {
   const filter = search ? `name : ${JSON.stringify(search)}` : "";
   const list = useInfiniteQuery({
     queryKey: ["datasets", filter],
-    queryFn: ({ pageParam, signal }) => datasets.listDatasets({ pageSize: PAGE, pageToken: pageParam, filter }, { signal }),
+    queryFn: ({ pageParam, signal }) =>
+      datasets.listDatasets({ pageSize: PAGE, pageToken: pageParam, filter }, { signal }),
     initialPageParam: "",
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
@@ -31,13 +32,28 @@ export function DatasetList() {
         Clips, and the rows that say what they show.
       </PageTitle>
       {(found.length > 5 || search) && (
-        <Field label="Search by name" type="search" className="mb-4 max-w-xs" value={search} onChange={(event) => setSearch(event.target.value)} />
+        <Field
+          label="Search by name"
+          type="search"
+          className="mb-4 max-w-xs"
+          value={search}
+          onChange={(event) => setSearch(event.target.value)}
+        />
       )}
       {list.isPending && <Loading what="Loading datasets …" />}
-      {list.isError && <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>{explain(list.error).message}</Problem>}
+      {list.isError && (
+        <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
+          {explain(list.error).message}
+        </Problem>
+      )}
       {list.isSuccess && found.length === 0 && (
         <Empty title={search ? "No dataset has such a name" : "No dataset yet"}>
-          {!search && <p>Create one, then drop your clips and an annotation file into it. Each clip is decoded and each row checked before you train.</p>}
+          {!search && (
+            <p>
+              Create one, then drop your clips and an annotation file into it. Each clip is decoded and each row checked
+              before you train.
+            </p>
+          )}
         </Empty>
       )}
       <ul className="divide-y divide-line overflow-hidden rounded-xl border border-line bg-panel empty:hidden">
@@ -68,7 +84,9 @@ function Row({ dataset }: { dataset: Dataset }) {
         </p>
       </div>
       <StateChip dataset={dataset} />
-      <span className="w-24 text-right text-sm text-ink-soft">{dataset.updateTime ? ago(timestampDate(dataset.updateTime)) : ""}</span>
+      <span className="w-24 text-right text-sm text-ink-soft">
+        {dataset.updateTime ? ago(timestampDate(dataset.updateTime)) : ""}
+      </span>
     </li>
   );
 }
@@ -86,7 +104,11 @@ function NewDataset() {
     setProblem(undefined);
     try {
       const name = String(data.get("name")).trim();
-      const { dataset } = await datasets.createDataset({ name, description: String(data.get("description")), requestId: crypto.randomUUID() });
+      const { dataset } = await datasets.createDataset({
+        name,
+        description: String(data.get("description")),
+        requestId: crypto.randomUUID(),
+      });
       if (dataset) router.push(`/datasets/view?id=${dataset.id}`);
     } catch (error) {
       setProblem(explain(error));
@@ -100,13 +122,22 @@ function NewDataset() {
         <Plus aria-hidden className="size-4" />
         New dataset
       </Button>
-      <dialog ref={dialog} aria-labelledby="new-dataset" className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
+      <dialog
+        ref={dialog}
+        aria-labelledby="new-dataset"
+        className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50"
+      >
         <form onSubmit={(event) => void create(event)} className="space-y-4">
           <h2 id="new-dataset" className="text-lg font-semibold">
             New dataset
           </h2>
           <Field label="Name" name="name" required maxLength={100} problem={problem?.fields.name} />
-          <Field label="What it is for (optional)" name="description" maxLength={2000} problem={problem?.fields.description} />
+          <Field
+            label="What it is for (optional)"
+            name="description"
+            maxLength={2000}
+            problem={problem?.fields.description}
+          />
           {problem && Object.keys(problem.fields).length === 0 && <Problem>{problem.message}</Problem>}
           <div className="flex justify-end gap-2">
             <Button look="quiet" onClick={() => dialog.current?.close()}>

@@ -8,6 +8,7 @@ import { explain } from "@/lib/errors";
 import { bytes, count, duration } from "@/lib/format";
 import { useTitle } from "@/lib/title";
 import { Bar, Button, Empty, Facts, Loading, PageTitle, Panel, Problem } from "../ui";
+import { ImportPanel } from "../import/import_panel";
 import { Upload } from "../upload/upload";
 import { ClipGrid } from "./clip_grid";
 import { FileList } from "./file_list";
@@ -23,7 +24,10 @@ export function DatasetPage() {
   useTitle(dataset?.name);
 
   if (!id) return <Empty title="This address names no dataset" />;
-  if (error) return <Problem action={<Button onClick={() => void refetch()}>Try again</Button>}>{explain(error).message}</Problem>;
+  if (error)
+    return (
+      <Problem action={<Button onClick={() => void refetch()}>Try again</Button>}>{explain(error).message}</Problem>
+    );
   if (isPending || !dataset) return <Loading what="Loading the dataset …" />;
   const version = dataset.version > 1 ? `Version ${dataset.version}. ` : "";
   return (
@@ -39,12 +43,21 @@ export function DatasetPage() {
         {dataset.state === DatasetState.PROCESSING && <Checking dataset={dataset} isBroken={isBroken} />}
         {dataset.state === DatasetState.ERROR && <Issues dataset={dataset} onChange={set} />}
         {takesFiles(dataset) && (
-          <Upload parentId={id} accept="Clips, and one annotation file (CSV, JSON, JSON lines, or a text beside each clip)" onArrived={() => void refetch()}>
+          <Upload
+            parentId={id}
+            accept="Clips, and one annotation file (CSV, JSON, JSON lines, or a text beside each clip)"
+            onArrived={() => void refetch()}
+          >
             <Check dataset={dataset} onChange={set} />
           </Upload>
         )}
-        {takesFiles(dataset) && <FileList parentId={id} files={Number(dataset.counts?.files ?? 0)} onChange={() => void refetch()} />}
-        {dataset.state === DatasetState.READY && Number(dataset.counts?.warnings) > 0 && <Issues dataset={dataset} onChange={set} />}
+        {takesFiles(dataset) && <ImportPanel parentId={id} onArrived={() => void refetch()} />}
+        {takesFiles(dataset) && (
+          <FileList parentId={id} files={Number(dataset.counts?.files ?? 0)} onChange={() => void refetch()} />
+        )}
+        {dataset.state === DatasetState.READY && Number(dataset.counts?.warnings) > 0 && (
+          <Issues dataset={dataset} onChange={set} />
+        )}
         {dataset.state === DatasetState.READY && <Rows datasetId={id} rows={Number(dataset.counts?.rows ?? 0)} />}
         {dataset.state !== DatasetState.PENDING && <ClipGrid dataset={dataset} />}
       </div>
@@ -66,7 +79,8 @@ function Counts({ dataset }: { dataset: Dataset }) {
     ["Rows held out", found(Number(counts.evalRows).toLocaleString("en"))],
   ];
   const left = Number(counts.quarantinedRows) + Number(counts.quarantinedClips);
-  if (left > 0) facts.push(["In quarantine", `${count(counts.quarantinedRows, "row")}, ${count(counts.quarantinedClips, "clip")}`]);
+  if (left > 0)
+    facts.push(["In quarantine", `${count(counts.quarantinedRows, "row")}, ${count(counts.quarantinedClips, "clip")}`]);
   return <Facts facts={facts} />;
 }
 
@@ -76,7 +90,9 @@ function Checking({ dataset, isBroken }: { dataset: Dataset; isBroken: boolean }
   return (
     <Panel title="Checking">
       <p aria-live="polite" className="mb-2 text-sm text-ink-soft">
-        {isBroken ? "The connection broke; the check goes on, and this page finds it again." : `${checked.toLocaleString("en")} of ${count(clips, "clip")} decoded. Every frame is read, so that no clip can stop a training.`}
+        {isBroken
+          ? "The connection broke; the check goes on, and this page finds it again."
+          : `${checked.toLocaleString("en")} of ${count(clips, "clip")} decoded. Every frame is read, so that no clip can stop a training.`}
       </p>
       <Bar label="Clips decoded" value={checked} max={clips} />
     </Panel>
@@ -98,7 +114,12 @@ function Check({ dataset, onChange }: { dataset: Dataset; onChange: (dataset: Da
   }
   return (
     <>
-      <Button look="primary" isBusy={isBusy} disabled={Number(dataset.counts?.files ?? 0) === 0} onClick={() => void check()}>
+      <Button
+        look="primary"
+        isBusy={isBusy}
+        disabled={Number(dataset.counts?.files ?? 0) === 0}
+        onClick={() => void check()}
+      >
         Check clips and rows
       </Button>
       {problem && <Problem>{problem}</Problem>}

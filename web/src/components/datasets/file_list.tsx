@@ -16,7 +16,8 @@ export function FileList({ parentId, files, onChange }: { parentId: string; file
   const [problem, setProblem] = useState("");
   const list = useInfiniteQuery({
     queryKey: ["files", parentId, files ?? 0],
-    queryFn: ({ pageParam, signal }) => uploads.listFiles({ parentId, pageSize: PAGE, pageToken: pageParam }, { signal }),
+    queryFn: ({ pageParam, signal }) =>
+      uploads.listFiles({ parentId, pageSize: PAGE, pageToken: pageParam }, { signal }),
     initialPageParam: "",
     getNextPageParam: (page) => page.nextPageToken || undefined,
     enabled: isOpen,
@@ -33,19 +34,31 @@ export function FileList({ parentId, files, onChange }: { parentId: string; file
   }
   if (files === 0) return null;
   return (
-    <details className="rounded-xl border border-line bg-panel p-5" onToggle={(event) => setOpen(event.currentTarget.open)}>
-      <summary className="font-semibold">{files === undefined ? "Files in place" : `${count(files, "file")} in place`}</summary>
+    <details
+      className="rounded-xl border border-line bg-panel p-5"
+      onToggle={(event) => setOpen(event.currentTarget.open)}
+    >
+      <summary className="font-semibold">
+        {files === undefined ? "Files in place" : `${count(files, "file")} in place`}
+      </summary>
       {problem && <Problem>{problem}</Problem>}
       <ul className="mt-3 divide-y divide-line text-sm">
-        {list.data?.pages.flatMap((page) => page.files).map((file) => (
-          <li key={file.path} className="flex items-center gap-4 py-1.5">
-            <span className="min-w-0 flex-1 font-mono text-[0.8125rem] break-all">{file.path}</span>
-            <span className="text-ink-soft tabular-nums">{bytes(file.sizeBytes)}</span>
-            <Button look="quiet" className="px-2" aria-label={`Remove ${file.path}`} onClick={() => void remove(file.path)}>
-              <Trash2 aria-hidden className="size-4" />
-            </Button>
-          </li>
-        ))}
+        {list.data?.pages
+          .flatMap((page) => page.files)
+          .map((file) => (
+            <li key={file.path} className="flex items-center gap-4 py-1.5">
+              <span className="min-w-0 flex-1 font-mono text-[0.8125rem] break-all">{file.path}</span>
+              <span className="text-ink-soft tabular-nums">{bytes(file.sizeBytes)}</span>
+              <Button
+                look="quiet"
+                className="px-2"
+                aria-label={`Remove ${file.path}`}
+                onClick={() => void remove(file.path)}
+              >
+                <Trash2 aria-hidden className="size-4" />
+              </Button>
+            </li>
+          ))}
       </ul>
       {list.hasNextPage && (
         <Button className="mt-3" isBusy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>

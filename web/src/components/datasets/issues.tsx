@@ -13,7 +13,8 @@ const PAGE = 100;
 export function Issues({ dataset, onChange }: { dataset: Dataset; onChange: (dataset: Dataset | undefined) => void }) {
   const list = useInfiniteQuery({
     queryKey: ["of-dataset", dataset.id, "issues", dataset.etag],
-    queryFn: ({ pageParam, signal }) => datasets.listDatasetIssues({ datasetId: dataset.id, pageSize: PAGE, pageToken: pageParam }, { signal }),
+    queryFn: ({ pageParam, signal }) =>
+      datasets.listDatasetIssues({ datasetId: dataset.id, pageSize: PAGE, pageToken: pageParam }, { signal }),
     initialPageParam: "",
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
@@ -21,10 +22,16 @@ export function Issues({ dataset, onChange }: { dataset: Dataset; onChange: (dat
   const isError = dataset.state === DatasetState.ERROR;
   const errors = Number(dataset.counts?.errors ?? 0);
   const warnings = Number(dataset.counts?.warnings ?? 0);
-  const found = [errors ? count(errors, "error") : "", warnings ? count(warnings, "warning") : ""].filter(Boolean).join(" and ");
+  const found = [errors ? count(errors, "error") : "", warnings ? count(warnings, "warning") : ""]
+    .filter(Boolean)
+    .join(" and ");
   return (
     <Panel title={`The check found ${found}`} action={isError && <Quarantine dataset={dataset} onChange={onChange} />}>
-      {isError && <p className="mb-4 text-sm text-ink-soft">Mend the files and send them again, or leave out what has an error and go on with the rest.</p>}
+      {isError && (
+        <p className="mb-4 text-sm text-ink-soft">
+          Mend the files and send them again, or leave out what has an error and go on with the rest.
+        </p>
+      )}
       {list.isPending && <Loading what="Loading what was found …" />}
       {list.isError && <Problem>{explain(list.error).message}</Problem>}
       <ul className="divide-y divide-line">
@@ -43,7 +50,10 @@ export function Issues({ dataset, onChange }: { dataset: Dataset; onChange: (dat
 
 /** `annotations.csv · row 3 · answer`. */
 export function placeOf(issue: Pick<DatasetIssue, "file" | "row" | "field">): string {
-  return [issue.file, issue.row > 0 ? `row ${issue.row}` : "", issue.field].filter(Boolean).join(" · ") || "the dataset as a whole";
+  return (
+    [issue.file, issue.row > 0 ? `row ${issue.row}` : "", issue.field].filter(Boolean).join(" · ") ||
+    "the dataset as a whole"
+  );
 }
 
 function Issue({ issue }: { issue: DatasetIssue }) {

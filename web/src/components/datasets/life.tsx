@@ -1,11 +1,12 @@
 "use client";
 
+import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { useRef, useState } from "react";
 import { type Dataset, DatasetState } from "@/gen/reeltune/catalog/v1/dataset_pb";
 import { datasets, versions } from "@/lib/clients";
 import { explain } from "@/lib/errors";
-import { Button, Problem } from "../ui";
+import { Button, buttonClass, Problem } from "../ui";
 
 /** What may be done with a dataset as a whole. */
 export function Life({ dataset }: { dataset: Dataset }) {
@@ -38,6 +39,11 @@ export function Life({ dataset }: { dataset: Dataset }) {
   return (
     <>
       {dataset.state === DatasetState.READY && (
+        <Link href={`/jobs/new?dataset=${dataset.id}`} className={buttonClass("primary")}>
+          Train from it
+        </Link>
+      )}
+      {dataset.state === DatasetState.READY && (
         <Button isBusy={isBusy} onClick={() => void renew()} title="Same files, open for changes">
           New version
         </Button>
@@ -46,11 +52,17 @@ export function Life({ dataset }: { dataset: Dataset }) {
         Delete
       </Button>
       {problem && !dialog.current?.open && <Problem>{problem}</Problem>}
-      <dialog ref={dialog} aria-labelledby="delete-dataset" className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
+      <dialog
+        ref={dialog}
+        aria-labelledby="delete-dataset"
+        className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50"
+      >
         <h2 id="delete-dataset" className="text-lg font-semibold">
           Delete {dataset.name}?
         </h2>
-        <p className="my-3 text-sm text-ink-soft">It can be brought back for 7 days; then its files go. A dataset that a running job uses is not deleted.</p>
+        <p className="my-3 text-sm text-ink-soft">
+          It can be brought back for 7 days; then its files go. A dataset that a running job uses is not deleted.
+        </p>
         {problem && <Problem>{problem}</Problem>}
         <div className="mt-4 flex justify-end gap-2">
           <Button look="quiet" onClick={() => dialog.current?.close()}>

@@ -17,7 +17,10 @@ export function Rows({ datasetId, rows }: { datasetId: string; rows: number }) {
   });
   if (list.isError) return <Problem>{explain(list.error).message}</Problem>;
   if (!list.data?.length) return null;
-  const title = rows > SHOWN ? `The first ${SHOWN} of ${count(rows, "row")}, as training reads them` : `${count(rows, "row")}, as training reads them`;
+  const title =
+    rows > SHOWN
+      ? `The first ${SHOWN} of ${count(rows, "row")}, as training reads them`
+      : `${count(rows, "row")}, as training reads them`;
   return (
     <Panel title={title}>
       <ul className="divide-y divide-line text-sm">
@@ -37,7 +40,10 @@ function Row({ sample }: { sample: Sample }) {
       </span>
       <div className="min-w-0 space-y-0.5">
         {sample.messages.map((message, index) => (
-          <p key={index} className={message.role === "assistant" ? "font-medium break-words" : "break-words text-ink-soft"}>
+          <p
+            key={index}
+            className={message.role === "assistant" ? "font-medium break-words" : "break-words text-ink-soft"}
+          >
             {textOf(message)}
           </p>
         ))}
@@ -47,6 +53,8 @@ function Row({ sample }: { sample: Sample }) {
 }
 
 function textOf(message: Message): string {
-  const pieces = message.content.map(({ part }) => (part.case === "video" ? `[${part.value.path}]` : part.case === "text" ? part.value : ""));
+  const pieces = message.content.map(({ part }) =>
+    part.case === "video" ? `[${part.value.path}]` : part.case === "text" ? part.value : "",
+  );
   return pieces.join(" ");
 }

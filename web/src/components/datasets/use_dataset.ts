@@ -28,7 +28,9 @@ export function useDataset(id: string) {
       if (dataset.state !== DatasetState.PROCESSING) void client.invalidateQueries({ queryKey: ["of-dataset", id] });
     };
     const open = (signal: AbortSignal) => datasets.watchDataset({ datasetId: id }, { signal });
-    follow({ open, onMessage: (message) => see(message.dataset), onBroken: setBroken }, stop.signal).catch((error: unknown) => setWatchProblem(explain(error).message));
+    follow({ open, onMessage: (message) => see(message.dataset), onBroken: setBroken }, stop.signal).catch(
+      (error: unknown) => setWatchProblem(explain(error).message),
+    );
     return () => {
       stop.abort();
       setBroken(false);

@@ -18,7 +18,10 @@ export function TransferList({ transfers, totals, onRetry, onClear }: Props) {
   if (transfers.length === 0) return null;
   // What moves or failed comes first; of what is done, the latest.
   const order = { failed: 0, sending: 1, verifying: 1, hashing: 1, waiting: 2, done: 3 };
-  const shown = transfers.length > SHOWN ? [...transfers].sort((a, b) => order[a.stage] - order[b.stage]).slice(0, SHOWN) : transfers;
+  const shown =
+    transfers.length > SHOWN
+      ? [...transfers].sort((a, b) => order[a.stage] - order[b.stage]).slice(0, SHOWN)
+      : transfers;
   return (
     <div className="mt-5">
       <div className="mb-2 flex flex-wrap items-baseline justify-between gap-2 text-sm">
@@ -34,13 +37,20 @@ export function TransferList({ transfers, totals, onRetry, onClear }: Props) {
           )}
         </span>
       </div>
-      <Bar label="All files" value={totals.arrivedBytes} max={totals.sizeBytes} tone={totals.failed ? "bad" : totals.isBusy ? "accent" : "good"} />
+      <Bar
+        label="All files"
+        value={totals.arrivedBytes}
+        max={totals.sizeBytes}
+        tone={totals.failed ? "bad" : totals.isBusy ? "accent" : "good"}
+      />
       <ul className="mt-4 space-y-3">
         {shown.map((one) => (
           <Row key={one.path} transfer={one} />
         ))}
       </ul>
-      {transfers.length > shown.length && <p className="mt-3 text-sm text-ink-soft">and {count(transfers.length - shown.length, "more file")}</p>}
+      {transfers.length > shown.length && (
+        <p className="mt-3 text-sm text-ink-soft">and {count(transfers.length - shown.length, "more file")}</p>
+      )}
     </div>
   );
 }
@@ -57,7 +67,12 @@ function Row({ transfer }: { transfer: Transfer }) {
   const { path, stage, sizeBytes, arrivedBytes, hashedBytes } = transfer;
   const isHashing = stage === "hashing";
   return (
-    <li className="grid grid-cols-[1fr_auto] gap-x-4 gap-y-1 text-sm" data-path={path} data-stage={stage} data-sent={transfer.sentBytes}>
+    <li
+      className="grid grid-cols-[1fr_auto] gap-x-4 gap-y-1 text-sm"
+      data-path={path}
+      data-stage={stage}
+      data-sent={transfer.sentBytes}
+    >
       <span className="min-w-0 truncate font-mono text-[0.8125rem]" title={path}>
         {path}
       </span>
@@ -90,6 +105,11 @@ function Status({ transfer }: { transfer: Transfer }) {
       </span>
     );
   }
-  const words = { waiting: "waiting", hashing: "reading", verifying: "verifying", sending: `${bytes(arrivedBytes)} of ${bytes(sizeBytes)}` };
+  const words = {
+    waiting: "waiting",
+    hashing: "reading",
+    verifying: "verifying",
+    sending: `${bytes(arrivedBytes)} of ${bytes(sizeBytes)}`,
+  };
   return <span className="text-ink-soft tabular-nums">{words[stage]}</span>;
 }

@@ -46,7 +46,15 @@ export function Upload({ parentId, accept, onArrived, children }: Props) {
         </div>
       )}
       <TransferList transfers={transfers} totals={totals} onRetry={() => queue.retry()} onClear={() => queue.clear()} />
-      {children && <div className="mt-5 flex flex-wrap items-center gap-3">{totals.isBusy ? <p className="text-sm text-ink-soft">The check can begin once everything has arrived.</p> : children}</div>}
+      {children && (
+        <div className="mt-5 flex flex-wrap items-center gap-3">
+          {totals.isBusy ? (
+            <p className="text-sm text-ink-soft">The check can begin once everything has arrived.</p>
+          ) : (
+            children
+          )}
+        </div>
+      )}
     </Panel>
   );
 }
@@ -93,7 +101,10 @@ function DropZone({ accept, add }: { accept: string; add: (files: Promise<Chosen
       onDragOver={(event) => (event.preventDefault(), setOver(true))}
       onDragLeave={() => setOver(false)}
       onDrop={drop}
-      className={cx("rounded-xl border-2 border-dashed px-6 py-8 text-center transition-colors", isOver ? "border-accent bg-accent-soft" : "border-line-strong")}
+      className={cx(
+        "rounded-xl border-2 border-dashed px-6 py-8 text-center transition-colors",
+        isOver ? "border-accent bg-accent-soft" : "border-line-strong",
+      )}
     >
       <UploadCloud aria-hidden className="mx-auto size-8 text-ink-soft" />
       <p className="mt-2 font-medium">Drop files or a folder here</p>
@@ -105,14 +116,39 @@ function DropZone({ accept, add }: { accept: string; add: (files: Promise<Chosen
           Choose a folder
         </Button>
       </div>
-      <input ref={files} type="file" multiple hidden aria-label="Files" onChange={(event) => chosen(event.currentTarget)} />
-      <input ref={folder} type="file" multiple hidden aria-label="Folder" onChange={(event) => chosen(event.currentTarget)} {...{ webkitdirectory: "" }} />
+      <input
+        ref={files}
+        type="file"
+        multiple
+        hidden
+        aria-label="Files"
+        onChange={(event) => chosen(event.currentTarget)}
+      />
+      <input
+        ref={folder}
+        type="file"
+        multiple
+        hidden
+        aria-label="Folder"
+        onChange={(event) => chosen(event.currentTarget)}
+        {...{ webkitdirectory: "" }}
+      />
     </div>
   );
 }
 
 /** Tells what an earlier visit did not finish, and goes on with it. */
-function Interrupted({ parentId, totals, add, queue }: { parentId: string; totals: Totals; add: (files: Promise<Chosen[]>) => void; queue: UploadQueue }) {
+function Interrupted({
+  parentId,
+  totals,
+  add,
+  queue,
+}: {
+  parentId: string;
+  totals: Totals;
+  add: (files: Promise<Chosen[]>) => void;
+  queue: UploadQueue;
+}) {
   const [pending, setPending] = useState<Remembered[]>([]);
   const { ledger } = tools();
   useEffect(() => {
@@ -121,20 +157,32 @@ function Interrupted({ parentId, totals, add, queue }: { parentId: string; total
     return () => {
       isStale = true;
     };
-  }, [ledger, parentId, totals.files, totals.done, totals.isBusy]);
+    // Not for each file: what this page sends itself is left out below.
+  }, [ledger, parentId, totals.isBusy]);
   const here = new Set(queue.snapshot().transfers.map((one) => one.path));
   const left = pending.filter((one) => !here.has(one.path));
   if (left.length === 0) return null;
   const canReopen = left.some((one) => one.handle);
   const forget = async () => {
-    await ledger.forget(parentId, left.map((one) => one.path));
+    await ledger.forget(
+      parentId,
+      left.map((one) => one.path),
+    );
     setPending(await ledger.pending(parentId));
   };
   return (
     <div role="status" className="mb-4 rounded-lg bg-warn-soft px-4 py-3 text-sm text-warn">
       <p className="font-semibold">{count(left.length, "file")} had not arrived when this page was left</p>
-      <p>{canReopen ? "Go on with them, or choose them again." : "Choose or drop the same files again."} What has arrived is not sent again.</p>
-      <p className="mt-1 font-mono text-xs break-all">{left.slice(0, 5).map((one) => one.path).join(", ") + (left.length > 5 ? ", …" : "")}</p>
+      <p>
+        {canReopen ? "Go on with them, or choose them again." : "Choose or drop the same files again."} What has arrived
+        is not sent again.
+      </p>
+      <p className="mt-1 font-mono text-xs break-all">
+        {left
+          .slice(0, 5)
+          .map((one) => one.path)
+          .join(", ") + (left.length > 5 ? ", …" : "")}
+      </p>
       <div className="mt-2 flex gap-2">
         {canReopen && <Button onClick={() => add(fromHandles(left))}>Go on</Button>}
         <Button look="quiet" className="text-warn" onClick={() => void forget()}>

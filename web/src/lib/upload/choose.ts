@@ -4,10 +4,15 @@ import type { Chosen, Remembered } from "./types";
 /** Reads a drop; folders are walked. Must be called within the event: the browser takes the items back after it. */
 export async function fromDrop(transfer: DataTransfer): Promise<Chosen[]> {
   const items = [...transfer.items].filter((item) => item.kind === "file");
-  const opened = items.map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile(), handle: handleOf(item) }));
+  const opened = items.map((item) => ({
+    entry: item.webkitGetAsEntry(),
+    file: item.getAsFile(),
+    handle: handleOf(item),
+  }));
   const found: Chosen[] = [];
   for (const { entry, file, handle } of opened) {
-    if (entry?.isDirectory) found.push(...(await walk(entry as FileSystemDirectoryEntry, opened.length === 1 ? "" : `${entry.name}/`)));
+    if (entry?.isDirectory)
+      found.push(...(await walk(entry as FileSystemDirectoryEntry, opened.length === 1 ? "" : `${entry.name}/`)));
     else if (file) found.push({ file, path: file.name, ...(await fileHandle(handle)) });
   }
   return found.filter(isVisible);
@@ -15,7 +20,10 @@ export async function fromDrop(transfer: DataTransfer): Promise<Chosen[]> {
 
 /** Reads a file input; for a chosen folder, paths begin below it. */
 export function fromInput(files: Iterable<File>): Chosen[] {
-  const all = [...files].map((file) => ({ file, path: file.webkitRelativePath.split("/").slice(1).join("/") || file.name }));
+  const all = [...files].map((file) => ({
+    file,
+    path: file.webkitRelativePath.split("/").slice(1).join("/") || file.name,
+  }));
   return all.filter(isVisible);
 }
 
@@ -33,7 +41,9 @@ export async function fromHandles(entries: readonly Remembered[]): Promise<Chose
   return found;
 }
 
-type WithPermission = FileSystemFileHandle & { requestPermission?: (options: { mode: "read" }) => Promise<PermissionState> };
+type WithPermission = FileSystemFileHandle & {
+  requestPermission?: (options: { mode: "read" }) => Promise<PermissionState>;
+};
 type WithHandle = DataTransferItem & { getAsFileSystemHandle?: () => Promise<FileSystemHandle | null> };
 
 async function mayRead(handle: WithPermission): Promise<boolean> {
@@ -45,7 +55,9 @@ function handleOf(item: WithHandle): Promise<FileSystemHandle | null> | undefine
   return item.getAsFileSystemHandle?.().catch(() => null);
 }
 
-async function fileHandle(handle: Promise<FileSystemHandle | null> | undefined): Promise<{ handle?: FileSystemFileHandle }> {
+async function fileHandle(
+  handle: Promise<FileSystemHandle | null> | undefined,
+): Promise<{ handle?: FileSystemFileHandle }> {
   const found = await handle;
   return found?.kind === "file" ? { handle: found as FileSystemFileHandle } : {};
 }
@@ -60,7 +72,11 @@ async function walk(folder: FileSystemDirectoryEntry, prefix: string): Promise<C
     for (const entry of entries) {
       const path = `${prefix}${entry.name}`;
       if (entry.isDirectory) found.push(...(await walk(entry as FileSystemDirectoryEntry, `${path}/`)));
-      else found.push({ path, file: await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject)) });
+      else
+        found.push({
+          path,
+          file: await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject)),
+        });
     }
   }
 }

@@ -21,7 +21,8 @@ export function hashInWorkers(): Hash {
     const worker = new Worker(new URL("./hash_worker.ts", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }: MessageEvent<Told>) => answer(data);
     worker.onerror = (event) => {
-      for (const question of questions.values()) question.reject(new Error(event.message || "files cannot be read here"));
+      for (const question of questions.values())
+        question.reject(new Error(event.message || "files cannot be read here"));
       questions.clear();
     };
     return worker;

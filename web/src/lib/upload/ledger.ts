@@ -25,7 +25,10 @@ export class Ledger {
   }
 
   async forget(parentId: string, paths: Iterable<string>): Promise<void> {
-    await delMany([...paths].map((path) => key(parentId, path)), this.#store);
+    await delMany(
+      [...paths].map((path) => key(parentId, path)),
+      this.#store,
+    );
   }
 }
 

@@ -14,6 +14,8 @@ const FILES_AT_ONCE = 3;
 const PARTS_AT_ONCE = 3;
 const TRIES = 6;
 const FIRST_PAUSE_MS = 500;
+/** More files than that are shown four times a second only: each redraw looks at all of them. */
+const MANY = 300;
 
 export interface Totals {
   files: number;
@@ -156,7 +158,8 @@ export class UploadQueue {
 
   async #sendParts(item: Item, sha256: string, parts: readonly UploadPart[]): Promise<void> {
     const arrived = new Map(parts.map((part) => [part.number, part.arrived ? Number(part.sizeBytes) : 0]));
-    const told = () => this.#change(item, { arrivedBytes: [...arrived.values()].reduce((sum, bytes) => sum + bytes, 0) });
+    const told = () =>
+      this.#change(item, { arrivedBytes: [...arrived.values()].reduce((sum, bytes) => sum + bytes, 0) });
     this.#change(item, { stage: "sending" });
     told();
     const missing = parts.filter((part) => !part.arrived);
@@ -241,7 +244,8 @@ export class UploadQueue {
   #changed(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    (this.tools.schedule ?? ((redraw) => void requestAnimationFrame(redraw)))(() => {
+    const schedule = this.tools.schedule ?? (this.#items.size > MANY ? everyQuarter : everyFrame);
+    schedule(() => {
       this.#isScheduled = false;
       const transfers = [...this.#items.values()].map((item): Transfer => ({ ...item }));
       this.#snapshot = { transfers, totals: totalsOf(transfers) };
@@ -250,7 +254,19 @@ export class UploadQueue {
   }
 }
 
-const NOTHING: Totals = { files: 0, done: 0, failed: 0, known: 0, sizeBytes: 0, arrivedBytes: 0, sentBytes: 0, isBusy: false };
+const everyFrame = (redraw: () => void) => void requestAnimationFrame(redraw);
+const everyQuarter = (redraw: () => void) => void setTimeout(redraw, 250);
+
+const NOTHING: Totals = {
+  files: 0,
+  done: 0,
+  failed: 0,
+  known: 0,
+  sizeBytes: 0,
+  arrivedBytes: 0,
+  sentBytes: 0,
+  isBusy: false,
+};
 
 export function totalsOf(transfers: readonly Transfer[]): Totals {
   const totals = { ...NOTHING, files: transfers.length };

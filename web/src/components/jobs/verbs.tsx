@@ -1,0 +1,84 @@
+"use client";
+
+import Link from "next/link";
+import { useRouter } from "next/navigation";
+import { useRef } from "react";
+import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { useAttempt } from "@/lib/attempt";
+import { training } from "@/lib/clients";
+import { isFinal } from "@/lib/jobs/story";
+import { Dialog } from "../dialog";
+import { Button, buttonClass, Problem } from "../ui";
+
+/** What its owner may do with a job in its state. */
+export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void }) {
+  const router = useRouter();
+  const dialog = useRef<HTMLDialogElement>(null);
+  const { isBusy, problem, attempt } = useAttempt();
+  const call = (work: (request: { jobId: string; requestId: string }) => Promise<unknown>) =>
+    void attempt(async () => {
+      await work({ jobId: job.id, requestId: crypto.randomUUID() });
+      onMoved();
+    });
+  const remove = () =>
+    void attempt(async () => {
+      await training.deleteTrainingJob({ jobId: job.id, requestId: crypto.randomUUID() });
+      router.replace("/jobs");
+    });
+  const isQueued = job.state === JobState.QUEUED;
+  const canStop = isQueued || job.state === JobState.STARTING || job.state === JobState.RUNNING;
+  const canRetry = job.state === JobState.STOPPED || job.state === JobState.FAILED;
+  return (
+    <>
+      {isQueued && !job.isPaused && (
+        <Button isBusy={isBusy} onClick={() => call((request) => training.pauseTrainingJob(request))}>
+          Pause
+        </Button>
+      )}
+      {isQueued && job.isPaused && (
+        <Button isBusy={isBusy} onClick={() => call((request) => training.resumeTrainingJob(request))}>
+          Resume
+        </Button>
+      )}
+      {canStop && (
+        <Button
+          look="danger"
+          isBusy={isBusy}
+          onClick={() => call((request) => training.stopTrainingJob(request))}
+          title="The adapter so far is kept"
+        >
+          Stop
+        </Button>
+      )}
+      {canRetry && (
+        <Button
+          isBusy={isBusy}
+          onClick={() => call((request) => training.retryTrainingJob(request))}
+          title="Goes on from the newest checkpoint"
+        >
+          Try again
+        </Button>
+      )}
+      <Link href={`/jobs/new?model=${job.modelId}&dataset=${job.datasetId}`} className={buttonClass()}>
+        Another like it
+      </Link>
+      {isFinal(job.state) && (
+        <Button look="danger" onClick={() => dialog.current?.showModal()}>
+          Delete
+        </Button>
+      )}
+      {problem && <Problem>{problem.message}</Problem>}
+      <Dialog ref={dialog} title={`Delete ${job.name || "this job"}?`}>
+        <p className="mb-4 text-sm text-ink-soft">Its log, checkpoints and adapter go with it, at once and for good.</p>
+        <div className="flex justify-end gap-2">
+          <Button look="quiet" onClick={() => dialog.current?.close()}>
+            Keep it
+          </Button>
+          <Button look="danger" isBusy={isBusy} onClick={remove}>
+            Delete
+          </Button>
+        </div>
+      </Dialog>
+    </>
+  );
+}

@@ -1,0 +1,122 @@
+// The fields of a new job: what they mean, and what they are when nobody fills them in.
+import type { JsonObject } from "@bufbuild/protobuf";
+
+export interface JobField {
+  /** Place in `TrainingParameters`, as its JSON spells it. */
+  path: string;
+  label: string;
+  hint: string;
+  /** The contract's own default, which the job page shows again as the value in force. */
+  byDefault: string;
+  isInteger?: boolean;
+}
+
+export const FIELDS: readonly JobField[] = [
+  {
+    path: "optimization.epochs",
+    label: "Epochs",
+    hint: "Passes over the training rows. Ignored when steps are given.",
+    byDefault: "3",
+    isInteger: true,
+  },
+  {
+    path: "optimization.maxSteps",
+    label: "Steps",
+    hint: "Optimizer steps instead of epochs; 0 counts by epochs.",
+    byDefault: "0",
+    isInteger: true,
+  },
+  {
+    path: "optimization.learningRate",
+    label: "Learning rate",
+    hint: "Its peak. Too high and the loss jumps; too low and it crawls.",
+    byDefault: "0.0002",
+  },
+  {
+    path: "optimization.batchSize",
+    label: "Samples at once",
+    hint: "More is steadier, and takes more memory.",
+    byDefault: "4",
+    isInteger: true,
+  },
+  {
+    path: "optimization.gradientAccumulationSteps",
+    label: "Batches in a step",
+    hint: "Steadier steps for no more memory, in more time.",
+    byDefault: "1",
+    isInteger: true,
+  },
+  {
+    path: "lora.rank",
+    label: "Rank of the adapter",
+    hint: "How much it can learn: 8 to 64 is usual.",
+    byDefault: "16",
+    isInteger: true,
+  },
+  { path: "lora.alpha", label: "Alpha", hint: "The adapter's weight is alpha / rank.", byDefault: "32" },
+  {
+    path: "sampling.maxFrames",
+    label: "Frames of a clip",
+    hint: "What the model sees of each clip; costs memory and time.",
+    byDefault: "8",
+    isInteger: true,
+  },
+  {
+    path: "sampling.fps",
+    label: "Frames a second",
+    hint: "0 spreads the frames evenly over the clip.",
+    byDefault: "0",
+  },
+  {
+    path: "checkpointEverySteps",
+    label: "Steps between checkpoints",
+    hint: "What is lost at most when a trainer dies. 0: one at the end.",
+    byDefault: "50",
+    isInteger: true,
+  },
+  {
+    path: "evaluateEverySteps",
+    label: "Steps between evaluations",
+    hint: "The loss on held-out rows. 0: once, at the end.",
+    byDefault: "0",
+    isInteger: true,
+  },
+  {
+    path: "optimization.seed",
+    label: "Seed",
+    hint: "The same seed gives the same order and the same adapter to begin with.",
+    byDefault: "0",
+    isInteger: true,
+  },
+];
+
+/** Returns the parameters that a draft asks for, as JSON of `TrainingParameters`; what is left empty is left out. */
+export function parametersOf(draft: Readonly<Record<string, string>>): JsonObject {
+  const parameters: JsonObject = {};
+  for (const { path } of FIELDS) {
+    const text = draft[path]?.trim();
+    if (!text) continue;
+    const names = path.split(".");
+    const last = names.pop()!;
+    let place = parameters;
+    for (const name of names) place = (place[name] ??= {}) as JsonObject;
+    place[last] = Number(text);
+  }
+  return parameters;
+}
+
+/** Returns what is wrong with a field's text, or nothing. The service checks it all again. */
+export function mistake(field: JobField, text: string): string | undefined {
+  const trimmed = text.trim();
+  if (!trimmed) return undefined;
+  const value = Number(trimmed);
+  if (!Number.isFinite(value)) return "This is not a number";
+  if (field.isInteger && !Number.isInteger(value)) return "This must be a whole number";
+  if (value < 0) return "This must not be negative";
+  return undefined;
+}
+
+/** The form's name of a field that the service complains about: `parameters.lora.rank` is `lora.rank`. */
+export function fieldOf(violation: string): string {
+  return violation.replace(/^parameters\./, "").replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
