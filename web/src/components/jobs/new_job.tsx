@@ -11,6 +11,7 @@ import { useAttempt } from "@/lib/attempt";
 import { datasets, models, training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { FIELDS, fieldOf, mistake, parametersOf } from "@/lib/jobs/fields";
+import { PresetChoice, useStart } from "./preset_choice";
 import { Button, Field, INPUT, Loading, PageTitle, Panel, Problem } from "../ui";
 
 const DRAFT = "reeltune.job-draft";
@@ -21,6 +22,7 @@ export function NewJob() {
   const query = useSearchParams();
   const { draft, change, forget } = useDraft({ model: query.get("model") ?? "", dataset: query.get("dataset") ?? "" });
   const { isBusy, problem, attempt } = useAttempt();
+  const start = useStart(draft.preset ?? "");
   const complaints = Object.fromEntries(
     Object.entries(problem?.fields ?? {}).map(([name, text]) => [fieldOf(name), text]),
   );
@@ -67,6 +69,7 @@ export function NewJob() {
           </div>
         </Panel>
         <Panel title="How">
+          <PresetChoice value={draft.preset ?? ""} onChange={(value) => change("preset", value)} start={start} />
           <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
             {FIELDS.map((field) => (
               <Field
@@ -74,7 +77,7 @@ export function NewJob() {
                 label={field.label}
                 hint={field.hint}
                 inputMode="decimal"
-                placeholder={field.byDefault}
+                placeholder={start.valueOf(field)}
                 value={draft[field.path] ?? ""}
                 onChange={(event) => change(field.path, event.target.value)}
                 problem={mistake(field, draft[field.path] ?? "") ?? complaints[field.path]}

@@ -1,5 +1,5 @@
 // The fields of a new job: what they mean, and what they are when nobody fills them in.
-import type { JsonObject } from "@bufbuild/protobuf";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 
 export interface JobField {
   /** Place in `TrainingParameters`, as its JSON spells it. */
@@ -92,7 +92,7 @@ export const FIELDS: readonly JobField[] = [
 
 /** Returns the parameters that a draft asks for, as JSON of `TrainingParameters`; what is left empty is left out. */
 export function parametersOf(draft: Readonly<Record<string, string>>): JsonObject {
-  const parameters: JsonObject = {};
+  const parameters: JsonObject = draft.preset ? { preset: draft.preset } : {};
   for (const { path } of FIELDS) {
     const text = draft[path]?.trim();
     if (!text) continue;
@@ -103,6 +103,16 @@ export function parametersOf(draft: Readonly<Record<string, string>>): JsonObjec
     place[last] = Number(text);
   }
   return parameters;
+}
+
+/** Returns the value at a field's place in `TrainingParameters` as JSON; nothing where there is none. */
+export function valueAt(parameters: JsonValue, path: string): string | undefined {
+  let found: JsonValue | undefined = parameters;
+  for (const name of path.split(".")) {
+    if (found === null || found === undefined || typeof found !== "object" || Array.isArray(found)) return undefined;
+    found = found[name];
+  }
+  return typeof found === "number" || typeof found === "string" ? String(found) : undefined;
 }
 
 /** Returns what is wrong with a field's text, or nothing. The service checks it all again. */
