@@ -8,7 +8,6 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
-from scheduler_svc.domain.predictions import Predictions
 from scheduler_svc.domain.queue_view import QueueStatus
 
 MAX_LOG_BYTES = 4096
@@ -33,7 +32,6 @@ class EventKind(StrEnum):
     METRICS = "metrics"
     LOG = "log"
     CHECKPOINT = "checkpoint"
-    PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class CheckpointSaved:
     size_bytes: int
 
 
-EventBody = StateChange | Progress | MetricPoint | LogLine | CheckpointSaved | Predictions
+EventBody = StateChange | Progress | MetricPoint | LogLine | CheckpointSaved
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class Started:
     total_steps: int
 
 
-ReportBody = Started | Progress | MetricPoint | LogLine | Predictions
+ReportBody = Started | Progress | MetricPoint | LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class Digest:
     progress: Progress | None
     """The newest, if any."""
     bodies: tuple[EventBody, ...]
-    """Events to record, in order: all but progress, of which the newest only."""
+    """Events to record, in order: all metrics and log lines, and the newest progress only."""
     last_number: int
 
 
@@ -142,7 +140,7 @@ def digest_reports(reports: Iterable[Report], recorded: int, present: Progress) 
                 progress = _with_total(progress or present, total_steps)
             case Progress():
                 progress = report.body
-            case MetricPoint() | LogLine() | Predictions() as body:
+            case MetricPoint() | LogLine() as body:
                 bodies.append(body)
     if progress is not None:
         bodies.append(progress)

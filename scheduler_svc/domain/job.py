@@ -51,7 +51,6 @@ class StateReason(StrEnum):
     PAUSED = "PAUSED"
     RESUMED = "RESUMED"
     RETRY_REQUESTED = "RETRY_REQUESTED"
-    EARLY_STOPPED = "EARLY_STOPPED"
 
 
 class Recipe(StrEnum):
