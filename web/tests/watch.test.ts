@@ -50,7 +50,10 @@ test("a watch whose token has ended goes on with a fresh one, and nothing looks 
     if (opened === 1) throw new ConnectError("expired", Code.Unauthenticated, undefined, [expired]);
   };
   const breaks: boolean[] = [];
-  await follow({ open, onMessage: () => undefined, onBroken: (isBroken) => breaks.push(isBroken) }, new AbortController().signal);
+  await follow(
+    { open, onMessage: () => undefined, onBroken: (isBroken) => breaks.push(isBroken) },
+    new AbortController().signal,
+  );
 
   expect(opened).toBe(2);
   expect(breaks).toEqual([false, false]);
