@@ -118,6 +118,7 @@ def clip_to_proto(clip: Clip, signed: SignedUrl | None = None) -> sample_pb2.Cli
         damaged_frames=decoded.damaged_frames,
         perceptual_hash=f"{decoded.perceptual_hash:016x}",
         is_browser_playable=decoded.is_browser_playable,
+        is_reference=clip.place.location_id is not None,
         url=signed.url if signed else "",
         url_expire_time=time_to_proto(signed.expire_time) if signed else None,
     )

@@ -11,6 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from cryptography.fernet import Fernet
+from reeltune.catalog.v1 import clip_service_pb2 as clp
 from reeltune.catalog.v1 import dataset_pb2, storage_location_pb2
 from reeltune.catalog.v1 import import_pb2 as pb
 from reeltune.catalog.v1 import snapshot_service_pb2 as snap
@@ -97,6 +98,8 @@ async def test_by_reference_clips_are_read_where_they_are(elsewhere: Elsewhere) 
         snap.StreamDatasetSnapshotRequest(dataset_id=ready.id), metadata=mesh.as_user()
     )
     streamed = [clip for message in await collected(stream) for clip in message.clips.clips]
+    listed = (await mesh.clips.ListClips(clp.ListClipsRequest(dataset_id=ready.id), metadata=mesh.as_user())).clips
+    assert [(clip.is_reference, clip.poster_url) for clip in listed] == [(True, "")] * 2, "it says why there is none"
     for clip in (*(await elsewhere.clips(ready.id)).clips, *streamed):
         assert f"/{BUCKET}/set/" in clip.url
         assert S3_IDENTITY.secret_key not in clip.url

@@ -53,8 +53,8 @@ class FailingMesh:
     get_failures: list[int | bytes] = field(default_factory=list)
     """HTTP codes, or wrong bytes, that the next GETs answer."""
     refused_paths: set[str] = field(default_factory=set)
-    watch_breaks: list[int | grpc.StatusCode] = field(default_factory=list)
-    """After how many events the next watches break off with UNAVAILABLE; or a status at the start."""
+    watch_breaks: list[int | grpc.StatusCode | Failure] = field(default_factory=list)
+    """After how many events the next watches break off with UNAVAILABLE; or a status or failure at the start."""
     silent_watches: int = 0
     """So many of the next watches say nothing after the snapshot, as behind a dead connection."""
     watches: list[int] = field(default_factory=list)
@@ -165,6 +165,8 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         limit = self._mesh.watch_breaks.pop(0) if self._mesh.watch_breaks else None
         if isinstance(limit, grpc.StatusCode):
             raise Failure(limit, "JOB_NOT_FOUND" if limit is grpc.StatusCode.NOT_FOUND else "PASSING", "refused")
+        if isinstance(limit, Failure):
+            raise limit
         last = self._mesh.events[-1]
         state = last.state_change.to or training_job_pb2.JOB_STATE_RUNNING
         yield history.WatchTrainingJobResponse(

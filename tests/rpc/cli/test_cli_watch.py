@@ -7,6 +7,7 @@ import pytest
 from reeltune.scheduler.v1 import job_event_pb2 as event_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
 
+from meshkit.rpc.failure import Failure
 from meshkit.rpc.status import failure_from_rpc_error
 from reeltune_cli.client import Client
 from reeltune_cli.client.watch import watch_job
@@ -39,6 +40,16 @@ async def test_breaks_lose_nothing_and_repeat_nothing(client: Client, failing_me
     failing_mesh.watch_breaks += [generator.choice([0, 1, 5, 9, grpc.StatusCode.UNAVAILABLE]) for _ in range(8)]
     assert await sequences(client) == list(range(1, COUNT + 1)), f"seed {seed}"
     assert failing_mesh.watches == sorted(failing_mesh.watches)
+
+
+async def test_a_token_that_ends_is_no_break_and_needs_no_pause(
+    client: Client, failing_mesh: FailingMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reeltune_cli.client.watch._FIRST_PAUSE_SECONDS", 3600.0)
+    expired = Failure(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", "go on with a fresh one")
+    failing_mesh.watch_breaks += [expired, expired]
+    assert await sequences(client) == list(range(1, COUNT + 1))
+    assert failing_mesh.watches == [0, 0, 0]
 
 
 async def test_goes_on_from_where_it_is_asked_to(client: Client, failing_mesh: FailingMesh) -> None:

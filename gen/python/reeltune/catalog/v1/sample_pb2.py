@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reeltune/catalog/v1/sample.proto\x12\x13reeltune.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x05\n\x04\x43lip\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x1f\n\x0b\x66rame_count\x18\x04 \x01(\x03R\nframeCount\x12)\n\x10\x64uration_seconds\x18\x05 \x01(\x01R\x0f\x64urationSeconds\x12\x10\n\x03\x66ps\x18\x06 \x01(\x01R\x03\x66ps\x12\x14\n\x05width\x18\x07 \x01(\x05R\x05width\x12\x16\n\x06height\x18\x08 \x01(\x05R\x06height\x12\x14\n\x05\x63odec\x18\t \x01(\tR\x05\x63odec\x12\x10\n\x03url\x18\n \x01(\tR\x03url\x12\x42\n\x0furl_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rurlExpireTime\x12\x18\n\x07\x64\x65\x63oder\x18\x0c \x01(\tR\x07\x64\x65\x63oder\x12\x33\n\x16is_variable_frame_rate\x18\r \x01(\x08R\x13isVariableFrameRate\x12\x1a\n\x08rotation\x18\x0e \x01(\x05R\x08rotation\x12\x1b\n\thas_audio\x18\x0f \x01(\x08R\x08hasAudio\x12%\n\x0e\x64\x61maged_frames\x18\x10 \x01(\x03R\rdamagedFrames\x12\'\n\x0fperceptual_hash\x18\x11 \x01(\tR\x0eperceptualHash\x12.\n\x13is_browser_playable\x18\x12 \x01(\x08R\x11isBrowserPlayable\x12\x1d\n\nposter_url\x18\x13 \x01(\tR\tposterUrl\x12\x1b\n\tproxy_url\x18\x14 \x01(\tR\x08proxyUrl\"u\n\x06Sample\x12\x1b\n\tsample_id\x18\x01 \x01(\tR\x08sampleId\x12\x14\n\x05split\x18\x02 \x01(\tR\x05split\x12\x38\n\x08messages\x18\x03 \x03(\x0b\x32\x1c.reeltune.catalog.v1.MessageR\x08messages\"Y\n\x07Message\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12:\n\x07\x63ontent\x18\x02 \x03(\x0b\x32 .reeltune.catalog.v1.ContentPartR\x07\x63ontent\"c\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x36\n\x05video\x18\x02 \x01(\x0b\x32\x1e.reeltune.catalog.v1.VideoPartH\x00R\x05videoB\x06\n\x04part\"\x96\x02\n\tVideoPart\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12(\n\rstart_seconds\x18\x02 \x01(\x01H\x00R\x0cstartSeconds\x88\x01\x01\x12$\n\x0b\x65nd_seconds\x18\x03 \x01(\x01H\x01R\nendSeconds\x88\x01\x01\x12\x15\n\x03\x66ps\x18\x04 \x01(\x01H\x02R\x03\x66ps\x88\x01\x01\x12\"\n\nmax_frames\x18\x05 \x01(\x05H\x03R\tmaxFrames\x88\x01\x01\x12\"\n\nmax_pixels\x18\x06 \x01(\x03H\x04R\tmaxPixels\x88\x01\x01\x42\x10\n\x0e_start_secondsB\x0e\n\x0c_end_secondsB\x06\n\x04_fpsB\r\n\x0b_max_framesB\r\n\x0b_max_pixelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reeltune/catalog/v1/sample.proto\x12\x13reeltune.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x05\n\x04\x43lip\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x1f\n\x0b\x66rame_count\x18\x04 \x01(\x03R\nframeCount\x12)\n\x10\x64uration_seconds\x18\x05 \x01(\x01R\x0f\x64urationSeconds\x12\x10\n\x03\x66ps\x18\x06 \x01(\x01R\x03\x66ps\x12\x14\n\x05width\x18\x07 \x01(\x05R\x05width\x12\x16\n\x06height\x18\x08 \x01(\x05R\x06height\x12\x14\n\x05\x63odec\x18\t \x01(\tR\x05\x63odec\x12\x10\n\x03url\x18\n \x01(\tR\x03url\x12\x42\n\x0furl_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rurlExpireTime\x12\x18\n\x07\x64\x65\x63oder\x18\x0c \x01(\tR\x07\x64\x65\x63oder\x12\x33\n\x16is_variable_frame_rate\x18\r \x01(\x08R\x13isVariableFrameRate\x12\x1a\n\x08rotation\x18\x0e \x01(\x05R\x08rotation\x12\x1b\n\thas_audio\x18\x0f \x01(\x08R\x08hasAudio\x12%\n\x0e\x64\x61maged_frames\x18\x10 \x01(\x03R\rdamagedFrames\x12\'\n\x0fperceptual_hash\x18\x11 \x01(\tR\x0eperceptualHash\x12.\n\x13is_browser_playable\x18\x12 \x01(\x08R\x11isBrowserPlayable\x12\x1d\n\nposter_url\x18\x13 \x01(\tR\tposterUrl\x12\x1b\n\tproxy_url\x18\x14 \x01(\tR\x08proxyUrl\x12!\n\x0cis_reference\x18\x15 \x01(\x08R\x0bisReference\"u\n\x06Sample\x12\x1b\n\tsample_id\x18\x01 \x01(\tR\x08sampleId\x12\x14\n\x05split\x18\x02 \x01(\tR\x05split\x12\x38\n\x08messages\x18\x03 \x03(\x0b\x32\x1c.reeltune.catalog.v1.MessageR\x08messages\"Y\n\x07Message\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12:\n\x07\x63ontent\x18\x02 \x03(\x0b\x32 .reeltune.catalog.v1.ContentPartR\x07\x63ontent\"c\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x36\n\x05video\x18\x02 \x01(\x0b\x32\x1e.reeltune.catalog.v1.VideoPartH\x00R\x05videoB\x06\n\x04part\"\x96\x02\n\tVideoPart\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12(\n\rstart_seconds\x18\x02 \x01(\x01H\x00R\x0cstartSeconds\x88\x01\x01\x12$\n\x0b\x65nd_seconds\x18\x03 \x01(\x01H\x01R\nendSeconds\x88\x01\x01\x12\x15\n\x03\x66ps\x18\x04 \x01(\x01H\x02R\x03\x66ps\x88\x01\x01\x12\"\n\nmax_frames\x18\x05 \x01(\x05H\x03R\tmaxFrames\x88\x01\x01\x12\"\n\nmax_pixels\x18\x06 \x01(\x03H\x04R\tmaxPixels\x88\x01\x01\x42\x10\n\x0e_start_secondsB\x0e\n\x0c_end_secondsB\x06\n\x04_fpsB\r\n\x0b_max_framesB\r\n\x0b_max_pixelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reeltune.catalog.v1.sample_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLIP']._serialized_start=91
-  _globals['_CLIP']._serialized_end=744
-  _globals['_SAMPLE']._serialized_start=746
-  _globals['_SAMPLE']._serialized_end=863
-  _globals['_MESSAGE']._serialized_start=865
-  _globals['_MESSAGE']._serialized_end=954
-  _globals['_CONTENTPART']._serialized_start=956
-  _globals['_CONTENTPART']._serialized_end=1055
-  _globals['_VIDEOPART']._serialized_start=1058
-  _globals['_VIDEOPART']._serialized_end=1336
+  _globals['_CLIP']._serialized_end=779
+  _globals['_SAMPLE']._serialized_start=781
+  _globals['_SAMPLE']._serialized_end=898
+  _globals['_MESSAGE']._serialized_start=900
+  _globals['_MESSAGE']._serialized_end=989
+  _globals['_CONTENTPART']._serialized_start=991
+  _globals['_CONTENTPART']._serialized_end=1090
+  _globals['_VIDEOPART']._serialized_start=1093
+  _globals['_VIDEOPART']._serialized_end=1371
 # @@protoc_insertion_point(module_scope)

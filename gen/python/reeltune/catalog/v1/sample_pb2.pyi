@@ -45,6 +45,7 @@ class Clip(_message.Message):
     IS_BROWSER_PLAYABLE_FIELD_NUMBER: _builtins.int
     POSTER_URL_FIELD_NUMBER: _builtins.int
     PROXY_URL_FIELD_NUMBER: _builtins.int
+    IS_REFERENCE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The path it was uploaded as, by which rows name it."""
     sha256: _builtins.str
@@ -83,6 +84,8 @@ class Clip(_message.Message):
     """Where to GET a small JPEG of its middle until `url_expire_time`; set with `url`, where there is one. A secret like it."""
     proxy_url: _builtins.str
     """Where to GET its first seconds as H.264 without sound, if no browser plays it as it is; set with `url`. A secret like it."""
+    is_reference: _builtins.bool
+    """True for a clip that was imported by reference: it stays in its owner's bucket, and nothing made of it, such as a poster, is kept here."""
     @_builtins.property
     def url_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When `url` ends, at most 15 minutes after it was made."""
@@ -110,10 +113,11 @@ class Clip(_message.Message):
         is_browser_playable: _builtins.bool = ...,
         poster_url: _builtins.str = ...,
         proxy_url: _builtins.str = ...,
+        is_reference: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["url_expire_time", b"url_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "damaged_frames", b"damaged_frames", "decoder", b"decoder", "duration_seconds", b"duration_seconds", "fps", b"fps", "frame_count", b"frame_count", "has_audio", b"has_audio", "height", b"height", "is_browser_playable", b"is_browser_playable", "is_variable_frame_rate", b"is_variable_frame_rate", "path", b"path", "perceptual_hash", b"perceptual_hash", "poster_url", b"poster_url", "proxy_url", b"proxy_url", "rotation", b"rotation", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "damaged_frames", b"damaged_frames", "decoder", b"decoder", "duration_seconds", b"duration_seconds", "fps", b"fps", "frame_count", b"frame_count", "has_audio", b"has_audio", "height", b"height", "is_browser_playable", b"is_browser_playable", "is_reference", b"is_reference", "is_variable_frame_rate", b"is_variable_frame_rate", "path", b"path", "perceptual_hash", b"perceptual_hash", "poster_url", b"poster_url", "proxy_url", b"proxy_url", "rotation", b"rotation", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
