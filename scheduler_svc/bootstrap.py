@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
-from reeltune.scheduler.v1.estimate_service_pb2_grpc import add_EstimateServiceServicer_to_server
+from reeltune.scheduler.v1.preset_service_pb2_grpc import add_PresetServiceServicer_to_server
 from reeltune.scheduler.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
 from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from reeltune.scheduler.v1.use_service_pb2_grpc import add_UseServiceServicer_to_server
@@ -34,7 +34,7 @@ from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
 from scheduler_svc.rpc.checkpoint_servicer import CheckpointServicer
 from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
-from scheduler_svc.rpc.estimate_servicer import EstimateServicer
+from scheduler_svc.rpc.preset_servicer import PresetServicer
 from scheduler_svc.rpc.quota_servicer import QuotaServicer
 from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
 from scheduler_svc.rpc.use_servicer import UseServicer
@@ -134,10 +134,8 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
             ServicerRegistration(
                 add_UseServiceServicer_to_server, UseServicer(stores.jobs, training.catalog, page_tokens)
             ),
-            ServicerRegistration(
-                add_EstimateServiceServicer_to_server, EstimateServicer(stores.workers, training.catalog)
-            ),
             ServicerRegistration(add_QuotaServiceServicer_to_server, QuotaServicer(stores.quotas, page_tokens)),
+            ServicerRegistration(add_PresetServiceServicer_to_server, PresetServicer()),
             ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
             ServicerRegistration(add_CheckpointServiceServicer_to_server, CheckpointServicer(stores.attempts, files)),
         ],

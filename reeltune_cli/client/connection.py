@@ -20,7 +20,7 @@ from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.usage_service_pb2_grpc import UsageServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
-from reeltune.scheduler.v1.estimate_service_pb2_grpc import EstimateServiceStub
+from reeltune.scheduler.v1.preset_service_pb2_grpc import PresetServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 from reeltune.scheduler.v1.use_service_pb2_grpc import UseServiceStub
@@ -73,9 +73,9 @@ class Client:
         self.versions = VersionServiceStub(self.channel)
         self.training = TrainingServiceStub(self.channel)
         self.uses = UseServiceStub(self.channel)
-        self.estimates = EstimateServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
         self.quotas = QuotaServiceStub(self.channel)
+        self.presets = PresetServiceStub(self.channel)
         self.inference = InferenceServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:

@@ -104,6 +104,12 @@ def _show_event(cli: Invocation, bar: StepBar, event: job_event_pb2.JobEvent) ->
         case "checkpoint":
             saved = event.checkpoint
             cli.note(f"{local_time(event.create_time)}  checkpoint at step {saved.step}, {size(saved.size_bytes)}")
+        case "predictions":
+            for rank, found in (("best", event.predictions.best), ("worst", event.predictions.worst)):
+                for each in found:
+                    said = f"{each.generated!r}, expected {each.expected!r}"
+                    text = f"step {event.predictions.step}, {rank} {each.sample_id}, loss {each.loss:.4f}: {said}"
+                    cli.note(f"{local_time(event.create_time)}  {printable(text)}")
         case "log" if event.log.level >= job_event_pb2.LOG_LEVEL_WARNING:
             cli.note(f"{local_time(event.create_time)}  {printable(event.log.text)}")
 

@@ -80,7 +80,7 @@ def _enum_name(text: str, enum: EnumDescriptor) -> str:
     """The contract's name of `text`, which may lack the prefix that all names of the enum have, and the capitals."""
     unspecified, *choices = (value.name for value in enum.values)
     prefix = unspecified.removesuffix("UNSPECIFIED")
-    name = prefix + text.upper().removeprefix(prefix)
+    name = prefix + text.upper().replace("-", "_").removeprefix(prefix)
     if name not in choices:
         offered = ", ".join(choice.removeprefix(prefix) for choice in choices)
         raise ClientError(f"there is no {enum.name} {text!r}", "PARAMETERS_INVALID", f"use one of {offered}")

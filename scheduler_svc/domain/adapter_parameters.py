@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from scheduler_svc.domain.errors import InvalidField
+from scheduler_svc.domain.training_options import LayerPattern, LoraInitialization
 
 MAX_RANK = 1024
 _WARMUP_FACTOR = 4
@@ -71,6 +72,10 @@ class LoraParameters:
     temporal_kernel_size: int = 3
     rank_allocation: RankAllocation | None = None
     """None: `rank` everywhere."""
+    use_dora: bool = False
+    initialization: LoraInitialization = LoraInitialization.DEFAULT
+    layer_patterns: tuple[LayerPattern, ...] = ()
+    """Layers with a rank or alpha of their own; the first that fits counts."""
 
 
 def lora_from_json(value: Mapping[str, Any]) -> LoraParameters:
@@ -81,6 +86,10 @@ def lora_from_json(value: Mapping[str, Any]) -> LoraParameters:
             lora[groups] = tuple(ModuleGroup(group) for group in lora[groups])
     if lora.get("rank_allocation") is not None:
         lora["rank_allocation"] = _rank_allocation(lora["rank_allocation"])
+    if "initialization" in lora:
+        lora["initialization"] = LoraInitialization(lora["initialization"])
+    if "layer_patterns" in lora:
+        lora["layer_patterns"] = tuple(LayerPattern(**each) for each in lora["layer_patterns"])
     return LoraParameters(**lora)
 
 

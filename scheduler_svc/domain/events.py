@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
+from scheduler_svc.domain.predictions import Predictions
 from scheduler_svc.domain.queue_view import QueueStatus
 
 MAX_LOG_BYTES = 4096
@@ -32,6 +33,7 @@ class EventKind(StrEnum):
     METRICS = "metrics"
     LOG = "log"
     CHECKPOINT = "checkpoint"
+    PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class CheckpointSaved:
     size_bytes: int
 
 
-EventBody = StateChange | Progress | MetricPoint | LogLine | CheckpointSaved
+EventBody = StateChange | Progress | MetricPoint | LogLine | CheckpointSaved | Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Started:
     total_steps: int
 
 
-ReportBody = Started | Progress | MetricPoint | LogLine
+ReportBody = Started | Progress | MetricPoint | LogLine | Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Digest:
     progress: Progress | None
     """The newest, if any."""
     bodies: tuple[EventBody, ...]
-    """Events to record, in order: all metrics and log lines, and the newest progress only."""
+    """Events to record, in order: all but progress, of which the newest only."""
     last_number: int
 
 
@@ -140,7 +142,7 @@ def digest_reports(reports: Iterable[Report], recorded: int, present: Progress) 
                 progress = _with_total(progress or present, total_steps)
             case Progress():
                 progress = report.body
-            case MetricPoint() | LogLine() as body:
+            case MetricPoint() | LogLine() | Predictions() as body:
                 bodies.append(body)
     if progress is not None:
         bodies.append(progress)

@@ -51,6 +51,7 @@ class StateReason(StrEnum):
     PAUSED = "PAUSED"
     RESUMED = "RESUMED"
     RETRY_REQUESTED = "RETRY_REQUESTED"
+    EARLY_STOPPED = "EARLY_STOPPED"
 
 
 class Recipe(StrEnum):

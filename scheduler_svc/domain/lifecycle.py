@@ -88,6 +88,7 @@ class Rule:
 
 
 _ORDINARY = frozenset({StateReason.UNSPECIFIED})
+_COMPLETE = _ORDINARY | {StateReason.EARLY_STOPPED}
 _STOP = frozenset({StateReason.STOP_REQUESTED})
 _STARTING, _RUNNING, _STOPPING = JobState.STARTING, JobState.RUNNING, JobState.STOPPING
 
@@ -147,7 +148,7 @@ RULES: tuple[Rule, ...] = (
         (_RUNNING,),
         JobState.COMPLETED,
         Actor.TRAINER,
-        _ORDINARY,
+        _COMPLETE,
         (Guard.ATTEMPT_MATCHES, Guard.FILES_VERIFIED),
         (Effect.ARTIFACT, Effect.DROP_LEASE, Effect.END_TIME),
     ),

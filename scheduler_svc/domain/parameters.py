@@ -20,8 +20,19 @@ from scheduler_svc.domain.adapter_parameters import (
     resolve_lora,
 )
 from scheduler_svc.domain.errors import InvalidField
-from scheduler_svc.domain.estimate.facts import ModelShape
+from scheduler_svc.domain.option_checks import check_evaluation_options, check_lora_options, fit_evaluation
+from scheduler_svc.domain.presets import with_preset
 from scheduler_svc.domain.speed_parameters import SpeedParameters, speed_from_json
+from scheduler_svc.domain.training_options import (
+    EarlyStopping,
+    FramePlacement,
+    LayerPattern,
+    Preset,
+    SamplePredictions,
+    early_stopping_from_json,
+    preset_from_json,
+    sample_predictions_from_json,
+)
 
 Given = Mapping[str, Any]
 """What a request says about parameters, by section and name; what it leaves out is absent."""
@@ -48,6 +59,9 @@ class Optimizer(StrEnum):
 
     ADAMW = "ADAMW"
     ADAMW_8BIT = "ADAMW_8BIT"
+    LION_8BIT = "LION_8BIT"
+    PAGED_ADAMW = "PAGED_ADAMW"
+    PAGED_ADAMW_8BIT = "PAGED_ADAMW_8BIT"
 
 
 class Schedule(StrEnum):
@@ -75,6 +89,7 @@ class SamplingParameters:
     max_frames: int = 8
     fps: float = 0.0
     max_pixels: int = 0
+    placement: FramePlacement = FramePlacement.EVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,8 @@ class CheckpointPolicy:
     """The newest and, should that one be damaged, two to fall back on."""
     keep_best: bool = False
     keep_every_steps: int = 0
+    restore_best: bool = False
+    """The adapter with the lowest loss is published, not the last one."""
 
 
 class MisbehaviorKind(StrEnum):
@@ -163,6 +180,10 @@ class TrainingParameters:
     rehearsal: RehearsalParameters | None = None
     """None for training in earnest."""
     speed: SpeedParameters = _DEFAULT_SPEED
+    preset: Preset | None = None
+    """What was left out was taken from it; its values are among those in force."""
+    early_stopping: EarlyStopping | None = None
+    sample_predictions: SamplePredictions | None = None
 
     @property
     def needs_4bit(self) -> bool:
@@ -181,8 +202,6 @@ class ModelFacts:
     max_frames: int
     """0 for no limit."""
     has_video_processor: bool
-    shape: ModelShape | None = None
-    """Its layers, where the catalog has counted them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +221,7 @@ def resolve_parameters(given: Given) -> TrainingParameters:
     Raises:
         InvalidField: two given values contradict each other.
     """
+    given = with_preset(given)
     optimization = given.get("optimization", {})
     if optimization.get("max_steps", 0) > 0:
         if "epochs" in optimization:
@@ -212,6 +232,8 @@ def resolve_parameters(given: Given) -> TrainingParameters:
     parameters = parameters_from_json(given)
     lora = resolve_lora(parameters.lora, parameters.optimization.max_steps)
     quantization = _resolve_quantization(parameters, given.get("quantization", {}))
+    check_lora_options(lora, is_4bit=quantization.type is QuantizationType.NF4)
+    check_evaluation_options(parameters)
     if lora is parameters.lora and quantization is parameters.quantization:
         return parameters
     return replace(parameters, lora=lora, quantization=quantization)
@@ -229,10 +251,7 @@ def fit_parameters(
         raise InvalidField("model_id", "has no video processor, so it takes no clips: choose a video-text model")
     if dataset.train_rows == 0:
         raise InvalidField("dataset_id", "has no rows in the split `train`: choose a dataset that has")
-    if parameters.evaluate_every_steps > 0 and dataset.eval_rows == 0:
-        raise InvalidField(
-            "parameters.evaluate_every_steps", "needs rows outside the split `train`, and the dataset has none: give 0"
-        )
+    parameters = fit_evaluation(parameters, given, dataset.eval_rows)
     if model.max_frames and parameters.sampling.max_frames > model.max_frames:
         if "max_frames" in given.get("sampling", {}):
             raise InvalidField(
@@ -288,11 +307,17 @@ _READERS = {
         RehearsalParameters,
         Misbehavior,
         SpeedParameters,
+        LayerPattern,
+        EarlyStopping,
+        SamplePredictions,
     )
 }
 _NESTED: Mapping[type, tuple[str, ...]] = {
-    TrainingParameters: ("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal", "speed"),
-    LoraParameters: ("rank_allocation",),
+    TrainingParameters: (
+        *("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal", "speed"),
+        *("early_stopping", "sample_predictions"),
+    ),
+    LoraParameters: ("rank_allocation", "layer_patterns"),
     RankAllocation: ("vision_share", "projector_share", "language_share"),
     RehearsalParameters: ("misbehaviors",),
 }
@@ -316,11 +341,14 @@ def _rehearsal(value: Mapping[str, Any] | None) -> RehearsalParameters | None:
 _SECTIONS: Mapping[str, Callable[[Any], Any]] = {
     "lora": lora_from_json,
     "quantization": _quantization,
-    "sampling": lambda value: SamplingParameters(**value),
+    "sampling": lambda value: SamplingParameters(**_with_enums(value, {"placement": FramePlacement})),
     "optimization": _optimization,
     "checkpoints": lambda value: CheckpointPolicy(**value),
     "rehearsal": _rehearsal,
     "speed": speed_from_json,
+    "preset": preset_from_json,
+    "early_stopping": early_stopping_from_json,
+    "sample_predictions": sample_predictions_from_json,
 }
 
 

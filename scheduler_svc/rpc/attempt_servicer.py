@@ -136,7 +136,8 @@ class AttemptServicer(AttemptServiceServicer):
     async def CompleteAttempt(self, request: pb.CompleteAttemptRequest, context: Context) -> pb.CompleteAttemptResponse:
         files = files_from_proto(calling_attempt(), request.files)
         progress = progress_from_proto(request.progress) if request.HasField("progress") else None
-        state = await complete_attempt(files, progress, self._parts.storage)
+        early_end = clean_text(request.early_end, MAX_MESSAGE_BYTES)
+        state = await complete_attempt(files, progress, self._parts.storage, early_end)
         return pb.CompleteAttemptResponse(state=state_to_proto(state))
 
     async def FailAttempt(self, request: pb.FailAttemptRequest, context: Context) -> pb.FailAttemptResponse:

@@ -30,9 +30,11 @@ from scheduler_svc.domain.events import (
 from scheduler_svc.domain.files import Artifact, FileSet, StoredFile
 from scheduler_svc.domain.job import DeviceClass, Job, JobFilter, JobState, Progress, Recipe, StateReason
 from scheduler_svc.domain.metric_buckets import Summary
+from scheduler_svc.domain.predictions import Predictions
 from scheduler_svc.domain.queue_view import QueueStatus
 from scheduler_svc.domain.worker import Device, Worker
 from scheduler_svc.rpc.parameters_convert import parameters_to_proto
+from scheduler_svc.rpc.predictions_convert import predictions_to_proto
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILTER_FIELDS: dict[str, FieldKind] = {
@@ -160,6 +162,8 @@ def event_to_proto(event: JobEvent) -> job_event_pb2.JobEvent:
             message.log.CopyFrom(job_event_pb2.LogLine(level=job_event_pb2.LogLevel.ValueType(level), text=text))
         case CheckpointSaved(step, size_bytes):
             message.checkpoint.CopyFrom(job_event_pb2.CheckpointSaved(step=step, size_bytes=size_bytes))
+        case Predictions() as predictions:
+            message.predictions.CopyFrom(predictions_to_proto(predictions))
     return message
 
 
@@ -289,10 +293,4 @@ def _device_to_proto(device: Device) -> worker_pb2.Device:
         four_bit_problem=device.four_bit_problem,
         decoder=device.decoder,
         versions=device.versions,
-        device_count=device.device_count,
-        driver_version=device.driver_version,
-        compute_types=device.compute_types,
-        matmul_flops=device.matmul_flops,
-        decode_pixels_per_second=device.decode_pixels_per_second,
-        profile=device.profile,
     )

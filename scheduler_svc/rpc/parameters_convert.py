@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2, speed_parameters_pb2
+from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2, speed_parameters_pb2, training_options_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.parameters import ComputeType, Given, TrainingParameters
@@ -20,6 +20,9 @@ _ENUMS = {
     "target_groups": ("MODULE_GROUP_", pb.ModuleGroup),
     "temporal_groups": ("MODULE_GROUP_", pb.ModuleGroup),
     "encoder_cache": ("ENCODER_CACHE_", speed_parameters_pb2.EncoderCache),
+    "initialization": ("LORA_INITIALIZATION_", training_options_pb2.LoraInitialization),
+    "placement": ("FRAME_PLACEMENT_", training_options_pb2.FramePlacement),
+    "preset": ("PRESET_", training_options_pb2.Preset),
     "kind": ("MISBEHAVIOR_KIND_", rehearsal_pb2.MisbehaviorKind),
 }
 
@@ -48,7 +51,7 @@ def parameters_to_proto(parameters: TrainingParameters) -> pb.TrainingParameters
         checkpoints=checkpoint_pb2.CheckpointPolicy(**value.pop("checkpoints")),
         speed=speed_parameters_pb2.SpeedParameters(**_fields(value.pop("speed"))),
         rehearsal=None if rehearsal is None else _rehearsal(rehearsal),
-        **value,
+        **_fields(value),
     )
 
 
@@ -83,6 +86,8 @@ def _enum_name(field: str, number: int) -> str:
 
 
 def _enum_numbers(field: str, value: Any) -> Any:
+    if value is None:
+        return None
     prefix, enum = _ENUMS[field]
     if isinstance(value, list | tuple):
         return [enum.Value(prefix + name) for name in value]

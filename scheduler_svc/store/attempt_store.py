@@ -189,8 +189,10 @@ class AttemptStore:
             if older_than is None or CheckpointName(row["attempt"], row["step"]) < older_than
         ]
 
-    async def complete(self, files: FileSet, progress: Progress | None) -> JobState:
+    async def complete(self, files: FileSet, progress: Progress | None, early_end: str = "") -> JobState:
         """Ends an attempt well, with the artifact whose files are verified; returns the state.
+
+        `early_end` says why it ended before its last step; empty when it did not.
 
         A repetition returns what the first call did.
 
@@ -208,15 +210,7 @@ class AttemptStore:
                 locked = await self._started(connection, locked, key)
             if progress is not None:
                 await connection.execute(self._sql.set_progress, key.job_id, progress_to_json(progress))
-            is_stop = locked.job.state is JobState.STOPPING
-            change = Change(
-                JobState.STOPPED if is_stop else JobState.COMPLETED,
-                Actor.TRAINER,
-                StateReason.STOP_REQUESTED if is_stop else StateReason.UNSPECIFIED,
-                locked.job.message if is_stop else "",
-                attempt=key.attempt,
-                has_artifact=bool(files.files),
-            )
+            change = _good_end(locked, key, early_end, has_artifact=bool(files.files))
             job = await change_state(connection, self._sql, locked, change)
             if files.files:
                 await self._publish(connection, files)
@@ -318,6 +312,16 @@ async def close_attempt(
 async def lock_attempt(connection: Connection, queries: Queries, key: AttemptKey) -> LockedJob:
     """Locks the job of an effective attempt until the transaction ends. Raises StaleAttempt for any other."""
     return _checked(await connection.fetchrow(queries.lock_job, key.job_id), key)
+
+
+def _good_end(locked: LockedJob, key: AttemptKey, early_end: str, *, has_artifact: bool) -> Change:
+    """STOPPED after an order to stop, whatever else ended it; else COMPLETED."""
+    if locked.job.state is JobState.STOPPING:
+        target, reason, message = JobState.STOPPED, StateReason.STOP_REQUESTED, locked.job.message
+    else:
+        target, message = JobState.COMPLETED, early_end
+        reason = StateReason.EARLY_STOPPED if early_end else StateReason.UNSPECIFIED
+    return Change(target, Actor.TRAINER, reason, message, attempt=key.attempt, has_artifact=has_artifact)
 
 
 def _checked(row: Row | None, key: AttemptKey) -> LockedJob:

@@ -23,6 +23,7 @@ from scheduler_svc.domain.files import StoredFile
 from scheduler_svc.domain.ids import JobId, UserId, WorkerId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, Needs, Progress, Recipe, StateReason
 from scheduler_svc.domain.parameters import parameters_from_json
+from scheduler_svc.domain.predictions import Prediction, Predictions
 from scheduler_svc.domain.retry import FailureCounts
 from scheduler_svc.domain.worker import Device, Worker, WorkerState
 
@@ -162,6 +163,9 @@ def event_to_columns(body: EventBody) -> tuple[str, int | None, str]:
             return EventKind.LOG, int(level), _dumps({"text": text})
         case CheckpointSaved(step, size_bytes):
             return EventKind.CHECKPOINT, None, _dumps({"step": step, "size_bytes": size_bytes})
+        case Predictions(step, best, worst):
+            told = {"step": step, "best": _predictions_to_json(best), "worst": _predictions_to_json(worst)}
+            return EventKind.PREDICTIONS, None, _dumps(told)
 
 
 def event_from_row(row: Row) -> JobEvent:
@@ -183,6 +187,17 @@ def _body_from_row(row: Row) -> EventBody:
             return LogLine(LogLevel(row["level"]), body["text"])
         case EventKind.CHECKPOINT:
             return CheckpointSaved(body["step"], body["size_bytes"])
+        case EventKind.PREDICTIONS:
+            best, worst = (_predictions_from_json(body[name]) for name in ("best", "worst"))
+            return Predictions(body["step"], best, worst)
+
+
+def _predictions_to_json(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
+    return [_finite(asdict(each)) for each in predictions]
+
+
+def _predictions_from_json(value: Iterable[Mapping[str, Any]]) -> tuple[Prediction, ...]:
+    return tuple(Prediction(**{**each, "loss": float(each["loss"])}) for each in value)
 
 
 def files_to_json(files: Iterable[StoredFile]) -> list[dict[str, Any]]:
@@ -197,8 +212,7 @@ def files_from_json(value: Iterable[Mapping[str, Any]]) -> tuple[StoredFile, ...
 
 def device_from_json(value: Mapping[str, Any]) -> Device:
     """Returns the device in plain values."""
-    types = tuple(value.get("compute_types", ()))
-    return Device(**{**value, "device_class": DeviceClass(value["device_class"]), "compute_types": types})
+    return Device(**{**value, "device_class": DeviceClass(value["device_class"])})
 
 
 def worker_from_row(row: Row) -> Worker:

@@ -69,8 +69,12 @@ async def commit_checkpoint(file_set: FileSet, eval_loss: float | None, storage:
     await failpoint("checkpoint.after_commit")
 
 
-async def complete_attempt(file_set: FileSet, progress: Progress | None, storage: FileStorage) -> JobState:
+async def complete_attempt(
+    file_set: FileSet, progress: Progress | None, storage: FileStorage, early_end: str = ""
+) -> JobState:
     """Publishes the artifact and ends the attempt; returns COMPLETED, or STOPPED after a stop. May be repeated.
+
+    `early_end` says why it ended before its last step; empty when it did not.
 
     Raises:
         InvalidField: the files are not good, or there are none and nobody asked to stop.
@@ -88,7 +92,7 @@ async def complete_attempt(file_set: FileSet, progress: Progress | None, storage
             await failpoint("complete.files_verified")
     elif not status.ended_by_trainer:
         raise StaleAttempt(key.job_id, key.attempt)
-    state = await storage.attempts.complete(file_set, progress)
+    state = await storage.attempts.complete(file_set, progress, early_end)
     await failpoint("complete.after_commit")
     structlog.get_logger().info("attempt.completed", job_id=key.job_id, attempt=key.attempt, state=state)
     return state

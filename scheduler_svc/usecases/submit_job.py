@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
+from scheduler_svc.domain.device_checks import check_device_options
 from scheduler_svc.domain.errors import DeviceUnfit, QuotaExceeded, RecipeUnavailable
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Needs, Progress, Recipe, StateReason
@@ -25,7 +26,6 @@ from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
-from scheduler_svc.usecases.check_fit import check_fit
 from scheduler_svc.usecases.view_queue import QueueView
 
 
@@ -60,9 +60,10 @@ async def submit_job(
 
     Raises:
         InvalidField, ModelNotFound, DatasetNotFound, ModelNotReady, DatasetNotReady, DeviceUnfit, RecipeUnavailable,
-        JobTooLarge, ContextExceeded, QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
+        QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
+    check_device_options(parameters, request.device_class)
     try:
         submission = await _check(request, parameters, workers, catalog)
     except Exception:  # the catalog's trouble, too
@@ -120,11 +121,6 @@ async def _check(
     model, dataset, problem = await _look_up(request, workers, catalog)
     if needs.is_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
-    fitted = fit_parameters(parameters, request.parameters, model, dataset)
-    least = await check_fit(fitted, model, dataset, needs, workers, catalog.shapes, request.token)
-    if least > needs.device_memory_bytes:
-        # No smaller trainer is to claim it where there is a larger one.
-        needs = replace(needs, device_memory_bytes=least)
     return JobSubmission(
         id=JobId(new_id("job")),
         owner_id=request.owner_id,
@@ -132,7 +128,7 @@ async def _check(
         model_id=request.model_id,
         dataset_id=request.dataset_id,
         dataset_version=dataset.version,
-        parameters=fitted,
+        parameters=fit_parameters(parameters, request.parameters, model, dataset),
         needs=needs,
         priority=request.priority,
     )

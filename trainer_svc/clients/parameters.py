@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import checkpoint_pb2, rank_allocation_pb2, rehearsal_pb2, speed_parameters_pb2
+from reeltune.scheduler.v1 import (
+    checkpoint_pb2,
+    rank_allocation_pb2,
+    rehearsal_pb2,
+    speed_parameters_pb2,
+    training_options_pb2,
+)
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 _GROUPS = {
@@ -17,6 +23,12 @@ _COMPUTE_TYPES = {pb.COMPUTE_TYPE_BF16: "bf16", pb.COMPUTE_TYPE_FP16: "fp16", pb
 _SCHEDULES = {
     pb.LEARNING_RATE_SCHEDULE_LINEAR: "linear",
     pb.LEARNING_RATE_SCHEDULE_CONSTANT: "constant",
+}
+_OPTIMIZERS = {
+    pb.OPTIMIZER_ADAMW_8BIT: "adamw_8bit",
+    pb.OPTIMIZER_LION_8BIT: "lion_8bit",
+    pb.OPTIMIZER_PAGED_ADAMW: "paged_adamw",
+    pb.OPTIMIZER_PAGED_ADAMW_8BIT: "paged_adamw_8bit",
 }
 _MIN_FRAMES = 2
 _OPTIMIZATION = (
@@ -47,6 +59,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
         **_checkpoints(parameters.checkpoints),
         "runtime": _speed(parameters.speed),
+        **_evaluation(parameters),
     }
 
 
@@ -74,11 +87,19 @@ def sampling_from_proto(sampling: pb.SamplingParameters) -> dict[str, Any]:
     # The library's lower bound would contradict a request for a single frame.
     if fields.get("max_frames", _MIN_FRAMES) < _MIN_FRAMES:
         fields["min_frames"] = fields["max_frames"]
+    if sampling.placement == training_options_pb2.FRAME_PLACEMENT_SEGMENT_JITTER:
+        fields["placement"] = "segment_jitter"
     return fields
 
 
 def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
-    fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora", "temporal_kernel_size")
+    fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora", "temporal_kernel_size", "use_dora")
+    if lora.initialization:
+        name = training_options_pb2.LoraInitialization.Name(lora.initialization)
+        fields["initialization"] = name.removeprefix("LORA_INITIALIZATION_").lower()
+    if lora.layer_patterns:
+        patterns = [{"pattern": each.pattern, **_set_fields(each, "rank", "alpha")} for each in lora.layer_patterns]
+        fields["layer_patterns"] = patterns
     if lora.target_groups:
         fields["target_groups"] = [_GROUPS[group] for group in lora.target_groups]
     if lora.HasField("rank_allocation"):
@@ -112,6 +133,7 @@ def _checkpoints(policy: checkpoint_pb2.CheckpointPolicy) -> dict[str, Any]:
         "keep_last": "keep_checkpoints",
         "keep_best": "keep_best_checkpoint",
         "keep_every_steps": "keep_checkpoint_every_steps",
+        "restore_best": "restore_best",
     }
     return {names[name]: value for name, value in _set_fields(policy, *names).items()}
 
@@ -120,11 +142,22 @@ def _speed(speed: speed_parameters_pb2.SpeedParameters) -> dict[str, Any]:
     return {"encoder_cache": "off" if speed.encoder_cache == speed_parameters_pb2.ENCODER_CACHE_OFF else "auto"}
 
 
+def _evaluation(parameters: pb.TrainingParameters) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if parameters.HasField("early_stopping"):
+        rule = parameters.early_stopping
+        fields["early_stopping"] = {"patience": rule.patience, "min_delta": rule.min_delta}
+    if parameters.HasField("sample_predictions"):
+        asked = parameters.sample_predictions
+        fields["sample_predictions"] = {"count": asked.count, **_set_fields(asked, "max_new_tokens")}
+    return fields
+
+
 def _optimization(optimization: pb.OptimizationParameters) -> dict[str, Any]:
     return {
         **_set_fields(optimization, *_OPTIMIZATION),
         "schedule": _SCHEDULES.get(optimization.schedule, "cosine"),
-        "optimizer": "adamw_8bit" if optimization.optimizer == pb.OPTIMIZER_ADAMW_8BIT else "adamw",
+        "optimizer": _OPTIMIZERS.get(optimization.optimizer, "adamw"),
     }
 
 

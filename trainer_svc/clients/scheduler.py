@@ -179,9 +179,13 @@ class SchedulerClient:
                 pb.CommitCheckpointRequest(checkpoint=checkpoint), metadata=bearer(grant), timeout=_VERIFYING_SECONDS
             )
 
-    async def complete_attempt(self, grant: str, files: Sequence[RemoteFile], progress: Progress) -> str:
+    async def complete_attempt(
+        self, grant: str, files: Sequence[RemoteFile], progress: Progress, early_end: str = ""
+    ) -> str:
         """The job's state after it: `COMPLETED` or `STOPPED`."""
-        request = pb.CompleteAttemptRequest(files=files_to_proto(files), progress=progress_to_proto(progress))
+        request = pb.CompleteAttemptRequest(
+            files=files_to_proto(files), progress=progress_to_proto(progress), early_end=fit_message(early_end)
+        )
         with typed_errors():
             response = await self._stub.CompleteAttempt(request, metadata=bearer(grant), timeout=_VERIFYING_SECONDS)
         return _state_name(response.state)

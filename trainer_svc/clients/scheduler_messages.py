@@ -8,15 +8,32 @@ from reeltune.scheduler.v1 import (
     artifact_pb2,
     attempt_service_pb2,
     job_event_pb2,
+    prediction_pb2,
     recipe_pb2,
     training_job_pb2,
     worker_pb2,
 )
 
 from trainer_svc.clients.parameters import rehearsal_from_proto, specification_from_proto
-from trainer_svc.domain.attempt import FailReason, JobClaim, Recipe, RemoteCheckpoint, RemoteFile, RemotePart
+from trainer_svc.domain.attempt import (
+    FailReason,
+    JobClaim,
+    Recipe,
+    RemoteCheckpoint,
+    RemoteFile,
+    RemotePart,
+    fit_message,
+)
 from trainer_svc.domain.device import Device
-from trainer_svc.domain.reports import LogLine, MetricPoint, NumberedReport, Progress, TrainingStarted
+from trainer_svc.domain.reports import (
+    LogLine,
+    MetricPoint,
+    NumberedReport,
+    Prediction,
+    Predictions,
+    Progress,
+    TrainingStarted,
+)
 
 _LOG_BYTES = 4096
 
@@ -75,7 +92,28 @@ def report_to_proto(numbered: NumberedReport) -> attempt_service_pb2.AttachReque
             request.metrics.CopyFrom(metrics_to_proto(point))
         case LogLine() as line:
             request.log.CopyFrom(log_to_proto(line))
+        case Predictions() as predictions:
+            request.predictions.CopyFrom(predictions_to_proto(predictions))
     return request
+
+
+def predictions_to_proto(predictions: Predictions) -> prediction_pb2.Predictions:
+    return prediction_pb2.Predictions(
+        step=predictions.step,
+        best=map(_prediction_to_proto, predictions.best),
+        worst=map(_prediction_to_proto, predictions.worst),
+    )
+
+
+def _prediction_to_proto(prediction: Prediction) -> prediction_pb2.Prediction:
+    return prediction_pb2.Prediction(
+        sample_id=fit_message(prediction.sample_id),
+        question=fit_message(prediction.question),
+        expected=fit_message(prediction.expected),
+        generated=fit_message(prediction.generated),
+        loss=prediction.loss,
+        is_cut=prediction.is_cut,
+    )
 
 
 def progress_to_proto(progress: Progress) -> training_job_pb2.JobProgress:
@@ -109,11 +147,6 @@ def device_to_proto(device: Device) -> worker_pb2.Device:
         decoder=device.decoder,
         versions=dict(device.versions),
         device_count=device.device_count,
-        driver_version=device.driver_version,
-        compute_types=device.compute_types,
-        matmul_flops=device.matmul_flops,
-        decode_pixels_per_second=device.decode_pixels_per_second,
-        profile=device.profile,
     )
 
 

@@ -106,6 +106,8 @@ class AdapterMade:
 
     adapter: Path
     files: tuple[RemoteFile, ...]
+    early_end: str = ""
+    """Why training ended before its last step; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,28 @@ class LogLine:
     text: str
 
 
-Report = TrainingStarted | Progress | MetricPoint | LogLine
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one held-out sample."""
+
+    sample_id: str
+    question: str
+    expected: str
+    generated: str
+    loss: float
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The answers of one evaluation."""
+
+    step: int
+    best: tuple[Prediction, ...]
+    worst: tuple[Prediction, ...]
+
+
+Report = TrainingStarted | Progress | MetricPoint | LogLine | Predictions
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,16 +32,18 @@ def write_adapter(
     training: dict[str, Any],
     *,
     allocation: dict[str, Any] | None = None,
+    tensors: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes `adapter_model.safetensors`, `adapter_config.json`, the sidecar, a README and, last, the manifest; returns
     it.
 
     `training` is added to the sidecar: steps done and the like. `allocation`: the report on ranks that differ by layer,
-    written beside it.
+    written beside it. `tensors`: as `adapter_tensors` gave them earlier; None for the adapter as it is.
     """
 
     def fill(building: Path) -> None:
-        save_file(adapter_tensors(model), building / "adapter_model.safetensors", metadata={"format": "pt"})
+        weights = adapter_tensors(model) if tensors is None else tensors
+        save_file(weights, building / "adapter_model.safetensors", metadata={"format": "pt"})
         config = copy.copy(model.peft_config["default"])
         config.inference_mode = True
         # Where the base model lay on the machine that trained says nothing to anybody else.

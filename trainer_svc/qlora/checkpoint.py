@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from trainer_svc.qlora.adapter_files import adapter_tensors
 from trainer_svc.qlora.checkpoint_folders import KeepRule, read_state, write_checkpoint
+from trainer_svc.qlora.evaluations import Evaluations
+from trainer_svc.qlora.optimizers import placed_state
 from trainer_svc.qlora.qlora_injector import trainable
+
+_BEST = "best.safetensors"
 
 
 @dataclass(slots=True)
@@ -31,6 +35,10 @@ class TrainState:
     scaler: torch.amp.GradScaler
     allocation: dict[str, Any] | None = None
     """The report of the rank allocation, once ranks differ by layer."""
+    evaluations: Evaluations = field(default_factory=Evaluations)
+    """What the measurements on the held-out samples came to so far."""
+    best: dict[str, torch.Tensor] | None = None
+    """The adapter's tensors at the lowest loss; None before, and where nobody will ask for them."""
 
 
 def save_checkpoint(
@@ -53,6 +61,7 @@ def save_checkpoint(
         "optimizer": scalars,
         "scaler": state.scaler.state_dict(),
         "allocation": state.allocation,
+        "evaluations": asdict(state.evaluations),
         "random": {"python": random.getstate(), "numpy": _numpy_random_state()},
         "ranks": list(ranks),
     }
@@ -61,6 +70,8 @@ def save_checkpoint(
         save_file(adapter_tensors(state.model), building / "adapter.safetensors")
         save_file(tensors, building / "optimizer.safetensors")
         save_file(_torch_random_states(), building / "random.safetensors")
+        if state.best is not None:
+            save_file(state.best, building / _BEST)
 
     return write_checkpoint(folder, content, fill, step=step, identity=identity, keep=keep, eval_loss=eval_loss)
 
@@ -72,6 +83,9 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     set_peft_model_state_dict(state.model, load_file(checkpoint / "adapter.safetensors"))
     _restore_optimizer(state, load_file(checkpoint / "optimizer.safetensors"), content["optimizer"])
     state.scaler.load_state_dict(content["scaler"]) if content["scaler"] else None
+    # Checkpoints of versions that kept no such record have none.
+    state.evaluations = Evaluations(**content.get("evaluations", {}))
+    state.best = load_file(checkpoint / _BEST) if (checkpoint / _BEST).is_file() else None
     python = content["random"]["python"]
     random.setstate((python[0], tuple(python[1]), python[2]))
     name, keys, *rest = content["random"]["numpy"]
@@ -98,8 +112,7 @@ def _restore_optimizer(state: TrainState, tensors: dict[str, torch.Tensor], scal
     for label, value in {**tensors, **scalars}.items():
         name, _, key = label.rpartition("::")
         parameter = parameters[name]
-        # torch keeps the step counter where the optimizer's kernel wants it: beside the others when fused.
-        placed = value.to(parameter.device) if isinstance(value, torch.Tensor) else value
+        placed = placed_state(state.optimizer, parameter, value) if isinstance(value, torch.Tensor) else value
         state.optimizer.state[parameter][key] = placed
 
 

@@ -90,6 +90,7 @@ def newest_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path | No
             damaged.append(candidate)
             continue
         saved = read_state(candidate)["identity"]
+        saved = _in_present_terms(saved, identity)
         if saved != identity:
             changed = sorted(key for key in {*saved, *identity} if saved.get(key) != identity.get(key))
             raise CheckpointMismatchError(f"{candidate} was saved by a run with another {', '.join(changed)}")
@@ -104,7 +105,29 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def _is_of_run(checkpoint: Path, identity: dict[str, Any]) -> bool:
-    return is_whole(checkpoint) and read_state(checkpoint).get("identity") == identity
+    if not is_whole(checkpoint):
+        return False
+    saved = read_state(checkpoint).get("identity")
+    return isinstance(saved, dict) and _in_present_terms(saved, identity) == identity
+
+
+def _in_present_terms(saved: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """`saved` as this version would have written it: what its specification does not say did not exist then, so that
+    the run was made with what is the default now."""
+    if not isinstance(saved.get("specification"), dict) or "specification" not in identity:
+        return saved
+    filled = _filled(saved["specification"], identity["specification"], TrainingSpec().to_dict())
+    return {**saved, "specification": filled}
+
+
+def _filled(saved: dict[str, Any], present: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    missing = {name: defaults[name] for name in present if name not in saved and name in defaults}
+    nested = {
+        name: _filled(value, present[name], defaults[name])
+        for name, value in saved.items()
+        if isinstance(value, dict) and isinstance(present.get(name), dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**saved, **missing, **nested}
 
 
 def _eval_loss(checkpoint: Path) -> float | None:

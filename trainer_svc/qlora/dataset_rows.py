@@ -39,6 +39,8 @@ class Clip:
     fps: float | None = None
     max_frames: int | None = None
     max_pixels: int | None = None
+    draw: str = ""
+    """What random places of its frames are drawn from; empty for the middle of each segment."""
 
     def frame_request(self, sampling: SamplingSpec) -> FrameRequest:
         """What to decode, this clip's own settings first."""
@@ -49,6 +51,8 @@ class Clip:
             max_frames=self.max_frames or sampling.max_frames,
             min_frames=min(sampling.min_frames, self.max_frames or sampling.max_frames),
             max_pixels=self.max_pixels or sampling.max_pixels,
+            by_segments=sampling.placement == "segment_jitter",
+            draw=self.draw if sampling.placement == "segment_jitter" else "",
         )
 
 

@@ -119,8 +119,12 @@ class EncoderCache:
         return features
 
     def _clips_key(self, sample: Sample) -> str | None:
-        """None for a sample without clips, or with one that cannot be read: decoding it will say why."""
+        """None for a sample without clips, with one whose frames no other epoch has, or with one that cannot be read:
+        decoding it will say why."""
         clips = sample.clips
+        if any(clip.draw for clip in clips):
+            # Of frames drawn anew in each epoch nothing will be asked for again.
+            return None
         try:
             parts = [[self._digest_of(clip), asdict(clip.frame_request(self._sampling))] for clip in clips]
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class FrameRequest:
     min_frames: int = 2
     max_pixels: int = 0
     """Larger frames are scaled down, keeping their shape; 0: as they are."""
+    by_segments: bool = False
+    """One frame of each of as many equal segments, instead of a spread from the first to the last."""
+    draw: str = ""
+    """Where in its segment each lies: drawn from this text; in the middle when it is empty."""
 
 
 def select_frames(timestamps: Sequence[float] | FloatArray, request: FrameRequest) -> list[int]:
@@ -45,7 +50,9 @@ def select_frames(timestamps: Sequence[float] | FloatArray, request: FrameReques
             f"no frame between {request.start} s and {request.end} s; the clip's last frame is at {last}"
         )
     count = _frame_count(times[candidates], request)
-    return [int(index) for index in candidates[_spread(times[candidates], count)]]
+    inside = times[candidates]
+    chosen = _by_segments(inside, count, request.draw) if request.by_segments else _spread(inside, count)
+    return [int(index) for index in candidates[chosen]]
 
 
 def frames_in_range(times: FloatArray, request: FrameRequest) -> IndexArray:
@@ -72,6 +79,27 @@ def _frame_count(times: FloatArray, request: FrameRequest) -> int:
         covered = math.floor(float(times[-1] - times[0]) * request.fps + 1e-6) + 1
         wanted = min(max(covered, request.min_frames), request.max_frames)
     return max(1, min(wanted, available))
+
+
+def _by_segments(times: FloatArray, count: int, draw: str) -> IndexArray:
+    """`count` positions in `times`, one from each of as many segments of equal length."""
+    # The last frame is shown for as long as the others are, on average.
+    length = float(times[-1] - times[0]) * len(times) / max(1, len(times) - 1)
+    bounds = np.searchsorted(times, times[0] + length * np.arange(1, count) / count - 1e-9)
+    bounds = np.concatenate(([0], bounds, [len(times)]))
+    if np.any(np.diff(bounds) <= 0):
+        # Frames crowd together in part of the clip, so that a segment in time has none: segments by index.
+        bounds = np.arange(count + 1) * len(times) // count
+    sizes = np.diff(bounds)
+    return np.asarray(bounds[:-1] + np.floor(sizes * _places(draw, count)), dtype=np.int64)
+
+
+def _places(draw: str, count: int) -> FloatArray:
+    """`count` numbers in [0, 1): the same for the same text on every machine; all 0.5 for an empty one."""
+    if not draw:
+        return np.full(count, 0.5)
+    drawn = hashlib.shake_256(draw.encode()).digest(4 * count)
+    return np.frombuffer(drawn, dtype=">u4").astype(np.float64) / 2**32
 
 
 def _spread(times: FloatArray, count: int) -> IndexArray:

@@ -17,6 +17,26 @@ def summed_loss(model: Any, batch: Batch, device: torch.device) -> Tensor:
     Logits are computed only where a learned token follows: with a vocabulary of 150,000 the others would take more
     memory than all activations of the language model together.
     """
+    logits, targets = _predicted(model, batch, device)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def losses_by_sample(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(what `summed_loss` gives, the mean of a learned token of each sample: fp32 (B,)), by one forward pass."""
+    logits, targets = _predicted(model, batch, device)
+    by_token = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+    )
+    summed = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return summed, by_token.sum(dim=1) / (targets != IGNORED).sum(dim=1)
+
+
+def _predicted(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(fp32 logits (B, P, V), int64 targets (B, P)) at the P places that a learned token of some sample follows."""
     labels = batch.labels.to(device)
     inputs = {key: _to(value, device) for key, value in batch.inputs.items()}
     positions = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
@@ -24,10 +44,7 @@ def summed_loss(model: Any, batch: Batch, device: torch.device) -> Tensor:
         logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, positions]
-    targets = labels[:, positions + 1]
-    return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return logits.float(), labels[:, positions + 1]
 
 
 def _takes_positions(model: Any) -> bool:

@@ -57,7 +57,8 @@ class Starting:
     """A phase before the first step has begun. Phases come in this order."""
 
     phase: str
-    """`dataset`, `model`, `adapter`, `resume` (only with a checkpoint) or `first_step`."""
+    """`dataset`, `model`, `adapter`, `resume` (only with a checkpoint), `initialization` (only without one, where it
+    takes time) or `first_step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,18 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Predicted:
+    """Answers to held-out samples at one evaluation, each an object of sample_id, question, expected, generated, loss
+    and is_cut."""
+
+    step: int
+    best: list[dict[str, Any]]
+    """Lowest loss first."""
+    worst: list[dict[str, Any]]
+    """Highest loss first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: str
     """`debug`, `info`, `warning` or `error`."""
@@ -124,6 +137,8 @@ class Completed:
     """`{"files": [{"path", "size", "sha256"}]}` of the adapter folder."""
     steps: int
     final_loss: float
+    early_end: str = ""
+    """Why it ended before its last step; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +274,9 @@ class Shutdown:
     """Finish the running request and exit."""
 
 
-TrainingUp = Starting | Started | Progress | Metrics | Log | CheckpointSaved | Completed | Stopped | Failed | Idle
+TrainingUp = (
+    Starting | Started | Progress | Metrics | Predicted | Log | CheckpointSaved | Completed | Stopped | Failed | Idle
+)
 TrainingDown = Stop | CheckpointNow | Train
 InferenceUp = InferenceReady | TokenText | SideDone | GenerationDone | GenerationFailed | Log | Failed
 InferenceDown = Generate | Cancel | Shutdown
@@ -273,6 +290,7 @@ _KINDS: dict[str, type[Any]] = {
             Started,
             Progress,
             Metrics,
+            Predicted,
             Log,
             CheckpointSaved,
             Completed,

@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from trainer_svc.qlora import temporal_aware_lora
+from trainer_svc.qlora import layer_patterns, temporal_aware_lora
 from trainer_svc.qlora.errors import GradientAuditError
 from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.frame_index import FrameIndex
@@ -54,9 +54,11 @@ def inject(
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
         target_modules=target_pattern(base.model, base.family, lora.target_groups),
         task_type="CAUSAL_LM",
     )
+    layer_patterns.apply(config, lora, (name for name, _ in base.model.named_modules()))
     if ranks is not None:
         _set_ranks(config, lora, {name: rank for name, rank in ranks.items() if rank})
     if lora.temporal_groups:

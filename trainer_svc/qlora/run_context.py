@@ -21,6 +21,7 @@ from trainer_svc.qlora.messages import (
     Message,
     MessageSocket,
     Metrics,
+    Predicted,
     Progress,
     Started,
     Starting,
@@ -184,12 +185,15 @@ def _line(message: TrainingUp) -> str | None:
             )
         case Metrics(step, values):
             return f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        case Predicted():
+            return _answers(message)
         case Log(level, text):
             return f"{level}: {text}"
         case CheckpointSaved(step, path):
             return f"checkpoint of step {step}: {path}"
         case Completed():
-            return f"completed after {message.steps} steps: adapter in {message.adapter_dir}"
+            early = f"; {message.early_end}" if message.early_end else ""
+            return f"completed after {message.steps} steps: adapter in {message.adapter_dir}{early}"
         case Stopped():
             where = message.adapter_dir or message.checkpoint or "nothing was saved"
             return f"stopped ({message.reason}) after {message.step} steps: {where}"
@@ -197,3 +201,12 @@ def _line(message: TrainingUp) -> str | None:
             return f"failed: {message.reason}: {message.message}; {message.next_step}"
         case Progress() | Idle():
             return None
+
+
+def _answers(message: Predicted) -> str:
+    told = [("best", each) for each in message.best] + [("worst", each) for each in message.worst]
+    lines = (
+        f"{rank} {each['sample_id']}  loss {each['loss']:.4g}  {each['generated']!r}, expected {each['expected']!r}"
+        for rank, each in told
+    )
+    return "\n".join([f"step {message.step}  answers:", *lines])

@@ -11,11 +11,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Self, get_args, get_type_hints
 
+from trainer_svc.qlora import spec_options
+from trainer_svc.qlora.spec_options import (
+    EarlyStoppingSpec,
+    LayerPatternSpec,
+    LoraInitialization,
+    Placement,
+    SamplePredictionsSpec,
+)
+
 TargetGroup = Literal["language", "projector", "vision"]
 TemporalGroup = Literal["language", "vision"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
-Optimizer = Literal["adamw", "adamw_8bit"]
+Optimizer = Literal["adamw", "adamw_8bit", "lion_8bit", "paged_adamw", "paged_adamw_8bit"]
 Decoder = Literal["auto", "decord", "pyav"]
 EncoderCacheMode = Literal["auto", "off"]
 
@@ -80,6 +89,12 @@ class LoraSpec:
     """How many frames one such adapter sees at once: odd, 3 to 9."""
     rank_allocation: RankAllocationSpec = field(default_factory=RankAllocationSpec)
     """Whether and how ranks differ by layer."""
+    use_dora: bool = False
+    """Learn each layer's magnitude apart from its direction (arXiv 2402.09353)."""
+    initialization: LoraInitialization = "default"
+    """What A and B begin with: see `adapter_start`."""
+    layer_patterns: tuple[LayerPatternSpec, ...] = ()
+    """Layers with a rank or alpha of their own."""
 
     @property
     def first_rank(self) -> int:
@@ -120,6 +135,8 @@ class SamplingSpec:
     """Frames a second of clip, within min_frames and max_frames; 0: max_frames spread evenly."""
     max_pixels: int = 0
     """Most pixels (height times width) of one frame; 0: what the model's own processor does."""
+    placement: Placement = "even"
+    """even: spread evenly. segment_jitter: one of each of as many equal segments, at random while training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +213,12 @@ class TrainingSpec:
     """How often metrics are reported."""
     evaluate_every_steps: int = 0
     """How often the loss on the held-out samples is measured; 0: only at the end, if there are any."""
+    early_stopping: EarlyStoppingSpec = field(default_factory=EarlyStoppingSpec)
+    """Whether to end when that loss no longer falls."""
+    restore_best: bool = False
+    """The adapter with the lowest such loss is what is published, not the last one."""
+    sample_predictions: SamplePredictionsSpec = field(default_factory=SamplePredictionsSpec)
+    """Answers to some held-out samples with each evaluation."""
     eval_fraction: float = 0.0
     """Share of the samples held out when no row names the split `eval`; chosen by sample id."""
     max_tokens: int = 0
@@ -226,12 +249,14 @@ class TrainingSpec:
 
     def validate(self) -> Self:
         """Self, or `SpecError` for the first field out of range or in conflict with another."""
-        for path, value, low, high in _ranges(self):
+        for path, value, low, high in (*_ranges(self), *spec_options.ranges(self)):
             if not low <= value <= high:
                 raise SpecError(path, f"{value} is out of range", f"give a value from {low:g} to {high:g}")
         groups = self.lora.target_groups
         if not groups or len(set(groups)) != len(groups):
             raise SpecError("lora.target_groups", "empty or repeated", f"name one or more of {_GROUPS}, once each")
+        for problem in spec_options.problems(self):
+            raise SpecError(*problem)
         self._check_temporal()
         self._check_allocation()
         if self.quantization.bits not in (4, 16):
@@ -363,6 +388,10 @@ def _coerce(hint: Any, value: object, path: str) -> Any:
         return _build(hint, value, path)
     if hint is bool or hint is int or hint is float:
         return _coerce_number(hint, value, path)
+    if hint is str:
+        if not isinstance(value, str):
+            raise SpecError(path, f"is {type(value).__name__}, not a text", "give a text")
+        return value
     if getattr(hint, "__origin__", None) is tuple:
         if not isinstance(value, (list, tuple)):
             raise SpecError(path, f"is {type(value).__name__}, not a list", "give a list")

@@ -11,22 +11,26 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any
 
 import torch
 
 from trainer_svc.qlora.adapter_files import write_adapter
+from trainer_svc.qlora.adapter_start import start_adapter
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
+from trainer_svc.qlora.best_adapter import note_evaluation
 from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, read_state
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.encoder_cache import EncoderCache, open_encoder_cache
+from trainer_svc.qlora.epoch_samples import frame_cache_bytes, samples_and_groups
 from trainer_svc.qlora.errors import DiskTroubleError, NonFiniteLossError
 from trainer_svc.qlora.length_buckets import LengthBuckets
-from trainer_svc.qlora.loss import summed_loss
+from trainer_svc.qlora.loss import losses_by_sample, summed_loss
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
     Completed,
@@ -38,7 +42,6 @@ from trainer_svc.qlora.messages import (
     Stopped,
     StopReason,
 )
-from trainer_svc.qlora.model_folder import file_sha256
 from trainer_svc.qlora.model_loader import BaseModel, LoadBase, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
@@ -46,7 +49,9 @@ from trainer_svc.qlora.random_states import random_states, restore_rank
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
+from trainer_svc.qlora.run_identity import run_identity
 from trainer_svc.qlora.sample_lengths import measure_lengths
+from trainer_svc.qlora.sample_predictions import Answering, tell_predictions
 from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 from trainer_svc.qlora.step_meter import StepMeter
@@ -89,6 +94,11 @@ class _Session:
         whole = batch if self.encoder is None else self.encoder.complete(batch)
         return summed_loss(self.state.model, whole, self.base.device)
 
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `losses_by_sample`."""
+        whole = batch if self.encoder is None else self.encoder.complete(batch)
+        return losses_by_sample(self.state.model, whole, self.base.device)
+
 
 def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, load: LoadBase | None = None) -> None:
     """Trains and reports; the last message is Completed or Stopped. `ranks`: the processes that train together, of
@@ -112,6 +122,8 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         run.report(Starting("adapter"))
         session, report = _prepare(run, spec, base, training, held_out, pool, ranks)
         start_step = _resume(session)
+        if start_step == 0:
+            _start_adapter(session)
         run.report(_started(session, report, start_step))
         stream = stack.enter_context(_training_stream(session, start_step))
         _run_steps(session, stream, start_step)
@@ -127,6 +139,8 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
     for step in range(start_step, session.total_steps):
         if reason := run.stop_requested():
             return _finish_stopped(session, step, reason)
+        if session.state.evaluations.is_spent(spec.early_stopping.patience):
+            return _finish_completed(session, step, loss)
 
         if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
             _allocate_ranks(session, step)
@@ -161,7 +175,7 @@ def _run_steps(session: _Session, stream: BatchStream, start_step: int) -> None:
     # A stop that came with the last step still wins: the owner asked for a stopped run.
     if run.stop_requested() is StopReason.USER:
         return _finish_stopped(session, session.total_steps, StopReason.USER)
-    return _finish_completed(session, loss)
+    return _finish_completed(session, session.total_steps, loss)
 
 
 def _backward(
@@ -230,11 +244,6 @@ def _allocate_ranks(session: _Session, step: int) -> None:
 
 def _score_and_allocate(session: _Session, step: int) -> dict[str, Any]:
     state = session.state
-    plan = replace(session.plan, rank=0, ranks=1)
-    ahead = (group for later in count(step) for group in plan.micro_batches(later))
-    groups = list(islice(ahead, session.spec.lora.rank_allocation.calibration_batches))
-    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
-    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
 
     def backward(batch: Batch) -> None:
         loss = session.loss(batch) / batch.target_tokens
@@ -242,8 +251,30 @@ def _score_and_allocate(session: _Session, step: int) -> dict[str, Any]:
             raise NonFiniteLossError(step, float(loss), math.nan, list(batch.sample_ids))
         loss.backward()  # type: ignore[no-untyped-call]
 
-    with BatchStream(session.training, groups, source, processor, ahead=2, cache=session.encoder) as stream:
+    with _calibration_stream(session, step, session.spec.lora.rank_allocation.calibration_batches) as stream:
         return allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
+
+
+def _start_adapter(session: _Session) -> None:
+    """Gives the adapter what it is to begin with, where that takes more than random numbers."""
+    if session.spec.lora.initialization == "default":
+        return
+    session.run.report(Starting("initialization"))
+    base, model, folder = session.base, session.state.model, session.run.folders.model
+    if session.ranks.is_first:
+        stream = partial(_calibration_stream, session, 0)
+        told = start_adapter(base, model, session.spec, folder, stream, session.loss)
+        session.run.report(Log("info", told))
+    session.ranks.copy_from_first(trainable(model).values())
+
+
+def _calibration_stream(session: _Session, step: int, batches: int) -> BatchStream:
+    """The batches that training on one device would take from `step` on, from a source and a processor of their own."""
+    plan = replace(session.plan, rank=0, ranks=1)
+    samples, ahead = samples_and_groups(session.training, plan, count(step), session.spec)
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
+    return BatchStream(samples, list(islice(ahead, batches)), source, processor, ahead=2, cache=session.encoder)
 
 
 def _evaluate(session: _Session, step: int) -> float | None:
@@ -259,19 +290,29 @@ def _evaluate(session: _Session, step: int) -> float | None:
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
     total, targets = 0.0, 0.0
+    losses: dict[str, float] = {}
     model.eval()
     stream = BatchStream(session.held_out, groups, source, processor, ahead=2, cache=session.encoder)
     with torch.no_grad(), stream:
         for batch in chain.from_iterable(stream):
-            total += float(session.loss(batch))
+            summed, by_sample = session.losses(batch)
+            total += float(summed)
+            losses.update(zip(batch.sample_ids, by_sample.tolist(), strict=True))
             targets += batch.target_tokens
-    model.train()
     total, targets = session.ranks.totals([total, targets])
     if not math.isfinite(total):
         names = [sample.sample_id for sample in session.held_out]
         raise NonFiniteLossError(step, total, 0.0, names)
+    for others in session.ranks.gather(losses):
+        losses.update(others)
+    if session.spec.sample_predictions.count:
+        progress = Progress(step, session.total_steps, session.plan.epoch_of(step - 1), step / session.total_steps)
+        answering = Answering(model, session.base, processor, session.pool, session.spec)
+        tell_predictions(session.run, answering, session.held_out, losses, progress, is_first=session.ranks.is_first)
+    model.train()
     loss = total / targets
     session.measured["eval_loss"] = loss
+    note_evaluation(session.state, session.spec, step, loss, keeps=session.ranks.is_first)
     session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
     return loss
 
@@ -312,12 +353,15 @@ def _finish_stopped(session: _Session, step: int, reason: StopReason) -> None:
     session.run.report(Stopped(reason, step, adapter_dir, checkpoint, manifest))
 
 
-def _finish_completed(session: _Session, loss: float) -> None:
+def _finish_completed(session: _Session, steps: int, loss: float) -> None:
     if not session.ranks.is_first:
         return
-    manifest = _write_adapter(session, session.total_steps)
+    manifest = _write_adapter(session, steps)
     final_loss = loss if math.isfinite(loss) else 0.0
-    session.run.report(Completed(str(session.run.folders.adapter), manifest, session.total_steps, final_loss))
+    early = ""
+    if steps < session.total_steps:
+        early = f"ended at step {steps} of {session.total_steps}: {session.state.evaluations.in_words()}"
+    session.run.report(Completed(str(session.run.folders.adapter), manifest, steps, final_loss, early))
 
 
 def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
@@ -330,6 +374,11 @@ def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
         "trained_parameters": sum(value.numel() for value in trainable(session.state.model).values()),
         **session.measured,
     }
+    state = session.state
+    if state.best is not None:
+        training |= {"adapter_of_step": state.evaluations.best_step, "eval_loss": state.evaluations.best_loss}
+        text = f"the adapter is that of step {state.evaluations.best_step}, with the lowest loss on held-out samples"
+        session.run.report(Log("info", text))
     return write_adapter(
         session.run.folders.adapter,
         session.state.model,
@@ -337,6 +386,7 @@ def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
         session.spec,
         training,
         allocation=session.state.allocation,
+        tensors=state.best,
     )
 
 
@@ -384,7 +434,7 @@ def _prepare(
             training=training,
             held_out=held_out,
             pool=pool,
-            identity=_identity(run, spec, base),
+            identity=run_identity(run, spec, base),
             total_steps=total_steps,
             ranks=ranks,
             # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
@@ -393,19 +443,6 @@ def _prepare(
         ),
         report,
     )
-
-
-def _identity(run: RunContext, spec: TrainingSpec, base: BaseModel) -> dict[str, Any]:
-    """What a checkpoint must agree with to be gone on from: all that changes what is learned."""
-    ignored = {
-        *("runtime", "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
-        *("keep_checkpoints", "keep_best_checkpoint", "keep_checkpoint_every_steps"),
-    }
-    return {
-        "base model": base.fingerprint,
-        "dataset": file_sha256(run.folders.dataset / "rows.jsonl"),
-        "specification": {key: value for key, value in spec.to_dict().items() if key not in ignored},
-    }
 
 
 def _resume(session: _Session) -> int:
@@ -450,11 +487,12 @@ def _started(session: _Session, report: TrainableReport, start_step: int) -> Sta
 
 def _training_stream(session: _Session, start_step: int) -> BatchStream:
     runtime = session.spec.runtime
-    groups = (group for step in range(start_step, session.total_steps) for group in session.plan.micro_batches(step))
-    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=runtime.frame_cache_mib << 20)
+    steps = range(start_step, session.total_steps)
+    samples, groups = samples_and_groups(session.training, session.plan, steps, session.spec)
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=frame_cache_bytes(session.spec))
     processor = DataProcessor(session.base.processor, max_tokens=session.max_tokens)
     ahead = runtime.prefetch_batches
-    return BatchStream(session.training, groups, source, processor, ahead=ahead, cache=session.encoder)
+    return BatchStream(samples, groups, source, processor, ahead=ahead, cache=session.encoder)
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -60,7 +60,7 @@ async def publish_artifact(
                 await finish_checkpoints(attempt, checkpoints, limits)
             await attempt.flush(limits.flush)
             await failpoint("trainer.artifact.uploaded")
-            return await scheduler.complete_attempt(attempt.grant, files, attempt.progress)
+            return await scheduler.complete_attempt(attempt.grant, files, attempt.progress, made.early_end)
         except (StorageUnavailableError, FilesIncompleteError) as error:
             if time.monotonic() < gives_up:
                 raise SchedulerUnavailableError(str(error)) from error

@@ -26,7 +26,7 @@ from trainer_svc.domain.attempt import (
 )
 from trainer_svc.domain.last_words import last_words
 from trainer_svc.domain.limits import AttemptLimits
-from trainer_svc.domain.reports import LogLine, MetricPoint, Progress, TrainingStarted
+from trainer_svc.domain.reports import LogLine, MetricPoint, Prediction, Predictions, Progress, TrainingStarted
 from trainer_svc.qlora import messages
 from trainer_svc.usecases.live_attempt import LiveAttempt
 from trainer_svc.usecases.warm_child import WarmChild
@@ -39,6 +39,7 @@ _PHASES = {
     "model": "loading model",
     "adapter": "making adapter",
     "resume": "restoring checkpoint",
+    "initialization": "initialising adapter",
     "first_step": "first step",
 }
 _REASONS = {
@@ -171,12 +172,14 @@ class _Supervision:
             case messages.Metrics(step, values):
                 self._loss = values.get("loss", self._loss)
                 self._attempt.report(MetricPoint(step, _contract_names(values)))
+            case messages.Predicted(step, best, worst):
+                self._attempt.report(Predictions(step, _predictions(best), _predictions(worst)))
             case messages.Log(level, text):
                 self._attempt.report(LogLine(level if level in _LEVELS else "info", text))
             case messages.CheckpointSaved(step, path, eval_loss):
                 self._on_checkpoint(SavedCheckpoint(step, Path(path), eval_loss))
-            case messages.Completed(adapter_dir, manifest):
-                return self._adapter_made(adapter_dir, manifest)
+            case messages.Completed(adapter_dir, manifest, early_end=early_end):
+                return self._adapter_made(adapter_dir, manifest, early_end)
             case messages.Stopped():
                 return self._stopped(message)
             case messages.Failed(reason, text, next_step):
@@ -197,12 +200,13 @@ class _Supervision:
             Progress(phase, message.step, message.total_steps, message.epoch, message.fraction, self._loss)
         )
 
-    def _adapter_made(self, adapter_dir: str, manifest: dict[str, Any] | None) -> Outcome:
+    def _adapter_made(self, adapter_dir: str, manifest: dict[str, Any] | None, early_end: str = "") -> Outcome:
         adapter = Path(adapter_dir)
         if not adapter.resolve().is_relative_to(self._folder.resolve()):
             return AttemptFailed(FailReason.INTERNAL, "the training process named an adapter outside its folder")
         entries = (manifest or {}).get("files", [])
-        return AdapterMade(adapter, tuple(RemoteFile(file["path"], file["size"], file["sha256"]) for file in entries))
+        files = tuple(RemoteFile(file["path"], file["size"], file["sha256"]) for file in entries)
+        return AdapterMade(adapter, files, early_end)
 
     def _stopped(self, message: messages.Stopped) -> Outcome:
         if message.reason is messages.StopReason.DRAIN:
@@ -248,6 +252,20 @@ def _summary(message: messages.Started) -> str:
         f"on {message.device}, frames by {message.decoder}",
     ]
     return "; ".join(parts)
+
+
+def _predictions(told: list[dict[str, Any]]) -> tuple[Prediction, ...]:
+    return tuple(
+        Prediction(
+            sample_id=str(each["sample_id"]),
+            question=str(each["question"]),
+            expected=str(each["expected"]),
+            generated=str(each["generated"]),
+            loss=float(each["loss"]),
+            is_cut=bool(each["is_cut"]),
+        )
+        for each in told
+    )
 
 
 def _contract_names(values: dict[str, float]) -> dict[str, float]:

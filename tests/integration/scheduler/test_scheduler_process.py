@@ -69,8 +69,8 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
             "TrainingService",
             "WorkerService",
             "UseService",
-            "EstimateService",
             "QuotaService",
+            "PresetService",
             "AttemptService",
             "CheckpointService",
         ]

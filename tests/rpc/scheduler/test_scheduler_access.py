@@ -11,6 +11,7 @@ from google.protobuf import message_factory
 from reeltune.scheduler.v1 import (
     attempt_service_pb2,
     checkpoint_service_pb2,
+    preset_service_pb2,
     quota_service_pb2,
     training_service_pb2,
     worker_service_pb2,
@@ -29,6 +30,7 @@ SERVICES = [
         (training_service_pb2, "TrainingService"),
         (worker_service_pb2, "WorkerService"),
         (quota_service_pb2, "QuotaService"),
+        (preset_service_pb2, "PresetService"),
         (attempt_service_pb2, "AttemptService"),
         (checkpoint_service_pb2, "CheckpointService"),
     )
@@ -123,7 +125,7 @@ async def test_tokens_of_one_kind_open_no_rpc_of_another(replica: Replica, user:
     await user.create()
     grant = (await trainer.must_claim()).metadata
     admitted = dict.fromkeys(
-        ("TrainingService", "WorkerService", "QuotaService", "UseService", "EstimateService"), user.metadata
+        ("TrainingService", "WorkerService", "QuotaService", "UseService", "PresetService"), user.metadata
     )
     for method in METHODS:
         if method.name in OPEN:

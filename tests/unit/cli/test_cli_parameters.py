@@ -53,7 +53,7 @@ def test_names_of_choices_need_neither_prefix_nor_capitals() -> None:
 def test_a_choice_that_is_not_offered_is_answered_with_those_that_are() -> None:
     with pytest.raises(ClientError, match="there is no Optimizer 'sgd'") as caught:
         read_parameters(None, ["optimization.optimizer=sgd"])
-    assert caught.value.next_step == "use one of ADAMW, ADAMW_8BIT"
+    assert caught.value.next_step == "use one of ADAMW, ADAMW_8BIT, LION_8BIT, PAGED_ADAMW, PAGED_ADAMW_8BIT"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -77,3 +78,42 @@ def test_scaled_frames_keep_their_shape_and_the_bound(height: int, width: int, l
     else:
         assert new_height % 2 == new_width % 2 == 0
         assert new_height * new_width <= limit or 2 in (new_height, new_width)
+
+
+@given(steps, requests, st.sampled_from(["", "1/0/s1/0", "1/1/s1/0"]))
+def test_one_frame_of_each_segment_is_distinct_ordered_and_inside(
+    gaps: list[float], request: FrameRequest, draw: str
+) -> None:
+    times = [0.0, *itertools.accumulate(gaps)]
+    request = replace(request, by_segments=True, draw=draw)
+    try:
+        even = select_frames(times, replace(request, by_segments=False))
+    except NoFramesError:
+        return
+    chosen = select_frames(times, request)
+    assert len(chosen) == len(even)
+    assert all(later > earlier for earlier, later in itertools.pairwise(chosen))
+    assert all(times[index] >= request.start for index in chosen)
+    assert request.end is None or all(times[index] < request.end for index in chosen)
+    assert chosen == select_frames(times, request)
+
+
+def test_segments_are_equal_and_the_middle_of_each_is_taken_where_nothing_is_drawn() -> None:
+    times = [index / 10 for index in range(40)]
+    assert select_frames(times, FrameRequest(max_frames=4, by_segments=True)) == [5, 15, 25, 35]
+    drawn = [select_frames(times, FrameRequest(max_frames=4, by_segments=True, draw=f"7/{n}/s/0")) for n in range(200)]
+    for number in range(4):
+        places = {chosen[number] for chosen in drawn}
+        assert places == set(range(10 * number, 10 * number + 10)), "every frame of its segment, and no other"
+    assert len({tuple(chosen) for chosen in drawn}) > 150
+    # A clip of uneven rate: segments are equal in time, not in frames.
+    uneven = [*(index / 100 for index in range(100)), *(1 + index / 10 for index in range(30))]
+    assert select_frames(uneven, FrameRequest(max_frames=2, by_segments=True)) == [55, 120]
+
+
+def test_what_is_drawn_is_the_same_on_every_machine() -> None:
+    times = [index / 10 for index in range(100)]
+    assert select_frames(times, FrameRequest(max_frames=5, by_segments=True, draw="42/3/sample-1/0")) == EXPECTED_DRAW
+
+
+EXPECTED_DRAW = [6, 25, 54, 73, 87]

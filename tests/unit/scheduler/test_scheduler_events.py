@@ -24,17 +24,22 @@ from scheduler_svc.domain.events import (
     digest_reports,
 )
 from scheduler_svc.domain.job import JobState, Progress, StateReason, clean_text
+from scheduler_svc.domain.predictions import Prediction, Predictions
 from scheduler_svc.rpc.attempt_convert import progress_from_proto, reports_from_proto
 from scheduler_svc.rpc.convert import event_to_proto
 from scheduler_svc.store.rows import event_from_row, event_to_columns
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+predictions = st.lists(st.builds(Prediction, texts, texts, texts, texts, st.floats(), st.booleans()), max_size=2).map(
+    tuple
+)
 bodies = st.one_of(
     st.builds(Progress, phase=texts, step=st.integers(0, 10**9), loss=st.none() | st.floats()),
     st.builds(MetricPoint, st.integers(0, 10**9), st.dictionaries(texts, st.floats(), max_size=4)),
     st.builds(LogLine, st.sampled_from(LogLevel), texts),
     st.builds(CheckpointSaved, st.integers(0, 10**9), st.integers(0, 10**12)),
+    st.builds(Predictions, st.integers(0, 10**9), predictions, predictions),
     st.builds(
         StateChange,
         st.none() | st.sampled_from(JobState),
@@ -59,13 +64,14 @@ def test_events_survive_the_database(body: EventBody) -> None:
 @given(
     sizes=st.lists(st.integers(1, 5), max_size=8),
     resent=st.integers(0, 10),
-    kinds=st.lists(st.sampled_from(["progress", "metrics", "log"]), min_size=40, max_size=40),
+    kinds=st.lists(st.sampled_from(["progress", "metrics", "log", "predictions"]), min_size=40, max_size=40),
 )
 def test_reports_are_recorded_once_however_often_they_are_sent(sizes: list[int], resent: int, kinds: list[str]) -> None:
     made = {
         "progress": lambda number: Progress(step=number),
         "metrics": lambda number: MetricPoint(number, {"loss": 1.0}),
         "log": lambda number: LogLine(LogLevel.INFO, str(number)),
+        "predictions": lambda number: Predictions(number, (), ()),
     }
     reports = [Report(number + 1, made[kinds[number]](number + 1)) for number in range(sum(sizes))]
     recorded, stored, position = 0, [], 0

@@ -28,12 +28,13 @@ from reeltune.access.v1 import access_pb2 as reeltune_dot_access_dot_v1_dot_acce
 from reeltune.auth.v1 import session_pb2 as reeltune_dot_auth_dot_v1_dot_session__pb2
 from reeltune.scheduler.v1 import artifact_pb2 as reeltune_dot_scheduler_dot_v1_dot_artifact__pb2
 from reeltune.scheduler.v1 import job_event_pb2 as reeltune_dot_scheduler_dot_v1_dot_job__event__pb2
+from reeltune.scheduler.v1 import prediction_pb2 as reeltune_dot_scheduler_dot_v1_dot_prediction__pb2
 from reeltune.scheduler.v1 import recipe_pb2 as reeltune_dot_scheduler_dot_v1_dot_recipe__pb2
 from reeltune.scheduler.v1 import training_job_pb2 as reeltune_dot_scheduler_dot_v1_dot_training__job__pb2
 from reeltune.scheduler.v1 import worker_pb2 as reeltune_dot_scheduler_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+reeltune/scheduler/v1/attempt_service.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1freeltune/access/v1/access.proto\x1a\x1ereeltune/auth/v1/session.proto\x1a$reeltune/scheduler/v1/artifact.proto\x1a%reeltune/scheduler/v1/job_event.proto\x1a\"reeltune/scheduler/v1/recipe.proto\x1a(reeltune/scheduler/v1/training_job.proto\x1a\"reeltune/scheduler/v1/worker.proto\"\x10\n\x0eGetJwksRequest\"C\n\x0fGetJwksResponse\x12\x30\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.reeltune.auth.v1.JsonWebKeyR\x04keys\"\xca\x02\n\x15RegisterWorkerRequest\x12,\n\x0bjoin_secret\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01R\njoinSecret\x12\x39\n\tworker_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x14\x32\x12^wrk_[0-9A-Z]{26}$\xd8\x01\x01R\x08workerId\x12\x1e\n\x04name\x18\x03 \x01(\tB\n\xbaH\x07r\x02\x18\x64\xc8\x01\x01R\x04name\x12=\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.DeviceB\x06\xbaH\x03\xc8\x01\x01R\x06\x64\x65vice\x12!\n\x07version\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x07version\x12\x46\n\x07recipes\x18\x06 \x03(\x0e\x32\x1d.reeltune.scheduler.v1.RecipeB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01R\x07recipes\"\xa0\x01\n\x16RegisterWorkerResponse\x12\x1b\n\tworker_id\x18\x01 \x01(\tR\x08workerId\x12!\n\x0cworker_token\x18\x02 \x01(\tR\x0bworkerToken\x12\x46\n\x11token_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\"\x11\n\x0f\x43laimJobRequest\"F\n\x10\x43laimJobResponse\x12\x32\n\x05\x63laim\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.ClaimR\x05\x63laim\"\xde\x01\n\x05\x43laim\x12\x34\n\x03job\x18\x01 \x01(\x0b\x32\".reeltune.scheduler.v1.TrainingJobR\x03job\x12\x14\n\x05grant\x18\x02 \x01(\tR\x05grant\x12\x46\n\x11grant_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fgrantExpireTime\x12\x41\n\ncheckpoint\x18\x04 \x01(\x0b\x32!.reeltune.scheduler.v1.CheckpointR\ncheckpoint\"\xa5\x01\n\nCheckpoint\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x39\n\x05\x66iles\x18\x02 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileR\x05\x66iles\x12 \n\teval_loss\x18\x03 \x01(\x01H\x00R\x08\x65valLoss\x88\x01\x01\x12\x18\n\x07\x61ttempt\x18\x04 \x01(\x05R\x07\x61ttemptB\x0c\n\n_eval_loss\"\xaa\x02\n\rAttachRequest\x12\x1f\n\x06report\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06report\x12:\n\x07started\x18\x02 \x01(\x0b\x32\x1e.reeltune.scheduler.v1.StartedH\x00R\x07started\x12@\n\x08progress\x18\x03 \x01(\x0b\x32\".reeltune.scheduler.v1.JobProgressH\x00R\x08progress\x12>\n\x07metrics\x18\x04 \x01(\x0b\x32\".reeltune.scheduler.v1.MetricPointH\x00R\x07metrics\x12\x32\n\x03log\x18\x05 \x01(\x0b\x32\x1e.reeltune.scheduler.v1.LogLineH\x00R\x03logB\x06\n\x04\x62ody\"*\n\x07Started\x12\x1f\n\x0btotal_steps\x18\x01 \x01(\x03R\ntotalSteps\"\x95\x01\n\x0e\x41ttachResponse\x12/\n\x13\x61\x63knowledged_report\x18\x01 \x01(\x03R\x12\x61\x63knowledgedReport\x12<\n\x05order\x18\x02 \x01(\x0e\x32\x1c.reeltune.scheduler.v1.OrderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x14\n\x05grant\x18\x03 \x01(\tR\x05grant\"\xa8\x01\n\x13PrepareFilesRequest\x12\x46\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x05\x66iles\x12\x35\n\x0f\x63heckpoint_step\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\x0e\x63heckpointStep\x88\x01\x01\x42\x12\n\x10_checkpoint_step\"Q\n\x14PrepareFilesResponse\x12\x39\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileR\x05\x66iles\"d\n\x17\x43ommitCheckpointRequest\x12I\n\ncheckpoint\x18\x01 \x01(\x0b\x32!.reeltune.scheduler.v1.CheckpointB\x06\xbaH\x03\xc8\x01\x01R\ncheckpoint\"\x1a\n\x18\x43ommitCheckpointResponse\"\x9e\x01\n\x16\x43ompleteAttemptRequest\x12\x44\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x05\x66iles\x12>\n\x08progress\x18\x02 \x01(\x0b\x32\".reeltune.scheduler.v1.JobProgressR\x08progress\"P\n\x17\x43ompleteAttemptResponse\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x05state\"\x80\x01\n\x12\x46\x61ilAttemptRequest\x12\x46\n\x06reason\x18\x01 \x01(\x0e\x32\".reeltune.scheduler.v1.StateReasonB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06reason\x12\"\n\x07message\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08R\x07message\"L\n\x13\x46\x61ilAttemptResponse\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x05state*?\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x0e\n\nORDER_STOP\x10\x01\x12\x0f\n\x0bORDER_DRAIN\x10\x02\x32\xff\x06\n\x0e\x41ttemptService\x12_\n\x07GetJwks\x12%.reeltune.scheduler.v1.GetJwksRequest\x1a&.reeltune.scheduler.v1.GetJwksResponse\"\x05\xaa\xd4\x18\x01\x01\x12t\n\x0eRegisterWorker\x12,.reeltune.scheduler.v1.RegisterWorkerRequest\x1a-.reeltune.scheduler.v1.RegisterWorkerResponse\"\x05\xaa\xd4\x18\x01\x01\x12\x62\n\x08\x43laimJob\x12&.reeltune.scheduler.v1.ClaimJobRequest\x1a\'.reeltune.scheduler.v1.ClaimJobResponse\"\x05\xaa\xd4\x18\x01\x04\x12`\n\x06\x41ttach\x12$.reeltune.scheduler.v1.AttachRequest\x1a%.reeltune.scheduler.v1.AttachResponse\"\x05\xaa\xd4\x18\x01\x05(\x01\x30\x01\x12n\n\x0cPrepareFiles\x12*.reeltune.scheduler.v1.PrepareFilesRequest\x1a+.reeltune.scheduler.v1.PrepareFilesResponse\"\x05\xaa\xd4\x18\x01\x05\x12z\n\x10\x43ommitCheckpoint\x12..reeltune.scheduler.v1.CommitCheckpointRequest\x1a/.reeltune.scheduler.v1.CommitCheckpointResponse\"\x05\xaa\xd4\x18\x01\x05\x12w\n\x0f\x43ompleteAttempt\x12-.reeltune.scheduler.v1.CompleteAttemptRequest\x1a..reeltune.scheduler.v1.CompleteAttemptResponse\"\x05\xaa\xd4\x18\x01\x05\x12k\n\x0b\x46\x61ilAttempt\x12).reeltune.scheduler.v1.FailAttemptRequest\x1a*.reeltune.scheduler.v1.FailAttemptResponse\"\x05\xaa\xd4\x18\x01\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+reeltune/scheduler/v1/attempt_service.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1freeltune/access/v1/access.proto\x1a\x1ereeltune/auth/v1/session.proto\x1a$reeltune/scheduler/v1/artifact.proto\x1a%reeltune/scheduler/v1/job_event.proto\x1a&reeltune/scheduler/v1/prediction.proto\x1a\"reeltune/scheduler/v1/recipe.proto\x1a(reeltune/scheduler/v1/training_job.proto\x1a\"reeltune/scheduler/v1/worker.proto\"\x10\n\x0eGetJwksRequest\"C\n\x0fGetJwksResponse\x12\x30\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.reeltune.auth.v1.JsonWebKeyR\x04keys\"\xca\x02\n\x15RegisterWorkerRequest\x12,\n\x0bjoin_secret\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01R\njoinSecret\x12\x39\n\tworker_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x14\x32\x12^wrk_[0-9A-Z]{26}$\xd8\x01\x01R\x08workerId\x12\x1e\n\x04name\x18\x03 \x01(\tB\n\xbaH\x07r\x02\x18\x64\xc8\x01\x01R\x04name\x12=\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.DeviceB\x06\xbaH\x03\xc8\x01\x01R\x06\x64\x65vice\x12!\n\x07version\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x07version\x12\x46\n\x07recipes\x18\x06 \x03(\x0e\x32\x1d.reeltune.scheduler.v1.RecipeB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01R\x07recipes\"\xa0\x01\n\x16RegisterWorkerResponse\x12\x1b\n\tworker_id\x18\x01 \x01(\tR\x08workerId\x12!\n\x0cworker_token\x18\x02 \x01(\tR\x0bworkerToken\x12\x46\n\x11token_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\"\x11\n\x0f\x43laimJobRequest\"F\n\x10\x43laimJobResponse\x12\x32\n\x05\x63laim\x18\x01 \x01(\x0b\x32\x1c.reeltune.scheduler.v1.ClaimR\x05\x63laim\"\xde\x01\n\x05\x43laim\x12\x34\n\x03job\x18\x01 \x01(\x0b\x32\".reeltune.scheduler.v1.TrainingJobR\x03job\x12\x14\n\x05grant\x18\x02 \x01(\tR\x05grant\x12\x46\n\x11grant_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fgrantExpireTime\x12\x41\n\ncheckpoint\x18\x04 \x01(\x0b\x32!.reeltune.scheduler.v1.CheckpointR\ncheckpoint\"\xa5\x01\n\nCheckpoint\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x39\n\x05\x66iles\x18\x02 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileR\x05\x66iles\x12 \n\teval_loss\x18\x03 \x01(\x01H\x00R\x08\x65valLoss\x88\x01\x01\x12\x18\n\x07\x61ttempt\x18\x04 \x01(\x05R\x07\x61ttemptB\x0c\n\n_eval_loss\"\xf2\x02\n\rAttachRequest\x12\x1f\n\x06report\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06report\x12:\n\x07started\x18\x02 \x01(\x0b\x32\x1e.reeltune.scheduler.v1.StartedH\x00R\x07started\x12@\n\x08progress\x18\x03 \x01(\x0b\x32\".reeltune.scheduler.v1.JobProgressH\x00R\x08progress\x12>\n\x07metrics\x18\x04 \x01(\x0b\x32\".reeltune.scheduler.v1.MetricPointH\x00R\x07metrics\x12\x32\n\x03log\x18\x05 \x01(\x0b\x32\x1e.reeltune.scheduler.v1.LogLineH\x00R\x03log\x12\x46\n\x0bpredictions\x18\x0c \x01(\x0b\x32\".reeltune.scheduler.v1.PredictionsH\x00R\x0bpredictionsB\x06\n\x04\x62ody\"*\n\x07Started\x12\x1f\n\x0btotal_steps\x18\x01 \x01(\x03R\ntotalSteps\"\x95\x01\n\x0e\x41ttachResponse\x12/\n\x13\x61\x63knowledged_report\x18\x01 \x01(\x03R\x12\x61\x63knowledgedReport\x12<\n\x05order\x18\x02 \x01(\x0e\x32\x1c.reeltune.scheduler.v1.OrderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x14\n\x05grant\x18\x03 \x01(\tR\x05grant\"\xa8\x01\n\x13PrepareFilesRequest\x12\x46\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x05\x66iles\x12\x35\n\x0f\x63heckpoint_step\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\x0e\x63heckpointStep\x88\x01\x01\x42\x12\n\x10_checkpoint_step\"Q\n\x14PrepareFilesResponse\x12\x39\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileR\x05\x66iles\"d\n\x17\x43ommitCheckpointRequest\x12I\n\ncheckpoint\x18\x01 \x01(\x0b\x32!.reeltune.scheduler.v1.CheckpointB\x06\xbaH\x03\xc8\x01\x01R\ncheckpoint\"\x1a\n\x18\x43ommitCheckpointResponse\"\xc5\x01\n\x16\x43ompleteAttemptRequest\x12\x44\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.reeltune.scheduler.v1.ArtifactFileB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x05\x66iles\x12>\n\x08progress\x18\x02 \x01(\x0b\x32\".reeltune.scheduler.v1.JobProgressR\x08progress\x12%\n\tearly_end\x18\x0c \x01(\tB\x08\xbaH\x05r\x03(\x80\x08R\x08\x65\x61rlyEnd\"P\n\x17\x43ompleteAttemptResponse\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x05state\"\x80\x01\n\x12\x46\x61ilAttemptRequest\x12\x46\n\x06reason\x18\x01 \x01(\x0e\x32\".reeltune.scheduler.v1.StateReasonB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06reason\x12\"\n\x07message\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08R\x07message\"L\n\x13\x46\x61ilAttemptResponse\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x05state*?\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x0e\n\nORDER_STOP\x10\x01\x12\x0f\n\x0bORDER_DRAIN\x10\x02\x32\xff\x06\n\x0e\x41ttemptService\x12_\n\x07GetJwks\x12%.reeltune.scheduler.v1.GetJwksRequest\x1a&.reeltune.scheduler.v1.GetJwksResponse\"\x05\xaa\xd4\x18\x01\x01\x12t\n\x0eRegisterWorker\x12,.reeltune.scheduler.v1.RegisterWorkerRequest\x1a-.reeltune.scheduler.v1.RegisterWorkerResponse\"\x05\xaa\xd4\x18\x01\x01\x12\x62\n\x08\x43laimJob\x12&.reeltune.scheduler.v1.ClaimJobRequest\x1a\'.reeltune.scheduler.v1.ClaimJobResponse\"\x05\xaa\xd4\x18\x01\x04\x12`\n\x06\x41ttach\x12$.reeltune.scheduler.v1.AttachRequest\x1a%.reeltune.scheduler.v1.AttachResponse\"\x05\xaa\xd4\x18\x01\x05(\x01\x30\x01\x12n\n\x0cPrepareFiles\x12*.reeltune.scheduler.v1.PrepareFilesRequest\x1a+.reeltune.scheduler.v1.PrepareFilesResponse\"\x05\xaa\xd4\x18\x01\x05\x12z\n\x10\x43ommitCheckpoint\x12..reeltune.scheduler.v1.CommitCheckpointRequest\x1a/.reeltune.scheduler.v1.CommitCheckpointResponse\"\x05\xaa\xd4\x18\x01\x05\x12w\n\x0f\x43ompleteAttempt\x12-.reeltune.scheduler.v1.CompleteAttemptRequest\x1a..reeltune.scheduler.v1.CompleteAttemptResponse\"\x05\xaa\xd4\x18\x01\x05\x12k\n\x0b\x46\x61ilAttempt\x12).reeltune.scheduler.v1.FailAttemptRequest\x1a*.reeltune.scheduler.v1.FailAttemptResponse\"\x05\xaa\xd4\x18\x01\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMITCHECKPOINTREQUEST'].fields_by_name['checkpoint']._serialized_options = b'\272H\003\310\001\001'
   _globals['_COMPLETEATTEMPTREQUEST'].fields_by_name['files']._loaded_options = None
   _globals['_COMPLETEATTEMPTREQUEST'].fields_by_name['files']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_COMPLETEATTEMPTREQUEST'].fields_by_name['early_end']._loaded_options = None
+  _globals['_COMPLETEATTEMPTREQUEST'].fields_by_name['early_end']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_FAILATTEMPTREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_FAILATTEMPTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_FAILATTEMPTREQUEST'].fields_by_name['message']._loaded_options = None
@@ -84,46 +87,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPTSERVICE'].methods_by_name['CompleteAttempt']._serialized_options = b'\252\324\030\001\005'
   _globals['_ATTEMPTSERVICE'].methods_by_name['FailAttempt']._loaded_options = None
   _globals['_ATTEMPTSERVICE'].methods_by_name['FailAttempt']._serialized_options = b'\252\324\030\001\005'
-  _globals['_ORDER']._serialized_start=2788
-  _globals['_ORDER']._serialized_end=2851
-  _globals['_GETJWKSREQUEST']._serialized_start=388
-  _globals['_GETJWKSREQUEST']._serialized_end=404
-  _globals['_GETJWKSRESPONSE']._serialized_start=406
-  _globals['_GETJWKSRESPONSE']._serialized_end=473
-  _globals['_REGISTERWORKERREQUEST']._serialized_start=476
-  _globals['_REGISTERWORKERREQUEST']._serialized_end=806
-  _globals['_REGISTERWORKERRESPONSE']._serialized_start=809
-  _globals['_REGISTERWORKERRESPONSE']._serialized_end=969
-  _globals['_CLAIMJOBREQUEST']._serialized_start=971
-  _globals['_CLAIMJOBREQUEST']._serialized_end=988
-  _globals['_CLAIMJOBRESPONSE']._serialized_start=990
-  _globals['_CLAIMJOBRESPONSE']._serialized_end=1060
-  _globals['_CLAIM']._serialized_start=1063
-  _globals['_CLAIM']._serialized_end=1285
-  _globals['_CHECKPOINT']._serialized_start=1288
-  _globals['_CHECKPOINT']._serialized_end=1453
-  _globals['_ATTACHREQUEST']._serialized_start=1456
-  _globals['_ATTACHREQUEST']._serialized_end=1754
-  _globals['_STARTED']._serialized_start=1756
-  _globals['_STARTED']._serialized_end=1798
-  _globals['_ATTACHRESPONSE']._serialized_start=1801
-  _globals['_ATTACHRESPONSE']._serialized_end=1950
-  _globals['_PREPAREFILESREQUEST']._serialized_start=1953
-  _globals['_PREPAREFILESREQUEST']._serialized_end=2121
-  _globals['_PREPAREFILESRESPONSE']._serialized_start=2123
-  _globals['_PREPAREFILESRESPONSE']._serialized_end=2204
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=2206
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=2306
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=2308
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=2334
-  _globals['_COMPLETEATTEMPTREQUEST']._serialized_start=2337
-  _globals['_COMPLETEATTEMPTREQUEST']._serialized_end=2495
-  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_start=2497
-  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_end=2577
-  _globals['_FAILATTEMPTREQUEST']._serialized_start=2580
-  _globals['_FAILATTEMPTREQUEST']._serialized_end=2708
-  _globals['_FAILATTEMPTRESPONSE']._serialized_start=2710
-  _globals['_FAILATTEMPTRESPONSE']._serialized_end=2786
-  _globals['_ATTEMPTSERVICE']._serialized_start=2854
-  _globals['_ATTEMPTSERVICE']._serialized_end=3749
+  _globals['_ORDER']._serialized_start=2939
+  _globals['_ORDER']._serialized_end=3002
+  _globals['_GETJWKSREQUEST']._serialized_start=428
+  _globals['_GETJWKSREQUEST']._serialized_end=444
+  _globals['_GETJWKSRESPONSE']._serialized_start=446
+  _globals['_GETJWKSRESPONSE']._serialized_end=513
+  _globals['_REGISTERWORKERREQUEST']._serialized_start=516
+  _globals['_REGISTERWORKERREQUEST']._serialized_end=846
+  _globals['_REGISTERWORKERRESPONSE']._serialized_start=849
+  _globals['_REGISTERWORKERRESPONSE']._serialized_end=1009
+  _globals['_CLAIMJOBREQUEST']._serialized_start=1011
+  _globals['_CLAIMJOBREQUEST']._serialized_end=1028
+  _globals['_CLAIMJOBRESPONSE']._serialized_start=1030
+  _globals['_CLAIMJOBRESPONSE']._serialized_end=1100
+  _globals['_CLAIM']._serialized_start=1103
+  _globals['_CLAIM']._serialized_end=1325
+  _globals['_CHECKPOINT']._serialized_start=1328
+  _globals['_CHECKPOINT']._serialized_end=1493
+  _globals['_ATTACHREQUEST']._serialized_start=1496
+  _globals['_ATTACHREQUEST']._serialized_end=1866
+  _globals['_STARTED']._serialized_start=1868
+  _globals['_STARTED']._serialized_end=1910
+  _globals['_ATTACHRESPONSE']._serialized_start=1913
+  _globals['_ATTACHRESPONSE']._serialized_end=2062
+  _globals['_PREPAREFILESREQUEST']._serialized_start=2065
+  _globals['_PREPAREFILESREQUEST']._serialized_end=2233
+  _globals['_PREPAREFILESRESPONSE']._serialized_start=2235
+  _globals['_PREPAREFILESRESPONSE']._serialized_end=2316
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=2318
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=2418
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=2420
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=2446
+  _globals['_COMPLETEATTEMPTREQUEST']._serialized_start=2449
+  _globals['_COMPLETEATTEMPTREQUEST']._serialized_end=2646
+  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_start=2648
+  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_end=2728
+  _globals['_FAILATTEMPTREQUEST']._serialized_start=2731
+  _globals['_FAILATTEMPTREQUEST']._serialized_end=2859
+  _globals['_FAILATTEMPTRESPONSE']._serialized_start=2861
+  _globals['_FAILATTEMPTRESPONSE']._serialized_end=2937
+  _globals['_ATTEMPTSERVICE']._serialized_start=3005
+  _globals['_ATTEMPTSERVICE']._serialized_end=3900
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from reeltune.auth.v1 import session_pb2 as _session_pb2
 from reeltune.scheduler.v1 import artifact_pb2 as _artifact_pb2
 from reeltune.scheduler.v1 import job_event_pb2 as _job_event_pb2
+from reeltune.scheduler.v1 import prediction_pb2 as _prediction_pb2
 from reeltune.scheduler.v1 import recipe_pb2 as _recipe_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as _training_job_pb2
 from reeltune.scheduler.v1 import worker_pb2 as _worker_pb2
@@ -299,6 +300,7 @@ class AttachRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
     report: _builtins.int
     """Counts the attempt's reports from 1; 0 for a heartbeat, which has what came before it recorded, and answered, at once."""
     @_builtins.property
@@ -317,6 +319,10 @@ class AttachRequest(_message.Message):
     def log(self) -> _job_event_pb2.LogLine:
         """A line was logged."""
 
+    @_builtins.property
+    def predictions(self) -> _prediction_pb2.Predictions:
+        """Some rows were answered."""
+
     def __init__(
         self,
         *,
@@ -325,12 +331,13 @@ class AttachRequest(_message.Message):
         progress: _training_job_pb2.JobProgress | None = ...,
         metrics: _job_event_pb2.MetricPoint | None = ...,
         log: _job_event_pb2.LogLine | None = ...,
+        predictions: _prediction_pb2.Predictions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "log", b"log", "metrics", b"metrics", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "log", b"log", "metrics", b"metrics", "predictions", b"predictions", "progress", b"progress", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "log", b"log", "metrics", b"metrics", "progress", b"progress", "report", b"report", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "log", b"log", "metrics", b"metrics", "predictions", b"predictions", "progress", b"progress", "report", b"report", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["started", "progress", "metrics", "log"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["started", "progress", "metrics", "log", "predictions"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -491,6 +498,9 @@ class CompleteAttemptRequest(_message.Message):
 
     FILES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    EARLY_END_FIELD_NUMBER: _builtins.int
+    early_end: _builtins.str
+    """Why it ended before its last step, at most 1 KiB: the job is COMPLETED as EARLY_STOPPED. Empty when it made all its steps."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.ArtifactFile]:
         """The artifact's files, without URLs; may be empty only after an order to stop."""
@@ -504,10 +514,11 @@ class CompleteAttemptRequest(_message.Message):
         *,
         files: _abc.Iterable[_artifact_pb2.ArtifactFile] | None = ...,
         progress: _training_job_pb2.JobProgress | None = ...,
+        early_end: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_end", b"early_end", "files", b"files", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,10 +100,7 @@ class AttemptServiceServicer:
 
     def ClaimJob(self, request, context):
         """Claims the next job that fits the worker; the answer has no claim when there is none. Ask when woken by the queue, and every few seconds anyway.
-
-        The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
-        every heartbeat on `Attach` renews.
-
+        Of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that every heartbeat on `Attach` renews.
         Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,9 +109,7 @@ class AttemptServiceServicer:
 
     def Attach(self, request_iterator, context):
         """Carries one attempt: the trainer's heartbeats and events up, acknowledgements and orders down. After a break the trainer attaches anew and
-        sends again what was not acknowledged; reports are known by their numbers and recorded once.
-
-        Errors: ABORTED `ATTEMPT_FENCED`.
+        sends again what was not acknowledged; reports are known by their numbers and recorded once. Errors: ABORTED `ATTEMPT_FENCED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +143,6 @@ class AttemptServiceServicer:
 
     def FailAttempt(self, request, context):
         """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
-
         Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -43,17 +43,12 @@ class AttemptServiceStub:
     """
     ClaimJob: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.ClaimJobRequest, _attempt_service_pb2.ClaimJobResponse]
     """Claims the next job that fits the worker; the answer has no claim when there is none. Ask when woken by the queue, and every few seconds anyway.
-
-    The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
-    every heartbeat on `Attach` renews.
-
+    Of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that every heartbeat on `Attach` renews.
     Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
     """
     Attach: _grpc.StreamStreamMultiCallable[_attempt_service_pb2.AttachRequest, _attempt_service_pb2.AttachResponse]
     """Carries one attempt: the trainer's heartbeats and events up, acknowledgements and orders down. After a break the trainer attaches anew and
-    sends again what was not acknowledged; reports are known by their numbers and recorded once.
-
-    Errors: ABORTED `ATTEMPT_FENCED`.
+    sends again what was not acknowledged; reports are known by their numbers and recorded once. Errors: ABORTED `ATTEMPT_FENCED`.
     """
     PrepareFiles: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.PrepareFilesRequest, _attempt_service_pb2.PrepareFilesResponse]
     """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's. Large files are PUT in parts; asked again, it
@@ -71,7 +66,6 @@ class AttemptServiceStub:
     """
     FailAttempt: _grpc.UnaryUnaryMultiCallable[_attempt_service_pb2.FailAttemptRequest, _attempt_service_pb2.FailAttemptResponse]
     """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
-
     Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
     """
 
@@ -90,17 +84,12 @@ class AttemptServiceAsyncStub(AttemptServiceStub):
     """
     ClaimJob: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.ClaimJobRequest, _attempt_service_pb2.ClaimJobResponse]  # type: ignore[assignment]
     """Claims the next job that fits the worker; the answer has no claim when there is none. Ask when woken by the queue, and every few seconds anyway.
-
-    The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
-    every heartbeat on `Attach` renews.
-
+    Of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that every heartbeat on `Attach` renews.
     Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
     """
     Attach: _aio.StreamStreamMultiCallable[_attempt_service_pb2.AttachRequest, _attempt_service_pb2.AttachResponse]  # type: ignore[assignment]
     """Carries one attempt: the trainer's heartbeats and events up, acknowledgements and orders down. After a break the trainer attaches anew and
-    sends again what was not acknowledged; reports are known by their numbers and recorded once.
-
-    Errors: ABORTED `ATTEMPT_FENCED`.
+    sends again what was not acknowledged; reports are known by their numbers and recorded once. Errors: ABORTED `ATTEMPT_FENCED`.
     """
     PrepareFiles: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.PrepareFilesRequest, _attempt_service_pb2.PrepareFilesResponse]  # type: ignore[assignment]
     """Answers with presigned URLs to PUT files of the attempt to: its artifact's or a checkpoint's. Large files are PUT in parts; asked again, it
@@ -118,7 +107,6 @@ class AttemptServiceAsyncStub(AttemptServiceStub):
     """
     FailAttempt: _aio.UnaryUnaryMultiCallable[_attempt_service_pb2.FailAttemptRequest, _attempt_service_pb2.FailAttemptResponse]  # type: ignore[assignment]
     """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
-
     Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
     """
 
@@ -152,10 +140,7 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.ClaimJobResponse, _abc.Awaitable[_attempt_service_pb2.ClaimJobResponse]]:
         """Claims the next job that fits the worker; the answer has no claim when there is none. Ask when woken by the queue, and every few seconds anyway.
-
-        The claim is a compare-and-set in the database: of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that
-        every heartbeat on `Attach` renews.
-
+        Of all that claim a job, one gets it, under a new attempt number and a lease of 30 s that every heartbeat on `Attach` renews.
         Errors: NOT_FOUND `WORKER_NOT_FOUND` when the scheduler does not know the worker (any more): register again.
         """
 
@@ -166,9 +151,7 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_attempt_service_pb2.AttachResponse], _abc.AsyncIterator[_attempt_service_pb2.AttachResponse]]:
         """Carries one attempt: the trainer's heartbeats and events up, acknowledgements and orders down. After a break the trainer attaches anew and
-        sends again what was not acknowledged; reports are known by their numbers and recorded once.
-
-        Errors: ABORTED `ATTEMPT_FENCED`.
+        sends again what was not acknowledged; reports are known by their numbers and recorded once. Errors: ABORTED `ATTEMPT_FENCED`.
         """
 
     @_abc_1.abstractmethod
@@ -210,7 +193,6 @@ class AttemptServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_attempt_service_pb2.FailAttemptResponse, _abc.Awaitable[_attempt_service_pb2.FailAttemptResponse]]:
         """Ends an attempt badly; the reason decides whether the job is queued again, STOPPED or FAILED. Repeating it answers the same.
-
         Errors: ABORTED `ATTEMPT_FENCED`; INVALID_ARGUMENT `FIELD_INVALID` for a reason that is not a trainer's to give.
         """
 

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&reeltune/scheduler/v1/checkpoint.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x10\x43heckpointPolicy\x12+\n\tkeep_last\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08keepLast\x88\x01\x01\x12 \n\tkeep_best\x18\x02 \x01(\x08H\x01R\x08keepBest\x88\x01\x01\x12:\n\x10keep_every_steps\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00H\x02R\x0ekeepEverySteps\x88\x01\x01\x42\x0c\n\n_keep_lastB\x0c\n\n_keep_bestB\x13\n\x11_keep_every_steps\"\xe7\x01\n\x0e\x43heckpointInfo\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12 \n\teval_loss\x18\x05 \x01(\x01H\x00R\x08\x65valLoss\x88\x01\x01\x12\x1b\n\tis_newest\x18\x06 \x01(\x08R\x08isNewestB\x0c\n\n_eval_lossb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&reeltune/scheduler/v1/checkpoint.proto\x12\x15reeltune.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n\x10\x43heckpointPolicy\x12+\n\tkeep_last\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08keepLast\x88\x01\x01\x12 \n\tkeep_best\x18\x02 \x01(\x08H\x01R\x08keepBest\x88\x01\x01\x12:\n\x10keep_every_steps\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00H\x02R\x0ekeepEverySteps\x88\x01\x01\x12&\n\x0crestore_best\x18\x04 \x01(\x08H\x03R\x0brestoreBest\x88\x01\x01\x42\x0c\n\n_keep_lastB\x0c\n\n_keep_bestB\x13\n\x11_keep_every_stepsB\x0f\n\r_restore_best\"\xe7\x01\n\x0e\x43heckpointInfo\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12 \n\teval_loss\x18\x05 \x01(\x01H\x00R\x08\x65valLoss\x88\x01\x01\x12\x1b\n\tis_newest\x18\x06 \x01(\x08R\x08isNewestB\x0c\n\n_eval_lossb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTPOLICY'].fields_by_name['keep_every_steps']._loaded_options = None
   _globals['_CHECKPOINTPOLICY'].fields_by_name['keep_every_steps']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_CHECKPOINTPOLICY']._serialized_start=128
-  _globals['_CHECKPOINTPOLICY']._serialized_end=334
-  _globals['_CHECKPOINTINFO']._serialized_start=337
-  _globals['_CHECKPOINTINFO']._serialized_end=568
+  _globals['_CHECKPOINTPOLICY']._serialized_end=391
+  _globals['_CHECKPOINTINFO']._serialized_start=394
+  _globals['_CHECKPOINTINFO']._serialized_end=625
 # @@protoc_insertion_point(module_scope)

@@ -26,22 +26,26 @@ class CheckpointPolicy(_message.Message):
     KEEP_LAST_FIELD_NUMBER: _builtins.int
     KEEP_BEST_FIELD_NUMBER: _builtins.int
     KEEP_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    RESTORE_BEST_FIELD_NUMBER: _builtins.int
     keep_last: _builtins.int
     """How many of the newest: 1 to 100. Default 3: the newest and, should that one be damaged, two to fall back on."""
     keep_best: _builtins.bool
     """Also the one with the lowest `eval_loss`. Default false."""
     keep_every_steps: _builtins.int
     """Also each whose step is a multiple of this: 0 to 1,000,000; 0 for none. Default 0."""
+    restore_best: _builtins.bool
+    """Publishes the adapter as it was at the lowest `eval_loss`, and not at the last step; needs `evaluate_every_steps`. Default false."""
     def __init__(
         self,
         *,
         keep_last: _builtins.int | None = ...,
         keep_best: _builtins.bool | None = ...,
         keep_every_steps: _builtins.int | None = ...,
+        restore_best: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_best", b"_keep_best", "_keep_every_steps", b"_keep_every_steps", "_keep_last", b"_keep_last", "keep_best", b"keep_best", "keep_every_steps", b"keep_every_steps", "keep_last", b"keep_last"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_best", b"_keep_best", "_keep_every_steps", b"_keep_every_steps", "_keep_last", b"_keep_last", "_restore_best", b"_restore_best", "keep_best", b"keep_best", "keep_every_steps", b"keep_every_steps", "keep_last", b"keep_last", "restore_best", b"restore_best"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_best", b"_keep_best", "_keep_every_steps", b"_keep_every_steps", "_keep_last", b"_keep_last", "keep_best", b"keep_best", "keep_every_steps", b"keep_every_steps", "keep_last", b"keep_last"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_best", b"_keep_best", "_keep_every_steps", b"_keep_every_steps", "_keep_last", b"_keep_last", "_restore_best", b"_restore_best", "keep_best", b"keep_best", "keep_every_steps", b"keep_every_steps", "keep_last", b"keep_last", "restore_best", b"restore_best"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_best: _TypeAlias = _typing.Literal["keep_best"]  # noqa: Y015
     _WhichOneofArgType__keep_best: _TypeAlias = _typing.Literal["_keep_best", b"_keep_best"]  # noqa: Y015
@@ -49,12 +53,16 @@ class CheckpointPolicy(_message.Message):
     _WhichOneofArgType__keep_every_steps: _TypeAlias = _typing.Literal["_keep_every_steps", b"_keep_every_steps"]  # noqa: Y015
     _WhichOneofReturnType__keep_last: _TypeAlias = _typing.Literal["keep_last"]  # noqa: Y015
     _WhichOneofArgType__keep_last: _TypeAlias = _typing.Literal["_keep_last", b"_keep_last"]  # noqa: Y015
+    _WhichOneofReturnType__restore_best: _TypeAlias = _typing.Literal["restore_best"]  # noqa: Y015
+    _WhichOneofArgType__restore_best: _TypeAlias = _typing.Literal["_restore_best", b"_restore_best"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_best) -> _WhichOneofReturnType__keep_best | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_every_steps) -> _WhichOneofReturnType__keep_every_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_last) -> _WhichOneofReturnType__keep_last | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restore_best) -> _WhichOneofReturnType__restore_best | None: ...
 
 Global___CheckpointPolicy: _TypeAlias = CheckpointPolicy  # noqa: Y015
 

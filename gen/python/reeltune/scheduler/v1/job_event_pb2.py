@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from reeltune.scheduler.v1 import prediction_pb2 as reeltune_dot_scheduler_dot_v1_dot_prediction__pb2
 from reeltune.scheduler.v1 import training_job_pb2 as reeltune_dot_scheduler_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%reeltune/scheduler/v1/job_event.proto\x12\x15reeltune.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(reeltune/scheduler/v1/training_job.proto\"\xcf\x03\n\x08JobEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12G\n\x0cstate_change\x18\x04 \x01(\x0b\x32\".reeltune.scheduler.v1.StateChangeH\x00R\x0bstateChange\x12@\n\x08progress\x18\x05 \x01(\x0b\x32\".reeltune.scheduler.v1.JobProgressH\x00R\x08progress\x12>\n\x07metrics\x18\x06 \x01(\x0b\x32\".reeltune.scheduler.v1.MetricPointH\x00R\x07metrics\x12\x32\n\x03log\x18\x07 \x01(\x0b\x32\x1e.reeltune.scheduler.v1.LogLineH\x00R\x03log\x12H\n\ncheckpoint\x18\x08 \x01(\x0b\x32&.reeltune.scheduler.v1.CheckpointSavedH\x00R\ncheckpointB\x07\n\x05\x65vent\"\xc9\x01\n\x0bStateChange\x12\x33\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x04\x66rom\x12/\n\x02to\x18\x02 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x02to\x12:\n\x06reason\x18\x03 \x01(\x0e\x32\".reeltune.scheduler.v1.StateReasonR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\xa4\x01\n\x0bMetricPoint\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x46\n\x06values\x18\x02 \x03(\x0b\x32..reeltune.scheduler.v1.MetricPoint.ValuesEntryR\x06values\x1a\x39\n\x0bValuesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"T\n\x07LogLine\x12\x35\n\x05level\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.LogLevelR\x05level\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"D\n\x0f\x43heckpointSaved\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%reeltune/scheduler/v1/job_event.proto\x12\x15reeltune.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&reeltune/scheduler/v1/prediction.proto\x1a(reeltune/scheduler/v1/training_job.proto\"\x97\x04\n\x08JobEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12G\n\x0cstate_change\x18\x04 \x01(\x0b\x32\".reeltune.scheduler.v1.StateChangeH\x00R\x0bstateChange\x12@\n\x08progress\x18\x05 \x01(\x0b\x32\".reeltune.scheduler.v1.JobProgressH\x00R\x08progress\x12>\n\x07metrics\x18\x06 \x01(\x0b\x32\".reeltune.scheduler.v1.MetricPointH\x00R\x07metrics\x12\x32\n\x03log\x18\x07 \x01(\x0b\x32\x1e.reeltune.scheduler.v1.LogLineH\x00R\x03log\x12H\n\ncheckpoint\x18\x08 \x01(\x0b\x32&.reeltune.scheduler.v1.CheckpointSavedH\x00R\ncheckpoint\x12\x46\n\x0bpredictions\x18\x0c \x01(\x0b\x32\".reeltune.scheduler.v1.PredictionsH\x00R\x0bpredictionsB\x07\n\x05\x65vent\"\xc9\x01\n\x0bStateChange\x12\x33\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x04\x66rom\x12/\n\x02to\x18\x02 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.JobStateR\x02to\x12:\n\x06reason\x18\x03 \x01(\x0e\x32\".reeltune.scheduler.v1.StateReasonR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\xa4\x01\n\x0bMetricPoint\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x46\n\x06values\x18\x02 \x03(\x0b\x32..reeltune.scheduler.v1.MetricPoint.ValuesEntryR\x06values\x1a\x39\n\x0bValuesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"T\n\x07LogLine\x12\x35\n\x05level\x18\x01 \x01(\x0e\x32\x1f.reeltune.scheduler.v1.LogLevelR\x05level\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"D\n\x0f\x43heckpointSaved\x12\x12\n\x04step\x18\x01 \x01(\x03R\x04step\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METRICPOINT_VALUESENTRY']._loaded_options = None
   _globals['_METRICPOINT_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_LOGLEVEL']._serialized_start=1132
-  _globals['_LOGLEVEL']._serialized_end=1254
-  _globals['_JOBEVENT']._serialized_start=140
-  _globals['_JOBEVENT']._serialized_end=603
-  _globals['_STATECHANGE']._serialized_start=606
-  _globals['_STATECHANGE']._serialized_end=807
-  _globals['_METRICPOINT']._serialized_start=810
-  _globals['_METRICPOINT']._serialized_end=974
-  _globals['_METRICPOINT_VALUESENTRY']._serialized_start=917
-  _globals['_METRICPOINT_VALUESENTRY']._serialized_end=974
-  _globals['_LOGLINE']._serialized_start=976
-  _globals['_LOGLINE']._serialized_end=1060
-  _globals['_CHECKPOINTSAVED']._serialized_start=1062
-  _globals['_CHECKPOINTSAVED']._serialized_end=1130
+  _globals['_LOGLEVEL']._serialized_start=1244
+  _globals['_LOGLEVEL']._serialized_end=1366
+  _globals['_JOBEVENT']._serialized_start=180
+  _globals['_JOBEVENT']._serialized_end=715
+  _globals['_STATECHANGE']._serialized_start=718
+  _globals['_STATECHANGE']._serialized_end=919
+  _globals['_METRICPOINT']._serialized_start=922
+  _globals['_METRICPOINT']._serialized_end=1086
+  _globals['_METRICPOINT_VALUESENTRY']._serialized_start=1029
+  _globals['_METRICPOINT_VALUESENTRY']._serialized_end=1086
+  _globals['_LOGLINE']._serialized_start=1088
+  _globals['_LOGLINE']._serialized_end=1172
+  _globals['_CHECKPOINTSAVED']._serialized_start=1174
+  _globals['_CHECKPOINTSAVED']._serialized_end=1242
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.scheduler.v1 import prediction_pb2 as _prediction_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
 import sys
@@ -67,6 +68,7 @@ class JobEvent(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Place in the job's history, from 1."""
     attempt: _builtins.int
@@ -95,6 +97,10 @@ class JobEvent(_message.Message):
     def checkpoint(self) -> Global___CheckpointSaved:
         """A checkpoint was saved."""
 
+    @_builtins.property
+    def predictions(self) -> _prediction_pb2.Predictions:
+        """Some rows of the split `eval` were answered."""
+
     def __init__(
         self,
         *,
@@ -106,12 +112,13 @@ class JobEvent(_message.Message):
         metrics: Global___MetricPoint | None = ...,
         log: Global___LogLine | None = ...,
         checkpoint: Global___CheckpointSaved | None = ...,
+        predictions: _prediction_pb2.Predictions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "event", b"event", "log", b"log", "metrics", b"metrics", "progress", b"progress", "state_change", b"state_change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "event", b"event", "log", b"log", "metrics", b"metrics", "predictions", b"predictions", "progress", b"progress", "state_change", b"state_change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "event", b"event", "log", b"log", "metrics", b"metrics", "progress", b"progress", "sequence", b"sequence", "state_change", b"state_change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "event", b"event", "log", b"log", "metrics", b"metrics", "predictions", b"predictions", "progress", b"progress", "sequence", b"sequence", "state_change", b"state_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_change", "progress", "metrics", "log", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_change", "progress", "metrics", "log", "checkpoint", "predictions"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -117,6 +117,8 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     """Its owner gives it back to the queue."""
     STATE_REASON_RETRY_REQUESTED: _StateReason.ValueType  # 18
     """Its owner asked to try it again."""
+    STATE_REASON_EARLY_STOPPED: _StateReason.ValueType  # 40
+    """Completed before its last step, as `TrainingParameters.early_stopping` asks; `message` says which loss it ended with."""
 
 class StateReason(_StateReason, metaclass=_StateReasonEnumTypeWrapper):
     """Says why a job is in its state."""
@@ -159,6 +161,8 @@ STATE_REASON_RESUMED: StateReason.ValueType  # 17
 """Its owner gives it back to the queue."""
 STATE_REASON_RETRY_REQUESTED: StateReason.ValueType  # 18
 """Its owner asked to try it again."""
+STATE_REASON_EARLY_STOPPED: StateReason.ValueType  # 40
+"""Completed before its last step, as `TrainingParameters.early_stopping` asks; `message` says which loss it ended with."""
 Global___StateReason: _TypeAlias = StateReason  # noqa: Y015
 
 @_typing.final

@@ -12,6 +12,7 @@ from reeltune.scheduler.v1 import checkpoint_pb2 as _checkpoint_pb2
 from reeltune.scheduler.v1 import rank_allocation_pb2 as _rank_allocation_pb2
 from reeltune.scheduler.v1 import rehearsal_pb2 as _rehearsal_pb2
 from reeltune.scheduler.v1 import speed_parameters_pb2 as _speed_parameters_pb2
+from reeltune.scheduler.v1 import training_options_pb2 as _training_options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -115,6 +116,12 @@ class _OptimizerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Optimizer.V
     """AdamW with 32-bit state."""
     OPTIMIZER_ADAMW_8BIT: _Optimizer.ValueType  # 2
     """AdamW with 8-bit state (arXiv:2110.02861)."""
+    OPTIMIZER_LION_8BIT: _Optimizer.ValueType  # 3
+    """Lion with 8-bit state (arXiv:2302.06675); wants a lower learning rate."""
+    OPTIMIZER_PAGED_ADAMW: _Optimizer.ValueType  # 4
+    """AdamW whose state moves to main memory when the device's is full; device class CUDA only."""
+    OPTIMIZER_PAGED_ADAMW_8BIT: _Optimizer.ValueType  # 5
+    """The same with 8-bit state."""
 
 class Optimizer(_Optimizer, metaclass=_OptimizerEnumTypeWrapper):
     """Names an optimizer."""
@@ -125,6 +132,12 @@ OPTIMIZER_ADAMW: Optimizer.ValueType  # 1
 """AdamW with 32-bit state."""
 OPTIMIZER_ADAMW_8BIT: Optimizer.ValueType  # 2
 """AdamW with 8-bit state (arXiv:2110.02861)."""
+OPTIMIZER_LION_8BIT: Optimizer.ValueType  # 3
+"""Lion with 8-bit state (arXiv:2302.06675); wants a lower learning rate."""
+OPTIMIZER_PAGED_ADAMW: Optimizer.ValueType  # 4
+"""AdamW whose state moves to main memory when the device's is full; device class CUDA only."""
+OPTIMIZER_PAGED_ADAMW_8BIT: Optimizer.ValueType  # 5
+"""The same with 8-bit state."""
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
 
 class _LearningRateSchedule:
@@ -170,15 +183,18 @@ class TrainingParameters(_message.Message):
     EVALUATE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    SAMPLE_PREDICTIONS_FIELD_NUMBER: _builtins.int
     SPEED_FIELD_NUMBER: _builtins.int
     checkpoint_every_steps: _builtins.int
     """Optimizer steps between two checkpoints: 0 to 1,000,000; 0 for one at the end alone. Default 50."""
     log_every_steps: _builtins.int
     """Optimizer steps between two points of the metrics: 1 to 10,000. Default 1."""
     evaluate_every_steps: _builtins.int
-    """Optimizer steps between two measurements of the loss on the rows of the split `eval`, if there are any: 0 to 1,000,000; 0 for one at
-    the end alone. Default 0.
-    """
+    """Optimizer steps between two measurements of the loss on rows of the split `eval`: 0 to 1,000,000; 0 for one at the end. Default 0."""
+    preset: _training_options_pb2.Preset.ValueType
+    """What all that is left out is taken from, before the defaults. Default: none."""
     @_builtins.property
     def lora(self) -> Global___LoraParameters:
         """Shape of the adapter."""
@@ -204,6 +220,14 @@ class TrainingParameters(_message.Message):
         """Trains nothing, for tests of the mesh itself: FAILED_PRECONDITION `RECIPE_UNAVAILABLE` unless a trainer was started for it."""
 
     @_builtins.property
+    def early_stopping(self) -> _training_options_pb2.EarlyStopping:
+        """Ends the job early; needs `evaluate_every_steps`. Default: it makes all its steps."""
+
+    @_builtins.property
+    def sample_predictions(self) -> _training_options_pb2.SamplePredictions:
+        """Answers to some rows with each `eval_loss`. Default: none."""
+
+    @_builtins.property
     def speed(self) -> _speed_parameters_pb2.SpeedParameters:
         """What makes it faster and changes nothing of what is learned."""
 
@@ -219,11 +243,14 @@ class TrainingParameters(_message.Message):
         evaluate_every_steps: _builtins.int | None = ...,
         checkpoints: _checkpoint_pb2.CheckpointPolicy | None = ...,
         rehearsal: _rehearsal_pb2.RehearsalParameters | None = ...,
+        preset: _training_options_pb2.Preset.ValueType = ...,
+        early_stopping: _training_options_pb2.EarlyStopping | None = ...,
+        sample_predictions: _training_options_pb2.SamplePredictions | None = ...,
         speed: _speed_parameters_pb2.SpeedParameters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "early_stopping", b"early_stopping", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sample_predictions", b"sample_predictions", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "early_stopping", b"early_stopping", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "preset", b"preset", "quantization", b"quantization", "rehearsal", b"rehearsal", "sample_predictions", b"sample_predictions", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_every_steps: _TypeAlias = _typing.Literal["checkpoint_every_steps"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_every_steps: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps"]  # noqa: Y015
@@ -254,6 +281,9 @@ class LoraParameters(_message.Message):
     TEMPORAL_GROUPS_FIELD_NUMBER: _builtins.int
     TEMPORAL_KERNEL_SIZE_FIELD_NUMBER: _builtins.int
     RANK_ALLOCATION_FIELD_NUMBER: _builtins.int
+    USE_DORA_FIELD_NUMBER: _builtins.int
+    INITIALIZATION_FIELD_NUMBER: _builtins.int
+    LAYER_PATTERNS_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Rank of A and B: 1 to 1,024. Default 16."""
     alpha: _builtins.float
@@ -264,19 +294,25 @@ class LoraParameters(_message.Message):
     """Scales by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732). Default false."""
     temporal_kernel_size: _builtins.int
     """How many frames such an adapter sees at once: 3, 5, 7 or 9. Default 3."""
+    use_dora: _builtins.bool
+    """Learns each layer's magnitude apart from its direction (DoRA, arXiv:2402.09353): slower. Default false."""
+    initialization: _training_options_pb2.LoraInitialization.ValueType
+    """What A and B begin with. Default: `DEFAULT`."""
     @_builtins.property
     def target_groups(self) -> _containers.RepeatedScalarFieldContainer[Global___ModuleGroup.ValueType]:
         """Whose linear layers get an adapter. Default: the language model's."""
 
     @_builtins.property
     def temporal_groups(self) -> _containers.RepeatedScalarFieldContainer[Global___ModuleGroup.ValueType]:
-        """Of `target_groups`, those whose adapters also mix a clip's tokens along time: LANGUAGE, VISION. The adapter then needs Reeltune to be read,
-        and cannot be merged. Helps where the model itself loses the order of frames; see `docs/training.md`. Default: none.
-        """
+        """Of `target_groups`, those whose adapters also mix a clip's tokens along time: LANGUAGE, VISION; see `docs/training.md`. Default: none."""
 
     @_builtins.property
     def rank_allocation(self) -> _rank_allocation_pb2.RankAllocationParameters:
         """Lets ranks differ by layer. Not together with `temporal_groups`. Default: `rank` everywhere."""
+
+    @_builtins.property
+    def layer_patterns(self) -> _containers.RepeatedCompositeFieldContainer[_training_options_pb2.LayerPattern]:
+        """Layers with a rank or alpha of their own."""
 
     def __init__(
         self,
@@ -289,10 +325,13 @@ class LoraParameters(_message.Message):
         temporal_groups: _abc.Iterable[Global___ModuleGroup.ValueType] | None = ...,
         temporal_kernel_size: _builtins.int | None = ...,
         rank_allocation: _rank_allocation_pb2.RankAllocationParameters | None = ...,
+        use_dora: _builtins.bool | None = ...,
+        initialization: _training_options_pb2.LoraInitialization.ValueType = ...,
+        layer_patterns: _abc.Iterable[_training_options_pb2.LayerPattern] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_allocation", b"rank_allocation", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_dora", b"_use_dora", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_allocation", b"rank_allocation", "temporal_kernel_size", b"temporal_kernel_size", "use_dora", b"use_dora", "use_rslora", b"use_rslora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_allocation", b"rank_allocation", "target_groups", b"target_groups", "temporal_groups", b"temporal_groups", "temporal_kernel_size", b"temporal_kernel_size", "use_rslora", b"use_rslora"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_rank", b"_rank", "_temporal_kernel_size", b"_temporal_kernel_size", "_use_dora", b"_use_dora", "_use_rslora", b"_use_rslora", "alpha", b"alpha", "dropout", b"dropout", "initialization", b"initialization", "layer_patterns", b"layer_patterns", "rank", b"rank", "rank_allocation", b"rank_allocation", "target_groups", b"target_groups", "temporal_groups", b"temporal_groups", "temporal_kernel_size", b"temporal_kernel_size", "use_dora", b"use_dora", "use_rslora", b"use_rslora"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -302,6 +341,8 @@ class LoraParameters(_message.Message):
     _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
     _WhichOneofReturnType__temporal_kernel_size: _TypeAlias = _typing.Literal["temporal_kernel_size"]  # noqa: Y015
     _WhichOneofArgType__temporal_kernel_size: _TypeAlias = _typing.Literal["_temporal_kernel_size", b"_temporal_kernel_size"]  # noqa: Y015
+    _WhichOneofReturnType__use_dora: _TypeAlias = _typing.Literal["use_dora"]  # noqa: Y015
+    _WhichOneofArgType__use_dora: _TypeAlias = _typing.Literal["_use_dora", b"_use_dora"]  # noqa: Y015
     _WhichOneofReturnType__use_rslora: _TypeAlias = _typing.Literal["use_rslora"]  # noqa: Y015
     _WhichOneofArgType__use_rslora: _TypeAlias = _typing.Literal["_use_rslora", b"_use_rslora"]  # noqa: Y015
     @_typing.overload
@@ -312,6 +353,8 @@ class LoraParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temporal_kernel_size) -> _WhichOneofReturnType__temporal_kernel_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_dora) -> _WhichOneofReturnType__use_dora | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__use_rslora) -> _WhichOneofReturnType__use_rslora | None: ...
 
@@ -367,22 +410,26 @@ class SamplingParameters(_message.Message):
     MAX_FRAMES_FIELD_NUMBER: _builtins.int
     FPS_FIELD_NUMBER: _builtins.int
     MAX_PIXELS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     max_frames: _builtins.int
     """Most frames taken from a clip: 1 to 768, and no more than the model takes. Default 8."""
     fps: _builtins.float
     """Frames a second, up to `max_frames`: 0 to 240; 0 spreads `max_frames` evenly over the clip. Default 0."""
     max_pixels: _builtins.int
     """Most pixels of a frame after resizing: 0 or 256 to 16,777,216; 0 leaves it to the model's processor. Default 0."""
+    placement: _training_options_pb2.FramePlacement.ValueType
+    """How they are chosen. Default: evenly spread."""
     def __init__(
         self,
         *,
         max_frames: _builtins.int | None = ...,
         fps: _builtins.float | None = ...,
         max_pixels: _builtins.int | None = ...,
+        placement: _training_options_pb2.FramePlacement.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "fps", b"fps", "max_frames", b"max_frames", "max_pixels", b"max_pixels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "fps", b"fps", "max_frames", b"max_frames", "max_pixels", b"max_pixels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "_max_pixels", b"_max_pixels", "fps", b"fps", "max_frames", b"max_frames", "max_pixels", b"max_pixels", "placement", b"placement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fps: _TypeAlias = _typing.Literal["fps"]  # noqa: Y015
     _WhichOneofArgType__fps: _TypeAlias = _typing.Literal["_fps", b"_fps"]  # noqa: Y015

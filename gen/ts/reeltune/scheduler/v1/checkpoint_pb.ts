@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/checkpoint.proto.
  */
 export const file_reeltune_scheduler_v1_checkpoint: GenFile = /*@__PURE__*/
-  fileDesc("CiZyZWVsdHVuZS9zY2hlZHVsZXIvdjEvY2hlY2twb2ludC5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIqoBChBDaGVja3BvaW50UG9saWN5EiEKCWtlZXBfbGFzdBgBIAEoBUIJukgGGgQYZCgBSACIAQESFgoJa2VlcF9iZXN0GAIgASgISAGIAQESKgoQa2VlcF9ldmVyeV9zdGVwcxgDIAEoBUILukgIGgYYwIQ9KABIAogBAUIMCgpfa2VlcF9sYXN0QgwKCl9rZWVwX2Jlc3RCEwoRX2tlZXBfZXZlcnlfc3RlcHMirQEKDkNoZWNrcG9pbnRJbmZvEgwKBHN0ZXAYASABKAMSDwoHYXR0ZW1wdBgCIAEoBRISCgpzaXplX2J5dGVzGAMgASgDEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCglldmFsX2xvc3MYBSABKAFIAIgBARIRCglpc19uZXdlc3QYBiABKAhCDAoKX2V2YWxfbG9zc2IGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("CiZyZWVsdHVuZS9zY2hlZHVsZXIvdjEvY2hlY2twb2ludC5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxItYBChBDaGVja3BvaW50UG9saWN5EiEKCWtlZXBfbGFzdBgBIAEoBUIJukgGGgQYZCgBSACIAQESFgoJa2VlcF9iZXN0GAIgASgISAGIAQESKgoQa2VlcF9ldmVyeV9zdGVwcxgDIAEoBUILukgIGgYYwIQ9KABIAogBARIZCgxyZXN0b3JlX2Jlc3QYBCABKAhIA4gBAUIMCgpfa2VlcF9sYXN0QgwKCl9rZWVwX2Jlc3RCEwoRX2tlZXBfZXZlcnlfc3RlcHNCDwoNX3Jlc3RvcmVfYmVzdCKtAQoOQ2hlY2twb2ludEluZm8SDAoEc3RlcBgBIAEoAxIPCgdhdHRlbXB0GAIgASgFEhIKCnNpemVfYnl0ZXMYAyABKAMSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhYKCWV2YWxfbG9zcxgFIAEoAUgAiAEBEhEKCWlzX25ld2VzdBgGIAEoCEIMCgpfZXZhbF9sb3NzYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * Says which checkpoints of a job are kept; the others are deleted as new ones are saved.
@@ -41,6 +41,13 @@ export type CheckpointPolicy = Message<"reeltune.scheduler.v1.CheckpointPolicy">
    * @generated from field: optional int32 keep_every_steps = 3;
    */
   keepEverySteps?: number | undefined;
+
+  /**
+   * Publishes the adapter as it was at the lowest `eval_loss`, and not at the last step; needs `evaluate_every_steps`. Default false.
+   *
+   * @generated from field: optional bool restore_best = 4;
+   */
+  restoreBest?: boolean | undefined;
 };
 
 /**

@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Predictions } from "./prediction_pb.js";
+import { file_reeltune_scheduler_v1_prediction } from "./prediction_pb.js";
 import type { JobProgress, JobState, StateReason } from "./training_job_pb.js";
 import { file_reeltune_scheduler_v1_training_job } from "./training_job_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -14,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/job_event.proto.
  */
 export const file_reeltune_scheduler_v1_job_event: GenFile = /*@__PURE__*/
-  fileDesc("CiVyZWVsdHVuZS9zY2hlZHVsZXIvdjEvam9iX2V2ZW50LnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEi/wIKCEpvYkV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdhdHRlbXB0GAMgASgFEjoKDHN0YXRlX2NoYW5nZRgEIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5TdGF0ZUNoYW5nZUgAEjYKCHByb2dyZXNzGAUgASgLMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYlByb2dyZXNzSAASNQoHbWV0cmljcxgGIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5NZXRyaWNQb2ludEgAEi0KA2xvZxgHIAEoCzIeLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Mb2dMaW5lSAASPAoKY2hlY2twb2ludBgIIAEoCzImLnJlZWx0dW5lLnNjaGVkdWxlci52MS5DaGVja3BvaW50U2F2ZWRIAEIHCgVldmVudCKuAQoLU3RhdGVDaGFuZ2USLQoEZnJvbRgBIAEoDjIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Kb2JTdGF0ZRIrCgJ0bxgCIAEoDjIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Kb2JTdGF0ZRIyCgZyZWFzb24YAyABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuU3RhdGVSZWFzb24SDwoHbWVzc2FnZRgEIAEoCSKKAQoLTWV0cmljUG9pbnQSDAoEc3RlcBgBIAEoAxI+CgZ2YWx1ZXMYAiADKAsyLi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTWV0cmljUG9pbnQuVmFsdWVzRW50cnkaLQoLVmFsdWVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ASJHCgdMb2dMaW5lEi4KBWxldmVsGAEgASgOMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkxvZ0xldmVsEgwKBHRleHQYAiABKAkiMwoPQ2hlY2twb2ludFNhdmVkEgwKBHN0ZXAYASABKAMSEgoKc2l6ZV9ieXRlcxgCIAEoAyp6CghMb2dMZXZlbBIZChVMT0dfTEVWRUxfVU5TUEVDSUZJRUQQABITCg9MT0dfTEVWRUxfREVCVUcQARISCg5MT0dfTEVWRUxfSU5GTxACEhUKEUxPR19MRVZFTF9XQVJOSU5HEAMSEwoPTE9HX0xFVkVMX0VSUk9SEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_training_job]);
+  fileDesc("CiVyZWVsdHVuZS9zY2hlZHVsZXIvdjEvam9iX2V2ZW50LnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEiugMKCEpvYkV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdhdHRlbXB0GAMgASgFEjoKDHN0YXRlX2NoYW5nZRgEIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5TdGF0ZUNoYW5nZUgAEjYKCHByb2dyZXNzGAUgASgLMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYlByb2dyZXNzSAASNQoHbWV0cmljcxgGIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5NZXRyaWNQb2ludEgAEi0KA2xvZxgHIAEoCzIeLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Mb2dMaW5lSAASPAoKY2hlY2twb2ludBgIIAEoCzImLnJlZWx0dW5lLnNjaGVkdWxlci52MS5DaGVja3BvaW50U2F2ZWRIABI5CgtwcmVkaWN0aW9ucxgMIAEoCzIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5QcmVkaWN0aW9uc0gAQgcKBWV2ZW50Iq4BCgtTdGF0ZUNoYW5nZRItCgRmcm9tGAEgASgOMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYlN0YXRlEisKAnRvGAIgASgOMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkpvYlN0YXRlEjIKBnJlYXNvbhgDIAEoDjIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5TdGF0ZVJlYXNvbhIPCgdtZXNzYWdlGAQgASgJIooBCgtNZXRyaWNQb2ludBIMCgRzdGVwGAEgASgDEj4KBnZhbHVlcxgCIAMoCzIuLnJlZWx0dW5lLnNjaGVkdWxlci52MS5NZXRyaWNQb2ludC5WYWx1ZXNFbnRyeRotCgtWYWx1ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBIkcKB0xvZ0xpbmUSLgoFbGV2ZWwYASABKA4yHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTG9nTGV2ZWwSDAoEdGV4dBgCIAEoCSIzCg9DaGVja3BvaW50U2F2ZWQSDAoEc3RlcBgBIAEoAxISCgpzaXplX2J5dGVzGAIgASgDKnoKCExvZ0xldmVsEhkKFUxPR19MRVZFTF9VTlNQRUNJRklFRBAAEhMKD0xPR19MRVZFTF9ERUJVRxABEhIKDkxPR19MRVZFTF9JTkZPEAISFQoRTE9HX0xFVkVMX1dBUk5JTkcQAxITCg9MT0dfTEVWRUxfRVJST1IQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_prediction, file_reeltune_scheduler_v1_training_job]);
 
 /**
  * One thing that happened to a job. Events of a job are numbered 1, 2, 3 … without a gap and never change.
@@ -88,6 +90,14 @@ export type JobEvent = Message<"reeltune.scheduler.v1.JobEvent"> & {
      */
     value: CheckpointSaved;
     case: "checkpoint";
+  } | {
+    /**
+     * Some rows of the split `eval` were answered.
+     *
+     * @generated from field: reeltune.scheduler.v1.Predictions predictions = 12;
+     */
+    value: Predictions;
+    case: "predictions";
   } | { case: undefined; value?: undefined };
 };
 

@@ -13,13 +13,15 @@ import type { RehearsalParameters } from "./rehearsal_pb.js";
 import { file_reeltune_scheduler_v1_rehearsal } from "./rehearsal_pb.js";
 import type { SpeedParameters } from "./speed_parameters_pb.js";
 import { file_reeltune_scheduler_v1_speed_parameters } from "./speed_parameters_pb.js";
+import type { EarlyStopping, FramePlacement, LayerPattern, LoraInitialization, Preset, SamplePredictions } from "./training_options_pb.js";
+import { file_reeltune_scheduler_v1_training_options } from "./training_options_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file reeltune/scheduler/v1/training_parameters.proto.
  */
 export const file_reeltune_scheduler_v1_training_parameters: GenFile = /*@__PURE__*/
-  fileDesc("Ci9yZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfcGFyYW1ldGVycy5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIpgFChJUcmFpbmluZ1BhcmFtZXRlcnMSMwoEbG9yYRgBIAEoCzIlLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Mb3JhUGFyYW1ldGVycxJDCgxxdWFudGl6YXRpb24YAiABKAsyLS5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVhbnRpemF0aW9uUGFyYW1ldGVycxI7CghzYW1wbGluZxgDIAEoCzIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5TYW1wbGluZ1BhcmFtZXRlcnMSQwoMb3B0aW1pemF0aW9uGAQgASgLMi0ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLk9wdGltaXphdGlvblBhcmFtZXRlcnMSMAoWY2hlY2twb2ludF9ldmVyeV9zdGVwcxgFIAEoBUILukgIGgYYwIQ9KABIAIgBARIoCg9sb2dfZXZlcnlfc3RlcHMYBiABKAVCCrpIBxoFGJBOKAFIAYgBARIuChRldmFsdWF0ZV9ldmVyeV9zdGVwcxgHIAEoBUILukgIGgYYwIQ9KABIAogBARI8CgtjaGVja3BvaW50cxgIIAEoCzInLnJlZWx0dW5lLnNjaGVkdWxlci52MS5DaGVja3BvaW50UG9saWN5Ej0KCXJlaGVhcnNhbBgJIAEoCzIqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZWhlYXJzYWxQYXJhbWV0ZXJzEjUKBXNwZWVkGA4gASgLMiYucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlNwZWVkUGFyYW1ldGVyc0IZChdfY2hlY2twb2ludF9ldmVyeV9zdGVwc0ISChBfbG9nX2V2ZXJ5X3N0ZXBzQhcKFV9ldmFsdWF0ZV9ldmVyeV9zdGVwcyKFBAoOTG9yYVBhcmFtZXRlcnMSHQoEcmFuaxgBIAEoBUIKukgHGgUYgAgoAUgAiAEBEisKBWFscGhhGAIgASgBQhe6SBQSEhkAAAAAAACwQCEAAAAAAAAAAEgBiAEBEi0KB2Ryb3BvdXQYAyABKAFCF7pIFBISGWZmZmZmZu4/KQAAAAAAAAAASAKIAQESTAoNdGFyZ2V0X2dyb3VwcxgEIAMoDjIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Nb2R1bGVHcm91cEIRukgOkgELGAEiB4IBBBABIAASFwoKdXNlX3JzbG9yYRgFIAEoCEgDiAEBEk4KD3RlbXBvcmFsX2dyb3VwcxgGIAMoDjIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Nb2R1bGVHcm91cEIRukgOkgELGAEiB4IBBBgBGAMSMAoUdGVtcG9yYWxfa2VybmVsX3NpemUYByABKAVCDbpIChoIMAMwBTAHMAlIBIgBARJICg9yYW5rX2FsbG9jYXRpb24YCCABKAsyLy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUmFua0FsbG9jYXRpb25QYXJhbWV0ZXJzQgcKBV9yYW5rQggKBl9hbHBoYUIKCghfZHJvcG91dEINCgtfdXNlX3JzbG9yYUIXChVfdGVtcG9yYWxfa2VybmVsX3NpemUiiQIKFlF1YW50aXphdGlvblBhcmFtZXRlcnMSPwoEdHlwZRgBIAEoDjInLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdWFudGl6YXRpb25UeXBlQgi6SAWCAQIQARIgChNkb3VibGVfcXVhbnRpemF0aW9uGAIgASgISACIAQESHAoPcXVhbnRpemVfdmlzaW9uGAMgASgISAGIAQESQgoMY29tcHV0ZV90eXBlGAQgASgOMiIucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkNvbXB1dGVUeXBlQgi6SAWCAQIQAUIWChRfZG91YmxlX3F1YW50aXphdGlvbkISChBfcXVhbnRpemVfdmlzaW9uIpUCChJTYW1wbGluZ1BhcmFtZXRlcnMSIwoKbWF4X2ZyYW1lcxgBIAEoBUIKukgHGgUYgAYoAUgAiAEBEikKA2ZwcxgCIAEoAUIXukgUEhIZAAAAAAAAbkApAAAAAAAAAABIAYgBARKIAQoKbWF4X3BpeGVscxgDIAEoA0JvukhsugFpChBtYXhfcGl4ZWxzLnJhbmdlEiVtdXN0IGJlIDAgb3IgYmV0d2VlbiAyNTYgYW5kIDE2Nzc3MjE2Gi50aGlzID09IDAgfHwgKHRoaXMgPj0gMjU2ICYmIHRoaXMgPD0gMTY3NzcyMTYpSAKIAQFCDQoLX21heF9mcmFtZXNCBgoEX2Zwc0INCgtfbWF4X3BpeGVscyKwBgoWT3B0aW1pemF0aW9uUGFyYW1ldGVycxIzCg1sZWFybmluZ19yYXRlGAEgASgBQhe6SBQSEhkAAAAAAADwPyEAAAAAAAAAAEgAiAEBEiMKCmJhdGNoX3NpemUYAiABKAVCCrpIBxoFGIAIKAFIAYgBARI0ChtncmFkaWVudF9hY2N1bXVsYXRpb25fc3RlcHMYAyABKAVCCrpIBxoFGIAIKAFIAogBARIfCgZlcG9jaHMYBCABKAVCCrpIBxoFGOgHKAFIA4gBARIkCgltYXhfc3RlcHMYBSABKAVCDLpICRoHGICt4gQoAEgEiAEBEjIKDHdhcm11cF9yYXRpbxgGIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAABIBYgBARJHCghzY2hlZHVsZRgHIAEoDjIrLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MZWFybmluZ1JhdGVTY2hlZHVsZUIIukgFggECEAESMgoMd2VpZ2h0X2RlY2F5GAggASgBQhe6SBQSEhkAAAAAAADwPykAAAAAAAAAAEgGiAEBEjMKDW1heF9ncmFkX25vcm0YCSABKAFCF7pIFBISGQAAAAAAQI9AIQAAAAAAAAAASAeIAQESPQoJb3B0aW1pemVyGAogASgOMiAucmVlbHR1bmUuc2NoZWR1bGVyLnYxLk9wdGltaXplckIIukgFggECEAESEQoEc2VlZBgLIAEoDUgIiAEBEiMKFmdyYWRpZW50X2NoZWNrcG9pbnRpbmcYDCABKAhICYgBARIcCg9iYXRjaF9ieV9sZW5ndGgYESABKAhICogBAUIQCg5fbGVhcm5pbmdfcmF0ZUINCgtfYmF0Y2hfc2l6ZUIeChxfZ3JhZGllbnRfYWNjdW11bGF0aW9uX3N0ZXBzQgkKB19lcG9jaHNCDAoKX21heF9zdGVwc0IPCg1fd2FybXVwX3JhdGlvQg8KDV93ZWlnaHRfZGVjYXlCEAoOX21heF9ncmFkX25vcm1CBwoFX3NlZWRCGQoXX2dyYWRpZW50X2NoZWNrcG9pbnRpbmdCEgoQX2JhdGNoX2J5X2xlbmd0aCp7CgtNb2R1bGVHcm91cBIcChhNT0RVTEVfR1JPVVBfVU5TUEVDSUZJRUQQABIZChVNT0RVTEVfR1JPVVBfTEFOR1VBR0UQARIaChZNT0RVTEVfR1JPVVBfUFJPSkVDVE9SEAISFwoTTU9EVUxFX0dST1VQX1ZJU0lPThADKmwKEFF1YW50aXphdGlvblR5cGUSIQodUVVBTlRJWkFUSU9OX1RZUEVfVU5TUEVDSUZJRUQQABIZChVRVUFOVElaQVRJT05fVFlQRV9ORjQQARIaChZRVUFOVElaQVRJT05fVFlQRV9OT05FEAIqcAoLQ29tcHV0ZVR5cGUSHAoYQ09NUFVURV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRQ09NUFVURV9UWVBFX0JGMTYQARIVChFDT01QVVRFX1RZUEVfRlAxNhACEhUKEUNPTVBVVEVfVFlQRV9GUDMyEAMqVQoJT3B0aW1pemVyEhkKFU9QVElNSVpFUl9VTlNQRUNJRklFRBAAEhMKD09QVElNSVpFUl9BREFNVxABEhgKFE9QVElNSVpFUl9BREFNV184QklUEAIqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRABEiEKHUxFQVJOSU5HX1JBVEVfU0NIRURVTEVfTElORUFSEAISIwofTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9DT05TVEFOVBADYgZwcm90bzM", [file_buf_validate_validate, file_reeltune_scheduler_v1_checkpoint, file_reeltune_scheduler_v1_rank_allocation, file_reeltune_scheduler_v1_rehearsal, file_reeltune_scheduler_v1_speed_parameters]);
+  fileDesc("Ci9yZWVsdHVuZS9zY2hlZHVsZXIvdjEvdHJhaW5pbmdfcGFyYW1ldGVycy5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxItUGChJUcmFpbmluZ1BhcmFtZXRlcnMSMwoEbG9yYRgBIAEoCzIlLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Mb3JhUGFyYW1ldGVycxJDCgxxdWFudGl6YXRpb24YAiABKAsyLS5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVhbnRpemF0aW9uUGFyYW1ldGVycxI7CghzYW1wbGluZxgDIAEoCzIpLnJlZWx0dW5lLnNjaGVkdWxlci52MS5TYW1wbGluZ1BhcmFtZXRlcnMSQwoMb3B0aW1pemF0aW9uGAQgASgLMi0ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLk9wdGltaXphdGlvblBhcmFtZXRlcnMSMAoWY2hlY2twb2ludF9ldmVyeV9zdGVwcxgFIAEoBUILukgIGgYYwIQ9KABIAIgBARIoCg9sb2dfZXZlcnlfc3RlcHMYBiABKAVCCrpIBxoFGJBOKAFIAYgBARIuChRldmFsdWF0ZV9ldmVyeV9zdGVwcxgHIAEoBUILukgIGgYYwIQ9KABIAogBARI8CgtjaGVja3BvaW50cxgIIAEoCzInLnJlZWx0dW5lLnNjaGVkdWxlci52MS5DaGVja3BvaW50UG9saWN5Ej0KCXJlaGVhcnNhbBgJIAEoCzIqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZWhlYXJzYWxQYXJhbWV0ZXJzEjcKBnByZXNldBgKIAEoDjIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5QcmVzZXRCCLpIBYIBAhABEjwKDmVhcmx5X3N0b3BwaW5nGAsgASgLMiQucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkVhcmx5U3RvcHBpbmcSRAoSc2FtcGxlX3ByZWRpY3Rpb25zGAwgASgLMigucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlNhbXBsZVByZWRpY3Rpb25zEjUKBXNwZWVkGA4gASgLMiYucmVlbHR1bmUuc2NoZWR1bGVyLnYxLlNwZWVkUGFyYW1ldGVyc0IZChdfY2hlY2twb2ludF9ldmVyeV9zdGVwc0ISChBfbG9nX2V2ZXJ5X3N0ZXBzQhcKFV9ldmFsdWF0ZV9ldmVyeV9zdGVwcyK9BQoOTG9yYVBhcmFtZXRlcnMSHQoEcmFuaxgBIAEoBUIKukgHGgUYgAgoAUgAiAEBEisKBWFscGhhGAIgASgBQhe6SBQSEhkAAAAAAACwQCEAAAAAAAAAAEgBiAEBEi0KB2Ryb3BvdXQYAyABKAFCF7pIFBISGWZmZmZmZu4/KQAAAAAAAAAASAKIAQESTAoNdGFyZ2V0X2dyb3VwcxgEIAMoDjIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Nb2R1bGVHcm91cEIRukgOkgELGAEiB4IBBBABIAASFwoKdXNlX3JzbG9yYRgFIAEoCEgDiAEBEk4KD3RlbXBvcmFsX2dyb3VwcxgGIAMoDjIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Nb2R1bGVHcm91cEIRukgOkgELGAEiB4IBBBgBGAMSMAoUdGVtcG9yYWxfa2VybmVsX3NpemUYByABKAVCDbpIChoIMAMwBTAHMAlIBIgBARJICg9yYW5rX2FsbG9jYXRpb24YCCABKAsyLy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUmFua0FsbG9jYXRpb25QYXJhbWV0ZXJzEhUKCHVzZV9kb3JhGAkgASgISAWIAQESSwoOaW5pdGlhbGl6YXRpb24YCiABKA4yKS5yZWVsdHVuZS5zY2hlZHVsZXIudjEuTG9yYUluaXRpYWxpemF0aW9uQgi6SAWCAQIQARJFCg5sYXllcl9wYXR0ZXJucxgLIAMoCzIjLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MYXllclBhdHRlcm5CCLpIBZIBAhBAQgcKBV9yYW5rQggKBl9hbHBoYUIKCghfZHJvcG91dEINCgtfdXNlX3JzbG9yYUIXChVfdGVtcG9yYWxfa2VybmVsX3NpemVCCwoJX3VzZV9kb3JhIokCChZRdWFudGl6YXRpb25QYXJhbWV0ZXJzEj8KBHR5cGUYASABKA4yJy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuUXVhbnRpemF0aW9uVHlwZUIIukgFggECEAESIAoTZG91YmxlX3F1YW50aXphdGlvbhgCIAEoCEgAiAEBEhwKD3F1YW50aXplX3Zpc2lvbhgDIAEoCEgBiAEBEkIKDGNvbXB1dGVfdHlwZRgEIAEoDjIiLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Db21wdXRlVHlwZUIIukgFggECEAFCFgoUX2RvdWJsZV9xdWFudGl6YXRpb25CEgoQX3F1YW50aXplX3Zpc2lvbiLZAgoSU2FtcGxpbmdQYXJhbWV0ZXJzEiMKCm1heF9mcmFtZXMYASABKAVCCrpIBxoFGIAGKAFIAIgBARIpCgNmcHMYAiABKAFCF7pIFBISGQAAAAAAAG5AKQAAAAAAAAAASAGIAQESiAEKCm1heF9waXhlbHMYAyABKANCb7pIbLoBaQoQbWF4X3BpeGVscy5yYW5nZRIlbXVzdCBiZSAwIG9yIGJldHdlZW4gMjU2IGFuZCAxNjc3NzIxNhoudGhpcyA9PSAwIHx8ICh0aGlzID49IDI1NiAmJiB0aGlzIDw9IDE2Nzc3MjE2KUgCiAEBEkIKCXBsYWNlbWVudBgEIAEoDjIlLnJlZWx0dW5lLnNjaGVkdWxlci52MS5GcmFtZVBsYWNlbWVudEIIukgFggECEAFCDQoLX21heF9mcmFtZXNCBgoEX2Zwc0INCgtfbWF4X3BpeGVscyKwBgoWT3B0aW1pemF0aW9uUGFyYW1ldGVycxIzCg1sZWFybmluZ19yYXRlGAEgASgBQhe6SBQSEhkAAAAAAADwPyEAAAAAAAAAAEgAiAEBEiMKCmJhdGNoX3NpemUYAiABKAVCCrpIBxoFGIAIKAFIAYgBARI0ChtncmFkaWVudF9hY2N1bXVsYXRpb25fc3RlcHMYAyABKAVCCrpIBxoFGIAIKAFIAogBARIfCgZlcG9jaHMYBCABKAVCCrpIBxoFGOgHKAFIA4gBARIkCgltYXhfc3RlcHMYBSABKAVCDLpICRoHGICt4gQoAEgEiAEBEjIKDHdhcm11cF9yYXRpbxgGIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAABIBYgBARJHCghzY2hlZHVsZRgHIAEoDjIrLnJlZWx0dW5lLnNjaGVkdWxlci52MS5MZWFybmluZ1JhdGVTY2hlZHVsZUIIukgFggECEAESMgoMd2VpZ2h0X2RlY2F5GAggASgBQhe6SBQSEhkAAAAAAADwPykAAAAAAAAAAEgGiAEBEjMKDW1heF9ncmFkX25vcm0YCSABKAFCF7pIFBISGQAAAAAAQI9AIQAAAAAAAAAASAeIAQESPQoJb3B0aW1pemVyGAogASgOMiAucmVlbHR1bmUuc2NoZWR1bGVyLnYxLk9wdGltaXplckIIukgFggECEAESEQoEc2VlZBgLIAEoDUgIiAEBEiMKFmdyYWRpZW50X2NoZWNrcG9pbnRpbmcYDCABKAhICYgBARIcCg9iYXRjaF9ieV9sZW5ndGgYESABKAhICogBAUIQCg5fbGVhcm5pbmdfcmF0ZUINCgtfYmF0Y2hfc2l6ZUIeChxfZ3JhZGllbnRfYWNjdW11bGF0aW9uX3N0ZXBzQgkKB19lcG9jaHNCDAoKX21heF9zdGVwc0IPCg1fd2FybXVwX3JhdGlvQg8KDV93ZWlnaHRfZGVjYXlCEAoOX21heF9ncmFkX25vcm1CBwoFX3NlZWRCGQoXX2dyYWRpZW50X2NoZWNrcG9pbnRpbmdCEgoQX2JhdGNoX2J5X2xlbmd0aCp7CgtNb2R1bGVHcm91cBIcChhNT0RVTEVfR1JPVVBfVU5TUEVDSUZJRUQQABIZChVNT0RVTEVfR1JPVVBfTEFOR1VBR0UQARIaChZNT0RVTEVfR1JPVVBfUFJPSkVDVE9SEAISFwoTTU9EVUxFX0dST1VQX1ZJU0lPThADKmwKEFF1YW50aXphdGlvblR5cGUSIQodUVVBTlRJWkFUSU9OX1RZUEVfVU5TUEVDSUZJRUQQABIZChVRVUFOVElaQVRJT05fVFlQRV9ORjQQARIaChZRVUFOVElaQVRJT05fVFlQRV9OT05FEAIqcAoLQ29tcHV0ZVR5cGUSHAoYQ09NUFVURV9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRQ09NUFVURV9UWVBFX0JGMTYQARIVChFDT01QVVRFX1RZUEVfRlAxNhACEhUKEUNPTVBVVEVfVFlQRV9GUDMyEAMqqQEKCU9wdGltaXplchIZChVPUFRJTUlaRVJfVU5TUEVDSUZJRUQQABITCg9PUFRJTUlaRVJfQURBTVcQARIYChRPUFRJTUlaRVJfQURBTVdfOEJJVBACEhcKE09QVElNSVpFUl9MSU9OXzhCSVQQAxIZChVPUFRJTUlaRVJfUEFHRURfQURBTVcQBBIeChpPUFRJTUlaRVJfUEFHRURfQURBTVdfOEJJVBAFKqkBChRMZWFybmluZ1JhdGVTY2hlZHVsZRImCiJMRUFSTklOR19SQVRFX1NDSEVEVUxFX1VOU1BFQ0lGSUVEEAASIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9DT1NJTkUQARIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0xJTkVBUhACEiMKH0xFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09OU1RBTlQQA2IGcHJvdG8z", [file_buf_validate_validate, file_reeltune_scheduler_v1_checkpoint, file_reeltune_scheduler_v1_rank_allocation, file_reeltune_scheduler_v1_rehearsal, file_reeltune_scheduler_v1_speed_parameters, file_reeltune_scheduler_v1_training_options]);
 
 /**
  * Says how to train. Every field has a default; a job shows the values in force, never "default".
@@ -70,8 +72,7 @@ export type TrainingParameters = Message<"reeltune.scheduler.v1.TrainingParamete
   logEverySteps?: number | undefined;
 
   /**
-   * Optimizer steps between two measurements of the loss on the rows of the split `eval`, if there are any: 0 to 1,000,000; 0 for one at
-   * the end alone. Default 0.
+   * Optimizer steps between two measurements of the loss on rows of the split `eval`: 0 to 1,000,000; 0 for one at the end. Default 0.
    *
    * @generated from field: optional int32 evaluate_every_steps = 7;
    */
@@ -90,6 +91,27 @@ export type TrainingParameters = Message<"reeltune.scheduler.v1.TrainingParamete
    * @generated from field: reeltune.scheduler.v1.RehearsalParameters rehearsal = 9;
    */
   rehearsal?: RehearsalParameters | undefined;
+
+  /**
+   * What all that is left out is taken from, before the defaults. Default: none.
+   *
+   * @generated from field: reeltune.scheduler.v1.Preset preset = 10;
+   */
+  preset: Preset;
+
+  /**
+   * Ends the job early; needs `evaluate_every_steps`. Default: it makes all its steps.
+   *
+   * @generated from field: reeltune.scheduler.v1.EarlyStopping early_stopping = 11;
+   */
+  earlyStopping?: EarlyStopping | undefined;
+
+  /**
+   * Answers to some rows with each `eval_loss`. Default: none.
+   *
+   * @generated from field: reeltune.scheduler.v1.SamplePredictions sample_predictions = 12;
+   */
+  samplePredictions?: SamplePredictions | undefined;
 
   /**
    * What makes it faster and changes nothing of what is learned.
@@ -148,8 +170,7 @@ export type LoraParameters = Message<"reeltune.scheduler.v1.LoraParameters"> & {
   useRslora?: boolean | undefined;
 
   /**
-   * Of `target_groups`, those whose adapters also mix a clip's tokens along time: LANGUAGE, VISION. The adapter then needs Reeltune to be read,
-   * and cannot be merged. Helps where the model itself loses the order of frames; see `docs/training.md`. Default: none.
+   * Of `target_groups`, those whose adapters also mix a clip's tokens along time: LANGUAGE, VISION; see `docs/training.md`. Default: none.
    *
    * @generated from field: repeated reeltune.scheduler.v1.ModuleGroup temporal_groups = 6;
    */
@@ -168,6 +189,27 @@ export type LoraParameters = Message<"reeltune.scheduler.v1.LoraParameters"> & {
    * @generated from field: reeltune.scheduler.v1.RankAllocationParameters rank_allocation = 8;
    */
   rankAllocation?: RankAllocationParameters | undefined;
+
+  /**
+   * Learns each layer's magnitude apart from its direction (DoRA, arXiv:2402.09353): slower. Default false.
+   *
+   * @generated from field: optional bool use_dora = 9;
+   */
+  useDora?: boolean | undefined;
+
+  /**
+   * What A and B begin with. Default: `DEFAULT`.
+   *
+   * @generated from field: reeltune.scheduler.v1.LoraInitialization initialization = 10;
+   */
+  initialization: LoraInitialization;
+
+  /**
+   * Layers with a rank or alpha of their own.
+   *
+   * @generated from field: repeated reeltune.scheduler.v1.LayerPattern layer_patterns = 11;
+   */
+  layerPatterns: LayerPattern[];
 };
 
 /**
@@ -245,6 +287,13 @@ export type SamplingParameters = Message<"reeltune.scheduler.v1.SamplingParamete
    * @generated from field: optional int64 max_pixels = 3;
    */
   maxPixels?: bigint | undefined;
+
+  /**
+   * How they are chosen. Default: evenly spread.
+   *
+   * @generated from field: reeltune.scheduler.v1.FramePlacement placement = 4;
+   */
+  placement: FramePlacement;
 };
 
 /**
@@ -501,6 +550,27 @@ export enum Optimizer {
    * @generated from enum value: OPTIMIZER_ADAMW_8BIT = 2;
    */
   ADAMW_8BIT = 2,
+
+  /**
+   * Lion with 8-bit state (arXiv:2302.06675); wants a lower learning rate.
+   *
+   * @generated from enum value: OPTIMIZER_LION_8BIT = 3;
+   */
+  LION_8BIT = 3,
+
+  /**
+   * AdamW whose state moves to main memory when the device's is full; device class CUDA only.
+   *
+   * @generated from enum value: OPTIMIZER_PAGED_ADAMW = 4;
+   */
+  PAGED_ADAMW = 4,
+
+  /**
+   * The same with 8-bit state.
+   *
+   * @generated from enum value: OPTIMIZER_PAGED_ADAMW_8BIT = 5;
+   */
+  PAGED_ADAMW_8BIT = 5,
 }
 
 /**

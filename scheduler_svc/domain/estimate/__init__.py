@@ -1,1 +1,0 @@
-"""What a training job will take, counted before it starts: tokens, memory by part, time, and what would fit. Pure."""

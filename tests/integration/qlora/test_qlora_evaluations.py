@@ -1,0 +1,261 @@
+"""What a run does with its evaluations: ends early, publishes the best adapter, answers samples; and all of it again
+after a break, and none of it to the training itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recording_run import RecordingRun
+from safetensors.torch import load_file
+from tiny_models import row, write_dataset
+
+from trainer_svc.qlora.adapter_files import SIDECAR
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.errors import CheckpointMismatchError
+from trainer_svc.qlora.folder_files import MANIFEST, build_manifest, write_json
+from trainer_svc.qlora.inference import InferenceEngine
+from trainer_svc.qlora.messages import (
+    CheckpointSaved,
+    Completed,
+    Generate,
+    Log,
+    Predicted,
+    Progress,
+    Stopped,
+    StopReason,
+    encode,
+)
+from trainer_svc.qlora.model_loader import load_base_model
+from trainer_svc.qlora.spec import QuantizationSpec, TrainingSpec
+from trainer_svc.qlora.trainer import train
+
+STATE = "state.json"
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 samples to train on, and 3 held out, of which two have an answer that is never learned."""
+    data = write_dataset(tmp_path_factory.mktemp("held_out"), samples=4)
+    with (data / "rows.jsonl").open("a") as rows:
+        for index, answer in enumerate(("red", "zzzz qqqq", "jjj")):
+            rows.write(json.dumps(row(f"e{index}", f"{index}.mp4", "colour?", answer, split="eval")) + "\n")
+    return data
+
+
+def weights(run: RecordingRun) -> dict[str, torch.Tensor]:
+    return load_file(run.folders.adapter / "adapter_model.safetensors")
+
+
+def assert_same_weights(one: RecordingRun, two: RecordingRun) -> None:
+    left, right = weights(one), weights(two)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def sidecar(run: RecordingRun) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run.folders.adapter / SIDECAR).read_bytes())
+    return content
+
+
+@pytest.fixture(scope="module")
+def stopping(spec: TrainingSpec) -> TrainingSpec:
+    """Its loss on the held-out samples soon rises: what it learns is wrong for two of them."""
+    return spec.with_overrides(
+        [
+            *("optimization.epochs=10", "optimization.gradient_accumulation_steps=1", "evaluate_every_steps=1"),
+            *("optimization.schedule=constant", "optimization.learning_rate=0.03"),
+            *("early_stopping.patience=3", "restore_best=true", "checkpoint_every_steps=1"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(
+    qwen3: Path, held_out: Path, stopping: TrainingSpec, tmp_path_factory: pytest.TempPathFactory
+) -> RecordingRun:
+    run = RecordingRun(qwen3, held_out, tmp_path_factory.mktemp("stopped"))
+    train(run, stopping)
+    return run
+
+
+def test_a_run_whose_loss_no_longer_falls_ends_says_why_and_publishes_its_best_adapter(
+    stopped: RecordingRun, qwen3: Path, held_out: Path, stopping: TrainingSpec, tmp_path: Path
+) -> None:
+    losses = stopped.series("eval_loss")
+    best = min(losses, key=lambda step: (losses[step], step))
+    done = stopped.last
+    assert isinstance(done, Completed)
+    assert done.steps == max(losses) == best + 3 < 20
+    assert done.early_end == (
+        f"ended at step {done.steps} of 20: the loss on the held-out samples has not fallen for 3 evaluations: "
+        f"{losses[best]:.4g} at step {best} was the lowest"
+    )
+    told = sidecar(stopped)["training"]
+    assert (told["steps"], told["adapter_of_step"], told["eval_loss"]) == (done.steps, best, losses[best])
+    # It is the very adapter of that step.
+    other = RecordingRun(qwen3, held_out, tmp_path / "other")
+    train(other, stopping.with_overrides(
+        [f"optimization.max_steps={best}", "early_stopping.patience=0", "restore_best=false"]
+    ))  # fmt: skip
+    assert_same_weights(stopped, other)
+
+
+@pytest.mark.parametrize("before_the_end", [1, 0])
+def test_a_run_goes_on_counting_where_it_was_broken(
+    stopped: RecordingRun, stopping: TrainingSpec, qwen3: Path, held_out: Path, tmp_path: Path, before_the_end: int
+) -> None:
+    assert isinstance(stopped.last, Completed)
+    last = stopped.last.steps
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    run.stop_after = (last - 1, StopReason.DRAIN)
+    train(run, stopping)
+    assert isinstance(run.last, Stopped)
+    if not before_the_end:
+        # Killed between the checkpoint of its last step and its end: it must not make another step.
+        shutil.copytree(stopped.folders.checkpoints / f"step-{last:08d}", run.folders.checkpoints / f"step-{last:08d}")
+    resumed = RecordingRun(qwen3, held_out, tmp_path / "out")
+    train(resumed, stopping)
+    assert isinstance(resumed.last, Completed)
+    assert (resumed.last.steps, resumed.last.early_end) == (last, stopped.last.early_end)
+    assert list(resumed.series("loss")) == [last] * before_the_end
+    assert_same_weights(resumed, stopped)
+    assert sidecar(resumed)["training"]["adapter_of_step"] == sidecar(stopped)["training"]["adapter_of_step"]
+
+
+def test_a_stop_also_publishes_the_best_adapter_and_keeps_the_newest_checkpoint(
+    stopped: RecordingRun, stopping: TrainingSpec, qwen3: Path, held_out: Path, tmp_path: Path
+) -> None:
+    assert isinstance(stopped.last, Completed)
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    run.stop_after = (stopped.last.steps - 1, StopReason.USER)
+    train(run, stopping)
+    assert isinstance(run.last, Stopped)
+    assert_same_weights(run, stopped)
+    newest = Path(str(run.last.checkpoint))
+    saved = load_file(newest / "adapter.safetensors")
+    assert not all(torch.equal(saved[name], value) for name, value in weights(run).items())
+
+
+def test_patience_that_lasts_to_the_end_is_no_early_end(
+    qwen3: Path, held_out: Path, stopping: TrainingSpec, tmp_path: Path
+) -> None:
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    train(run, stopping.with_overrides(["early_stopping.patience=1", "optimization.max_steps=2", "restore_best=false"]))
+    assert isinstance(run.last, Completed)
+    assert (run.last.steps, run.last.early_end) == (2, "")
+    assert "adapter_of_step" not in sidecar(run)["training"]
+
+
+def test_the_warm_up_of_a_rank_allocation_is_neither_best_nor_patient(
+    qwen3: Path, held_out: Path, stopping: TrainingSpec, tmp_path: Path
+) -> None:
+    """Its adapter has more parameters than were asked for, and another shape."""
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    allocating = [
+        *("lora.rank=2", "lora.rank_allocation.warmup_steps=5", "lora.rank_allocation.calibration_batches=2"),
+        *("early_stopping.patience=2", "early_stopping.min_delta=100", "optimization.max_steps=9"),
+    ]
+    train(run, stopping.with_overrides(allocating))
+    assert isinstance(run.last, Completed)
+    # Steps 1 to 5 do not count; of 6, 7 and 8 the first is the lowest so far, and the other two bring nothing.
+    assert run.last.steps == 8
+    assert sidecar(run)["training"]["adapter_of_step"] >= 6
+    report = json.loads((run.folders.adapter / "rank_allocation.json").read_bytes())
+    ranks = {layer["name"]: layer["rank"] for layer in report["layers"] if layer["rank"]}
+    for name, rank in ranks.items():
+        assert weights(run)[f"base_model.model.{name}.lora_A.weight"].shape[0] == rank
+
+
+@pytest.mark.parametrize("model", ["qwen3", "qwen2_5"])
+def test_answering_samples_changes_nothing_that_is_learned(
+    model: str, request: pytest.FixtureRequest, held_out: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    folder = request.getfixturevalue(model)
+    answering, silent = (RecordingRun(folder, held_out, tmp_path / name) for name in ("with", "without"))
+    wanted = spec.with_overrides(["evaluate_every_steps=1", "lora.target_groups=language,vision"])
+    train(answering, wanted.with_overrides(["sample_predictions.count=2", "sample_predictions.max_new_tokens=5"]))
+    train(silent, wanted)
+    assert answering.series("loss") == silent.series("loss")
+    assert answering.series("eval_loss") == silent.series("eval_loss")
+    assert_same_weights(answering, silent)
+    told = [message for message in answering.messages if isinstance(message, Predicted)]
+    assert [message.step for message in told] == [1, 2, 3]
+    for message in told:
+        encode(message)
+        # Three samples: two worst, and the one that is left.
+        assert (len(message.best), len(message.worst)) == (1, 2)
+        rows = [*message.best, *message.worst]
+        assert {each["sample_id"] for each in rows} == {"e0", "e1", "e2"}
+        assert message.best[0]["loss"] <= message.worst[1]["loss"] <= message.worst[0]["loss"]
+        assert {(each["question"], each["expected"]) for each in rows} == {
+            ("colour?", "red"),
+            ("colour?", "zzzz qqqq"),
+            ("colour?", "jjj"),
+        }
+    assert not [message for message in silent.messages if isinstance(message, Predicted)]
+
+
+def test_an_answer_is_what_the_tuned_model_says(
+    qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    wanted = ["optimization.max_steps=3", "sample_predictions.count=2", "sample_predictions.max_new_tokens=7"]
+    train(run, spec.with_overrides(wanted))
+    (told,) = (message for message in run.messages if isinstance(message, Predicted))
+    base = load_base_model(qwen3, QuantizationSpec())
+    with DecodePool() as pool:
+        engine = InferenceEngine(base, pool)
+        for each in (*told.best, *told.worst):
+            clip = str(held_out / "clips" / f"{each['sample_id'][1:]}.mp4")
+            request = Generate("r", "colour?", clip, str(run.folders.adapter), max_new_tokens=7)
+            pieces: list[str] = []
+            done = engine.generate(replace(request, sampling={"max_frames": 4}), pieces.append, lambda: False)
+            assert (each["generated"], each["is_cut"]) == ("".join(pieces), done.finish == "length")
+
+
+def test_a_stop_does_not_wait_for_answers(qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec) -> None:
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    run.stop_after = (1, StopReason.USER)
+    train(run, spec.with_overrides(["evaluate_every_steps=1", "sample_predictions.count=1"]))
+    (told,) = (message for message in run.messages if isinstance(message, Predicted))
+    assert told == Predicted(1, [], [])
+    assert isinstance(run.last, Stopped)
+
+
+def test_a_checkpoint_from_before_an_option_existed_is_gone_on_from_where_the_option_has_its_default(
+    qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    whole, old = RecordingRun(qwen3, held_out, tmp_path / "whole"), RecordingRun(qwen3, held_out, tmp_path / "old")
+    train(whole, spec)
+    old.stop_after = (2, StopReason.DRAIN)
+    train(old, spec)
+    _forget_new_options(old.folders.checkpoints)
+    with pytest.raises(CheckpointMismatchError, match="specification"):
+        train(RecordingRun(qwen3, held_out, tmp_path / "old"), spec.with_overrides(["lora.use_dora=true"]))
+    resumed = RecordingRun(qwen3, held_out, tmp_path / "old")
+    train(resumed, spec)
+    told = [message.text for message in resumed.messages if isinstance(message, Log)]
+    assert told[-1] == "going on from step-00000002"
+    assert [message.step for message in resumed.messages if isinstance(message, Progress)] == [3]
+    assert_same_weights(resumed, whole)
+    assert not [message for message in resumed.messages if isinstance(message, CheckpointSaved)]
+
+
+def _forget_new_options(checkpoints: Path) -> None:
+    """Makes the checkpoint there one that a version without the newest options wrote, manifest included."""
+    (folder,) = checkpoints.iterdir()
+    state = json.loads((folder / STATE).read_bytes())
+    specification = state["identity"]["specification"]
+    for name in ("use_dora", "initialization", "layer_patterns"):
+        del specification["lora"][name]
+    del specification["sampling"]["placement"], specification["early_stopping"], specification["restore_best"]
+    del state["evaluations"]
+    write_json(folder / STATE, state)
+    (folder / MANIFEST).unlink()
+    write_json(folder / MANIFEST, build_manifest(folder))

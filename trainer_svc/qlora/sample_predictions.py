@@ -1,0 +1,120 @@
+"""Answers to held-out samples while an adapter is trained; training itself does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.dataset_rows import Sample, Turn
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.messages import Predicted, Progress
+from trainer_svc.qlora.model_loader import BaseModel
+from trainer_svc.qlora.run_context import RunContext
+from trainer_svc.qlora.spec import TrainingSpec
+
+_MAX_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What samples are answered with."""
+
+    model: Any
+    """The peft model, in evaluation mode."""
+    base: BaseModel
+    processor: DataProcessor
+    pool: DecodePool
+    spec: TrainingSpec
+
+    def answer(self, sample: Sample, loss: float) -> dict[str, Any]:
+        """The model's answer to the last question of `sample`, greedily, beside its own.
+
+        Random states are left as they were, and no tensor is made in inference mode: what a layer keeps of such a pass
+        could not be trained through afterwards.
+        """
+        asked, expected = _last_question(sample)
+        clips = [part for turn in asked for part in turn.parts if not isinstance(part, str)]
+        sampling = self.spec.sampling
+        frames = [self.pool.decode(clip.path, clip.frame_request(sampling)).result() for clip in clips]
+        inputs = {
+            key: value.to(self.base.device) if isinstance(value, torch.Tensor) else value
+            for key, value in self.processor.encode_prompt(asked, frames).items()
+        }
+        ends, most = _end_tokens(self.base), self.spec.sample_predictions.max_new_tokens
+        devices = [self.base.device] if self.base.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            output = self.model.generate(
+                **inputs,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                max_new_tokens=most,
+                eos_token_id=ends,
+                pad_token_id=self.processor.pad_token_id,
+                use_cache=True,
+            )
+        new = output[0, inputs["input_ids"].shape[1] :].tolist()
+        return {
+            "sample_id": sample.sample_id,
+            "question": _text(asked[-1])[:_MAX_CHARACTERS],
+            "expected": _text(expected)[:_MAX_CHARACTERS],
+            "generated": self._decoded(new)[:_MAX_CHARACTERS],
+            "loss": loss,
+            "is_cut": len(new) >= most and new[-1] not in ends,
+        }
+
+    def _decoded(self, tokens: list[int]) -> str:
+        tokenizer = self.base.processor.tokenizer
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def tell_predictions(
+    run: RunContext,
+    answering: Answering,
+    samples: Sequence[Sample],
+    losses: Mapping[str, float],
+    progress: Progress,
+    *,
+    is_first: bool,
+) -> None:
+    """Answers the samples with the lowest and those with the highest loss, and reports the answers; of several
+    processes the first does, and the others wait for it. Ends early when the run is to stop.
+    """
+    best, worst = choose(losses, answering.spec.sample_predictions.count)
+    by_id = {sample.sample_id: sample for sample in samples}
+    told = {}
+    for name in (*best, *worst):
+        # Answers take their time: whoever waits for progress is told that there is some.
+        run.report(progress)
+        if run.stop_requested() is None and is_first:
+            told[name] = answering.answer(by_id[name], losses[name])
+    found = ([told[name] for name in names if name in told] for names in (best, worst))
+    run.report(Predicted(progress.step, *found))
+
+
+def choose(losses: Mapping[str, float], count: int) -> tuple[list[str], list[str]]:
+    """(the samples with the lowest loss, those with the highest); none is in both, and the highest go first."""
+    ordered = sorted(losses, key=lambda name: (losses[name], name))
+    worst = ordered[::-1][: min(count, (len(ordered) + 1) // 2)]
+    return ordered[: min(count, len(ordered) - len(worst))], worst
+
+
+def _last_question(sample: Sample) -> tuple[tuple[Turn, ...], Turn]:
+    last = max(index for index, turn in enumerate(sample.turns) if turn.role == "assistant")
+    return sample.turns[:last], sample.turns[last]
+
+
+def _text(turn: Turn) -> str:
+    return "".join(part for part in turn.parts if isinstance(part, str))
+
+
+def _end_tokens(base: BaseModel) -> list[int]:
+    """What ends an answer, by the model's own generation settings and by its tokenizer."""
+    declared = base.model.generation_config.eos_token_id
+    tokens = {*(declared if isinstance(declared, list) else [declared]), base.processor.tokenizer.eos_token_id}
+    return sorted(token for token in tokens if token is not None)
