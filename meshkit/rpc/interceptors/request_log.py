@@ -10,6 +10,7 @@ import structlog
 from meshkit.rpc.interceptors.outcome import outcome_of
 from meshkit.rpc.interceptors.step import StepInterceptor
 from meshkit.rpc.request_context import REQUEST_ID_KEY, RpcContext, begin_request
+from meshkit.telemetry.logging import bound_logger
 
 # Probes come every few seconds and say nothing: their lines would bury the others.
 _QUIET_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -30,12 +31,11 @@ class RequestLogInterceptor(StepInterceptor):
 
     def _log_when_done(self, context: RpcContext, method_name: str, request_id: str) -> None:
         start = time.monotonic()
-        logger = structlog.get_logger()
 
         def log(_: Any) -> None:
             seconds = round(time.monotonic() - start, 6)
             code = outcome_of(context).name
-            logger.info("rpc.finished", rpc=method_name, request_id=request_id, code=code, seconds=seconds)
+            bound_logger().info("rpc.finished", rpc=method_name, request_id=request_id, code=code, seconds=seconds)
 
         # A done callback also runs for calls that the client gave up, where no generator or `finally` runs in time.
         context.add_done_callback(log)  # type: ignore[arg-type]  # the stub wants its private context class

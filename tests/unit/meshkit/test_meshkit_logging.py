@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +109,53 @@ def test_a_full_disk_loses_lines_and_not_the_work(monkeypatch: pytest.MonkeyPatc
         # What is left in the buffer would be tried again when the file is closed.
         with contextlib.suppress(OSError):
             full.close()
+
+
+async def test_lines_of_one_turn_of_the_loop_keep_their_order_and_all_come_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("echo")
+    logger = structlog.get_logger()
+    for number in range(3):
+        logger.info("job.claimed", number=number)
+    logger.warning("job.lost", number=3)
+    # A warning waits for nothing, and what was said before it comes before it.
+    assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [0, 1, 2, 3]
+    logger.info("job.claimed", number=4)
+    await asyncio.to_thread(logger.info, "job.claimed", number=5)
+    assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [4, 5]
+
+
+def test_a_line_that_its_loop_left_behind_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("echo")
+
+    async def say(number: int) -> None:
+        structlog.get_logger().info("job.claimed", number=number)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(say(0))
+    loop.close()
+    structlog.get_logger().info("service.stopped", number=1)
+    asyncio.run(say(2))
+    assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"job_id": "job_1", "attempt": 2, "seconds": 0.5, "done": True, "none": None},
+        {"name": "Küche \N{GRINNING FACE}"},
+        {"size": 2**70},
+        {"path": Path("/tmp/a"), "names": ["a", "b"], "counts": {"a": 1}},
+        {"note": f"token {JWT} refused", "password": CANARY},
+        {"Authorization": f"Bearer {CANARY}"},
+        {"note": 'a quote " and \x00 a NUL'},
+    ],
+)
+def test_a_line_says_what_redaction_leaves(fields: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("echo")
+    structlog.get_logger().info("some.event", **fields)
+    (line,) = capsys.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert line.isascii()
+    assert {name: event[name] for name in fields} == json.loads(json.dumps(redact(None, "info", dict(fields))))
