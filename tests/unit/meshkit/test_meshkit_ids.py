@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from unittest import mock
@@ -60,3 +61,18 @@ def test_threads_never_share_an_id() -> None:
     for thread in threads:
         thread.join()
     assert len(set(made)) == 8000
+
+
+def test_a_forked_process_draws_other_ids() -> None:
+    new_id("job")  # fills the store of randomness
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, new_id("job").encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reader, 64).decode()
+    os.close(reader)
+    os.close(writer)
+    # The last 16 characters are random.
+    assert theirs[-16:] != new_id("job")[-16:]
