@@ -15,6 +15,9 @@ from meshkit.rpc.interceptors.step import Handler
 from meshkit.rpc.request_context import RpcContext, set_deadline
 from meshkit.rpc.status import abort_with
 
+_LOOK_SECONDS = 1.0
+"""How often the limits that are still far are looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadlineLimits:
@@ -31,6 +34,7 @@ class DeadlineInterceptor(AsyncServerInterceptor):
 
     def __init__(self, limits: DeadlineLimits) -> None:
         self._limits = limits
+        self._alarms = _Alarms()
 
     async def intercept(self, method: Handler, request_or_iterator: Any, context: RpcContext, method_name: str) -> Any:
         response = method(request_or_iterator, context)
@@ -42,14 +46,17 @@ class DeadlineInterceptor(AsyncServerInterceptor):
         expires_at = asyncio.get_running_loop().time() + seconds
         if is_stream:
             return _until(expires_at, response, context, seconds)
-        limit = asyncio.timeout_at(expires_at)
+        limit = asyncio.timeout(None)
         try:
             async with limit:
+                self._alarms.set(limit, expires_at)
                 return await response
         except TimeoutError:
             if not limit.expired():
                 raise
             await abort_with(context, _too_slow(seconds))
+        finally:
+            self._alarms.drop(limit)
 
     def _seconds(self, context: RpcContext, method_name: str, is_stream: bool) -> float | None:
         asked = context.time_remaining()
@@ -57,6 +64,39 @@ class DeadlineInterceptor(AsyncServerInterceptor):
             return asked
         cap = self._limits.stream_seconds if is_stream else self._limits.unary_seconds
         return cap if asked is None else min(asked, cap)
+
+
+class _Alarms:
+    """Sets the timers of time limits, those that come soon at once and the others when they come near.
+
+    Nearly all calls are over long before: a timer that is made and cancelled costs as much as the rest of this step.
+    """
+
+    def __init__(self) -> None:
+        self._far: dict[asyncio.Timeout, float] = {}
+        self._look: asyncio.TimerHandle | None = None
+
+    def set(self, limit: asyncio.Timeout, expires_at: float) -> None:
+        """Makes an entered limit end at a time of the loop's clock."""
+        loop = asyncio.get_running_loop()
+        if expires_at <= loop.time() + 2 * _LOOK_SECONDS:
+            limit.reschedule(expires_at)
+            return
+        self._far[limit] = expires_at
+        if self._look is None:
+            self._look = loop.call_later(_LOOK_SECONDS, self._set_near, loop)
+
+    def drop(self, limit: asyncio.Timeout) -> None:
+        """Forgets a limit that has been left."""
+        self._far.pop(limit, None)
+
+    def _set_near(self, loop: asyncio.AbstractEventLoop) -> None:
+        near = loop.time() + 2 * _LOOK_SECONDS
+        for limit, expires_at in list(self._far.items()):
+            if expires_at <= near:
+                del self._far[limit]
+                limit.reschedule(expires_at)
+        self._look = loop.call_later(_LOOK_SECONDS, self._set_near, loop) if self._far else None
 
 
 async def _until(
