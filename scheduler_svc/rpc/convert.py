@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -96,11 +97,13 @@ def queue_to_proto(status: QueueStatus) -> queue_status_pb2.QueueStatus:
     )
 
 
+@functools.cache
 def recipe_to_proto(recipe: Recipe) -> recipe_pb2.Recipe.ValueType:
     """Returns the contract's recipe."""
     return recipe_pb2.Recipe.Value(f"RECIPE_{recipe}")
 
 
+@functools.cache
 def state_to_proto(state: JobState | None) -> training_job_pb2.JobState.ValueType:
     """Returns the contract's state; unspecified for none."""
     if state is None:
@@ -108,6 +111,7 @@ def state_to_proto(state: JobState | None) -> training_job_pb2.JobState.ValueTyp
     return training_job_pb2.JobState.Value(f"JOB_STATE_{state}")
 
 
+@functools.cache
 def reason_to_proto(reason: StateReason) -> training_job_pb2.StateReason.ValueType:
     """Returns the contract's reason."""
     return training_job_pb2.StateReason.Value(f"STATE_REASON_{reason}")
@@ -118,6 +122,7 @@ def reason_from_proto(reason: training_job_pb2.StateReason.ValueType) -> StateRe
     return StateReason(training_job_pb2.StateReason.Name(reason).removeprefix("STATE_REASON_"))
 
 
+@functools.cache
 def device_class_to_proto(device_class: DeviceClass) -> worker_pb2.DeviceClass.ValueType:
     """Returns the contract's device class; unspecified for any."""
     if device_class is DeviceClass.ANY:
@@ -132,8 +137,9 @@ def device_class_from_proto(device_class: worker_pb2.DeviceClass.ValueType) -> D
     return DeviceClass(worker_pb2.DeviceClass.Name(device_class).removeprefix("DEVICE_CLASS_"))
 
 
+@functools.lru_cache(maxsize=64)
 def progress_to_proto(progress: Progress) -> training_job_pb2.JobProgress:
-    """Returns the progress of a job."""
+    """Returns the progress of a job, to be put into another message and not to be changed."""
     return training_job_pb2.JobProgress(
         phase=progress.phase,
         step=progress.step,
