@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from scheduler_svc.domain.events import StateChange
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import Job, JobState, JobSubmission, StateReason
 from scheduler_svc.domain.lifecycle import Actor, Facts, transition
+from scheduler_svc.domain.parameters import TrainingParameters
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_changes import OUTBOX_CHANNEL, REPUBLISH_AFTER
 from scheduler_svc.store.quota_store import find_room
@@ -27,6 +29,7 @@ from scheduler_svc.store.rows import event_to_columns, job_from_row
 _MAX_JOBS = 64
 _REFUSED_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 """What one job can do to a statement for many."""
+_FIRST_EVENT = event_to_columns(StateChange(None, JobState.QUEUED, StateReason.UNSPECIFIED, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +87,35 @@ class SubmissionStore:
 
     async def _submit_together(self, asked: Sequence[_Asked]) -> Sequence[Job | Exception]:
         transition(Facts(request_id_new=True), JobState.QUEUED, Actor.USER, StateReason.UNSPECIFIED)
-        kind, _, body = event_to_columns(StateChange(None, JobState.QUEUED, StateReason.UNSPECIFIED, ""))
+        refusals: Sequence[QuotaExceeded | None] = [None] * len(asked)
         async with transaction(self._pool) as connection:
             await failpoint("job.create.before_insert")
-            refusals = await find_room(connection, self._sql, [one.submission.owner_id for one in asked])
-            columns = [_columns(one) for one, refusal in zip(asked, refusals, strict=True) if refusal is None]
-            # orjson reads dataclasses as they are: in plain values the parameters cost more than the rest of the job.
-            text = orjson.dumps(columns).decode()
-            rows = await connection.fetch(self._sql.submit_jobs, text, REPUBLISH_AFTER, kind, body, OUTBOX_CHANNEL)
-            added = {row["id"]: row["create_time"] for row in rows}
+            # Hardly anybody has a limit: the statement finds out by itself, which spares a round trip.
+            added = await self._add(connection, asked, has_room=False)
+            if added is None:
+                refusals = await find_room(connection, self._sql, [one.submission.owner_id for one in asked])
+                fit = [one for one, refusal in zip(asked, refusals, strict=True) if refusal is None]
+                added = await self._add(connection, fit, has_room=True)
+            if added is None:
+                raise AssertionError("there was room, and then limits counted")
             answers = [
                 await self._answer(connection, one, added, refusal)
                 for one, refusal in zip(asked, refusals, strict=True)
             ]
             await failpoint("job.create.before_commit")
             return answers
+
+    async def _add(
+        self, connection: Connection, asked: Sequence[_Asked], *, has_room: bool
+    ) -> Mapping[JobId, datetime] | None:
+        """Returns the jobs that were added and when; None, and none is, if limits must be looked at first."""
+        text = orjson.dumps([_columns(one) for one in asked]).decode()
+        kind, _, body = _FIRST_EVENT
+        rows = await connection.fetch(
+            self._sql.submit_jobs, text, REPUBLISH_AFTER, kind, body, OUTBOX_CHANNEL, has_room
+        )
+        added = {row["id"]: row["create_time"] for row in rows}
+        return None if None in added else added
 
     async def _answer(
         self,
@@ -148,7 +165,7 @@ def _columns(asked: _Asked) -> dict[str, Any]:
         "model_id": submission.model_id,
         "dataset_id": submission.dataset_id,
         "dataset_version": submission.dataset_version,
-        "parameters": submission.parameters,
+        "parameters": _parameters_json(submission.parameters),
         "priority": submission.priority,
         "device_class": needs.device_class,
         "device_count": needs.device_count,
@@ -164,6 +181,12 @@ def _columns(asked: _Asked) -> dict[str, Any]:
             "answer": {"job_id": submission.id, "name": submission.name, "priority": submission.priority},
         }
     return columns
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters_json(parameters: TrainingParameters) -> orjson.Fragment:
+    # orjson reads dataclasses as they are: in plain values the parameters cost more than the rest of the job.
+    return orjson.Fragment(orjson.dumps(parameters))
 
 
 def _accepted(submission: JobSubmission, create_time: datetime) -> Job:

@@ -1,5 +1,6 @@
 -- name: submit_jobs
 -- Adds queued jobs, each with its first event and its wake-up, except those whose request id is taken; returns what it added.
+-- Unless it is told ($6) that there is room: adds nothing if one of the owners has a limit, and returns a row of nulls.
 WITH asked AS (
     SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS asked (
         id text, owner_id text, name text, model_id text, dataset_id text, dataset_version integer, parameters jsonb,
@@ -7,11 +8,20 @@ WITH asked AS (
         needs_4bit boolean, priority smallint, device_count smallint, device_memory_bytes bigint, recipe text,
         request_id uuid, rpc text, body_sha256 text, answer jsonb
     )
+), is_limited AS MATERIALIZED (
+    SELECT NOT $6 AND EXISTS (
+        SELECT FROM asked
+        LEFT JOIN quotas AS own ON own.user_id = asked.owner_id
+        LEFT JOIN quotas AS everybody ON everybody.user_id = 'default' AND coalesce(own.follows_default, true)
+        WHERE num_nonnulls(own.queued_jobs, everybody.queued_jobs, own.storage_bytes, everybody.storage_bytes) > 0
+    ) AS answer
+), fit AS (
+    SELECT asked.* FROM asked, is_limited WHERE NOT is_limited.answer
 ), taken AS (
     -- In one order, whoever takes them: two that take the same ids must not wait for each other.
     INSERT INTO request_ids (owner_id, request_id, rpc, body_sha256, answer, create_time)
     SELECT owner_id, request_id, rpc, body_sha256, answer, now()
-    FROM asked WHERE request_id IS NOT NULL ORDER BY owner_id, request_id
+    FROM fit WHERE request_id IS NOT NULL ORDER BY owner_id, request_id
     ON CONFLICT DO NOTHING
     RETURNING answer ->> 'job_id' AS id
 ), added AS (
@@ -24,7 +34,7 @@ WITH asked AS (
         id, owner_id, name, model_id, dataset_id, dataset_version, parameters, device_class, needs_4bit, 'QUEUED', 'UNSPECIFIED',
         now(), now(), now() + $2::interval, 1, now(), now(),
         priority, device_count, device_memory_bytes, recipe
-    FROM asked WHERE request_id IS NULL OR id IN (SELECT id FROM taken)
+    FROM fit WHERE request_id IS NULL OR id IN (SELECT id FROM taken)
     -- In one order, too: a trigger makes owners known.
     ORDER BY owner_id, id
     RETURNING id, device_class
@@ -35,7 +45,9 @@ WITH asked AS (
     INSERT INTO outbox (job_id, generation, device_class, not_before)
     SELECT id, 1, device_class, now() FROM added
 )
-SELECT id, now() AS create_time, pg_notify($5, '') FROM added
+SELECT id, now() AS create_time, pg_notify($5, '')::text FROM added
+UNION ALL
+SELECT NULL, NULL, NULL FROM is_limited WHERE answer
 
 -- name: select_job
 -- Finds a job of its owner.

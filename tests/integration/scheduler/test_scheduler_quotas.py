@@ -43,6 +43,35 @@ async def test_thirty_submissions_at_once_on_two_replicas_stop_at_the_limit(
     await stores.submit(B)
 
 
+async def test_a_limit_holds_for_its_owner_alone_whoever_submits_at_the_same_time(
+    stores: Stores, other_replica: Stores
+) -> None:
+    await limit(stores, A, queued_jobs=3)
+    keys = [RequestKey(B, uuid4(), "CreateTrainingJob", "digest") for _ in range(5)]
+    replicas = (stores, other_replica)
+    asked: list[tuple[UserId, RequestKey | None]] = [(A, None), (B, None), *((B, key) for key in keys)] * 6
+    outcomes: list[Job | BaseException] = await asyncio.gather(
+        *(replicas[n % 2].jobs.submit(submission(owner), key) for n, (owner, key) in enumerate(asked)),
+        return_exceptions=True,
+    )
+    jobs = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+    assert sum(isinstance(outcome, QuotaExceeded) for outcome in outcomes) == len(outcomes) - len(jobs) == 3
+    assert len({job.id for job in jobs if job.owner_id == A}) == 3
+    assert len({job.id for job in jobs if job.owner_id == B}) == 6 + len(keys)
+    assert await stores.pool.fetchval("SELECT count(*) FROM jobs") == 3 + 6 + len(keys)
+
+
+async def test_a_limit_that_comes_in_between_stops_what_is_submitted_after(
+    stores: Stores, other_replica: Stores
+) -> None:
+    await stores.submit(A)
+    await limit(other_replica, A, queued_jobs=1)
+    with pytest.raises(QuotaExceeded):
+        await stores.submit(A)
+    await limit(other_replica, A, queued_jobs=2)
+    await stores.submit(A)
+
+
 async def test_a_repetition_gets_its_first_answer_though_there_is_no_room(stores: Stores) -> None:
     await limit(stores, A, queued_jobs=1)
     key = RequestKey(A, uuid4(), "CreateTrainingJob", "digest")
