@@ -26,6 +26,7 @@ from trainer_svc.qlora.messages import (
     FailureReason,
     Log,
     Metrics,
+    Predicted,
     Progress,
     Started,
     Stop,
@@ -99,6 +100,41 @@ def test_two_processes_learn_what_one_learns_from_the_same_samples(
     begun = next(message for message in child.messages if isinstance(message, Started))
     assert begun.device == "2 x CPU"
     assert sum("ranks allocated" in message.text for message in child.messages if isinstance(message, Log)) == 1
+
+
+def test_two_processes_begin_answer_and_end_early_as_one(
+    job: MakeJob, spec: TrainingSpec, new_run: Callable[..., RecordingRun]
+) -> None:
+    """The first does what one does alone, and the others wait for it at the same places."""
+    options = ["lora.initialization=eva", "sampling.placement=segment_jitter", "sample_predictions.count=1"]
+    ending = [
+        "evaluate_every_steps=1",
+        "early_stopping.patience=1",
+        "early_stopping.min_delta=100",
+        "restore_best=true",
+    ]
+    spec = spec.with_overrides([*options, *ending, "evaluate_every_steps=1", "checkpoint_every_steps=0"])
+    folder = job(spec)
+    rows = (folder / "dataset" / "rows.jsonl").read_text().splitlines()[:4]
+    rows += [json.dumps(row(f"e{index}", f"{index}.mp4", "colour?", "red", split="eval")) for index in range(3)]
+    (folder / "dataset" / "rows.jsonl").write_text("\n".join(rows))
+
+    child = run_child(folder)
+
+    alone = new_run("alone", data=folder / "dataset")
+    train(alone, spec.with_overrides(["runtime.devices=1", "runtime.threads=1"]))
+    for name in ("loss", "eval_loss"):
+        ours, theirs = series(child, name), alone.series(name)
+        assert ours.keys() == theirs.keys() == {1, 2}
+        assert all(math.isclose(ours[step], theirs[step], rel_tol=TOLERANCE) for step in theirs), name
+    ends = [each for messages in (child.messages, alone.messages) for each in messages if isinstance(each, Completed)]
+    assert [each.steps for each in ends] == [2, 2]
+    assert all("has not fallen for 1 evaluations" in each.early_end for each in ends)
+    told = [[each for each in messages if isinstance(each, Predicted)] for messages in (child.messages, alone.messages)]
+    for answers in told:
+        assert [(each.step, len(each.best), len(each.worst)) for each in answers] == [(1, 1, 1), (2, 1, 1)]
+    for name, value in adapter(alone.folders.out).items():
+        torch.testing.assert_close(adapter(folder / "out")[name], value, rtol=1e-2, atol=1e-4)
 
 
 def test_a_killed_rank_ends_the_run_and_the_next_goes_on_from_its_checkpoint(job: MakeJob, spec: TrainingSpec) -> None:

@@ -56,6 +56,18 @@ async def test_a_normal_attempt_publishes_adapter_and_reports_everything(bench: 
     assert not (bench.folder / "jobs").exists() or not os.listdir(bench.folder / "jobs")
 
 
+async def test_answers_and_an_early_end_reach_the_scheduler(bench: Bench) -> None:
+    assert await bench.run("early") == "COMPLETED"
+    (completed,) = bench.mesh.scheduler.completed
+    assert (completed.early_end, completed.progress.step) == ("ended at step 1 of 6: no fall", 1)
+    (told,) = (each.predictions for each in bench.mesh.scheduler.reports() if each.HasField("predictions"))
+    assert (told.step, len(told.best)) == (1, 0)
+    (answer,) = told.worst
+    assert (answer.sample_id, answer.question, answer.generated, answer.is_cut) == ("e1", "q", "no", True)
+    assert answer.loss == 2.5
+    assert len(answer.expected.encode()) <= 1024
+
+
 async def test_the_newest_checkpoint_is_published_beside_training(bench: Bench) -> None:
     bench.script = "obedient"
     attempt = await bench.claim()

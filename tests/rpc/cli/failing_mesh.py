@@ -19,6 +19,7 @@ from reeltune.scheduler.v1 import (
     checkpoint_pb2,
     job_event_pb2,
     metric_series_pb2,
+    preset_service_pb2_grpc,
     queue_status_pb2,
     quota_pb2,
     quota_service_pb2,
@@ -38,6 +39,7 @@ from meshkit.ids import new_id
 from meshkit.rpc.failure import Failure
 from meshkit.rpc.registration import ServicerRegistration
 from meshkit.testing import Served
+from scheduler_svc.rpc.preset_servicer import PresetServicer
 
 PART_BYTES = 100_000
 JOB_ID = "job_00000000000000000000000000"
@@ -106,6 +108,7 @@ class FailingMesh:
             ServicerRegistration(upload_service_pb2_grpc.add_UploadServiceServicer_to_server, Uploads(self)),
             ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, Training(self)),
             ServicerRegistration(quota_service_pb2_grpc.add_QuotaServiceServicer_to_server, Quotas(self)),
+            ServicerRegistration(preset_service_pb2_grpc.add_PresetServiceServicer_to_server, PresetServicer()),
             ServicerRegistration(worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, Workers(self)),
         ]
 
@@ -240,6 +243,9 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
             ]
             return history.ListMetricsResponse(series=series)
         return history.ListMetricsResponse(points=self._mesh.events)
+
+    async def ListEvents(self, request: Any, context: Any) -> Any:
+        return history.ListEventsResponse(events=self._mesh.events)
 
     async def GetArtifact(self, request: Any, context: Any) -> Any:
         return history.GetArtifactResponse(artifact=self._artifact(with_urls=True))

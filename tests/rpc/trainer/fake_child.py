@@ -73,6 +73,17 @@ def normal(child: Child) -> None:
     child.complete()
 
 
+def early(child: Child) -> None:
+    """Answers held-out rows, and ends before its last step."""
+    child.start()
+    child.step(1)
+    answer = {"sample_id": "e1", "question": "q", "expected": "é" * 900, "generated": "no", "loss": 2.5, "is_cut": True}
+    child.line.send(messages.Predicted(1, [], [answer]))
+    folder = child.job / "out" / "adapter"
+    manifest = child.write(folder, **{"adapter_model.safetensors": "weights"})
+    child.line.send(messages.Completed(str(folder), manifest, 1, 0.5, "ended at step 1 of 6: no fall"))
+
+
 def obedient(child: Child) -> None:
     """Trains for ever, and stops as it is told."""
     child.start()
@@ -193,6 +204,6 @@ def environment(child: Child) -> None:
 
 if __name__ == "__main__":
     scripts = {script.__name__: script for script in (normal, obedient, deaf, hung, crash, out_of_memory, nonsense)}
-    scripts |= {script.__name__: script for script in (resumed, picky, liar, environment)}
+    scripts |= {script.__name__: script for script in (resumed, picky, liar, environment, early)}
     scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager, chatty)}
     scripts[sys.argv[1]](Child(Path(sys.argv[2]), int(sys.argv[3])))

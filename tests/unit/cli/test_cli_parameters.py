@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from reeltune.scheduler.v1 import training_options_pb2 as options_pb
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 from reeltune.scheduler.v1.speed_parameters_pb2 import ENCODER_CACHE_OFF
 
@@ -48,6 +49,15 @@ def test_names_of_choices_need_neither_prefix_nor_capitals() -> None:
     assert parameters.optimization.optimizer == pb.OPTIMIZER_ADAMW_8BIT
     assert parameters.quantization.type == pb.QUANTIZATION_TYPE_NONE
     assert parameters.speed.encoder_cache == ENCODER_CACHE_OFF
+
+
+def test_presets_and_starts_are_named_as_people_write_them() -> None:
+    """Also those that are refused: the scheduler knows why."""
+    patterns = 'lora.layer_patterns=[{"pattern": "*.q_proj", "rank": 4}]'
+    parameters = read_parameters(None, ["preset=jetson-8gb", "lora.initialization=pissa", patterns])
+    assert parameters.preset == options_pb.PRESET_JETSON_8GB
+    assert parameters.lora.initialization == options_pb.LORA_INITIALIZATION_PISSA
+    assert parameters.lora.layer_patterns[0].rank == 4
 
 
 def test_a_choice_that_is_not_offered_is_answered_with_those_that_are() -> None:
