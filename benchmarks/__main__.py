@@ -14,6 +14,8 @@ PAGE = FOLDER.parent / "docs" / "benchmarks.md"
 NAMES = (
     "rpc_edge",
     "first_step",
+    "orchestration",
+    "resume_time",
     "training_loop",
     "temporal_lora",
     "rank_allocation",
