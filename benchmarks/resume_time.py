@@ -2,8 +2,8 @@
 
 A real job; its training process is killed by SIGKILL soon after an early checkpoint, and again after one that is many
 epochs later, over all of the data many times. Both times the scheduler hands the job out again; counted is from that
-claim to the first step that was not made before. A trainer that read its way to where it was would take longer the later
-it was killed: the ratio is of the two, each the median of the jobs.
+claim to the first step that was not made before. A trainer that read its way to where it was would take longer the
+later it was killed: the ratio is of the two, each the median of the jobs.
 """
 
 from __future__ import annotations

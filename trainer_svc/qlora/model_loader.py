@@ -18,7 +18,7 @@ from trainer_svc.qlora.families import ModelFamily, find_family
 from trainer_svc.qlora.model_folder import check_model_folder, fingerprint, max_positions
 from trainer_svc.qlora.processor_loader import first_line, load_processor
 from trainer_svc.qlora.quiet import quiet_transformers
-from trainer_svc.qlora.spec import QuantizationSpec, SpecError, TargetGroup
+from trainer_svc.qlora.spec import ComputeDtype, QuantizationSpec, SpecError, TargetGroup
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -89,6 +89,12 @@ def compute_dtype(quantization: QuantizationSpec, device: torch.device) -> torch
             raise SpecError("quantization.compute_dtype", "this GPU has no bf16", "use auto, fp16 or fp32")
         return _DTYPES[quantization.compute_dtype]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def name_of(dtype: torch.dtype) -> ComputeDtype:
+    """What a specification calls the type."""
+    names: dict[torch.dtype, ComputeDtype] = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+    return names[dtype]
 
 
 def guard_cpu_quantization(model: nn.Module) -> None:

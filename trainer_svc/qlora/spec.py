@@ -27,6 +27,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw_8bit", "lion_8bit", "paged_adamw", "paged_adamw_8bit"]
 Decoder = Literal["auto", "decord", "pyav"]
 EncoderCacheMode = Literal["auto", "off"]
+Sharding = Literal["auto", "on", "off"]
 
 _GROUPS = ", ".join(get_args(TargetGroup))
 
@@ -190,6 +191,9 @@ class RuntimeSpec:
     devices: int = 1
     """How many train together, each by a process of its own that learns from its share of every step's samples. Only
     the order of additions, and what dropout drops, depend on it."""
+    sharding: Sharding = "auto"
+    """Whether several devices share the frozen base out among them, each holding a part; auto: where it would leave a
+    device too little room. Slower than a base that is whole everywhere."""
 
 
 @dataclass(frozen=True, slots=True)

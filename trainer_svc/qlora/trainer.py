@@ -19,6 +19,7 @@ import torch
 
 from trainer_svc.qlora.adapter_files import write_adapter
 from trainer_svc.qlora.adapter_start import start_adapter
+from trainer_svc.qlora.base_sharding import Lockstep, held_share, load_for_shards, shard_base, wants_sharding
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.best_adapter import note_evaluation
 from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
@@ -77,6 +78,7 @@ class _Session:
     ranks: Ranks
     encoder: EncoderCache | None
     """Where the vision encoder is run apart."""
+    shares_base: bool
     measured: dict[str, float] = field(default_factory=dict)
     """The newest loss, and the newest on the held-out samples."""
 
@@ -99,6 +101,10 @@ class _Session:
         whole = batch if self.encoder is None else self.encoder.complete(batch)
         return losses_by_sample(self.state.model, whole, self.base.device)
 
+    @property
+    def lockstep(self) -> Lockstep:
+        return Lockstep(self.ranks, self.shares_base, lambda: _first_batch(self))
+
 
 def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, load: LoadBase | None = None) -> None:
     """Trains and reports; the last message is Completed or Stopped. `ranks`: the processes that train together, of
@@ -118,9 +124,11 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         # Decode processes start while the model loads.
         pool = stack.enter_context(_decode_pool(spec))
         run.report(Starting("model"))
-        base = (load or load_base_model)(run.folders.model, spec.quantization)
+        shares_base = wants_sharding(spec, run.folders.model, ranks)
+        load = load_for_shards if shares_base else load or load_base_model
+        base = load(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))
-        session, report = _prepare(run, spec, base, training, held_out, pool, ranks)
+        session, report = _prepare(run, spec, base, training, held_out, pool, ranks, shares_base)
         start_step = _resume(session)
         if start_step == 0:
             _start_adapter(session)
@@ -186,9 +194,9 @@ def _backward(
     state, device = session.state, session.base.device
     total = torch.zeros((), device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    for batch in batches:
+    for batch, counts in session.lockstep.batches(batches):
         with meter.phase("forward"):
-            loss = session.loss(batch) / targets
+            loss = session.loss(batch) * (counts / targets)
         with meter.phase("backward"):
             state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
@@ -294,11 +302,12 @@ def _evaluate(session: _Session, step: int) -> float | None:
     model.eval()
     stream = BatchStream(session.held_out, groups, source, processor, ahead=2, cache=session.encoder)
     with torch.no_grad(), stream:
-        for batch in chain.from_iterable(stream):
+        for batch, counts in session.lockstep.batches(chain.from_iterable(stream)):
             summed, by_sample = session.losses(batch)
-            total += float(summed)
-            losses.update(zip(batch.sample_ids, by_sample.tolist(), strict=True))
-            targets += batch.target_tokens
+            if counts:
+                total += float(summed)
+                losses.update(zip(batch.sample_ids, by_sample.tolist(), strict=True))
+                targets += batch.target_tokens
     total, targets = session.ranks.totals([total, targets])
     if not math.isfinite(total):
         names = [sample.sample_id for sample in session.held_out]
@@ -405,11 +414,15 @@ def _prepare(
     held_out: list[Sample],
     pool: DecodePool,
     ranks: Ranks,
+    shares_base: bool,
 ) -> tuple[_Session, TrainableReport]:
     wanted = spec.optimization
     model, report = inject(base, spec.lora, seed=wanted.seed, gradient_checkpointing=wanted.gradient_checkpointing)
     ranks.copy_from_first(trainable(model).values())
     ranks.seed(wanted.seed)
+    if shares_base:
+        shard_base(model, base.family, ranks, base.device)
+        run.report(Log("info", f"the base is shared out: {held_share(model):.0%} of its layers at the first device"))
     optimizer = make_optimizer(trainable(model).values(), wanted)
     scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
     accumulation = wanted.gradient_accumulation_steps
@@ -440,6 +453,7 @@ def _prepare(
             # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
             # was never stopped has decided here, too.
             encoder=open_encoder_cache(run, spec, base, max_tokens=spec.max_tokens or base.max_positions),
+            shares_base=shares_base,
         ),
         report,
     )
@@ -493,6 +507,14 @@ def _training_stream(session: _Session, start_step: int) -> BatchStream:
     processor = DataProcessor(session.base.processor, max_tokens=session.max_tokens)
     ahead = runtime.prefetch_batches
     return BatchStream(samples, groups, source, processor, ahead=ahead, cache=session.encoder)
+
+
+def _first_batch(session: _Session) -> Batch:
+    """One sample, for a rank that only keeps step with the others."""
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
+    with BatchStream(session.training, [[0]], source, processor, ahead=1, cache=session.encoder) as stream:
+        return next(stream)[0]
 
 
 def _is_due(step: int, every: int) -> bool:

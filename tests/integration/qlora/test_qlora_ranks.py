@@ -209,3 +209,49 @@ def test_a_rank_that_never_joins_does_not_keep_the_others(job: MakeJob, spec: Tr
     assert isinstance(child.messages[-1], Failed)
     assert child.messages[-1].reason is FailureReason.RANK_LOST
     assert not any(isinstance(message, Completed) for message in child.messages)
+
+
+def test_a_base_that_is_shared_out_learns_the_same_and_goes_on_from_its_checkpoint(
+    job: MakeJob, spec: TrainingSpec, new_run: Callable[..., RecordingRun]
+) -> None:
+    """Over steps and held-out samples that leave a rank without a batch while the other needs its share of the base."""
+    spec = spec.with_overrides(
+        [
+            "runtime.sharding=on",
+            "checkpoint_every_steps=3",
+            "evaluate_every_steps=2",
+            "lora.target_groups=language,vision",
+        ]
+    )
+    folder = job(spec)
+    rows = (folder / "dataset" / "rows.jsonl").read_text().splitlines()[:5]
+    rows += [json.dumps(row(f"e{index}", f"{index}.mp4", "colour?", "red", split="eval")) for index in range(5)]
+    (folder / "dataset" / "rows.jsonl").write_text("\n".join(rows))
+
+    child = run_child(folder)
+
+    (told,) = (message.text for message in child.messages if isinstance(message, Log) and "shared out" in message.text)
+    assert "50% of its layers" in told
+    alone = new_run("alone", data=folder / "dataset")
+    train(alone, spec.with_overrides(["runtime.devices=1", "runtime.threads=1"]))
+    for name in ("loss", "grad_norm", "eval_loss"):
+        ours, theirs = series(child, name), alone.series(name)
+        assert ours.keys() == theirs.keys()
+        assert all(math.isclose(ours[step], theirs[step], rel_tol=TOLERANCE) for step in theirs), name
+    whole = adapter(folder / "out")
+    assert whole.keys() == adapter(alone.folders.out).keys()
+
+    again = run_child(folder)
+
+    assert next(message for message in again.messages if isinstance(message, Started)).start_step == 3
+    resumed = adapter(folder / "out")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_ranks_are_not_allocated_over_a_base_that_is_shared_out(job: MakeJob, spec: TrainingSpec) -> None:
+    folder = job(spec.with_overrides(["runtime.sharding=on", "lora.rank_allocation.warmup_steps=2"]))
+    with started(lambda fd: training_command(folder, fd), folder / "stderr.txt") as child:
+        assert child.finish() == 1
+    failed = child.messages[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.reason, failed.message.split(":")[0]) == (FailureReason.BAD_SPEC, "lora.rank_allocation")
