@@ -54,6 +54,14 @@ class ComputeType(StrEnum):
     FP32 = "FP32"
 
 
+class BaseSharing(StrEnum):
+    """Whether devices share the frozen base out among them; AUTO stands for the contract's UNSPECIFIED."""
+
+    AUTO = "AUTO"
+    OFF = "OFF"
+    ON = "ON"
+
+
 class Optimizer(StrEnum):
     """An optimizer."""
 
@@ -184,6 +192,7 @@ class TrainingParameters:
     """What was left out was taken from it; its values are among those in force."""
     early_stopping: EarlyStopping | None = None
     sample_predictions: SamplePredictions | None = None
+    base_sharing: BaseSharing = BaseSharing.AUTO
 
     @property
     def needs_4bit(self) -> bool:
@@ -349,6 +358,7 @@ _SECTIONS: Mapping[str, Callable[[Any], Any]] = {
     "preset": preset_from_json,
     "early_stopping": early_stopping_from_json,
     "sample_predictions": sample_predictions_from_json,
+    "base_sharing": BaseSharing,
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.ids import WorkerId
 from scheduler_svc.domain.job import DeviceClass, Needs, Recipe
-from scheduler_svc.domain.parameters import TrainingParameters
+from scheduler_svc.domain.parameters import BaseSharing, TrainingParameters
 
 _GB = 10**9
 
@@ -46,10 +46,10 @@ def fits(needs: Needs, ability: Ability) -> bool:
 
 
 def check_devices(needs: Needs, parameters: TrainingParameters) -> None:
-    """Every device learns from a share of each step.
+    """Every device learns from a share of each step, and may hold but a share of the base.
 
     Raises:
-        InvalidField: a step has fewer samples than there are devices.
+        InvalidField: a step has fewer samples than there are devices, or the base cannot be shared out among them.
     """
     optimization = parameters.optimization
     samples = optimization.batch_size * optimization.gradient_accumulation_steps
@@ -58,6 +58,11 @@ def check_devices(needs: Needs, parameters: TrainingParameters) -> None:
             "device_count",
             f"is more than the {samples} samples of a step (batch_size x gradient_accumulation_steps), of which every "
             "device needs one: ask for fewer devices, or raise one of the two",
+        )
+    if parameters.base_sharing is BaseSharing.ON and parameters.lora.rank_allocation is not None:
+        raise InvalidField(
+            "parameters.base_sharing",
+            "cannot go together with lora.rank_allocation, which puts another adapter in: leave out one of them",
         )
 
 

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import checkpoint_pb2, rehearsal_pb2, speed_parameters_pb2, training_options_pb2
+from reeltune.scheduler.v1 import (
+    base_sharing_pb2,
+    checkpoint_pb2,
+    rehearsal_pb2,
+    speed_parameters_pb2,
+    training_options_pb2,
+)
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.parameters import ComputeType, Given, TrainingParameters
@@ -23,9 +29,12 @@ _ENUMS = {
     "initialization": ("LORA_INITIALIZATION_", training_options_pb2.LoraInitialization),
     "placement": ("FRAME_PLACEMENT_", training_options_pb2.FramePlacement),
     "preset": ("PRESET_", training_options_pb2.Preset),
+    "base_sharing": ("BASE_SHARING_", base_sharing_pb2.BaseSharing),
     "kind": ("MISBEHAVIOR_KIND_", rehearsal_pb2.MisbehaviorKind),
 }
 
+_AUTO = ("compute_type", "base_sharing")
+"""Those whose AUTO is the contract's UNSPECIFIED."""
 _GROUP_LISTS = ("target_groups", "temporal_groups")
 
 
@@ -91,4 +100,4 @@ def _enum_numbers(field: str, value: Any) -> Any:
     prefix, enum = _ENUMS[field]
     if isinstance(value, list | tuple):
         return [enum.Value(prefix + name) for name in value]
-    return 0 if field == "compute_type" and value == ComputeType.AUTO else enum.Value(prefix + value)
+    return 0 if field in _AUTO and value == ComputeType.AUTO else enum.Value(prefix + value)

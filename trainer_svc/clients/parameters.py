@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from reeltune.scheduler.v1 import (
+    base_sharing_pb2,
     checkpoint_pb2,
     rank_allocation_pb2,
     rehearsal_pb2,
@@ -30,6 +31,7 @@ _OPTIMIZERS = {
     pb.OPTIMIZER_PAGED_ADAMW: "paged_adamw",
     pb.OPTIMIZER_PAGED_ADAMW_8BIT: "paged_adamw_8bit",
 }
+_SHARING = {base_sharing_pb2.BASE_SHARING_ON: "on", base_sharing_pb2.BASE_SHARING_OFF: "off"}
 _MIN_FRAMES = 2
 _OPTIMIZATION = (
     "learning_rate",
@@ -58,7 +60,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
         "optimization": _optimization(parameters.optimization),
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
         **_checkpoints(parameters.checkpoints),
-        "runtime": _speed(parameters.speed),
+        "runtime": {**_speed(parameters.speed), "sharding": _SHARING.get(parameters.base_sharing, "auto")},
         **_evaluation(parameters),
     }
 

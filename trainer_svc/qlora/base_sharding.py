@@ -44,12 +44,20 @@ def wants_sharding(spec: TrainingSpec, folder: Path, ranks: Ranks) -> bool:
 
 
 def _offered(spec: TrainingSpec) -> bool:
-    if spec.lora.rank_allocation.warmup_steps:
-        raise SpecError(
-            "lora.rank_allocation",
-            "is not offered where the base is shared out over the devices: a new adapter cannot be put into it",
-            "leave it out, or set runtime.sharding=off if the base fits each device",
-        )
+    lora = spec.lora
+    refused = {
+        "lora.rank_allocation": lora.rank_allocation.warmup_steps > 0,
+        "lora.initialization": lora.initialization != "default",
+        "lora.use_dora": lora.use_dora,
+        "sample_predictions": spec.sample_predictions.count > 0,
+    }
+    for field, is_asked in refused.items():
+        if is_asked:
+            raise SpecError(
+                field,
+                "is not offered where the base is shared out over the devices: it wants whole layers",
+                "leave it out, or set runtime.sharding=off if the base fits each device",
+            )
     return True
 
 

@@ -22,8 +22,8 @@ from trainer_svc.qlora.adapter_start import start_adapter
 from trainer_svc.qlora.base_sharding import Lockstep, held_share, load_for_shards, shard_base, wants_sharding
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.best_adapter import note_evaluation
-from trainer_svc.qlora.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, read_state
+from trainer_svc.qlora.checkpoint import TrainState, save_checkpoint
+from trainer_svc.qlora.checkpoint_folders import keep_rule
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
@@ -46,9 +46,10 @@ from trainer_svc.qlora.messages import (
 from trainer_svc.qlora.model_loader import BaseModel, LoadBase, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
-from trainer_svc.qlora.random_states import random_states, restore_rank
+from trainer_svc.qlora.random_states import random_states
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.ranks import RankedRun, Ranks
+from trainer_svc.qlora.resume import resume
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.run_identity import run_identity
 from trainer_svc.qlora.sample_lengths import measure_lengths
@@ -129,7 +130,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         base = load(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))
         session, report = _prepare(run, spec, base, training, held_out, pool, ranks, shares_base)
-        start_step = _resume(session)
+        start_step = resume(run, spec, base, session.state, ranks, session.identity)
         if start_step == 0:
             _start_adapter(session)
         run.report(_started(session, report, start_step))
@@ -459,32 +460,6 @@ def _prepare(
     )
 
 
-def _resume(session: _Session) -> int:
-    """Steps done, by the newest whole checkpoint; 0 without one."""
-    ranks = session.ranks
-    name = ranks.decide(_newest_checkpoint(session) if ranks.is_first else None)
-    if name is None:
-        return 0
-    found = session.run.folders.checkpoints / name
-    session.run.report(Starting("resume"))
-    state = read_state(found)
-    if report := state["allocation"]:
-        rebuild(session.base, session.spec, session.state, report)
-    step = load_checkpoint(found, session.state)
-    if not restore_rank(state, ranks, session.spec.optimization.seed):
-        session.run.report(Log("info", f"{name} is of a run on another number of devices: dropout goes on by others"))
-    session.run.report(Log("info", f"going on from {name}"))
-    return step
-
-
-def _newest_checkpoint(session: _Session) -> str | None:
-    """Name of the newest whole checkpoint."""
-    found, damaged = newest_checkpoint(session.run.folders.checkpoints, session.identity)
-    for path in damaged:
-        session.run.report(Log("warning", f"checkpoint {path.name} is damaged and was passed over"))
-    return found.name if found else None
-
-
 def _started(session: _Session, report: TrainableReport, start_step: int) -> Started:
     return Started(
         total_steps=session.total_steps,
@@ -510,10 +485,8 @@ def _training_stream(session: _Session, start_step: int) -> BatchStream:
 
 
 def _first_batch(session: _Session) -> Batch:
-    """One sample, for a rank that only keeps step with the others."""
-    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
-    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
-    with BatchStream(session.training, [[0]], source, processor, ahead=1, cache=session.encoder) as stream:
+    """For a rank that only keeps step with the others."""
+    with _calibration_stream(session, 0, 1) as stream:
         return next(stream)[0]
 
 

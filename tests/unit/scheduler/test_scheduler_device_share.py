@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import pytest
+from reeltune.scheduler.v1 import base_sharing_pb2 as pb
+from reeltune.scheduler.v1 import training_parameters_pb2
 
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.job import Needs, Recipe
 from scheduler_svc.domain.parameters import resolve_parameters
 from scheduler_svc.domain.placement import check_devices
+from scheduler_svc.rpc.parameters_convert import given_from_proto, parameters_to_proto
+from trainer_svc.clients.parameters import specification_from_proto
+from trainer_svc.qlora.spec import TrainingSpec
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "devices"), [(1, 1, 1), (4, 1, 4), (2, 4, 8)])
@@ -18,3 +23,25 @@ def test_each_device_needs_a_sample_of_every_step(batch: int, accumulation: int,
         check_devices(Needs(device_count=devices + 1), parameters)
     assert caught.value.field == "device_count"
     check_devices(Needs(device_count=devices + 1, recipe=Recipe.REHEARSAL), parameters)
+
+
+def test_a_shared_base_and_ranks_that_differ_by_layer_exclude_each_other() -> None:
+    given = {"base_sharing": "ON", "lora": {"rank_allocation": {"warmup_steps": 5}}}
+    with pytest.raises(InvalidField, match="leave out one of them") as caught:
+        check_devices(Needs(device_count=2), resolve_parameters(given))
+    assert caught.value.field == "parameters.base_sharing"
+    check_devices(Needs(device_count=2), resolve_parameters({**given, "base_sharing": "AUTO"}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained"),
+    [(pb.BASE_SHARING_UNSPECIFIED, "auto"), (pb.BASE_SHARING_OFF, "off"), (pb.BASE_SHARING_ON, "on")],
+)
+def test_what_is_asked_of_the_base_reaches_the_trainer_as_it_was_asked(
+    asked: pb.BaseSharing.ValueType, trained: str
+) -> None:
+    request = training_parameters_pb2.TrainingParameters(base_sharing=asked)
+    in_force = parameters_to_proto(resolve_parameters(given_from_proto(request)))
+    assert in_force.base_sharing == asked
+    runtime = specification_from_proto(in_force)["runtime"]
+    assert TrainingSpec.from_dict({"runtime": runtime}).runtime.sharding == trained

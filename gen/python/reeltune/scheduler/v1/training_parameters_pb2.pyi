@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.scheduler.v1 import base_sharing_pb2 as _base_sharing_pb2
 from reeltune.scheduler.v1 import checkpoint_pb2 as _checkpoint_pb2
 from reeltune.scheduler.v1 import rank_allocation_pb2 as _rank_allocation_pb2
 from reeltune.scheduler.v1 import rehearsal_pb2 as _rehearsal_pb2
@@ -187,6 +188,7 @@ class TrainingParameters(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     SAMPLE_PREDICTIONS_FIELD_NUMBER: _builtins.int
     SPEED_FIELD_NUMBER: _builtins.int
+    BASE_SHARING_FIELD_NUMBER: _builtins.int
     checkpoint_every_steps: _builtins.int
     """Optimizer steps between two checkpoints: 0 to 1,000,000; 0 for one at the end alone. Default 50."""
     log_every_steps: _builtins.int
@@ -195,6 +197,8 @@ class TrainingParameters(_message.Message):
     """Optimizer steps between two measurements of the loss on rows of the split `eval`: 0 to 1,000,000; 0 for one at the end. Default 0."""
     preset: _training_options_pb2.Preset.ValueType
     """What all that is left out is taken from, before the defaults. Default: none."""
+    base_sharing: _base_sharing_pb2.BaseSharing.ValueType
+    """Whether several devices share the frozen base out among them. Default: where it would not fit one."""
     @_builtins.property
     def lora(self) -> Global___LoraParameters:
         """Shape of the adapter."""
@@ -247,10 +251,11 @@ class TrainingParameters(_message.Message):
         early_stopping: _training_options_pb2.EarlyStopping | None = ...,
         sample_predictions: _training_options_pb2.SamplePredictions | None = ...,
         speed: _speed_parameters_pb2.SpeedParameters | None = ...,
+        base_sharing: _base_sharing_pb2.BaseSharing.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "early_stopping", b"early_stopping", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "quantization", b"quantization", "rehearsal", b"rehearsal", "sample_predictions", b"sample_predictions", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "early_stopping", b"early_stopping", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "preset", b"preset", "quantization", b"quantization", "rehearsal", b"rehearsal", "sample_predictions", b"sample_predictions", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps", "_evaluate_every_steps", b"_evaluate_every_steps", "_log_every_steps", b"_log_every_steps", "base_sharing", b"base_sharing", "checkpoint_every_steps", b"checkpoint_every_steps", "checkpoints", b"checkpoints", "early_stopping", b"early_stopping", "evaluate_every_steps", b"evaluate_every_steps", "log_every_steps", b"log_every_steps", "lora", b"lora", "optimization", b"optimization", "preset", b"preset", "quantization", b"quantization", "rehearsal", b"rehearsal", "sample_predictions", b"sample_predictions", "sampling", b"sampling", "speed", b"speed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_every_steps: _TypeAlias = _typing.Literal["checkpoint_every_steps"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_every_steps: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps"]  # noqa: Y015
