@@ -13,8 +13,10 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.plain_trainer import WARM_UP
 from benchmarks.report import Result, print_result
@@ -32,7 +34,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         work = Path(folder)
         model, dataset = work / "model", work / "dataset"
-        _python("-m", "benchmarks.tiny_material", str(model), str(dataset), str(STEPS * BATCH_SIZE))
+        make_material(model, dataset)
         pairs = [(ours(model, dataset, work / f"out{number}"), plain(model, dataset)) for number in range(PAIRS)]
     ratios = [mine / theirs for mine, theirs in pairs]
     print_result(
@@ -51,8 +53,18 @@ def main() -> None:
     )
 
 
+def make_material(model: Path, dataset: Path, *, clips: int = STEPS * BATCH_SIZE, questions: int = 1) -> None:
+    """The demo's model with random weights, and `questions` (1 or 2) about each of its clips."""
+    _python("-m", "benchmarks.tiny_material", str(model), str(dataset), str(clips), str(questions))
+
+
 def ours(model: Path, dataset: Path, out: Path) -> float:
     """Samples per second of `python -m trainer_svc.qlora` after its first WARM_UP steps."""
+    return rate_between(points_of(model, dataset, out, {}), WARM_UP, STEPS)
+
+
+def points_of(model: Path, dataset: Path, out: Path, changes: Mapping[str, object]) -> list[dict[str, Any]]:
+    """The metrics of a run of `python -m trainer_svc.qlora`, its settings changed by `changes`."""
     settings = {
         "optimization.max_steps": STEPS,
         "optimization.batch_size": BATCH_SIZE,
@@ -60,14 +72,17 @@ def ours(model: Path, dataset: Path, out: Path) -> float:
         "optimization.gradient_checkpointing": "false",
         "sampling.max_frames": FRAMES,
         "checkpoint_every_steps": 0,
+        **changes,
     }
     overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     _python("-m", "trainer_svc.qlora", "--model", str(model), "--dataset", str(dataset), "--out", str(out), *overrides)
-    points = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    seconds = sum(
-        point["values"]["step_seconds"] for point in points if point["step"] > WARM_UP and "loss" in point["values"]
-    )
-    return (STEPS - WARM_UP) * BATCH_SIZE / seconds
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def rate_between(points: list[dict[str, Any]], first: int, last: int) -> float:
+    """Samples per second of the steps after `first`, up to `last`."""
+    steps = [point["values"] for point in points if first < point["step"] <= last and "loss" in point["values"]]
+    return len(steps) * BATCH_SIZE / sum(step["step_seconds"] for step in steps)
 
 
 def plain(model: Path, dataset: Path) -> float:

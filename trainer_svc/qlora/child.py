@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
     options = parser.parse_args(arguments)
     job: Path = options.job
-    cache = job / "cache"
-    folders = JobFolders(job / "model", job / "dataset", job / "out", cache if cache.is_dir() else None)
+    folders = JobFolders.of_job(job)
     folders.out.mkdir(parents=True, exist_ok=True)
     run = PipeRun(folders, MessageSocket.from_fd(options.message_fd))
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop(StopReason.DRAIN))

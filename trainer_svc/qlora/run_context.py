@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, Self, TextIO
 
 from trainer_svc.qlora.messages import (
     CheckpointNow,
@@ -44,6 +44,12 @@ class JobFolders:
     out: Path
     cache: Path | None = None
     """What runs may share; None: each has its own, in its out folder."""
+
+    @classmethod
+    def of_job(cls, job: Path) -> Self:
+        """The folders of a cluster's job: model/, dataset/ and out/ in it, and cache/ where the trainer shares one."""
+        cache = job / "cache"
+        return cls(job / "model", job / "dataset", job / "out", cache if cache.is_dir() else None)
 
     @property
     def adapter(self) -> Path:

@@ -126,8 +126,7 @@ class _Line:
         try:
             while (order := self._messages.receive()) is not None:
                 if isinstance(order, Train):
-                    job = Path(order.job)
-                    folders = JobFolders(job / "model", job / "dataset", job / "out")
+                    folders = JobFolders.of_job(Path(order.job))
                     self._run = _WarmRun(folders, self._messages, obeys=False)
                     self._jobs.put(self._run)
                 elif self._run is not None:
