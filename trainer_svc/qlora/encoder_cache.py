@@ -158,6 +158,10 @@ def open_encoder_cache(run: RunContext, spec: TrainingSpec, base: BaseModel, *, 
     encoder = FrozenEncoder(base)
     if spec.runtime.encoder_cache == "off":
         return EncoderCache(encoder, None, {}, spec)
+    if spec.sampling.placement == "segment_jitter":
+        words = "each epoch takes other frames (sampling.placement=segment_jitter)"
+        run.report(Log("info", f"the vision encoder's outputs are not cached: {words}"))
+        return EncoderCache(encoder, None, {}, spec)
     limit = spec.runtime.encoder_cache_mib << 20
     store = TensorStore(run.folders.encoder_cache, limit, lambda words: run.report(Log("warning", words)))
     context = {

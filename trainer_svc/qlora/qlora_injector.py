@@ -80,6 +80,9 @@ def prepare(model: Any, *, gradient_checkpointing: bool) -> None:
     if gradient_checkpointing:
         # Reentrant checkpointing drops gradients of every layer whose input needs none, as in a frozen model.
         model.activation_checkpointing_enable({"use_reentrant": False})
+    elif model.is_activation_checkpointing:
+        # A base that is kept from one job to the next has it from the one before.
+        model.activation_checkpointing_disable()
 
 
 def target_pattern(model: nn.Module, family: ModelFamily, groups: Iterable[TargetGroup]) -> str:

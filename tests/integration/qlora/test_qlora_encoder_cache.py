@@ -20,7 +20,7 @@ from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.frozen_encoder import why_not_frozen
 from trainer_svc.qlora.messages import Completed, Log, StopReason
 from trainer_svc.qlora.model_loader import load_base_model
-from trainer_svc.qlora.qlora_injector import inject
+from trainer_svc.qlora.qlora_injector import inject, prepare
 from trainer_svc.qlora.run_context import JobFolders
 from trainer_svc.qlora.spec import LoraSpec, QuantizationSpec, TrainingSpec
 from trainer_svc.qlora.trainer import train
@@ -132,6 +132,15 @@ def test_nothing_is_cached_where_an_adapter_lies_before_the_outputs(
     assert run.series(HITS) == {}
 
 
+def test_frames_that_are_other_ones_in_each_epoch_are_not_cached(
+    qwen3: Path, clips: Path, tmp_path: Path, short: TrainingSpec
+) -> None:
+    run = CachedRun(qwen3, clips, tmp_path, "out")
+    trained(run, short.with_overrides(["sampling.placement=segment_jitter", "optimization.max_steps=1"]))
+    assert run.files == []
+    assert any("not cached: each epoch takes other frames" in line for line in run.told)
+
+
 def test_a_weight_that_wants_a_gradient_is_enough_whatever_was_asked_for(qwen3: Path) -> None:
     base = load_base_model(qwen3, QuantizationSpec())
     inject(base, LoraSpec(rank=4), seed=0, gradient_checkpointing=True)
@@ -239,6 +248,13 @@ def test_only_the_parts_that_are_trained_recompute_their_activations(qwen3: Path
     assert recomputing(("language",)) == {"vision": False, "language": True}
     assert recomputing(("language", "projector")) == {"vision": True, "language": True}
     assert recomputing(("vision",)) == {"vision": True, "language": True}
+
+
+def test_a_base_that_another_job_recomputed_in_does_not_go_on_with_it(qwen3: Path) -> None:
+    base = load_base_model(qwen3, QuantizationSpec())
+    prepare(base.model, gradient_checkpointing=True)
+    prepare(base.model, gradient_checkpointing=False)
+    assert not base.model.is_activation_checkpointing
 
 
 def _hits(run: CachedRun, spec: TrainingSpec) -> list[float]:
