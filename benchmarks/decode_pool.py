@@ -19,7 +19,6 @@ import av
 import numpy as np
 
 from benchmarks.report import Result, print_result
-from benchmarks.training_loop import make_material, points_of
 from reeltune_cli.demo.recipe import TUNING_RECIPE
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.frame_sampling import FrameRequest
@@ -89,6 +88,9 @@ def decode_all(clips: list[str]) -> int:
 
 def demo_wait(work: Path) -> float:
     """Share of its steps that a run with the demo's settings waits for data, the first tenth left out."""
+    # Only here: decode processes import this module again, and have no use for torch.
+    from benchmarks.training_loop import make_material, points_of
+
     make_material(work / "model", work / "dataset", clips=TUNING_RECIPE.train_clips, questions=2)
     points = points_of(work / "model", work / "dataset", work / "out", demo_settings())
     steps = [point["values"] for point in points if "step_seconds" in point["values"]]
