@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
+from reeltune.scheduler.v1.post_training_service_pb2_grpc import add_PostTrainingServiceServicer_to_server
 from reeltune.scheduler.v1.preset_service_pb2_grpc import add_PresetServiceServicer_to_server
 from reeltune.scheduler.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
+from reeltune.scheduler.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
 from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from reeltune.scheduler.v1.use_service_pb2_grpc import add_UseServiceServicer_to_server
 from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -34,6 +36,7 @@ from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
 from scheduler_svc.rpc.checkpoint_servicer import CheckpointServicer
 from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
+from scheduler_svc.rpc.post_training_servicer import PostTrainingServicer, SourceServicer
 from scheduler_svc.rpc.preset_servicer import PresetServicer
 from scheduler_svc.rpc.quota_servicer import QuotaServicer
 from scheduler_svc.rpc.training_servicer import TrainingParts, TrainingServicer
@@ -64,6 +67,7 @@ from scheduler_svc.usecases.issue_tokens import (
 )
 from scheduler_svc.usecases.job_feed import JobFeeds, WatchLimits
 from scheduler_svc.usecases.relay_outbox import OutboxRelay
+from scheduler_svc.usecases.submit_post_training import PostTrainingStores
 from scheduler_svc.usecases.sweep_leases import Sweeper
 from scheduler_svc.usecases.view_queue import QueueView, tell_queue
 
@@ -138,12 +142,20 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
             ServicerRegistration(add_PresetServiceServicer_to_server, PresetServicer()),
             ServicerRegistration(add_AttemptServiceServicer_to_server, AttemptServicer(attempt)),
             ServicerRegistration(add_CheckpointServiceServicer_to_server, CheckpointServicer(stores.attempts, files)),
+            ServicerRegistration(
+                add_PostTrainingServiceServicer_to_server, PostTrainingServicer(_post_training(training), files)
+            ),
+            ServicerRegistration(add_SourceServiceServicer_to_server, SourceServicer(stores.attempts, files)),
         ],
         error_table={**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE},
         verifier=_verifier(auth, keys),
         long_rpcs=LONG_RPCS,
         revocations=revocations,
     )
+
+
+def _post_training(training: TrainingParts) -> PostTrainingStores:
+    return PostTrainingStores(training.jobs, training.requests, training.workers, training.queue, training.catalog)
 
 
 def _attempt_parts(

@@ -39,7 +39,14 @@ from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import DataFolderBusyError
 from trainer_svc.domain.limits import AttemptLimits, InferenceLimits
-from trainer_svc.qlora.launch import child_environment, inference_command, probe_command, training_command, warm_command
+from trainer_svc.qlora.launch import (
+    after_training_command,
+    child_environment,
+    inference_command,
+    probe_command,
+    training_command,
+    warm_command,
+)
 from trainer_svc.rehearsal.launch import rehearsal_command
 from trainer_svc.rpc.error_table import ERROR_TABLE
 from trainer_svc.rpc.inference_servicer import InferenceServicer
@@ -90,6 +97,7 @@ class ChildCommands:
     probe: Callable[[], Sequence[str]] = probe_command
     training: TrainingCommand = training_command
     rehearsal: TrainingCommand = rehearsal_command
+    after_training: TrainingCommand = after_training_command
     inference: InferenceCommand = inference_command
     warm: Callable[[int], Sequence[str]] | None = None
 
@@ -234,7 +242,7 @@ def _identity(settings: TrainerSettings, folders: _Folders) -> WorkerIdentity:
         name=settings.name,
         join_secret=settings.join_secret.get_secret_value(),
         version=software,
-        recipes=settings.recipes,
+        recipes=settings.offered_recipes,
         id_file=folders.root / "worker.json",
     )
 
@@ -336,8 +344,15 @@ def _warm_child(settings: TrainerSettings, folders: _Folders, commands: ChildCom
 
 def _launchers(settings: TrainerSettings, commands: ChildCommands) -> dict[Recipe, LaunchTraining]:
     """How the training child is started, for each recipe that this trainer offers."""
-    programs = {Recipe.QLORA: commands.training, Recipe.REHEARSAL: commands.rehearsal}
-    return {recipe: functools.partial(_launch_training, settings, programs[recipe]) for recipe in settings.recipes}
+    programs = {
+        Recipe.QLORA: commands.training,
+        Recipe.REHEARSAL: commands.rehearsal,
+        Recipe.EVALUATION: commands.after_training,
+        Recipe.MERGE: commands.after_training,
+    }
+    return {
+        recipe: functools.partial(_launch_training, settings, programs[recipe]) for recipe in settings.offered_recipes
+    }
 
 
 async def _launch_training(settings: TrainerSettings, command: TrainingCommand, job: Path) -> ChildProcess:

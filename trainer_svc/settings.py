@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from meshkit.settings import ServiceSettings
-from trainer_svc.domain.attempt import Recipe
+from trainer_svc.domain.attempt import AFTER_TRAINING, Recipe
 
 _GIB = 1024**3
 
@@ -71,6 +71,11 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     inference_during_training: Literal["auto", "always", "never"] = "auto"
     """Whether a model may be loaded for questions beside a training job; `auto`: where memory is plentiful."""
     shutdown_grace_seconds: float = Field(default=15.0, ge=0, le=300)
+
+    @property
+    def offered_recipes(self) -> frozenset[Recipe]:
+        """All that it does: who trains can evaluate and merge what was trained."""
+        return self.recipes | AFTER_TRAINING if Recipe.QLORA in self.recipes else self.recipes
 
     @field_validator("recipes", mode="before")
     @classmethod

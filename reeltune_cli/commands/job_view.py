@@ -6,7 +6,7 @@ import json
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from reeltune.scheduler.v1 import job_event_pb2, queue_status_pb2, training_job_pb2
+from reeltune.scheduler.v1 import job_event_pb2, queue_status_pb2, recipe_pb2, training_job_pb2
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from rich.table import Table
 
@@ -43,17 +43,24 @@ def job_facts(job: training_job_pb2.TrainingJob, *, with_parameters: bool = Fals
         ("attempt", job.attempt or ""),
         ("model", job.model_id),
         ("dataset", dataset_words(job.dataset_id, job.dataset_version)),
-        ("adapter", f"reeltune train download {job.id}" if job.has_artifact else ""),
+        ("of job", job.source_job_id),
+        ("result" if job.source_job_id else "adapter", _way_to_artifact(job)),
         ("created", local_time(job.create_time)),
         ("started", local_time(job.start_time)),
         ("ended", local_time(job.end_time)),
     ]
-    return facts([*pairs, *_flat(job.parameters)] if with_parameters else pairs)
+    return facts([*pairs, *_flat(job.post_training), *_flat(job.parameters)] if with_parameters else pairs)
 
 
 def dataset_words(dataset_id: str, version: int) -> str:
     """Returns a dataset and its version, where that is known."""
     return f"{dataset_id}, version {version}" if version else dataset_id
+
+
+def _way_to_artifact(job: training_job_pb2.TrainingJob) -> str:
+    """Returns the command that shows what the job made; nothing while there is nothing."""
+    verbs = {recipe_pb2.RECIPE_EVALUATION: "evaluation", recipe_pb2.RECIPE_MERGE: "merged"}
+    return f"reeltune train {verbs.get(job.recipe, 'download')} {job.id}" if job.has_artifact else ""
 
 
 def queue_place(job: training_job_pb2.TrainingJob) -> str:

@@ -18,7 +18,7 @@ from reeltune_cli.amounts import read_size
 from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact, stream_artifact
-from reeltune_cli.commands import predictions, presets, train_verbs
+from reeltune_cli.commands import post_training, predictions, presets, train_verbs
 from reeltune_cli.commands.job_view import dataset_words, job_facts, job_state, queue_place, show_until_final
 from reeltune_cli.commands.naming import find_dataset, find_model
 from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, PriorityOption, YesOption, all_pages
@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
     train_verbs.register(commands)
     presets.register(commands)
     predictions.register(commands)
+    post_training.register(commands)
     app.add_typer(commands, name="train")
 
 
@@ -210,7 +211,7 @@ async def download(
         bool, typer.Option("--over-grpc", help="Through the gRPC port alone, without the object store.")
     ] = False,
 ) -> None:
-    """Download the adapter, every byte verified. Plain `peft` loads the folder."""
+    """Download what a job made, every byte verified: an adapter for plain `peft`, an evaluation, a merged model."""
     folder = to or Path(job)
     fetch = stream_artifact if over_grpc else download_artifact
     async with cli.client() as client:

@@ -28,6 +28,7 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
     ),
     "scheduler": (
         "reeltune.scheduler.v1.TrainingService",
+        "reeltune.scheduler.v1.PostTrainingService",
         "reeltune.scheduler.v1.WorkerService",
         "reeltune.scheduler.v1.QuotaService",
         "reeltune.scheduler.v1.UseService",
@@ -43,6 +44,7 @@ HIDDEN_SERVICES = frozenset(
         "reeltune.catalog.v1.SnapshotService",
         "reeltune.scheduler.v1.AttemptService",
         "reeltune.scheduler.v1.CheckpointService",
+        "reeltune.scheduler.v1.SourceService",
         "reeltune.trainer.v1.TrainerService",
     }
 )
@@ -62,6 +64,7 @@ _CONTRACT_MODULES = (
     "reeltune.catalog.v1.version_service_pb2",
     "reeltune.catalog.v1.usage_service_pb2",
     "reeltune.scheduler.v1.training_service_pb2",
+    "reeltune.scheduler.v1.post_training_service_pb2",
     "reeltune.scheduler.v1.worker_service_pb2",
     "reeltune.scheduler.v1.quota_service_pb2",
     "reeltune.scheduler.v1.use_service_pb2",

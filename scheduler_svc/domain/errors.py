@@ -86,6 +86,25 @@ class RecipeUnavailable(SchedulerError):
         self.recipe = recipe
 
 
+class SourceUnfit(SchedulerError):
+    """A job whose result is not what another job could begin with, or be read as."""
+
+    def __init__(self, job_id: str, problem: str, action: str) -> None:
+        super().__init__(f"job {job_id} {problem} and cannot {action}")
+        self.job_id = job_id
+        self.problem = problem
+        self.action = action
+
+
+class JobInUse(SchedulerError):
+    """A job whose result a live job reads."""
+
+    def __init__(self, job_id: str, dependent: str) -> None:
+        super().__init__(f"job {job_id} is the source of {dependent}")
+        self.job_id = job_id
+        self.dependent = dependent
+
+
 class QuotaExceeded(SchedulerError):
     """The user has as much as their quota allows."""
 

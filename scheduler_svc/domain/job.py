@@ -59,6 +59,8 @@ class Recipe(StrEnum):
 
     QLORA = "QLORA"
     REHEARSAL = "REHEARSAL"
+    EVALUATION = "EVALUATION"
+    MERGE = "MERGE"
 
 
 class DeviceClass(StrEnum):
@@ -132,6 +134,8 @@ class Job:
     """Counts the changes of name and priority."""
     dataset_version: int = 0
     """0: submitted before versions were noted."""
+    source_job_id: JobId | None = None
+    """The job whose adapter it begins with; None for a training."""
 
     @property
     def etag(self) -> str:
@@ -166,6 +170,7 @@ class JobSubmission:
     needs: Needs = field(default_factory=Needs)
     priority: int = 0
     dataset_version: int = 0
+    source_job_id: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)

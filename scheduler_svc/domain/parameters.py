@@ -21,6 +21,12 @@ from scheduler_svc.domain.adapter_parameters import (
 )
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.option_checks import check_evaluation_options, check_lora_options, fit_evaluation
+from scheduler_svc.domain.post_training_parameters import (
+    EvaluationParameters,
+    MergeParameters,
+    evaluation_from_json,
+    merge_from_json,
+)
 from scheduler_svc.domain.presets import with_preset
 from scheduler_svc.domain.speed_parameters import SpeedParameters, speed_from_json
 from scheduler_svc.domain.training_options import (
@@ -193,6 +199,10 @@ class TrainingParameters:
     early_stopping: EarlyStopping | None = None
     sample_predictions: SamplePredictions | None = None
     base_sharing: BaseSharing = BaseSharing.AUTO
+    evaluation: EvaluationParameters | None = None
+    """None unless the job is an evaluation."""
+    merge: MergeParameters | None = None
+    """None unless the job is a merge."""
 
     @property
     def needs_4bit(self) -> bool:
@@ -319,12 +329,14 @@ _READERS = {
         LayerPattern,
         EarlyStopping,
         SamplePredictions,
+        EvaluationParameters,
+        MergeParameters,
     )
 }
 _NESTED: Mapping[type, tuple[str, ...]] = {
     TrainingParameters: (
         *("lora", "quantization", "sampling", "optimization", "checkpoints", "rehearsal", "speed"),
-        *("early_stopping", "sample_predictions"),
+        *("early_stopping", "sample_predictions", "evaluation", "merge"),
     ),
     LoraParameters: ("rank_allocation", "layer_patterns"),
     RankAllocation: ("vision_share", "projector_share", "language_share"),
@@ -359,6 +371,8 @@ _SECTIONS: Mapping[str, Callable[[Any], Any]] = {
     "early_stopping": early_stopping_from_json,
     "sample_predictions": sample_predictions_from_json,
     "base_sharing": BaseSharing,
+    "evaluation": lambda value: None if value is None else evaluation_from_json(value),
+    "merge": lambda value: None if value is None else merge_from_json(value),
 }
 
 

@@ -34,7 +34,7 @@ from scheduler_svc.domain.metric_buckets import Summary
 from scheduler_svc.domain.predictions import Predictions
 from scheduler_svc.domain.queue_view import QueueStatus
 from scheduler_svc.domain.worker import Device, Worker
-from scheduler_svc.rpc.parameters_convert import parameters_to_proto
+from scheduler_svc.rpc.parameters_convert import parameters_to_proto, post_training_to_proto
 from scheduler_svc.rpc.predictions_convert import predictions_to_proto
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,6 +83,8 @@ def job_to_proto(job: Job, queue: QueueStatus | None = None) -> training_job_pb2
         is_paused=job.is_paused,
         recipe=recipe_to_proto(job.needs.recipe),
         etag=str(job.revision),
+        source_job_id=job.source_job_id or "",
+        post_training=None if job.source_job_id is None else post_training_to_proto(job.parameters),
         queue=None if queue is None else queue_to_proto(queue),
     )
 

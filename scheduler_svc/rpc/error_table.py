@@ -19,6 +19,7 @@ from scheduler_svc.domain.errors import (
     HistoryUnavailable,
     IllegalTransition,
     InvalidField,
+    JobInUse,
     JobNotFound,
     JoinSecretInvalid,
     ModelNotFound,
@@ -28,6 +29,7 @@ from scheduler_svc.domain.errors import (
     RequestIdReused,
     SchedulerStopping,
     SequenceAhead,
+    SourceUnfit,
     StaleAttempt,
     TooManyWatches,
     WorkerNotFound,
@@ -112,6 +114,19 @@ def _device_unfit(error: DeviceUnfit) -> Failure:
     )
 
 
+def _source_unfit(error: SourceUnfit) -> Failure:
+    return _precondition("SOURCE_UNFIT", str(error), error.job_id, {"job_id": error.job_id, "problem": error.problem})
+
+
+def _job_in_use(error: JobInUse) -> Failure:
+    return _precondition(
+        "JOB_IN_USE",
+        f"job {error.dependent}, which is not final, reads what job {error.job_id} has made: stop it, or wait for it",
+        error.job_id,
+        {"job_id": error.job_id, "dependent_job_id": error.dependent},
+    )
+
+
 def _recipe_unavailable(error: RecipeUnavailable) -> Failure:
     return _precondition(
         "RECIPE_UNAVAILABLE",
@@ -182,6 +197,8 @@ ERROR_TABLE: ErrorTable = {
     ArtifactDamaged: _artifact_damaged,
     DeviceUnfit: _device_unfit,
     RecipeUnavailable: _recipe_unavailable,
+    SourceUnfit: _source_unfit,
+    JobInUse: _job_in_use,
     QuotaExceeded: _quota_exceeded,
     RequestIdReused: _request_id_reused,
     IllegalTransition: _illegal_transition,

@@ -10,6 +10,9 @@ from google.protobuf.message import Message
 from reeltune.scheduler.v1 import (
     base_sharing_pb2,
     checkpoint_pb2,
+    evaluation_pb2,
+    merge_pb2,
+    post_training_pb2,
     rehearsal_pb2,
     speed_parameters_pb2,
     training_options_pb2,
@@ -30,16 +33,28 @@ _ENUMS = {
     "placement": ("FRAME_PLACEMENT_", training_options_pb2.FramePlacement),
     "preset": ("PRESET_", training_options_pb2.Preset),
     "base_sharing": ("BASE_SHARING_", base_sharing_pb2.BaseSharing),
+    "controls": ("EVALUATION_CONTROL_", evaluation_pb2.EvaluationControl),
+    "weights": ("MERGE_WEIGHTS_", merge_pb2.MergeWeights),
     "kind": ("MISBEHAVIOR_KIND_", rehearsal_pb2.MisbehaviorKind),
 }
 
 _AUTO = ("compute_type", "base_sharing")
 """Those whose AUTO is the contract's UNSPECIFIED."""
-_GROUP_LISTS = ("target_groups", "temporal_groups")
+_GROUP_LISTS = ("target_groups", "temporal_groups", "controls")
 
 
 def given_from_proto(message: pb.TrainingParameters) -> Given:
     """Returns what a request says, by section and name; what it leaves out is absent."""
+    return _given(message)
+
+
+def evaluation_from_proto(message: evaluation_pb2.EvaluationParameters) -> Given:
+    """Returns what a request says about an evaluation; what it leaves out is absent."""
+    return _given(message)
+
+
+def merge_from_proto(message: merge_pb2.MergeParameters) -> Given:
+    """Returns what a request says about a merge; what it leaves out is absent."""
     return _given(message)
 
 
@@ -51,7 +66,7 @@ def parameters_to_proto(parameters: TrainingParameters) -> pb.TrainingParameters
     different ones.
     """
     value = parameters.to_json()
-    rehearsal = value.pop("rehearsal")
+    rehearsal, *_ = (value.pop(name) for name in ("rehearsal", "evaluation", "merge"))
     return pb.TrainingParameters(
         lora=pb.LoraParameters(**_fields(value.pop("lora"))),
         quantization=pb.QuantizationParameters(**_fields(value.pop("quantization"))),
@@ -78,6 +93,17 @@ def _given(message: Message) -> dict[str, Any]:
         else:
             given[field.name] = value
     return given
+
+
+def post_training_to_proto(parameters: TrainingParameters) -> post_training_pb2.PostTrainingParameters | None:
+    """Returns what is done with an adapter that another job has trained; None for a training."""
+    value = parameters.to_json()
+    if value["evaluation"] is not None:
+        asked = evaluation_pb2.EvaluationParameters(**_fields(value["evaluation"]))
+        return post_training_pb2.PostTrainingParameters(evaluation=asked)
+    if value["merge"] is not None:
+        return post_training_pb2.PostTrainingParameters(merge=merge_pb2.MergeParameters(**_fields(value["merge"])))
+    return None
 
 
 def _rehearsal(values: Mapping[str, Any]) -> rehearsal_pb2.RehearsalParameters:

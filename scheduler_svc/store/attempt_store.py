@@ -10,9 +10,9 @@ from datetime import timedelta
 from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.checkpoints import CheckpointName, RecordedCheckpoint, kept_checkpoints
-from scheduler_svc.domain.errors import StaleAttempt, WorkerNotFound
+from scheduler_svc.domain.errors import ArtifactNotFound, StaleAttempt, WorkerNotFound
 from scheduler_svc.domain.events import CheckpointSaved, MetricPoint, Report, digest_reports
-from scheduler_svc.domain.files import FileSet, attempt_prefixes
+from scheduler_svc.domain.files import Artifact, FileSet, attempt_prefixes
 from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
 from scheduler_svc.domain.job import ACTIVE_STATES, Job, JobState, Progress, StateReason
 from scheduler_svc.domain.lifecycle import Actor
@@ -188,6 +188,15 @@ class AttemptStore:
             for row in rows
             if older_than is None or CheckpointName(row["attempt"], row["step"]) < older_than
         ]
+
+    async def get_source_artifact(self, key: AttemptKey) -> Artifact:
+        """Returns what the job of an effective attempt begins with. Raises StaleAttempt, ArtifactNotFound."""
+        status = await self.check(key)
+        row = await self._pool.fetchrow(self._sql.select_source_artifact, key.job_id)
+        if row is None:
+            raise ArtifactNotFound(key.job_id, status.state)
+        files = FileSet(AttemptKey(JobId(row["id"]), row["attempt"]), files_from_json(row["files"]))
+        return Artifact(files, row["create_time"], row["dataset_id"], row["dataset_version"])
 
     async def complete(self, files: FileSet, progress: Progress | None, early_end: str = "") -> JobState:
         """Ends an attempt well, with the artifact whose files are verified; returns the state.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from meshkit.postgres import Connection, Pool, Queries
-from scheduler_svc.domain.errors import ArtifactNotFound, EtagMismatch, JobNotFound
+from scheduler_svc.domain.errors import ArtifactNotFound, EtagMismatch, JobInUse, JobNotFound
 from scheduler_svc.domain.files import Artifact, CheckpointRecord, FileSet, job_prefix
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
 from scheduler_svc.domain.job import (
@@ -160,6 +160,7 @@ class JobStore:
         Raises:
             JobNotFound: it is not there.
             IllegalTransition: it is neither STOPPED nor FAILED.
+            JobInUse: a live job reads what it has made.
             QuotaExceeded: the owner has no room for it in the queue.
             RequestIdReused: the request id belongs to another request.
         """
@@ -167,6 +168,7 @@ class JobStore:
         async def act(connection: Connection) -> Job:
             locked = await self._lock(connection, job_id, owner_id)
             check_retriable(locked.job.state)
+            await self._keep_sources(connection, locked.job)
             await check_room(connection, self._sql, owner_id)
             said = "tried again by its owner"
             if from_scratch:
@@ -203,12 +205,14 @@ class JobStore:
         Raises:
             JobNotFound: it is not there.
             IllegalTransition: a trainer has it.
+            JobInUse: a live job reads what it has made.
             RequestIdReused: the request id belongs to another request.
         """
 
         async def act(connection: Connection) -> None:
             locked = await self._lock(connection, job_id, owner_id)
             check_deletable(locked.job.state)
+            await self._check_unused(connection, job_id)
             await connection.execute(self._sql.delete_job, job_id)
             if locked.job.attempt:
                 await connection.execute(self._sql.insert_garbage, job_id, job_prefix(job_id), UPLOAD_MARGIN)
@@ -269,6 +273,19 @@ class JobStore:
         if row is None:
             raise JobNotFound(job_id)
         return locked_job_from_row(row)
+
+    async def _keep_sources(self, connection: Connection, job: Job) -> None:
+        """A job that is queued again may replace what others read, and needs what it reads itself."""
+        await self._check_unused(connection, job.id)
+        if job.source_job_id is None:
+            return
+        if await connection.fetchval(self._sql.lock_source, job.source_job_id, job.owner_id) is None:
+            raise JobNotFound(job.source_job_id)
+
+    async def _check_unused(self, connection: Connection, job_id: JobId) -> None:
+        dependent = await connection.fetchval(self._sql.find_live_dependent, job_id)
+        if dependent is not None:
+            raise JobInUse(job_id, dependent)
 
     async def _drop_checkpoints(self, connection: Connection, job_id: JobId) -> None:
         for row in await connection.fetch(self._sql.delete_checkpoints, job_id):

@@ -78,6 +78,7 @@ def job_from_row(row: Row) -> Job:
         progress=progress_from_json(row["progress"]),
         is_paused=row["is_paused"],
         revision=row["revision"],
+        source_job_id=JobId(row["source_job_id"]) if row["source_job_id"] else None,
     )
 
 

@@ -128,15 +128,11 @@ class SubmissionStore:
         if create_time is not None:
             return _accepted(one.submission, create_time)
         if one.key is None:
-            if refusal is None:
-                raise AssertionError("a job without a request id is added or refused")
-            return refusal
+            return refusal or _source_gone(one.submission)
         # A repetition gets its first answer, whether there would be room for another job or not.
         (known,) = await find_requests(connection, self._sql, [one.key])
         if known is None:
-            if refusal is None:
-                raise AssertionError("a request id was taken and is not there")
-            return refusal
+            return refusal or _source_gone(one.submission)
         return await self._repeated(connection, one.submission.owner_id, known)
 
     async def _repeated(self, connection: Connection, owner_id: UserId, known: Answer | Exception) -> Job | Exception:
@@ -172,6 +168,7 @@ def _columns(asked: _Asked) -> dict[str, Any]:
         "device_memory_bytes": needs.device_memory_bytes,
         "recipe": needs.recipe,
         "needs_4bit": needs.is_4bit,
+        "source_job_id": submission.source_job_id,
     }
     if asked.key is not None:
         columns |= {
@@ -187,6 +184,13 @@ def _columns(asked: _Asked) -> dict[str, Any]:
 def _parameters_json(parameters: TrainingParameters) -> orjson.Fragment:
     # orjson reads dataclasses as they are: in plain values the parameters cost more than the rest of the job.
     return orjson.Fragment(orjson.dumps(parameters))
+
+
+def _source_gone(submission: JobSubmission) -> JobNotFound:
+    """Why a job was neither added nor refused: its source was deleted, or taken up again, a moment ago."""
+    if submission.source_job_id is None:
+        raise AssertionError("a job without a source is added, refused or known")
+    return JobNotFound(submission.source_job_id)
 
 
 def _accepted(submission: JobSubmission, create_time: datetime) -> Job:
@@ -209,4 +213,5 @@ def _accepted(submission: JobSubmission, create_time: datetime) -> Job:
         sequence=1,
         create_time=create_time,
         update_time=create_time,
+        source_job_id=submission.source_job_id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 from meshkit.failpoints import failpoint
@@ -21,6 +22,7 @@ from scheduler_svc.domain.parameters import (
     resolve_parameters,
 )
 from scheduler_svc.domain.placement import check_devices
+from scheduler_svc.domain.post_training import recipe_of
 from scheduler_svc.domain.quota import Limit
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
@@ -64,18 +66,35 @@ async def submit_job(
     """
     parameters = resolve_parameters(request.parameters)
     check_device_options(parameters, request.device_class)
+    checked = _check(request, parameters, workers, catalog)
+    return await accept(checked, request.owner_id, request.key, jobs, requests, queue)
+
+
+async def accept(
+    checked: Awaitable[JobSubmission],
+    owner_id: UserId,
+    key: RequestKey | None,
+    jobs: JobStore,
+    requests: RequestStore,
+    queue: QueueView,
+) -> Job:
+    """Returns the job of a submission once it is checked, QUEUED; a repeated request gets the first answer.
+
+    Raises:
+        QuotaExceeded, RequestIdReused, JobNotFound, and what the check raises.
+    """
     try:
-        submission = await _check(request, parameters, workers, catalog)
+        submission = await checked
     except Exception:  # the catalog's trouble, too
         # A repetition is answered even when model or dataset are gone by now.
-        known = None if request.key is None else await requests.find(request.key)
+        known = None if key is None else await requests.find(key)
         if known is None:
             raise
-        return as_first_answered(await jobs.get_answered(request.owner_id, known))
+        return as_first_answered(await jobs.get_answered(owner_id, known))
     try:
-        job = await jobs.submit(submission, request.key)
+        job = await jobs.submit(submission, key)
     except QuotaExceeded as full:
-        raise await _with_time(full, request.owner_id, queue) from None
+        raise await _with_time(full, owner_id, queue) from None
     await failpoint("job.create.after_commit")
     # A repeated request made its job before, under another id.
     return job if job.id == submission.id else as_first_answered(job)
@@ -139,7 +158,7 @@ def _needs(request: JobRequest, parameters: TrainingParameters) -> Needs:
         device_class=request.device_class,
         device_count=request.device_count,
         device_memory_bytes=request.device_memory_bytes,
-        recipe=Recipe.QLORA if parameters.rehearsal is None else Recipe.REHEARSAL,
+        recipe=recipe_of(parameters),
         is_4bit=parameters.needs_4bit,
     )
 

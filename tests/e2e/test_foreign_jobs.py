@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
+from reeltune.scheduler.v1 import post_training_service_pb2 as post
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from reeltune.scheduler.v1 import training_verbs_pb2 as verbs
@@ -35,6 +36,10 @@ REQUESTS: dict[str, type[Message]] = {
     "ListCheckpoints": verbs.ListCheckpointsRequest,
     "GetArtifact": history.GetArtifactRequest,
     "DownloadArtifact": history.DownloadArtifactRequest,
+    "EvaluateTrainingJob": post.EvaluateTrainingJobRequest,
+    "GetEvaluation": post.GetEvaluationRequest,
+    "MergeTrainingJob": post.MergeTrainingJobRequest,
+    "GetMerge": post.GetMergeRequest,
 }
 HTTP = [
     ("GET", "/trainings/{id}"),
@@ -51,14 +56,24 @@ HTTP = [
     ("GET", "/v1/trainings/{id}/metrics"),
     ("GET", "/v1/trainings/{id}/checkpoints"),
     ("GET", "/v1/trainings/{id}/artifact"),
+    ("POST", "/v1/trainings/{id}/evaluate"),
+    ("GET", "/v1/trainings/{id}/evaluation"),
+    ("POST", "/v1/trainings/{id}/merge"),
+    ("GET", "/v1/trainings/{id}/merge"),
 ]
 DETAILS = "grpc-status-details-bin"
 
 
 def test_every_rpc_about_a_job_is_tried() -> None:
-    service = pb.DESCRIPTOR.services_by_name["TrainingService"]
+    services = (
+        pb.DESCRIPTOR.services_by_name["TrainingService"],
+        post.DESCRIPTOR.services_by_name["PostTrainingService"],
+    )
     about_a_job = {
-        method.name for method in service.methods if {"job_id", "job"} & set(method.input_type.fields_by_name)
+        method.name
+        for service in services
+        for method in service.methods
+        if {"job_id", "job"} & set(method.input_type.fields_by_name)
     }
 
     assert about_a_job == set(REQUESTS)
@@ -145,7 +160,8 @@ def about(request: type[Message], job_id: str) -> Message:
 
 
 async def refused(client: Client, rpc: str, request: Message, job_id: str) -> tuple[Any, str, bytes]:
-    return await refusal(getattr(client.training, rpc)(request, timeout=20), job_id)
+    stub = client.training if hasattr(client.training, rpc) else client.post_training
+    return await refusal(getattr(stub, rpc)(request, timeout=20), job_id)
 
 
 async def refusal(call: Any, asked_for: str) -> tuple[Any, str, bytes]:

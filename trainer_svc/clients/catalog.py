@@ -15,6 +15,7 @@ from reeltune.catalog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from meshkit.rpc.client import bearer
 from trainer_svc.clients.rpc_errors import passed_on, typed_errors
 from trainer_svc.domain.attempt import RemoteFile
+from trainer_svc.domain.chosen_rows import choose_rows, shown_clips
 from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import TRAINED_SPLITS
 from trainer_svc.qlora.catalog_rows import sample_to_row
@@ -35,10 +36,18 @@ class DatasetSnapshot:
     """Canonical rows as the training library reads them; clips are named `clips/PATH`."""
     skipped_rows: int = 0
     """Rows of splits that are not for training."""
+    split: str = ""
+    """Of which split the rows are; empty for those of several."""
 
     @property
     def train_rows(self) -> int:
         return sum(row["split"] == "train" for row in self.rows)
+
+    def keep(self, split: str, *, limit: int, seed: int, may_be_trained: bool = False) -> None:
+        """Drops all rows and clips but those to ask about: see `choose_rows`. Raises NoSuchRowsError."""
+        self.split, self.rows = choose_rows(self.rows, split, limit=limit, seed=seed, may_be_trained=may_be_trained)
+        shown = shown_clips(self.rows)
+        self.clips = [clip for clip in self.clips if f"clips/{clip.path}" in shown]
 
 
 class CatalogClient:
@@ -60,8 +69,8 @@ class CatalogClient:
         """Called with users' tokens: failures go on to the user."""
         return cls(channel, passed_on)
 
-    async def get_dataset(self, token: str, dataset_id: str) -> DatasetSnapshot:
-        """Everything in a dataset.
+    async def get_dataset(self, token: str, dataset_id: str, *, every_split: bool = False) -> DatasetSnapshot:
+        """Everything in a dataset; rows of splits that are not for training are skipped, unless `every_split`.
 
         Raises:
             StorageUnavailableError: the stream was cut.
@@ -72,7 +81,7 @@ class CatalogClient:
             async for piece in self._stub.StreamDatasetSnapshot(
                 request, metadata=bearer(token), timeout=_STREAM_SECONDS
             ):
-                _add_piece(snapshot, piece)
+                _add_piece(snapshot, piece, every_split=every_split)
                 if piece.HasField("end") and _is_whole(snapshot, piece.end):
                     return snapshot
         raise StorageUnavailableError(f"the catalog's description of {dataset_id} was cut short")
@@ -96,11 +105,11 @@ class CatalogClient:
         return [RemoteFile(file.path, file.size_bytes, file.sha256, file.url) for file in response.files]
 
 
-def _add_piece(snapshot: DatasetSnapshot, piece: pb.StreamDatasetSnapshotResponse) -> None:
+def _add_piece(snapshot: DatasetSnapshot, piece: pb.StreamDatasetSnapshotResponse, *, every_split: bool) -> None:
     if piece.HasField("clips"):
         snapshot.clips += [_clip_file(clip) for clip in piece.clips.clips]
     elif piece.HasField("samples"):
-        _add_samples(snapshot, piece.samples.samples)
+        _add_samples(snapshot, piece.samples.samples, every_split=every_split)
 
 
 def _is_whole(snapshot: DatasetSnapshot, end: pb.SnapshotEnd) -> bool:
@@ -111,10 +120,10 @@ def _clip_file(clip: sample_pb2.Clip) -> RemoteFile:
     return RemoteFile(clip.path, clip.size_bytes, clip.sha256, clip.url)
 
 
-def _add_samples(snapshot: DatasetSnapshot, samples: Sequence[sample_pb2.Sample]) -> None:
+def _add_samples(snapshot: DatasetSnapshot, samples: Sequence[sample_pb2.Sample], *, every_split: bool) -> None:
     for sample in samples:
         row = sample_to_row(sample)
-        if row["split"] in TRAINED_SPLITS:
+        if every_split or row["split"] in TRAINED_SPLITS:
             snapshot.rows.append(row)
         else:
             snapshot.skipped_rows += 1

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 from reeltune.scheduler.v1 import attempt_service_pb2 as pb
-from reeltune.scheduler.v1 import checkpoint_service_pb2, training_job_pb2
+from reeltune.scheduler.v1 import checkpoint_service_pb2, source_service_pb2, training_job_pb2
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from reeltune.scheduler.v1.source_service_pb2_grpc import SourceServiceStub
 
 from meshkit.rpc.client import bearer
 from trainer_svc.clients.rpc_errors import typed_errors
@@ -108,11 +109,15 @@ class AttemptStream:
 
 
 class SchedulerClient:
-    """`AttemptService` and `CheckpointService`. Every method raises the errors of `rpc_errors.typed_errors`."""
+    """`AttemptService`, `CheckpointService` and `SourceService`.
+
+    Every method raises the errors of `rpc_errors.typed_errors`.
+    """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = AttemptServiceStub(channel)
         self._checkpoints = CheckpointServiceStub(channel)
+        self._sources = SourceServiceStub(channel)
 
     async def register(
         self,
@@ -169,6 +174,14 @@ class SchedulerClient:
         with typed_errors():
             response = await self._checkpoints.FindCheckpoint(request, metadata=bearer(grant))
         return checkpoint_from_proto(response.checkpoint) if response.HasField("checkpoint") else None
+
+    async def get_source_files(self, grant: str) -> tuple[RemoteFile, ...]:
+        """The artifact of the job that the attempt's job begins with, with URLs."""
+        with typed_errors():
+            response = await self._sources.GetSourceArtifact(
+                source_service_pb2.GetSourceArtifactRequest(), metadata=bearer(grant)
+            )
+        return files_from_proto(response.artifact.files)
 
     async def commit_checkpoint(
         self, grant: str, step: int, files: Sequence[RemoteFile], eval_loss: float | None = None

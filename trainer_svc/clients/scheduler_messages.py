@@ -15,6 +15,7 @@ from reeltune.scheduler.v1 import (
 )
 
 from trainer_svc.clients.parameters import rehearsal_from_proto, specification_from_proto
+from trainer_svc.clients.post_training import evaluation_from_proto, merge_from_proto
 from trainer_svc.domain.attempt import (
     FailReason,
     JobClaim,
@@ -56,6 +57,8 @@ def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
         checkpoint=checkpoint,
         device_count=max(job.device_count, 1),
         rehearsal=rehearsal,
+        evaluation=evaluation_from_proto(job.post_training),
+        merge=merge_from_proto(job.post_training),
     )
 
 

@@ -17,6 +17,14 @@ class Recipe(StrEnum):
     QLORA = "QLORA"
     REHEARSAL = "REHEARSAL"
     """Trains nothing and misbehaves on order: for tests."""
+    EVALUATION = "EVALUATION"
+    """Asks base and tuned model the same questions."""
+    MERGE = "MERGE"
+    """Merges an adapter into its base model."""
+
+
+AFTER_TRAINING = frozenset({Recipe.EVALUATION, Recipe.MERGE})
+"""Recipes that begin with the adapter of another job; whoever trains can do them."""
 
 
 class FailReason(StrEnum):
@@ -94,9 +102,17 @@ class JobClaim:
     """How many devices train together."""
     rehearsal: Mapping[str, Any] | None = None
     """What a rehearsal is told besides, in the fields of its `RehearsalSpec`; None for training in earnest."""
+    evaluation: Mapping[str, Any] | None = None
+    """What an evaluation is told besides, in the fields of its `EvaluationSpec`, and which rows; None for others."""
+    merge: Mapping[str, Any] | None = None
+    """What a merge is told besides, in the fields of its `MergeSpec`, and how many rows; None for others."""
 
     @property
     def recipe(self) -> Recipe:
+        if self.evaluation is not None:
+            return Recipe.EVALUATION
+        if self.merge is not None:
+            return Recipe.MERGE
         return Recipe.QLORA if self.rehearsal is None else Recipe.REHEARSAL
 
 

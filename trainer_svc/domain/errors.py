@@ -50,6 +50,10 @@ class UnsafePathError(ValueError):
     """A file's path would lead out of the folder it belongs to."""
 
 
+class NoSuchRowsError(ValueError):
+    """The dataset has no rows that could be asked about."""
+
+
 class FilesIncompleteError(Exception):
     """The scheduler did not find all files of a publication in the object store as announced."""
 

@@ -49,6 +49,12 @@ def warm_command(message_fd: int) -> list[str]:
     return [sys.executable, "-m", "trainer_svc.qlora.warm_child", "--message-fd", str(message_fd)]
 
 
+def after_training_command(job: Path, message_fd: int) -> list[str]:
+    """Evaluates or merges the adapter in source/ of the job in folder `job`; speaks as `training_command` does."""
+    command = [sys.executable, "-m", "trainer_svc.qlora.after_training_child"]
+    return [*command, "--job", str(job), "--message-fd", str(message_fd)]
+
+
 def inference_command(
     model: Path,
     message_fd: int,

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer_svc.clients.catalog import CatalogClient, DatasetSnapshot
-from trainer_svc.domain.attempt import RemoteFile
+from trainer_svc.clients.scheduler import SchedulerClient
+from trainer_svc.domain.attempt import AFTER_TRAINING, JobClaim, RemoteFile
 from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import with_whole_epochs
+from trainer_svc.qlora.after_training_spec import EVALUATION, MERGE, SOURCE
 from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.rehearsal.spec import SECTION
 from trainer_svc.usecases.content_cache import ContentCache
@@ -24,6 +26,7 @@ async def materialise_job(
     folder: Path,
     restorer: CheckpointRestorer,
     *,
+    scheduler: SchedulerClient,
     catalog: CatalogClient,
     cache: ContentCache,
     threads: int,
@@ -31,10 +34,13 @@ async def materialise_job(
 ) -> None:
     """Fills `folder` with model/, dataset/, cache/, spec.json and, if there is one, the checkpoint to go on from.
 
+    For a job that begins with another's adapter, source/ holds that.
+
     Raises:
         StorageUnavailableError, SchedulerUnavailableError, CallRefusedError: something cannot be had.
         UnsafePathError: a path would lead out of the folder.
         SpecError: the parameters cannot be carried out.
+        NoSuchRowsError: the dataset has no rows to ask about.
     """
     try:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -46,6 +52,9 @@ async def materialise_job(
         await restorer.restore()
     attempt.show_phase("fetching model")
     await _fetch_model(attempt, folder, catalog, cache)
+    if attempt.claim.recipe in AFTER_TRAINING:
+        attempt.show_phase("fetching adapter")
+        await _fetch_source(attempt, folder, scheduler, cache)
     attempt.show_phase("fetching clips")
     snapshot = await _fetch_dataset(attempt, folder, catalog, cache)
     specification = with_whole_epochs(attempt.claim.specification, snapshot.train_rows)
@@ -56,6 +65,7 @@ async def materialise_job(
     content = spec.to_dict()
     if attempt.claim.rehearsal is not None:
         content[SECTION] = dict(attempt.claim.rehearsal)
+    content |= _after_training(attempt.claim, snapshot.split)
     await asyncio.to_thread(_write_inputs, folder, content, snapshot.rows)
     await asyncio.to_thread(_link_cache, folder / "cache", cache.children)
     await cache.evict()
@@ -79,7 +89,12 @@ async def _fetch_dataset(
     async def refresh(path: str) -> RemoteFile:
         return _named(await catalog.get_clips(attempt.grant, dataset_id, [path]), path)
 
-    snapshot = await catalog.get_dataset(attempt.grant, dataset_id)
+    claim = attempt.claim
+    snapshot = await catalog.get_dataset(attempt.grant, dataset_id, every_split=claim.recipe in AFTER_TRAINING)
+    if claim.evaluation is not None:
+        snapshot.keep(claim.evaluation["split"], limit=claim.evaluation["max_rows"], seed=claim.evaluation["seed"])
+    elif claim.merge is not None:
+        snapshot.keep("", limit=claim.merge["check_rows"], seed=0, may_be_trained=True)
     if snapshot.skipped_rows:
         attempt.log("warning", f"{snapshot.skipped_rows} rows are of a split that is neither trained nor evaluated on")
     await cache.take_clips(snapshot.clips, folder / "dataset" / "clips", refresh)
@@ -93,6 +108,22 @@ def _link_cache(link: Path, target: Path) -> None:
         link.symlink_to(target)
     except OSError as error:
         raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error
+
+
+async def _fetch_source(attempt: LiveAttempt, folder: Path, scheduler: SchedulerClient, cache: ContentCache) -> None:
+    async def refresh(path: str) -> RemoteFile:
+        return _named(await scheduler.get_source_files(attempt.grant), path)
+
+    files = await scheduler.get_source_files(attempt.grant)
+    await cache.take_folder("adapters", files, folder / SOURCE, refresh)
+
+
+def _after_training(claim: JobClaim, split: str) -> dict[str, Any]:
+    """The parts of `spec.json` that only jobs after training have; which rows it is about is decided by now."""
+    if claim.evaluation is not None:
+        fields = {name: value for name, value in claim.evaluation.items() if name != "max_rows"}
+        return {EVALUATION: {**fields, "split": split}}
+    return {} if claim.merge is None else {MERGE: {"weights": claim.merge["weights"], "split": split}}
 
 
 def _named(files: Sequence[RemoteFile], path: str) -> RemoteFile:

@@ -31,6 +31,7 @@ from trainer_svc.domain.errors import (
     CallRefusedError,
     CredentialRefusedError,
     FilesIncompleteError,
+    NoSuchRowsError,
     SchedulerUnavailableError,
     StorageUnavailableError,
     UnsafePathError,
@@ -163,6 +164,7 @@ async def _materialise(
                 attempt,
                 folder,
                 restorer,
+                scheduler=tools.scheduler,
                 catalog=tools.catalog,
                 cache=tools.cache,
                 threads=tools.threads,
@@ -179,7 +181,7 @@ async def _materialise(
             reason = FailReason.MODEL_UNSUPPORTED if is_model else FailReason.BAD_DATA
             hint = "; was it deleted?" if error.reason.endswith("_NOT_FOUND") else ""
             return AttemptFailed(reason, f"the catalog refuses: {error}{hint}")
-        except UnsafePathError as error:
+        except (UnsafePathError, NoSuchRowsError) as error:
             return AttemptFailed(FailReason.BAD_DATA, str(error))
         except SpecError as error:
             return AttemptFailed(FailReason.MODEL_UNSUPPORTED, str(error))

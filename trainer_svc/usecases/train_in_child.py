@@ -20,6 +20,7 @@ from trainer_svc.domain.attempt import (
     Drained,
     FailReason,
     Outcome,
+    Recipe,
     RemoteFile,
     SavedCheckpoint,
     StoppedEmpty,
@@ -51,6 +52,7 @@ _REASONS = {
     messages.FailureReason.STORAGE_UNAVAILABLE: FailReason.STORAGE_UNAVAILABLE,
     messages.FailureReason.RANK_LOST: FailReason.CRASHED,
 }
+_DOING = {Recipe.EVALUATION: "evaluating", Recipe.MERGE: "merging"}
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -188,14 +190,14 @@ class _Supervision:
 
     def _started(self, message: messages.Started) -> None:
         fraction = message.start_step / message.total_steps if message.total_steps else 0.0
-        self._attempt.report(Progress("training", message.start_step, message.total_steps, fraction=fraction))
-        self._attempt.report(LogLine("info", _summary(message)))
+        self._attempt.report(Progress(self._doing, message.start_step, message.total_steps, fraction=fraction))
+        self._attempt.report(LogLine("info", _summary(message, self._doing)))
 
     def _progressed(self, message: messages.Progress) -> None:
         if not self._has_stepped:
             self._has_stepped = True
             self._attempt.report(TrainingStarted(message.total_steps))
-        phase = "training" if self._grace_ends is None else "stopping"
+        phase = self._doing if self._grace_ends is None else "stopping"
         self._attempt.report(
             Progress(phase, message.step, message.total_steps, message.epoch, message.fraction, self._loss)
         )
@@ -226,6 +228,10 @@ class _Supervision:
         return AttemptFailed(FailReason.CRASHED, f"the training process {ending} without a word{said}")
 
     @property
+    def _doing(self) -> str:
+        return _DOING.get(self._attempt.claim.recipe, "training")
+
+    @property
     def _is_grace_spent(self) -> bool:
         return self._grace_ends is not None and time.monotonic() >= self._grace_ends
 
@@ -242,8 +248,14 @@ class _Supervision:
         )
 
 
-def _summary(message: messages.Started) -> str:
+def _summary(message: messages.Started, doing: str) -> str:
     """What is about to happen, as a line of the job's log."""
+    if not message.trainable_parameters:
+        return (
+            f"{doing} a model of {message.total_parameters:,} parameters, {message.quantized_layers} layers quantised; "
+            f"{message.samples} rows; steps {message.start_step + 1} to {message.total_steps} "
+            f"on {message.device}, frames by {message.decoder}"
+        )
     parts = [
         f"training {message.trainable_parameters:,} of {message.total_parameters:,} parameters",
         f"{message.quantized_layers} layers quantised",

@@ -89,6 +89,14 @@ ON CONFLICT (job_id) DO UPDATE SET
     attempt = excluded.attempt, files = excluded.files, digest = excluded.digest, create_time = excluded.create_time
 RETURNING (SELECT attempt FROM replaced)
 
+-- name: select_source_artifact
+-- The artifact of what an attempt's job begins with, if both are of one owner; nothing when there is none.
+SELECT source.id, source.dataset_id, source.dataset_version, artifacts.attempt, artifacts.files, artifacts.create_time
+FROM jobs AS job
+JOIN jobs AS source ON source.id = job.source_job_id AND source.owner_id = job.owner_id
+JOIN artifacts ON artifacts.job_id = source.id
+WHERE job.id = $1
+
 -- name: select_artifact
 -- The artifact of its owner's job; columns are null while there is none.
 SELECT

@@ -6,7 +6,7 @@ WITH asked AS (
         id text, owner_id text, name text, model_id text, dataset_id text, dataset_version integer, parameters jsonb,
         device_class text,
         needs_4bit boolean, priority smallint, device_count smallint, device_memory_bytes bigint, recipe text,
-        request_id uuid, rpc text, body_sha256 text, answer jsonb
+        source_job_id text, request_id uuid, rpc text, body_sha256 text, answer jsonb
     )
 ), is_limited AS MATERIALIZED (
     SELECT NOT $6 AND EXISTS (
@@ -17,24 +17,35 @@ WITH asked AS (
     ) AS answer
 ), fit AS (
     SELECT asked.* FROM asked, is_limited WHERE NOT is_limited.answer
+), sources AS (
+    -- What a job begins with is there when it is added, and stays while it is live: whoever deletes or retries the source locks its row, too.
+    SELECT source.id
+    FROM (SELECT DISTINCT source_job_id FROM fit WHERE source_job_id IS NOT NULL ORDER BY source_job_id) AS named
+    CROSS JOIN LATERAL (
+        SELECT id FROM jobs
+        WHERE id = named.source_job_id AND state IN ('COMPLETED', 'STOPPED', 'FAILED') AND artifact_attempt IS NOT NULL
+        FOR KEY SHARE
+    ) AS source
+), able AS (
+    SELECT * FROM fit WHERE source_job_id IS NULL OR source_job_id IN (SELECT id FROM sources)
 ), taken AS (
     -- In one order, whoever takes them: two that take the same ids must not wait for each other.
     INSERT INTO request_ids (owner_id, request_id, rpc, body_sha256, answer, create_time)
     SELECT owner_id, request_id, rpc, body_sha256, answer, now()
-    FROM fit WHERE request_id IS NOT NULL ORDER BY owner_id, request_id
+    FROM able WHERE request_id IS NOT NULL ORDER BY owner_id, request_id
     ON CONFLICT DO NOTHING
     RETURNING answer ->> 'job_id' AS id
 ), added AS (
     INSERT INTO jobs (
         id, owner_id, name, model_id, dataset_id, dataset_version, parameters, device_class, needs_4bit, state, reason,
         queue_time, not_before, republish_time, sequence, create_time, update_time,
-        priority, device_count, device_memory_bytes, recipe
+        priority, device_count, device_memory_bytes, recipe, source_job_id
     )
     SELECT
         id, owner_id, name, model_id, dataset_id, dataset_version, parameters, device_class, needs_4bit, 'QUEUED', 'UNSPECIFIED',
         now(), now(), now() + $2::interval, 1, now(), now(),
-        priority, device_count, device_memory_bytes, recipe
-    FROM fit WHERE request_id IS NULL OR id IN (SELECT id FROM taken)
+        priority, device_count, device_memory_bytes, recipe, source_job_id
+    FROM able WHERE request_id IS NULL OR id IN (SELECT id FROM taken)
     -- In one order, too: a trigger makes owners known.
     ORDER BY owner_id, id
     RETURNING id, device_class
@@ -161,6 +172,16 @@ SELECT count(*) FROM (
     WHERE model_id = $1 AND owner_id <> $2 AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'STOPPING')
     LIMIT $3
 ) AS uses
+
+-- name: find_live_dependent
+-- A live job that begins with what job $1 has made; nothing when there is none.
+SELECT id FROM jobs WHERE source_job_id = $1 AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'STOPPING') LIMIT 1
+
+-- name: lock_source
+-- Keeps a job that another begins with from being deleted or retried until the transaction ends; nothing when it has nothing to give.
+SELECT id FROM jobs
+WHERE id = $1 AND owner_id = $2 AND state IN ('COMPLETED', 'STOPPED', 'FAILED') AND artifact_attempt IS NOT NULL
+FOR KEY SHARE
 
 -- name: delete_job
 -- Removes a job and, by cascade, its events, attempts, checkpoints and artifact.

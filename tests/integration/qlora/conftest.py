@@ -20,6 +20,7 @@ from tiny_models import save_qwen2_5_vl, save_qwen3_vl, write_dataset  # noqa: E
 
 from trainer_svc.qlora.quiet import quiet_transformers  # noqa: E402
 from trainer_svc.qlora.spec import TrainingSpec  # noqa: E402
+from trainer_svc.qlora.trainer import train  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,3 +95,12 @@ def job(qwen3: Path, dataset: Path, tmp_path: Path) -> Callable[[TrainingSpec], 
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def colour_adapter(qwen3: Path, dataset: Path, spec: TrainingSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that says red of red clips and blue of blue ones."""
+    run = RecordingRun(qwen3, dataset, tmp_path_factory.mktemp("tuned"))
+    enough = ["optimization.epochs=20", "optimization.learning_rate=0.003", "lora.rank=16", "checkpoint_every_steps=0"]
+    train(run, spec.with_overrides(enough))
+    return run.folders.adapter

@@ -73,6 +73,8 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
             "PresetService",
             "AttemptService",
             "CheckpointService",
+            "PostTrainingService",
+            "SourceService",
         ]
         service.send_signal(signal.SIGTERM)
         rest = await service.stdout.read()

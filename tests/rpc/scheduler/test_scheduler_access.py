@@ -11,8 +11,10 @@ from google.protobuf import message_factory
 from reeltune.scheduler.v1 import (
     attempt_service_pb2,
     checkpoint_service_pb2,
+    post_training_service_pb2,
     preset_service_pb2,
     quota_service_pb2,
+    source_service_pb2,
     training_service_pb2,
     worker_service_pb2,
 )
@@ -33,6 +35,8 @@ SERVICES = [
         (preset_service_pb2, "PresetService"),
         (attempt_service_pb2, "AttemptService"),
         (checkpoint_service_pb2, "CheckpointService"),
+        (post_training_service_pb2, "PostTrainingService"),
+        (source_service_pb2, "SourceService"),
     )
 ]
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -125,7 +129,8 @@ async def test_tokens_of_one_kind_open_no_rpc_of_another(replica: Replica, user:
     await user.create()
     grant = (await trainer.must_claim()).metadata
     admitted = dict.fromkeys(
-        ("TrainingService", "WorkerService", "QuotaService", "UseService", "PresetService"), user.metadata
+        ("TrainingService", "PostTrainingService", "WorkerService", "QuotaService", "UseService", "PresetService"),
+        user.metadata,
     )
     for method in METHODS:
         if method.name in OPEN:

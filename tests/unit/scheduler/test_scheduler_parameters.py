@@ -237,7 +237,7 @@ def test_the_names_are_those_of_the_training_specification() -> None:
     specification = TrainingSpec().to_dict()
     renamed = {"quantization.type", "quantization.compute_type"}
     # The scheduler's own business, another recipe's, and what the specification counts to the machine.
-    elsewhere = {"checkpoints", "rehearsal", "speed", "preset", "base_sharing"}
+    elsewhere = {"checkpoints", "rehearsal", "speed", "preset", "base_sharing", "evaluation", "merge"}
     for section, values in TrainingParameters().to_json().items():
         assert section in specification or section in elsewhere
         if section in elsewhere:

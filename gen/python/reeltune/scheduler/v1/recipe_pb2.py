@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"reeltune/scheduler/v1/recipe.proto\x12\x15reeltune.scheduler.v1*H\n\x06Recipe\x12\x16\n\x12RECIPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cRECIPE_QLORA\x10\x01\x12\x14\n\x10RECIPE_REHEARSAL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"reeltune/scheduler/v1/recipe.proto\x12\x15reeltune.scheduler.v1*q\n\x06Recipe\x12\x16\n\x12RECIPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cRECIPE_QLORA\x10\x01\x12\x14\n\x10RECIPE_REHEARSAL\x10\x02\x12\x15\n\x11RECIPE_EVALUATION\x10\x03\x12\x10\n\x0cRECIPE_MERGE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reeltune.scheduler.v1.recip
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECIPE']._serialized_start=61
-  _globals['_RECIPE']._serialized_end=133
+  _globals['_RECIPE']._serialized_end=174
 # @@protoc_insertion_point(module_scope)

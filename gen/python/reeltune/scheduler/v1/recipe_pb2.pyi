@@ -28,9 +28,13 @@ class _RecipeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Recipe.ValueTy
     """Low-rank adapters on a quantised base model."""
     RECIPE_REHEARSAL: _Recipe.ValueType  # 2
     """Trains nothing: goes through all that a job goes through and misbehaves on order. Offered only by trainers started for tests."""
+    RECIPE_EVALUATION: _Recipe.ValueType  # 3
+    """Asks base and tuned model the same questions and measures their answers. Offered by all trainers that offer QLoRA."""
+    RECIPE_MERGE: _Recipe.ValueType  # 4
+    """Merges an adapter into its base model. Offered by all trainers that offer QLoRA."""
 
 class Recipe(_Recipe, metaclass=_RecipeEnumTypeWrapper):
-    """Names a way to train."""
+    """Names what a trainer does with a job."""
 
 RECIPE_UNSPECIFIED: Recipe.ValueType  # 0
 """Never stored."""
@@ -38,4 +42,8 @@ RECIPE_QLORA: Recipe.ValueType  # 1
 """Low-rank adapters on a quantised base model."""
 RECIPE_REHEARSAL: Recipe.ValueType  # 2
 """Trains nothing: goes through all that a job goes through and misbehaves on order. Offered only by trainers started for tests."""
+RECIPE_EVALUATION: Recipe.ValueType  # 3
+"""Asks base and tuned model the same questions and measures their answers. Offered by all trainers that offer QLoRA."""
+RECIPE_MERGE: Recipe.ValueType  # 4
+"""Merges an adapter into its base model. Offered by all trainers that offer QLoRA."""
 Global___Recipe: _TypeAlias = Recipe  # noqa: Y015

@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from reeltune.scheduler.v1 import post_training_pb2 as _post_training_pb2
 from reeltune.scheduler.v1 import queue_status_pb2 as _queue_status_pb2
 from reeltune.scheduler.v1 import recipe_pb2 as _recipe_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as _training_parameters_pb2
@@ -198,6 +199,8 @@ class TrainingJob(_message.Message):
     RECIPE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    SOURCE_JOB_ID_FIELD_NUMBER: _builtins.int
+    POST_TRAINING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the job: `job_` and 26 characters that sort by creation. Output only."""
     name: _builtins.str
@@ -238,6 +241,8 @@ class TrainingJob(_message.Message):
     """Changes whenever the job's name or priority does; an update that names an older one is refused. Output only."""
     dataset_version: _builtins.int
     """Which version of its dataset it trains on, from 1; 0 when it is older than this field. Output only."""
+    source_job_id: _builtins.str
+    """The training job whose adapter it begins with; empty for a training. Output only."""
     @_builtins.property
     def parameters(self) -> _training_parameters_pb2.TrainingParameters:
         """How it is trained: every value in force."""
@@ -265,6 +270,10 @@ class TrainingJob(_message.Message):
     @_builtins.property
     def queue(self) -> _queue_status_pb2.QueueStatus:
         """Where in the queue it is and why it waits; absent unless QUEUED. Output only."""
+
+    @_builtins.property
+    def post_training(self) -> _post_training_pb2.PostTrainingParameters:
+        """What is done with that adapter; absent for a training. Output only."""
 
     def __init__(
         self,
@@ -296,10 +305,12 @@ class TrainingJob(_message.Message):
         recipe: _recipe_pb2.Recipe.ValueType = ...,
         etag: _builtins.str = ...,
         dataset_version: _builtins.int = ...,
+        source_job_id: _builtins.str = ...,
+        post_training: _post_training_pb2.PostTrainingParameters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "progress", b"progress", "queue", b"queue", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "post_training", b"post_training", "progress", b"progress", "queue", b"queue", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "dataset_version", b"dataset_version", "device_class", b"device_class", "device_count", b"device_count", "device_memory_bytes", b"device_memory_bytes", "end_time", b"end_time", "etag", b"etag", "has_artifact", b"has_artifact", "id", b"id", "is_paused", b"is_paused", "message", b"message", "model_id", b"model_id", "name", b"name", "owner_id", b"owner_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reason", b"reason", "recipe", b"recipe", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "dataset_id", b"dataset_id", "dataset_version", b"dataset_version", "device_class", b"device_class", "device_count", b"device_count", "device_memory_bytes", b"device_memory_bytes", "end_time", b"end_time", "etag", b"etag", "has_artifact", b"has_artifact", "id", b"id", "is_paused", b"is_paused", "message", b"message", "model_id", b"model_id", "name", b"name", "owner_id", b"owner_id", "parameters", b"parameters", "post_training", b"post_training", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reason", b"reason", "recipe", b"recipe", "sequence", b"sequence", "source_job_id", b"source_job_id", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

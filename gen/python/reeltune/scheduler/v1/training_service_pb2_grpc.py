@@ -31,7 +31,8 @@ class TrainingServiceStub:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
     Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
-    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it; to those that retry or delete
+    one: `JOB_IN_USE` while a live job of `PostTrainingService` reads what it made. To all with a `request_id`:
     INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
@@ -127,7 +128,8 @@ class TrainingServiceServicer:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
     Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
-    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it; to those that retry or delete
+    one: `JOB_IN_USE` while a live job of `PostTrainingService` reads what it made. To all with a `request_id`:
     INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 
@@ -348,7 +350,8 @@ class TrainingService:
     """Runs training jobs. All rpcs see the caller's own jobs only.
 
     Errors common to all that name a job: NOT_FOUND `JOB_NOT_FOUND` when it does not exist or is not the caller's. To all that move or delete
-    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it. To all with a `request_id`:
+    one: FAILED_PRECONDITION `JOB_STATE_CONFLICT` when its state forbids it, with the state and those that allow it; to those that retry or delete
+    one: `JOB_IN_USE` while a live job of `PostTrainingService` reads what it made. To all with a `request_id`:
     INVALID_ARGUMENT `REQUEST_ID_REUSED` when it belongs to another request. To all lists: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
 

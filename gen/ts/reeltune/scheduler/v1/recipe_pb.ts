@@ -9,10 +9,10 @@ import { enumDesc, fileDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file reeltune/scheduler/v1/recipe.proto.
  */
 export const file_reeltune_scheduler_v1_recipe: GenFile = /*@__PURE__*/
-  fileDesc("CiJyZWVsdHVuZS9zY2hlZHVsZXIvdjEvcmVjaXBlLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEqSAoGUmVjaXBlEhYKElJFQ0lQRV9VTlNQRUNJRklFRBAAEhAKDFJFQ0lQRV9RTE9SQRABEhQKEFJFQ0lQRV9SRUhFQVJTQUwQAmIGcHJvdG8z");
+  fileDesc("CiJyZWVsdHVuZS9zY2hlZHVsZXIvdjEvcmVjaXBlLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEqcQoGUmVjaXBlEhYKElJFQ0lQRV9VTlNQRUNJRklFRBAAEhAKDFJFQ0lQRV9RTE9SQRABEhQKEFJFQ0lQRV9SRUhFQVJTQUwQAhIVChFSRUNJUEVfRVZBTFVBVElPThADEhAKDFJFQ0lQRV9NRVJHRRAEYgZwcm90bzM");
 
 /**
- * Names a way to train.
+ * Names what a trainer does with a job.
  *
  * @generated from enum reeltune.scheduler.v1.Recipe
  */
@@ -37,6 +37,20 @@ export enum Recipe {
    * @generated from enum value: RECIPE_REHEARSAL = 2;
    */
   REHEARSAL = 2,
+
+  /**
+   * Asks base and tuned model the same questions and measures their answers. Offered by all trainers that offer QLoRA.
+   *
+   * @generated from enum value: RECIPE_EVALUATION = 3;
+   */
+  EVALUATION = 3,
+
+  /**
+   * Merges an adapter into its base model. Offered by all trainers that offer QLoRA.
+   *
+   * @generated from enum value: RECIPE_MERGE = 4;
+   */
+  MERGE = 4,
 }
 
 /**

@@ -1,0 +1,103 @@
+"""What base and tuned model answer to a conversation, and how likely they find the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.dataset_rows import Sample, Turn
+from trainer_svc.qlora.errors import BadDataError
+from trainer_svc.qlora.frame_decoder import DecodedFrames
+from trainer_svc.qlora.inference import AdapterSet
+from trainer_svc.qlora.loss import summed_loss
+from trainer_svc.qlora.model_loader import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """A row as a question: the conversation up to its last answer, and that answer."""
+
+    turns: tuple[Turn, ...]
+    question: str
+    """The words of the last user's turn."""
+    reference: str
+
+    @classmethod
+    def of(cls, sample: Sample) -> Exam:
+        """Raises `BadDataError` for a conversation in which nobody is asked before the last answer."""
+        last = max(index for index, turn in enumerate(sample.turns) if turn.role == "assistant")
+        before = sample.turns[:last]
+        if not any(turn.role == "user" for turn in before):
+            raise BadDataError(f"sample {sample.sample_id}: nothing is asked before its last answer", "remove the row")
+        asked = next(turn for turn in reversed(before) if turn.role == "user")
+        return cls(before, _words(asked), _words(sample.turns[last]))
+
+
+class Answerer:
+    """One base model and one adapter beside it; from one thread."""
+
+    def __init__(self, base: BaseModel, adapter: Path, *, max_tokens: int) -> None:
+        """Raises `BadDataError` for a folder that is no adapter of this base model."""
+        self._base = base
+        self._adapter = str(adapter)
+        self._processor = DataProcessor(base.processor, max_tokens=max_tokens)
+        self._adapters = AdapterSet(base, 1, max_bytes=sys.maxsize)
+        base.model.eval()
+        with self._adapters.active(self._adapter):
+            pass
+
+    def answer(
+        self,
+        exam: Exam,
+        frames: Sequence[DecodedFrames],
+        *,
+        tuned: bool,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: str = "",
+    ) -> str:
+        """The answer without special tokens. `seed`: with a temperature, equal seeds draw equal tokens."""
+        inputs = self._to_device(self._processor.encode_prompt(exam.turns, frames))
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature > 0:
+            torch.manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big"))
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": None, "top_k": None}
+        with self._adapters.active(self._adapter if tuned else None) as model, torch.inference_mode():
+            generated = model.generate(
+                **inputs,
+                **sampling,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=self._end_tokens,
+                pad_token_id=self._processor.pad_token_id,
+            )
+        answer = generated[0, inputs["input_ids"].shape[1] :].tolist()
+        tokenizer = self._base.processor.tokenizer
+        return str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+
+    def loss(self, sample: Sample, frames: Sequence[DecodedFrames], *, tuned: bool) -> tuple[float, int]:
+        """(sum over the assistant's tokens of -log p, how many they are), as in training."""
+        batch = self._processor.collate([self._processor.encode(sample, frames)])
+        with self._adapters.active(self._adapter if tuned else None) as model, torch.no_grad():
+            return float(summed_loss(model, batch, self._base.device)), batch.target_tokens
+
+    def _to_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        device = self._base.device
+        return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
+
+    @property
+    def _end_tokens(self) -> list[int]:
+        """What ends an answer, by the model's own generation settings and by its tokenizer."""
+        declared = self._base.model.generation_config.eos_token_id
+        found = {*(declared if isinstance(declared, list) else [declared]), self._base.processor.tokenizer.eos_token_id}
+        return sorted(token for token in found if token is not None)
+
+
+def _words(turn: Turn) -> str:
+    return "".join(part for part in turn.parts if isinstance(part, str)).strip()
