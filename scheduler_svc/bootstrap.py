@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import add_CheckpointServiceServicer_to_server
+from reeltune.scheduler.v1.estimate_service_pb2_grpc import add_EstimateServiceServicer_to_server
 from reeltune.scheduler.v1.post_training_service_pb2_grpc import add_PostTrainingServiceServicer_to_server
 from reeltune.scheduler.v1.preset_service_pb2_grpc import add_PresetServiceServicer_to_server
 from reeltune.scheduler.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
@@ -36,6 +37,7 @@ from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
 from scheduler_svc.rpc.checkpoint_servicer import CheckpointServicer
 from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
+from scheduler_svc.rpc.estimate_servicer import EstimateServicer
 from scheduler_svc.rpc.post_training_servicer import PostTrainingServicer, SourceServicer
 from scheduler_svc.rpc.preset_servicer import PresetServicer
 from scheduler_svc.rpc.quota_servicer import QuotaServicer
@@ -137,6 +139,9 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
             ServicerRegistration(add_WorkerServiceServicer_to_server, WorkerServicer(stores.workers, page_tokens)),
             ServicerRegistration(
                 add_UseServiceServicer_to_server, UseServicer(stores.jobs, training.catalog, page_tokens)
+            ),
+            ServicerRegistration(
+                add_EstimateServiceServicer_to_server, EstimateServicer(stores.workers, training.catalog)
             ),
             ServicerRegistration(add_QuotaServiceServicer_to_server, QuotaServicer(stores.quotas, page_tokens)),
             ServicerRegistration(add_PresetServiceServicer_to_server, PresetServicer()),

@@ -20,6 +20,7 @@ from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.usage_service_pb2_grpc import UsageServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
+from reeltune.scheduler.v1.estimate_service_pb2_grpc import EstimateServiceStub
 from reeltune.scheduler.v1.post_training_service_pb2_grpc import PostTrainingServiceStub
 from reeltune.scheduler.v1.preset_service_pb2_grpc import PresetServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
@@ -75,6 +76,7 @@ class Client:
         self.training = TrainingServiceStub(self.channel)
         self.post_training = PostTrainingServiceStub(self.channel)
         self.uses = UseServiceStub(self.channel)
+        self.estimates = EstimateServiceStub(self.channel)
         self.workers = WorkerServiceStub(self.channel)
         self.quotas = QuotaServiceStub(self.channel)
         self.presets = PresetServiceStub(self.channel)

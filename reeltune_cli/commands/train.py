@@ -1,4 +1,4 @@
-"""`reeltune train start|watch|stop|list|show|logs|metrics|download|delete`; the rest is in `train_verbs`."""
+"""`reeltune train start|estimate|watch|stop|list|show|logs|metrics|download|delete`; the rest is in `train_verbs`."""
 
 from __future__ import annotations
 
@@ -9,32 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from reeltune.scheduler.v1 import job_event_pb2, metric_series_pb2, training_job_pb2, worker_pb2
+from reeltune.scheduler.v1 import job_event_pb2, metric_series_pb2, training_job_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from rich.table import Table
 
-from reeltune_cli.amounts import read_size
 from reeltune_cli.bars import transfer_bars
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact, stream_artifact
-from reeltune_cli.commands import post_training, predictions, presets, train_verbs
+from reeltune_cli.commands import post_training, predictions, presets, train_estimate, train_verbs
+from reeltune_cli.commands.job_request import read_job_request, taking
 from reeltune_cli.commands.job_view import dataset_words, job_facts, job_state, queue_place, show_until_final
-from reeltune_cli.commands.naming import find_dataset, find_model
-from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, PriorityOption, YesOption, all_pages
-from reeltune_cli.commands.parameters import read_parameters
-from reeltune_cli.commands.presets import PresetOption
+from reeltune_cli.commands.options import FilterOption, JobArgument, LimitOption, YesOption, all_pages
 from reeltune_cli.invocation import Invocation, add_command
 from reeltune_cli.tables import columns, count, enum_word, local_time, size, to_document
-
-
-class Device(StrEnum):
-    """Where a job may run."""
-
-    ANY = "any"
-    CPU = "cpu"
-    CUDA = "cuda"
-    JETSON = "jetson"
 
 
 class Level(StrEnum):
@@ -50,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     commands = typer.Typer(help="Training jobs.", no_args_is_help=True)
     add_command(commands, "start", start)
+    add_command(commands, "estimate", train_estimate.estimate)
     add_command(commands, "watch", watch)
     add_command(commands, "stop", stop)
     add_command(commands, "list", list_all)
@@ -65,59 +54,16 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="train")
 
 
+@taking(read_job_request)
 async def start(
     cli: Invocation,
-    model: Annotated[str, typer.Option("--model", "-m", help="The base model, by name or id.", show_default=False)],
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset, by name or id.", show_default=False)],
-    name: Annotated[str, typer.Option("--name", help="A name for the job.", show_default=False)] = "",
-    preset: PresetOption = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A parameter, such as lora.rank=8; may be repeated.", show_default=False
-        ),
-    ] = None,
-    parameters: Annotated[
-        Path | None, typer.Option("--parameters", help="A JSON file of parameters.", show_default=False)
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", show_default=False)] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Steps, instead of passes.", show_default=False)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples in a forward pass.", show_default=False)] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the adapter.", show_default=False)] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Most frames of a clip.", show_default=False)] = None,
-    device: Annotated[Device, typer.Option(help="Where it may run.")] = Device.ANY,
-    devices: Annotated[int, typer.Option(min=1, max=64, help="Devices that one trainer must have for it.")] = 1,
-    device_memory: Annotated[
-        str | None,
-        typer.Option("--device-memory", help="Memory of each device, at least, such as 24GB.", show_default=False),
-    ] = None,
-    priority: PriorityOption = None,
+    /,
     follow: Annotated[bool, typer.Option("--watch", "-w", help="Watch it until it is final.")] = False,
+    **options: Any,
 ) -> None:
     """Start a training job. What is not set gets the preset's value or its default; `train show` tells all in force."""
-    short = {
-        "preset": preset,
-        "optimization.epochs": epochs,
-        "optimization.max_steps": max_steps,
-        "optimization.learning_rate": learning_rate,
-        "optimization.batch_size": batch_size,
-        "lora.rank": rank,
-        "sampling.max_frames": max_frames,
-    }
-    chosen = [f"{key}={value}" for key, value in short.items() if value is not None]
     async with cli.client() as client:
-        request = pb.CreateTrainingJobRequest(
-            model_id=(await find_model(client, model)).id,
-            dataset_id=(await find_dataset(client, dataset)).id,
-            name=name,
-            parameters=read_parameters(parameters, [*(settings or []), *chosen]),
-            device_class=_device_class(device),
-            device_count=devices,
-            device_memory_bytes=0 if device_memory is None else read_size(device_memory),
-            priority=priority or 0,
-            request_id=str(uuid.uuid4()),
-        )
+        request = await read_job_request(client, **options)
         job = (await client.training.CreateTrainingJob(request)).job
         if follow:
             cli.note(f"job {job.id} is queued; Ctrl-C leaves it running")
@@ -237,11 +183,6 @@ async def delete(cli: Invocation, job: JobArgument, yes: YesOption = False) -> N
 
 async def _get(client: Client, job_id: str) -> training_job_pb2.TrainingJob:
     return (await client.training.GetTrainingJob(pb.GetTrainingJobRequest(job_id=job_id))).job
-
-
-def _device_class(device: Device) -> Any:
-    name = "UNSPECIFIED" if device is Device.ANY else device.name
-    return worker_pb2.DeviceClass.Value(f"DEVICE_CLASS_{name}")
 
 
 def _metric_table(points: Iterable[job_event_pb2.MetricPoint]) -> Table:

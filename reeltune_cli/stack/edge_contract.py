@@ -33,6 +33,7 @@ EXPOSED_SERVICES: Mapping[str, tuple[str, ...]] = {
         "reeltune.scheduler.v1.QuotaService",
         "reeltune.scheduler.v1.UseService",
         "reeltune.scheduler.v1.PresetService",
+        "reeltune.scheduler.v1.EstimateService",
     ),
     "trainer": ("reeltune.trainer.v1.InferenceService",),
 }
@@ -69,6 +70,7 @@ _CONTRACT_MODULES = (
     "reeltune.scheduler.v1.quota_service_pb2",
     "reeltune.scheduler.v1.use_service_pb2",
     "reeltune.scheduler.v1.preset_service_pb2",
+    "reeltune.scheduler.v1.estimate_service_pb2",
     "reeltune.trainer.v1.inference_service_pb2",
 )
 _VARIABLE = re.compile(r"\{[^}=]+(?:=(?P<segments>[^}]*))?\}")

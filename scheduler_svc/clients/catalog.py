@@ -17,6 +17,8 @@ from reeltune.catalog.v1 import (
 from meshkit.batching import SharedCalls
 from meshkit.rpc.client import bearer
 from meshkit.rpc.status import failure_from_rpc_error
+from scheduler_svc.clients.catalog_shapes import model_shape_from_proto
+from scheduler_svc.clients.dataset_shapes import DatasetShapes
 from scheduler_svc.domain.errors import DatasetNotFound, DatasetNotReady, ModelNotFound, ModelNotReady
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts
 
@@ -38,6 +40,7 @@ class Catalog:
         self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
         self._model_calls = SharedCalls(self._get_model, good_for_seconds=_GOOD_FOR_SECONDS)
         self._dataset_calls = SharedCalls(self._get_dataset, good_for_seconds=_GOOD_FOR_SECONDS)
+        self.shapes = DatasetShapes(channel)
 
     def get_model(self, model_id: str, token: str) -> asyncio.Future[ModelFacts]:
         """Asks for a model that is READY.
@@ -87,7 +90,12 @@ class Catalog:
             raise _translated(error) from error
         if model.state != model_pb2.MODEL_STATE_READY:
             raise ModelNotReady(model_id, _state_name(model_pb2.ModelState.Name(model.state)))
-        return ModelFacts(model_id, model.facts.max_frames, model.facts.has_video_processor)
+        return ModelFacts(
+            model_id,
+            model.facts.max_frames,
+            model.facts.has_video_processor,
+            shape=model_shape_from_proto(model.facts),
+        )
 
     async def _get_dataset(self, key: tuple[str, str]) -> DatasetFacts:
         dataset_id, token = key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 
@@ -76,6 +76,44 @@ class DeviceUnfit(SchedulerError):
         super().__init__(f"no trainer of class {device_class} can do it: {problem}")
         self.device_class = device_class
         self.problem = problem
+
+
+class JobTooLarge(SchedulerError):
+    """No registered trainer of the device class has as much memory as the job takes at the least."""
+
+    def __init__(self, device_class: str, needed: int, available: int, trainer: str, parts: Mapping[str, int]) -> None:
+        super().__init__(f"it needs {needed} bytes, and {trainer} has {available}")
+        self.device_class = device_class
+        self.needed = needed
+        self.available = available
+        """What the largest of them has."""
+        self.trainer = trainer
+        self.parts = parts
+        """Bytes by what takes them."""
+        self.would_fit: Mapping[str, int] = {}
+        """Values of parameters with which it would; empty where none would."""
+
+
+class ContextExceeded(SchedulerError):
+    """The frames of some rows alone are more tokens than the model takes."""
+
+    def __init__(self, tokens: int, context_length: int, rows: int, samples: Sequence[str], max_frames: int) -> None:
+        super().__init__(f"{rows} rows exceed {context_length} tokens: up to {tokens}")
+        self.tokens = tokens
+        """Of the longest row."""
+        self.context_length = context_length
+        self.rows = rows
+        self.samples = tuple(samples)
+        self.max_frames = max_frames
+        """With so many, or fewer, they do not; 0 where that alone does not help."""
+
+
+class EstimateUnavailable(SchedulerError):
+    """The catalog has not counted the model's layers."""
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"the layers of {model_id} are not known")
+        self.model_id = model_id
 
 
 class RecipeUnavailable(SchedulerError):

@@ -20,6 +20,7 @@ from scheduler_svc.domain.adapter_parameters import (
     resolve_lora,
 )
 from scheduler_svc.domain.errors import InvalidField
+from scheduler_svc.domain.estimate.facts import ModelShape
 from scheduler_svc.domain.option_checks import check_evaluation_options, check_lora_options, fit_evaluation
 from scheduler_svc.domain.post_training_parameters import (
     EvaluationParameters,
@@ -221,6 +222,8 @@ class ModelFacts:
     max_frames: int
     """0 for no limit."""
     has_video_processor: bool
+    shape: ModelShape | None = None
+    """Its layers, where the catalog has counted them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,12 @@ class Device:
     versions: dict[str, str] = field(default_factory=dict)
     device_count: int = 1
     """How many such devices one job can use together."""
+    driver_version: str = ""
+    compute_types: tuple[str, ...] = ()
+    matmul_flops: float = 0.0
+    """Operations a second, as the probe measured them; 0: it did not."""
+    decode_pixels_per_second: float = 0.0
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from scheduler_svc.rpc.predictions_convert import predictions_from_proto
 from scheduler_svc.usecases.store_files import PreparedFile
 
 _MAX_TEXT_BYTES = 400
+_MAX_TYPES = 8
 _MAX_VERSIONS = 50
 MAX_DEVICES = 64
 
@@ -107,7 +108,17 @@ def device_from_proto(message: worker_pb2.Device) -> Device:
         decoder=clean_text(message.decoder, _MAX_TEXT_BYTES),
         versions={clean_text(name, 100): clean_text(version, 100) for name, version in versions},
         device_count=min(max(message.device_count, 1), MAX_DEVICES),
+        driver_version=clean_text(message.driver_version, 100),
+        compute_types=tuple(clean_text(each, 20) for each in message.compute_types[:_MAX_TYPES]),
+        matmul_flops=_measured(message.matmul_flops),
+        decode_pixels_per_second=_measured(message.decode_pixels_per_second),
+        profile=clean_text(message.profile, 100),
     )
+
+
+def _measured(value: float) -> float:
+    """A speed that a trainer tells; 0 for what can be none."""
+    return value if math.isfinite(value) and 0 < value < 1e21 else 0.0
 
 
 def recipes_from_proto(numbers: Iterable[recipe_pb2.Recipe.ValueType]) -> tuple[Recipe, ...]:

@@ -301,4 +301,10 @@ def _device_to_proto(device: Device) -> worker_pb2.Device:
         four_bit_problem=device.four_bit_problem,
         decoder=device.decoder,
         versions=device.versions,
+        device_count=device.device_count,
+        driver_version=device.driver_version,
+        compute_types=device.compute_types,
+        matmul_flops=device.matmul_flops,
+        decode_pixels_per_second=device.decode_pixels_per_second,
+        profile=device.profile,
     )

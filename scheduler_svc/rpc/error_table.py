@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import grpc
@@ -11,9 +12,11 @@ from meshkit.rpc.filtering import FilterError, filter_failure
 from scheduler_svc.domain.errors import (
     ArtifactDamaged,
     ArtifactNotFound,
+    ContextExceeded,
     DatasetNotFound,
     DatasetNotReady,
     DeviceUnfit,
+    EstimateUnavailable,
     EtagMismatch,
     FilesIncomplete,
     HistoryUnavailable,
@@ -21,6 +24,7 @@ from scheduler_svc.domain.errors import (
     InvalidField,
     JobInUse,
     JobNotFound,
+    JobTooLarge,
     JoinSecretInvalid,
     ModelNotFound,
     ModelNotReady,
@@ -36,6 +40,7 @@ from scheduler_svc.domain.errors import (
 )
 
 _CODE = grpc.StatusCode
+_GB = 10**9
 
 
 def _not_found(kind: str, identifier: str) -> Failure:
@@ -127,6 +132,50 @@ def _job_in_use(error: JobInUse) -> Failure:
     )
 
 
+def _job_too_large(error: JobTooLarge) -> Failure:
+    parts = ", ".join(
+        f"{part.lower().replace('_', ' ')} {size / _GB:.2f}" for part, size in _largest_first(error.parts)
+    )
+    wanted = ", ".join(f"{name} {value}" for name, value in error.would_fit.items())
+    mend = f"it would fit with {wanted}" if wanted else "train a smaller model, or on a larger device"
+    return _precondition(
+        "JOB_TOO_LARGE",
+        f"the job needs at least {error.needed / _GB:.2f} GB ({parts}), and the largest {error.device_class} trainer, "
+        f"{error.trainer}, has {error.available / _GB:.2f} GB: {mend}; see EstimateTrainingJob",
+        error.device_class,
+        {
+            "device_class": error.device_class,
+            "needed_bytes": str(error.needed),
+            "available_bytes": str(error.available),
+            "trainer": error.trainer,
+            **{f"{part.lower()}_bytes": str(size) for part, size in error.parts.items()},
+            **{name: str(value) for name, value in error.would_fit.items()},
+        },
+    )
+
+
+def _largest_first(parts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(parts.items(), key=lambda pair: -pair[1])
+
+
+def _context_exceeded(error: ContextExceeded) -> Failure:
+    mend = f"lower sampling.max_frames to {error.max_frames}" if error.max_frames else "lower sampling.max_pixels"
+    samples = ", ".join(error.samples)
+    return _precondition(
+        "CONTEXT_EXCEEDED",
+        f"the frames of {error.rows} rows are more than the {error.context_length} tokens that the model takes, up to "
+        f"{error.tokens} (samples {samples}): {mend}, or leave these rows out",
+        "dataset_id",
+        {
+            "tokens": str(error.tokens),
+            "context_length": str(error.context_length),
+            "rows": str(error.rows),
+            "samples": samples,
+            "max_frames": str(error.max_frames),
+        },
+    )
+
+
 def _recipe_unavailable(error: RecipeUnavailable) -> Failure:
     return _precondition(
         "RECIPE_UNAVAILABLE",
@@ -196,6 +245,15 @@ ERROR_TABLE: ErrorTable = {
     ArtifactNotFound: _artifact_not_found,
     ArtifactDamaged: _artifact_damaged,
     DeviceUnfit: _device_unfit,
+    JobTooLarge: _job_too_large,
+    ContextExceeded: _context_exceeded,
+    EstimateUnavailable: lambda error: _precondition(
+        "ESTIMATE_UNAVAILABLE",
+        f"the layers of model {error.model_id} are not known: it was registered before they were counted, or has none "
+        "of the usual names; upload it again",
+        error.model_id,
+        {"model_id": error.model_id},
+    ),
     RecipeUnavailable: _recipe_unavailable,
     SourceUnfit: _source_unfit,
     JobInUse: _job_in_use,

@@ -213,7 +213,8 @@ def files_from_json(value: Iterable[Mapping[str, Any]]) -> tuple[StoredFile, ...
 
 def device_from_json(value: Mapping[str, Any]) -> Device:
     """Returns the device in plain values."""
-    return Device(**{**value, "device_class": DeviceClass(value["device_class"])})
+    types = tuple(value.get("compute_types", ()))
+    return Device(**{**value, "device_class": DeviceClass(value["device_class"]), "compute_types": types})
 
 
 def worker_from_row(row: Row) -> Worker:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from meshkit.batching import SharedCalls
 from meshkit.postgres import Connection, Pool, Queries
 from scheduler_svc.domain.errors import WorkerNotFound
+from scheduler_svc.domain.estimate.place import KnownDevice, Place
 from scheduler_svc.domain.ids import JobId, WorkerId
 from scheduler_svc.domain.job import DeviceClass, Recipe
 from scheduler_svc.domain.request_key import RequestKey
@@ -31,6 +32,7 @@ class WorkerStore:
         self._sql = queries
         self._lease = lease
         self._four_bit_problems = SharedCalls(self._find_four_bit_problem, good_for_seconds=_GOOD_FOR_SECONDS)
+        self._devices = SharedCalls(self._list_devices, good_for_seconds=_GOOD_FOR_SECONDS)
 
     async def register(
         self, worker_id: WorkerId, name: str, device: Device, version: str, recipes: Sequence[Recipe]
@@ -49,6 +51,7 @@ class WorkerStore:
             list(recipes),
         )
         self._four_bit_problems.forget()
+        self._devices.forget()
 
     async def get(self, worker_id: WorkerId) -> Worker:
         """Returns a worker. Raises WorkerNotFound."""
@@ -100,6 +103,27 @@ class WorkerStore:
     async def _find_four_bit_problem(self, device_class: DeviceClass) -> str | None:
         row = await self._pool.fetchrow(self._sql.four_bit_problem, device_class)
         return (row["problem"] or "its probe failed") if row is not None and row["all_unfit"] else None
+
+    def devices(self) -> asyncio.Future[tuple[KnownDevice, ...]]:
+        """Asks for the devices of all known workers that train in earnest, those of equal kind and size as one."""
+        return self._devices.ask(None)
+
+    async def _list_devices(self, _: None) -> tuple[KnownDevice, ...]:
+        rows = await self._pool.fetch(self._sql.list_devices)
+        return tuple(
+            KnownDevice(
+                Place(
+                    DeviceClass(row["device_class"]),
+                    row["memory_bytes"],
+                    row["matmul_flops"] or 0.0,
+                    row["decode_pixels"] or 0.0,
+                    tuple(row["names"]),
+                ),
+                device_count=row["device_count"],
+                can_train_4bit=row["can_train_4bit"],
+            )
+            for row in rows
+        )
 
     async def forget_lost(self, age: timedelta) -> None:
         """Forgets workers that have not been heard of for so long."""

@@ -28,6 +28,7 @@ from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.check_fit import check_fit
 from scheduler_svc.usecases.view_queue import QueueView
 
 
@@ -62,7 +63,7 @@ async def submit_job(
 
     Raises:
         InvalidField, ModelNotFound, DatasetNotFound, ModelNotReady, DatasetNotReady, DeviceUnfit, RecipeUnavailable,
-        QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
+        JobTooLarge, ContextExceeded, QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
     parameters = resolve_parameters(request.parameters)
     check_device_options(parameters, request.device_class)
@@ -140,6 +141,11 @@ async def _check(
     model, dataset, problem = await _look_up(request, workers, catalog)
     if needs.is_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
+    fitted = fit_parameters(parameters, request.parameters, model, dataset)
+    least = await check_fit(fitted, model, dataset, needs, workers, catalog.shapes, request.token)
+    if least > needs.device_memory_bytes:
+        # No smaller trainer is to claim it where there is a larger one.
+        needs = replace(needs, device_memory_bytes=least)
     return JobSubmission(
         id=JobId(new_id("job")),
         owner_id=request.owner_id,
@@ -147,7 +153,7 @@ async def _check(
         model_id=request.model_id,
         dataset_id=request.dataset_id,
         dataset_version=dataset.version,
-        parameters=fit_parameters(parameters, request.parameters, model, dataset),
+        parameters=fitted,
         needs=needs,
         priority=request.priority,
     )

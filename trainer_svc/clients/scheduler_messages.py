@@ -150,6 +150,11 @@ def device_to_proto(device: Device) -> worker_pb2.Device:
         decoder=device.decoder,
         versions=dict(device.versions),
         device_count=device.device_count,
+        driver_version=device.driver_version,
+        compute_types=device.compute_types,
+        matmul_flops=device.matmul_flops,
+        decode_pixels_per_second=device.decode_pixels_per_second,
+        profile=device.profile,
     )
 
 

@@ -31,6 +31,15 @@ class Device:
     versions: Mapping[str, str] = field(default_factory=dict)
     device_count: int = 1
     """How many such devices one job can use together, each by a process of its own."""
+    driver_version: str = ""
+    compute_types: tuple[str, ...] = ()
+    """What matrix products ran in: fp32, bf16, fp16."""
+    matmul_flops: float = 0.0
+    """Operations a second of a large matrix product; 0: not measured."""
+    decode_pixels_per_second: float = 0.0
+    """Of one decode process; 0: not measured."""
+    profile: str = ""
+    """What the operator has this machine stand for."""
 
     def shared_by(self, wanted: int) -> Device:
         """This machine with as many devices as an operator wants, 0 for all there are. A CPU is as many as is wanted,

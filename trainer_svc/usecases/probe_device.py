@@ -106,6 +106,10 @@ def device_from_json(output: str) -> Device:
             decoder=str(found["decoder"]),
             versions=dict(found["versions"]),
             device_count=int(found.get("device_count", 1)),
+            driver_version=str(found.get("driver_version", "")),
+            compute_types=tuple(str(each) for each in found.get("compute_dtypes", ())),
+            matmul_flops=float(found.get("matmul_flops", 0.0)),
+            decode_pixels_per_second=float(found.get("decode_pixels_per_second", 0.0)),
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ProbeFailedError(f"the probe's answer cannot be read: {error!r}") from error

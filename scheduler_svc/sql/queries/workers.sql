@@ -53,6 +53,16 @@ SELECT CASE WHEN bool_and(NOT can_train_4bit) THEN min(device ->> 'four_bit_prob
     coalesce(bool_and(NOT can_train_4bit), false) AS all_unfit
 FROM workers WHERE $1 = 'ANY' OR device_class = $1
 
+-- name: list_devices
+-- The devices of all known workers that train, be they lost for the moment; a worker of each kind and size once.
+SELECT device_class, memory_bytes, can_train_4bit, device_count,
+    max((device ->> 'matmul_flops')::double precision) AS matmul_flops,
+    max((device ->> 'decode_pixels_per_second')::double precision) AS decode_pixels,
+    (array_agg(name ORDER BY name))[1:16] AS names
+FROM workers WHERE 'QLORA' = ANY (recipes)
+GROUP BY device_class, memory_bytes, can_train_4bit, device_count
+ORDER BY device_class, memory_bytes DESC, device_count
+
 -- name: delete_lost_workers
 -- Forgets workers that have not been heard of for long.
 DELETE FROM workers WHERE heartbeat_time < clock_timestamp() - $1::interval

@@ -69,6 +69,7 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
             "TrainingService",
             "WorkerService",
             "UseService",
+            "EstimateService",
             "QuotaService",
             "PresetService",
             "AttemptService",

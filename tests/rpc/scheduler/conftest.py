@@ -14,6 +14,7 @@ from reeltune.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_se
 from reeltune.auth.v1.revocation_service_pb2_grpc import add_RevocationServiceServicer_to_server
 from reeltune.catalog.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from reeltune.catalog.v1.sample_service_pb2_grpc import add_SampleServiceServicer_to_server
 
 from meshkit.blob import BlobStore
 from meshkit.embedded import NatsServer, S3Server
@@ -65,6 +66,7 @@ async def neighbours(serve: Serve, user_keys: UserKeys, catalog: SmallCatalog) -
     registrations = [
         ServicerRegistration(add_ModelServiceServicer_to_server, catalog),
         ServicerRegistration(add_DatasetServiceServicer_to_server, catalog),
+        ServicerRegistration(add_SampleServiceServicer_to_server, catalog),
     ]
     catalog_server = await serve(registrations, verifier=user_keys.verifier)
     return {"auth_target": auth.address, "catalog_target": catalog_server.address}

@@ -24,9 +24,12 @@ from reeltune.catalog.v1 import (
     dataset_pb2,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    dataset_statistics_pb2,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    sample_service_pb2,
+    sample_service_pb2_grpc,
     visibility_pb2,
 )
 from reeltune.scheduler.v1 import artifact_pb2, job_event_pb2, recipe_pb2, training_job_pb2, worker_pb2
@@ -35,6 +38,7 @@ from reeltune.scheduler.v1 import checkpoint_service_pb2 as checkpoint_pb
 from reeltune.scheduler.v1 import training_service_pb2 as training_pb
 from reeltune.scheduler.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from reeltune.scheduler.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from reeltune.scheduler.v1.estimate_service_pb2_grpc import EstimateServiceStub
 from reeltune.scheduler.v1.quota_service_pb2_grpc import QuotaServiceStub
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 from reeltune.scheduler.v1.use_service_pb2_grpc import UseServiceStub
@@ -101,12 +105,19 @@ class SmallAuth(auth_service_pb2_grpc.AuthServiceServicer, revocation_service_pb
         return auth_service_pb2.GetJwksResponse(keys=[session_pb2.JsonWebKey(**self._keys.jwk)])
 
 
-class SmallCatalog(model_service_pb2_grpc.ModelServiceServicer, dataset_service_pb2_grpc.DatasetServiceServicer):
+class SmallCatalog(
+    model_service_pb2_grpc.ModelServiceServicer,
+    dataset_service_pb2_grpc.DatasetServiceServicer,
+    sample_service_pb2_grpc.SampleServiceServicer,
+):
     """Serves fixed models and datasets to their owners, and to all what has no owner."""
 
     def __init__(self) -> None:
         self.models: dict[str, model_pb2.Model] = {}
         self.datasets: dict[str, dataset_pb2.Dataset] = {}
+        self.statistics: dict[str, dataset_statistics_pb2.DatasetStatistics] = {}
+        self.counted: list[str] = []
+        """The datasets whose statistics were asked for."""
 
     def add_model(self, owner_id: str = "", *, state: str = "READY", **facts: Any) -> str:
         """Adds a model that takes 16 frames unless told otherwise; returns its id."""
@@ -141,6 +152,15 @@ class SmallCatalog(model_service_pb2_grpc.ModelServiceServicer, dataset_service_
     ) -> dataset_service_pb2.GetDatasetResponse:
         return dataset_service_pb2.GetDatasetResponse(dataset=_visible(self.datasets, request.dataset_id))
 
+    async def GetDatasetStatistics(
+        self, request: sample_service_pb2.GetDatasetStatisticsRequest, context: Any
+    ) -> sample_service_pb2.GetDatasetStatisticsResponse:
+        self.counted.append(request.dataset_id)
+        statistics = self.statistics.get(request.dataset_id)
+        if statistics is None:
+            raise Failure(grpc.StatusCode.UNAVAILABLE, "BUSY", "later")
+        return sample_service_pb2.GetDatasetStatisticsResponse(statistics=statistics)
+
 
 def _visible(things: Mapping[str, Any], identifier: str) -> Any:
     thing = things.get(identifier)
@@ -165,6 +185,7 @@ class Replica:
         self.workers = WorkerServiceStub(self.channel)
         self.quotas = QuotaServiceStub(self.channel)
         self.uses = UseServiceStub(self.channel)
+        self.estimates = EstimateServiceStub(self.channel)
         self.attempts = AttemptServiceStub(self.channel)
 
     async def stop(self) -> None:

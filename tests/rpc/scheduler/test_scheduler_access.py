@@ -128,10 +128,11 @@ async def test_every_rpc_refuses_who_proves_nothing(replica: Replica, user_keys:
 async def test_tokens_of_one_kind_open_no_rpc_of_another(replica: Replica, user: User, trainer: Trainer) -> None:
     await user.create()
     grant = (await trainer.must_claim()).metadata
-    admitted = dict.fromkeys(
-        ("TrainingService", "PostTrainingService", "WorkerService", "QuotaService", "UseService", "PresetService"),
-        user.metadata,
+    of_users = (
+        *("TrainingService", "PostTrainingService", "EstimateService", "PresetService"),
+        *("WorkerService", "QuotaService", "UseService"),
     )
+    admitted = dict.fromkeys(of_users, user.metadata)
     for method in METHODS:
         if method.name in OPEN:
             continue

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from reeltune.scheduler.v1 import recipe_pb2 as reeltune_dot_scheduler_dot_v1_dot_recipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"reeltune/scheduler/v1/worker.proto\x12\x15reeltune.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"reeltune/scheduler/v1/recipe.proto\"\xc4\x03\n\x06Worker\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x35\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.DeviceR\x06\x64\x65vice\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32\".reeltune.scheduler.v1.WorkerStateR\x05state\x12\x17\n\x07job_ids\x18\x05 \x03(\tR\x06jobIds\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x41\n\x0eheartbeat_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12\x37\n\x07recipes\x18\t \x03(\x0e\x32\x1d.reeltune.scheduler.v1.RecipeR\x07recipes\x12\x39\n\ndrain_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tdrainTime\"\x99\x03\n\x06\x44\x65vice\x12\x45\n\x0c\x64\x65vice_class\x18\x01 \x01(\x0e\x32\".reeltune.scheduler.v1.DeviceClassR\x0b\x64\x65viceClass\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12!\n\x0cmemory_bytes\x18\x03 \x01(\x03R\x0bmemoryBytes\x12$\n\x0e\x63\x61n_train_4bit\x18\x04 \x01(\x08R\x0c\x63\x61nTrain4bit\x12(\n\x10\x66our_bit_problem\x18\x05 \x01(\tR\x0e\x66ourBitProblem\x12\x18\n\x07\x64\x65\x63oder\x18\x06 \x01(\tR\x07\x64\x65\x63oder\x12G\n\x08versions\x18\x07 \x03(\x0b\x32+.reeltune.scheduler.v1.Device.VersionsEntryR\x08versions\x12!\n\x0c\x64\x65vice_count\x18\x08 \x01(\x05R\x0b\x64\x65viceCount\x1a;\n\rVersionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*q\n\x0b\x44\x65viceClass\x12\x1c\n\x18\x44\x45VICE_CLASS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45VICE_CLASS_CPU\x10\x01\x12\x15\n\x11\x44\x45VICE_CLASS_CUDA\x10\x02\x12\x17\n\x13\x44\x45VICE_CLASS_JETSON\x10\x03*\xa5\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n\x11WORKER_STATE_BUSY\x10\x02\x12\x15\n\x11WORKER_STATE_LOST\x10\x03\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x04\x12\x18\n\x14WORKER_STATE_DRAINED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"reeltune/scheduler/v1/worker.proto\x12\x15reeltune.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"reeltune/scheduler/v1/recipe.proto\"\xc4\x03\n\x06Worker\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x35\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x1d.reeltune.scheduler.v1.DeviceR\x06\x64\x65vice\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32\".reeltune.scheduler.v1.WorkerStateR\x05state\x12\x17\n\x07job_ids\x18\x05 \x03(\tR\x06jobIds\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x41\n\x0eheartbeat_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12\x37\n\x07recipes\x18\t \x03(\x0e\x32\x1d.reeltune.scheduler.v1.RecipeR\x07recipes\x12\x39\n\ndrain_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tdrainTime\"\xdb\x04\n\x06\x44\x65vice\x12\x45\n\x0c\x64\x65vice_class\x18\x01 \x01(\x0e\x32\".reeltune.scheduler.v1.DeviceClassR\x0b\x64\x65viceClass\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12!\n\x0cmemory_bytes\x18\x03 \x01(\x03R\x0bmemoryBytes\x12$\n\x0e\x63\x61n_train_4bit\x18\x04 \x01(\x08R\x0c\x63\x61nTrain4bit\x12(\n\x10\x66our_bit_problem\x18\x05 \x01(\tR\x0e\x66ourBitProblem\x12\x18\n\x07\x64\x65\x63oder\x18\x06 \x01(\tR\x07\x64\x65\x63oder\x12G\n\x08versions\x18\x07 \x03(\x0b\x32+.reeltune.scheduler.v1.Device.VersionsEntryR\x08versions\x12!\n\x0c\x64\x65vice_count\x18\x08 \x01(\x05R\x0b\x64\x65viceCount\x12%\n\x0e\x64river_version\x18\t \x01(\tR\rdriverVersion\x12#\n\rcompute_types\x18\n \x03(\tR\x0c\x63omputeTypes\x12!\n\x0cmatmul_flops\x18\x0b \x01(\x01R\x0bmatmulFlops\x12\x37\n\x18\x64\x65\x63ode_pixels_per_second\x18\x0c \x01(\x01R\x15\x64\x65\x63odePixelsPerSecond\x12\x18\n\x07profile\x18\r \x01(\tR\x07profile\x1a;\n\rVersionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*q\n\x0b\x44\x65viceClass\x12\x1c\n\x18\x44\x45VICE_CLASS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45VICE_CLASS_CPU\x10\x01\x12\x15\n\x11\x44\x45VICE_CLASS_CUDA\x10\x02\x12\x17\n\x13\x44\x45VICE_CLASS_JETSON\x10\x03*\xa5\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n\x11WORKER_STATE_BUSY\x10\x02\x12\x15\n\x11WORKER_STATE_LOST\x10\x03\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x04\x12\x18\n\x14WORKER_STATE_DRAINED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEVICE_VERSIONSENTRY']._loaded_options = None
   _globals['_DEVICE_VERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_DEVICECLASS']._serialized_start=997
-  _globals['_DEVICECLASS']._serialized_end=1110
-  _globals['_WORKERSTATE']._serialized_start=1113
-  _globals['_WORKERSTATE']._serialized_end=1278
+  _globals['_DEVICECLASS']._serialized_start=1191
+  _globals['_DEVICECLASS']._serialized_end=1304
+  _globals['_WORKERSTATE']._serialized_start=1307
+  _globals['_WORKERSTATE']._serialized_end=1472
   _globals['_WORKER']._serialized_start=131
   _globals['_WORKER']._serialized_end=583
   _globals['_DEVICE']._serialized_start=586
-  _globals['_DEVICE']._serialized_end=995
-  _globals['_DEVICE_VERSIONSENTRY']._serialized_start=936
-  _globals['_DEVICE_VERSIONSENTRY']._serialized_end=995
+  _globals['_DEVICE']._serialized_end=1189
+  _globals['_DEVICE_VERSIONSENTRY']._serialized_start=1130
+  _globals['_DEVICE_VERSIONSENTRY']._serialized_end=1189
 # @@protoc_insertion_point(module_scope)

@@ -189,6 +189,11 @@ class Device(_message.Message):
     DECODER_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    DRIVER_VERSION_FIELD_NUMBER: _builtins.int
+    COMPUTE_TYPES_FIELD_NUMBER: _builtins.int
+    MATMUL_FLOPS_FIELD_NUMBER: _builtins.int
+    DECODE_PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     device_class: Global___DeviceClass.ValueType
     """Kind of hardware."""
     name: _builtins.str
@@ -203,9 +208,21 @@ class Device(_message.Message):
     """The decoder in use: `decord` or `pyav`."""
     device_count: _builtins.int
     """How many such devices one job can use together; 0 stands for 1."""
+    driver_version: _builtins.str
+    """Version of the device's driver; empty on a CPU, and where it is not told."""
+    matmul_flops: _builtins.float
+    """Operations a second of a large matrix product, as the probe measured it; 0 where it did not."""
+    decode_pixels_per_second: _builtins.float
+    """Pixels a second that one process decodes, as the probe measured it; 0 where it did not."""
+    profile: _builtins.str
+    """The profile that the trainer was started with, such as `jetson-nano-emulated`; empty for none."""
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the libraries that matter, by name."""
+
+    @_builtins.property
+    def compute_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What matrix products ran in: `fp32`, `bf16`, `fp16`."""
 
     def __init__(
         self,
@@ -218,10 +235,15 @@ class Device(_message.Message):
         decoder: _builtins.str = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device_count: _builtins.int = ...,
+        driver_version: _builtins.str = ...,
+        compute_types: _abc.Iterable[_builtins.str] | None = ...,
+        matmul_flops: _builtins.float = ...,
+        decode_pixels_per_second: _builtins.float = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train_4bit", b"can_train_4bit", "decoder", b"decoder", "device_class", b"device_class", "device_count", b"device_count", "four_bit_problem", b"four_bit_problem", "memory_bytes", b"memory_bytes", "name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train_4bit", b"can_train_4bit", "compute_types", b"compute_types", "decode_pixels_per_second", b"decode_pixels_per_second", "decoder", b"decoder", "device_class", b"device_class", "device_count", b"device_count", "driver_version", b"driver_version", "four_bit_problem", b"four_bit_problem", "matmul_flops", b"matmul_flops", "memory_bytes", b"memory_bytes", "name", b"name", "profile", b"profile", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

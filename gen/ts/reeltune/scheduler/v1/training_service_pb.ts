@@ -335,8 +335,8 @@ export const TrainingService: GenService<{
    * Accepts a job and answers at once; a trainer claims it when one is free.
    *
    * Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
-   * `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, or `DEVICE_UNFIT` when no trainer of the class trains in 4 bits; RESOURCE_EXHAUSTED
-   * `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
+   * `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, `DEVICE_UNFIT` when no trainer of the class trains in 4 bits, `JOB_TOO_LARGE` when none has the memory,
+   * or `CONTEXT_EXCEEDED` when rows are longer than the model takes; RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
    *
    * @generated from rpc reeltune.scheduler.v1.TrainingService.CreateTrainingJob
    */

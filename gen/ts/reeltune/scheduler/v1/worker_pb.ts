@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/worker.proto.
  */
 export const file_reeltune_scheduler_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("CiJyZWVsdHVuZS9zY2hlZHVsZXIvdjEvd29ya2VyLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEi6wIKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEi0KBmRldmljZRgDIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZXZpY2USMQoFc3RhdGUYBCABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuV29ya2VyU3RhdGUSDwoHam9iX2lkcxgFIAMoCRIPCgd2ZXJzaW9uGAYgASgJEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoHcmVjaXBlcxgJIAMoDjIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZWNpcGUSLgoKZHJhaW5fdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAirwIKBkRldmljZRI4CgxkZXZpY2VfY2xhc3MYASABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRGV2aWNlQ2xhc3MSDAoEbmFtZRgCIAEoCRIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSFgoOY2FuX3RyYWluXzRiaXQYBCABKAgSGAoQZm91cl9iaXRfcHJvYmxlbRgFIAEoCRIPCgdkZWNvZGVyGAYgASgJEj0KCHZlcnNpb25zGAcgAygLMisucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRldmljZS5WZXJzaW9uc0VudHJ5EhQKDGRldmljZV9jb3VudBgIIAEoBRovCg1WZXJzaW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEqcQoLRGV2aWNlQ2xhc3MSHAoYREVWSUNFX0NMQVNTX1VOU1BFQ0lGSUVEEAASFAoQREVWSUNFX0NMQVNTX0NQVRABEhUKEURFVklDRV9DTEFTU19DVURBEAISFwoTREVWSUNFX0NMQVNTX0pFVFNPThADKqUBCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFXT1JLRVJfU1RBVEVfSURMRRABEhUKEVdPUktFUl9TVEFURV9CVVNZEAISFQoRV09SS0VSX1NUQVRFX0xPU1QQAxIZChVXT1JLRVJfU1RBVEVfRFJBSU5JTkcQBBIYChRXT1JLRVJfU1RBVEVfRFJBSU5FRBAFYgZwcm90bzM", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_recipe]);
+  fileDesc("CiJyZWVsdHVuZS9zY2hlZHVsZXIvdjEvd29ya2VyLnByb3RvEhVyZWVsdHVuZS5zY2hlZHVsZXIudjEi6wIKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEi0KBmRldmljZRgDIAEoCzIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5EZXZpY2USMQoFc3RhdGUYBCABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuV29ya2VyU3RhdGUSDwoHam9iX2lkcxgFIAMoCRIPCgd2ZXJzaW9uGAYgASgJEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoHcmVjaXBlcxgJIAMoDjIdLnJlZWx0dW5lLnNjaGVkdWxlci52MS5SZWNpcGUSLgoKZHJhaW5fdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAipwMKBkRldmljZRI4CgxkZXZpY2VfY2xhc3MYASABKA4yIi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRGV2aWNlQ2xhc3MSDAoEbmFtZRgCIAEoCRIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSFgoOY2FuX3RyYWluXzRiaXQYBCABKAgSGAoQZm91cl9iaXRfcHJvYmxlbRgFIAEoCRIPCgdkZWNvZGVyGAYgASgJEj0KCHZlcnNpb25zGAcgAygLMisucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkRldmljZS5WZXJzaW9uc0VudHJ5EhQKDGRldmljZV9jb3VudBgIIAEoBRIWCg5kcml2ZXJfdmVyc2lvbhgJIAEoCRIVCg1jb21wdXRlX3R5cGVzGAogAygJEhQKDG1hdG11bF9mbG9wcxgLIAEoARIgChhkZWNvZGVfcGl4ZWxzX3Blcl9zZWNvbmQYDCABKAESDwoHcHJvZmlsZRgNIAEoCRovCg1WZXJzaW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEqcQoLRGV2aWNlQ2xhc3MSHAoYREVWSUNFX0NMQVNTX1VOU1BFQ0lGSUVEEAASFAoQREVWSUNFX0NMQVNTX0NQVRABEhUKEURFVklDRV9DTEFTU19DVURBEAISFwoTREVWSUNFX0NMQVNTX0pFVFNPThADKqUBCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFXT1JLRVJfU1RBVEVfSURMRRABEhUKEVdPUktFUl9TVEFURV9CVVNZEAISFQoRV09SS0VSX1NUQVRFX0xPU1QQAxIZChVXT1JLRVJfU1RBVEVfRFJBSU5JTkcQBBIYChRXT1JLRVJfU1RBVEVfRFJBSU5FRBAFYgZwcm90bzM", [file_google_protobuf_timestamp, file_reeltune_scheduler_v1_recipe]);
 
 /**
  * Describes a trainer.
@@ -161,6 +161,41 @@ export type Device = Message<"reeltune.scheduler.v1.Device"> & {
    * @generated from field: int32 device_count = 8;
    */
   deviceCount: number;
+
+  /**
+   * Version of the device's driver; empty on a CPU, and where it is not told.
+   *
+   * @generated from field: string driver_version = 9;
+   */
+  driverVersion: string;
+
+  /**
+   * What matrix products ran in: `fp32`, `bf16`, `fp16`.
+   *
+   * @generated from field: repeated string compute_types = 10;
+   */
+  computeTypes: string[];
+
+  /**
+   * Operations a second of a large matrix product, as the probe measured it; 0 where it did not.
+   *
+   * @generated from field: double matmul_flops = 11;
+   */
+  matmulFlops: number;
+
+  /**
+   * Pixels a second that one process decodes, as the probe measured it; 0 where it did not.
+   *
+   * @generated from field: double decode_pixels_per_second = 12;
+   */
+  decodePixelsPerSecond: number;
+
+  /**
+   * The profile that the trainer was started with, such as `jetson-nano-emulated`; empty for none.
+   *
+   * @generated from field: string profile = 13;
+   */
+  profile: string;
 };
 
 /**

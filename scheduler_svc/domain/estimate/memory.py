@@ -1,0 +1,234 @@
+"""What a training run keeps in memory, by part.
+
+Weights, adapter and optimizer are counted; activations follow a formula by the widths of the layers, fitted to what
+autograd was seen to keep (see `benchmarks/estimate_error.py`, which measures whole runs against it):
+
+- With checkpointing each block keeps its input alone, and one block at a time is computed again in full.
+- A block in full keeps, a token: its outputs and what lies between them, 1.25 times their widths; two normalised states
+  in 32 bits; and, where it has an adapter, that adapter's inputs in 32 bits, as they are or with dropout.
+- Where nothing below is trained, nothing is kept: one block's outputs come and go.
+- On CPUs the C library's heap keeps what is freed between the inputs that stay, so that with checkpointing a process
+  grows as without.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler_svc.domain.adapter_parameters import LoraParameters, ModuleGroup
+from scheduler_svc.domain.estimate.facts import ModelShape, Part
+from scheduler_svc.domain.estimate.place import Place
+from scheduler_svc.domain.estimate.tokens import RowTokens, TokenCounts
+from scheduler_svc.domain.job import DeviceClass
+from scheduler_svc.domain.parameters import ComputeType, QuantizationType, TrainingParameters
+
+_MIB = 1 << 20
+_BYTES_4BIT = 4 / 8 + 4 / 64
+"""NF4: four bits a weight and a 32-bit constant for 64 of them (QLoRA, arXiv:2305.14314, section 3)."""
+_BYTES_4BIT_DOUBLE = 4 / 8 + 1 / 64 + 4 / (64 * 256)
+_WORD = {ComputeType.FP32: 4, ComputeType.BF16: 2, ComputeType.FP16: 2}
+_OPTIMIZER_BYTES = {"ADAMW": 8.0}
+"""State for each trained number; others keep about 8 bits of each of at most two moments."""
+_SMALL_OPTIMIZER_BYTES = 2.2
+_BETWEEN = 1.25
+_RUNTIME_BYTES = {DeviceClass.CPU: 700 * _MIB, DeviceClass.CUDA: 600 * _MIB, DeviceClass.JETSON: 1600 * _MIB}
+"""Interpreter, libraries and, on GPUs, the context. Measured on the CPU, assumed elsewhere."""
+DECODING_BYTES = (150 + 256) * _MIB
+"""Of the process that decodes, and of the frames that are kept from one epoch to the next."""
+_BATCHES_AHEAD = 4
+"""Encoded batches that wait, are being made, or are in use."""
+_UNCERTAIN = 0.15
+"""Of everything that is not counted exactly."""
+
+
+class MemoryPart(StrEnum):
+    """What memory is taken by; the names are those of the contract."""
+
+    QUANTIZED_WEIGHTS = "QUANTIZED_WEIGHTS"
+    UNQUANTIZED_WEIGHTS = "UNQUANTIZED_WEIGHTS"
+    ADAPTER = "ADAPTER"
+    GRADIENTS = "GRADIENTS"
+    OPTIMIZER = "OPTIMIZER"
+    ACTIVATIONS = "ACTIVATIONS"
+    LOGITS = "LOGITS"
+    FRAMES = "FRAMES"
+    RUNTIME = "RUNTIME"
+
+
+_COUNTED = frozenset(
+    {
+        *(MemoryPart.QUANTIZED_WEIGHTS, MemoryPart.UNQUANTIZED_WEIGHTS),
+        *(MemoryPart.ADAPTER, MemoryPart.GRADIENTS, MemoryPart.OPTIMIZER),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one device, at the highest."""
+
+    parts: tuple[tuple[MemoryPart, int], ...]
+    is_complete: bool
+    """False: tokens are not known, so that activations, logits and frames are missing."""
+    held_bytes: int = 0
+    """Of the activations, what is not in use any more and only held by the process's heap."""
+
+    @property
+    def total(self) -> int:
+        return sum(size for _, size in self.parts)
+
+    @property
+    def least(self) -> int:
+        """Less it will hardly be: what a device must have for the job not to be refused."""
+        return max(0, self.total - self.held_bytes - self._uncertain)
+
+    @property
+    def most(self) -> int:
+        """More it will hardly be: a device with so much is enough."""
+        return self.total + self._uncertain
+
+    def of(self, part: MemoryPart) -> int:
+        """Returns what one part takes."""
+        return dict(self.parts).get(part, 0)
+
+    @property
+    def _uncertain(self) -> int:
+        return round(_UNCERTAIN * sum(size for part, size in self.parts if part not in _COUNTED))
+
+
+def estimate_memory(
+    model: ModelShape, tokens: TokenCounts | None, parameters: TrainingParameters, place: Place
+) -> Memory:
+    """Returns what a job takes on a device.
+
+    Args:
+        tokens: None where they are not known: then only what does not depend on them is counted.
+    """
+    word = word_bytes(parameters, place.device_class)
+    trained = adapter_parameters(model, parameters.lora)
+    optimizer = _OPTIMIZER_BYTES.get(str(parameters.optimization.optimizer), _SMALL_OPTIMIZER_BYTES)
+    quantized = _quantized_parameters(model, parameters)
+    whole = sum(part.parameters for part in (model.vision, model.projector, model.language, model.head))
+    each = _BYTES_4BIT_DOUBLE if parameters.quantization.double_quantization else _BYTES_4BIT
+    sizes = {
+        MemoryPart.QUANTIZED_WEIGHTS: math.ceil(quantized * each),
+        MemoryPart.UNQUANTIZED_WEIGHTS: (whole - quantized) * word,
+        MemoryPart.ADAPTER: trained * 4,
+        MemoryPart.GRADIENTS: trained * 4,
+        MemoryPart.OPTIMIZER: math.ceil(trained * optimizer),
+        MemoryPart.RUNTIME: _RUNTIME_BYTES.get(place.device_class, _RUNTIME_BYTES[DeviceClass.CUDA]),
+    }
+    held = 0
+    if tokens is not None:
+        row, checkpointing = tokens.largest, parameters.optimization.gradient_checkpointing
+        in_use = _activations(model, row, parameters, word, place, checkpointing=checkpointing)
+        if place.device_class is DeviceClass.CPU and checkpointing:
+            # What is freed between the inputs that stay is not given back: as much as if all of it were kept.
+            held = max(0, _activations(model, row, parameters, word, place, checkpointing=False) - in_use)
+        sizes[MemoryPart.ACTIVATIONS] = in_use + held
+        sizes[MemoryPart.LOGITS] = _logits(model, row, parameters, word)
+        sizes[MemoryPart.FRAMES] = _frames(row, parameters, place)
+    return Memory(tuple((part, sizes[part]) for part in MemoryPart if part in sizes), tokens is not None, held)
+
+
+def word_bytes(parameters: TrainingParameters, device_class: DeviceClass) -> int:
+    """Returns the bytes of a number that is computed with: by default 4 on CPUs and 2 on GPUs."""
+    default = 4 if device_class is DeviceClass.CPU else 2
+    return _WORD.get(parameters.quantization.compute_type, default)
+
+
+def adapter_parameters(model: ModelShape, lora: LoraParameters) -> int:
+    """Returns how many numbers are trained, at the highest rank that the job has."""
+    rank = lora.rank if lora.rank_allocation is None else max(lora.rank, lora.rank_allocation.warmup_rank)
+    count = 0
+    for group in lora.target_groups:
+        part = part_of(model, group)
+        count += rank * (part.linear_inputs + part.linear_outputs)
+        if group in lora.temporal_groups:
+            count += rank * lora.temporal_kernel_size * part.linear_layers
+    return count
+
+
+def part_of(model: ModelShape, group: ModuleGroup) -> Part:
+    """Returns the part of a model that a target group names."""
+    return {
+        ModuleGroup.VISION: model.vision,
+        ModuleGroup.PROJECTOR: model.projector,
+        ModuleGroup.LANGUAGE: model.language,
+    }[group]
+
+
+def _quantized_parameters(model: ModelShape, parameters: TrainingParameters) -> int:
+    if parameters.quantization.type is QuantizationType.NONE:
+        return 0
+    vision = model.vision.linear_parameters if parameters.quantization.quantize_vision else 0
+    return model.language.linear_parameters + vision
+
+
+def _activations(
+    model: ModelShape, row: RowTokens, parameters: TrainingParameters, word: int, place: Place, *, checkpointing: bool
+) -> int:
+    batch, targets = parameters.optimization.batch_size, parameters.lora.target_groups
+    lengths = (
+        (ModuleGroup.VISION, batch * row.patches),
+        (ModuleGroup.PROJECTOR, batch * row.visual),
+        (ModuleGroup.LANGUAGE, batch * row.total),
+    )
+    kept, busiest = 0.0, 0.0
+    has_trained_below = False
+    for group, length in lengths:
+        part = part_of(model, group)
+        has_trained_below = has_trained_below or group in targets
+        block = _block_bytes(part, parameters, word, place, has_adapter=group in targets) * length
+        if not has_trained_below:
+            # What a block has in hand, in and out, until the next one is through.
+            busiest = max(busiest, word * _block_width(part) * length + part.width * word * length)
+        elif checkpointing and part.layers > 1:
+            kept += part.layers * part.width * word * length
+            busiest = max(busiest, 1.5 * block)
+        else:
+            kept += max(1, part.layers) * block
+            busiest = max(busiest, 0.5 * block)
+    # The causal mask of the longest row, and the weights of one layer as they are computed with.
+    mask = batch * row.total**2 * 4
+    return math.ceil(kept + busiest + mask + 2 * word * model.language.largest_linear)
+
+
+def _block_width(part: Part) -> float:
+    return _BETWEEN * part.linear_outputs / max(1, part.layers)
+
+
+def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: Place, *, has_adapter: bool) -> float:
+    """What one block keeps of one token."""
+    size = word * _block_width(part) + 8 * part.width
+    if has_adapter:
+        inputs = part.linear_inputs / max(1, part.layers)
+        rank = parameters.lora.rank if parameters.lora.rank_allocation is None else _warmup_rank(parameters)
+        size += 4 * rank * part.linear_layers / max(1, part.layers)
+        if parameters.lora.dropout > 0:
+            # What is left of them and what has dropped them: a byte each on GPUs, a number each on CPUs.
+            size += inputs * (4 + (4 if place.device_class is DeviceClass.CPU else 1))
+        else:
+            # In 32 bits layers that read the same share it.
+            size += inputs * 4 * (0.67 if word == 4 else 1.0)
+    return size
+
+
+def _warmup_rank(parameters: TrainingParameters) -> int:
+    allocation = parameters.lora.rank_allocation
+    return parameters.lora.rank if allocation is None else max(parameters.lora.rank, allocation.warmup_rank)
+
+
+def _logits(model: ModelShape, row: RowTokens, parameters: TrainingParameters, word: int) -> int:
+    """Only where a learned token follows: but there for every row of the batch."""
+    positions = min(row.total, row.answer) * parameters.optimization.batch_size
+    return positions * model.vocabulary * (2 * word + 8)
+
+
+def _frames(row: RowTokens, parameters: TrainingParameters, place: Place) -> int:
+    batch = parameters.optimization.batch_size * row.pixel_bytes
+    if not place.shares_memory:
+        return batch
+    return _BATCHES_AHEAD * batch + DECODING_BYTES
