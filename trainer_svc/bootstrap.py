@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import psutil
@@ -27,7 +27,7 @@ from meshkit.jetstream import JetStream, connect
 from meshkit.lifecycle import Runtime, Service
 from meshkit.rpc.client import open_channel
 from meshkit.rpc.registration import ServicerRegistration
-from trainer_svc.child.process import ChildProcess, spawn_child
+from trainer_svc.child.process import ChildProcess, memory_limit, spawn_child
 from trainer_svc.child.reaping import reap_children
 from trainer_svc.clients.auth import AuthClient
 from trainer_svc.clients.catalog import CatalogClient
@@ -39,6 +39,7 @@ from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import DataFolderBusyError
 from trainer_svc.domain.limits import AttemptLimits, InferenceLimits
+from trainer_svc.domain.profile import PROFILES
 from trainer_svc.qlora.launch import (
     after_training_command,
     child_environment,
@@ -56,12 +57,13 @@ from trainer_svc.usecases.answer_question import InferenceTools, stop_when_idle
 from trainer_svc.usecases.claim_jobs import ClaimTools, claim_jobs
 from trainer_svc.usecases.content_cache import ContentCache
 from trainer_svc.usecases.inference_host import InferenceHost
-from trainer_svc.usecases.live_attempt import LiveAttempts
+from trainer_svc.usecases.live_attempt import LiveAttempt, LiveAttempts
+from trainer_svc.usecases.meter_device import meter_device
 from trainer_svc.usecases.probe_device import DeviceProbe
 from trainer_svc.usecases.register_worker import WorkerIdentity, WorkerRegistration
 from trainer_svc.usecases.run_attempt import AttemptTools, run_attempt
 from trainer_svc.usecases.take_turns import Turns
-from trainer_svc.usecases.train_in_child import LaunchTraining
+from trainer_svc.usecases.train_in_child import LaunchTraining, Meter
 from trainer_svc.usecases.training_first import TrainingFirst
 from trainer_svc.usecases.warm_child import WarmChild
 from trainer_svc.usecases.watch_attempt import WatchTools
@@ -109,6 +111,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         DataFolderBusyError: another trainer uses the data folder.
     """
     commands = commands or ChildCommands(warm=warm_command)
+    settings = _as_profiled(settings)
     folders = _open_folders(settings.data_dir, runtime.stack)
     channels = _open_channels(settings, runtime.stack)
     http = open_http_client(settings.tls_ca)
@@ -133,6 +136,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         threads=settings.threads,
         warm=warm,
         encoder_cache_bytes=settings.encoder_cache_bytes,
+        meter=_meter(settings, probe),
     )
     claiming = ClaimTools(
         scheduler=scheduler,
@@ -318,7 +322,14 @@ def _start_background(
 
     start = runtime.background.start
     if Recipe.QLORA in settings.recipes:
-        start("probe", probe.run(commands.probe(), environment, _host(), devices=settings.devices), may_finish=True)
+        probing = probe.run(
+            commands.probe(),
+            environment,
+            _host(),
+            devices=settings.devices,
+            profile=PROFILES.get(settings.profile),
+        )
+        start("probe", probing, may_finish=True)
     else:
         probe.skip(_host())
     start("registration", register())
@@ -373,7 +384,27 @@ async def _launch_inference(
 def _environment(settings: TrainerSettings) -> dict[str, str]:
     """What children see: an allow-list, so no credential of this process is among it."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if settings.device == "cpu" else {}
-    return child_environment(settings.threads, base={**os.environ, **hidden})
+    environment = child_environment(settings.threads, base={**os.environ, **hidden})
+    profile = PROFILES.get(settings.profile)
+    return environment if profile is None else {**environment, **memory_limit(profile.memory_bytes)}
+
+
+def _as_profiled(settings: TrainerSettings) -> TrainerSettings:
+    """The settings that a profile brings with it, where the operator has not set others."""
+    profile = PROFILES.get(settings.profile)
+    if profile is None:
+        return settings
+    return settings.model_copy(update={"device": "cpu", "threads": settings.threads or profile.threads})
+
+
+def _meter(settings: TrainerSettings, probe: DeviceProbe) -> Meter | None:
+    if not settings.meter_seconds:
+        return None
+
+    async def meter(attempt: LiveAttempt, pid: int) -> NoReturn:
+        await meter_device(attempt, pid, await probe.result(), settings.meter_seconds)
+
+    return meter
 
 
 def _host() -> Device:

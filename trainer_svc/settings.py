@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 
 from meshkit.settings import ServiceSettings
 from trainer_svc.domain.attempt import AFTER_TRAINING, Recipe
+from trainer_svc.domain.profile import ProfileName
 
 _GIB = 1024**3
 
@@ -38,6 +39,11 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """What it offers, with commas between: `qlora`, and `rehearsal` where tests want jobs that train nothing. Without
     `qlora` nothing of PyTorch is loaded, the device is not probed, and the trainer is ready in a second."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    profile: ProfileName = ProfileName.NONE
+    """A machine that this one stands for, for tests: `jetson-nano-emulated` has 4 GiB for each training process, held
+    to it by the system, and 4 threads, and takes jobs for Jetson boards."""
+    meter_seconds: float = Field(default=5.0, ge=0, le=3600)
+    """How often the device's utilisation, temperature, power and memory are reported while a job trains; 0: never."""
     devices: int = Field(default=0, ge=0, le=64)
     """How many devices one job can use together; 0: all GPUs, or one CPU. On a CPU more are processes that share its
     threads and memory: for tests."""

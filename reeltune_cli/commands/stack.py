@@ -25,6 +25,13 @@ class DeviceChoice(StrEnum):
     CUDA = "cuda"
 
 
+class TrainerProfile(StrEnum):
+    """A machine that a trainer can stand for."""
+
+    NONE = ""
+    JETSON_NANO_EMULATED = "jetson-nano-emulated"
+
+
 class LogLevel(StrEnum):
     """How much the services log."""
 
@@ -53,6 +60,9 @@ def up(
     with_trainer: Annotated[bool, typer.Option("--trainer/--no-trainer", help="Start a trainer too.")] = True,
     device: Annotated[DeviceChoice, typer.Option(help="Where the trainer trains.")] = DeviceChoice.AUTO,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the trainer; 0 leaves it to PyTorch.")] = 0,
+    trainer_profile: Annotated[
+        TrainerProfile, typer.Option(help="A machine that the trainer stands for.", show_default=False)
+    ] = TrainerProfile.NONE,
     postgres_dsn: Annotated[
         str | None, typer.Option(envvar="REELTUNE_POSTGRES_DSN", help="External database, instead of the embedded one.")
     ] = None,
@@ -90,6 +100,7 @@ def up(
             has_trainer=with_trainer,
             device=device.value,
             threads=threads,
+            trainer_profile=trainer_profile.value,
             postgres_dsn=postgres_dsn,
             nats=external_nats(nats_url) if nats_url else None,
             s3=external_s3(s3_endpoint, s3_access_key, s3_secret_key, s3_bucket) if s3_endpoint else None,
@@ -145,6 +156,9 @@ def trainer(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
     device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.AUTO,
     threads: Annotated[int, typer.Option(min=0, help="Threads for training; 0 leaves it to PyTorch.")] = 0,
+    profile: Annotated[
+        TrainerProfile, typer.Option(help="A machine that this one stands for.", show_default=False)
+    ] = TrainerProfile.NONE,
 ) -> None:
     """Run a trainer for a mesh on another machine, until Ctrl-C."""
     from reeltune_cli.stack.options import reeltune_home
@@ -165,6 +179,7 @@ def trainer(
                 port=port,
                 device=device.value,
                 threads=threads,
+                profile=profile.value,
             )
         )
     except TrainerNotInstalled as error:

@@ -127,6 +127,7 @@ class StackPlan:
             "TLS_CA": str(self.ca_file),
             "NAME": platform.node() or "local",
             "DEVICE": self.options.device,
+            **({"PROFILE": self.options.trainer_profile} if self.options.trainer_profile else {}),
             "THREADS": str(self.options.threads),
         }
 

@@ -45,6 +45,8 @@ class UpOptions:
     has_trainer: bool = True
     device: str = "auto"
     threads: int = 0
+    trainer_profile: str = ""
+    """A machine that the trainer stands for."""
     postgres_dsn: str | None = None
     """An external database: each service uses its own schema in it."""
     nats: ExternalNats | None = None

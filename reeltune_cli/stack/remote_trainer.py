@@ -30,6 +30,7 @@ class RemoteTrainer:
     port: int = 0
     device: str = "auto"
     threads: int = 0
+    profile: str = ""
 
     def environment(self) -> dict[str, str]:
         """Returns the settings of `trainer_svc` as environment variables; what is not given keeps its default."""
@@ -45,6 +46,7 @@ class RemoteTrainer:
             "HOST": self.host,
             "PORT": str(self.port),
             "DEVICE": self.device,
+            "PROFILE": self.profile,
             "THREADS": str(self.threads),
             "LOG_FORMAT": "console" if sys.stderr.isatty() else "json",
         }

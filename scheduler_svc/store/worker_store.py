@@ -118,6 +118,7 @@ class WorkerStore:
                     row["matmul_flops"] or 0.0,
                     row["decode_pixels"] or 0.0,
                     tuple(row["names"]),
+                    is_emulated=bool(row["profile"]),
                 ),
                 device_count=row["device_count"],
                 can_train_4bit=row["can_train_4bit"],

@@ -15,7 +15,7 @@ from scheduler_svc.domain.estimate.fit import most_frames_within_context, most_t
 from scheduler_svc.domain.estimate.memory import Memory, estimate_memory
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import count_tokens, rows_over_context
-from scheduler_svc.domain.job import DeviceClass, Needs, Recipe
+from scheduler_svc.domain.job import Needs, Recipe
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts, TrainingParameters
 from scheduler_svc.store.worker_store import WorkerStore
 
@@ -48,8 +48,8 @@ async def check_fit(
     known = [device.place for device in await devices if device.serves(needs) and device.place.memory_bytes]
     if not known:
         return 0
-    needed = {place.device_class: _memory(model.shape, shape, parameters, place.device_class) for place in known}
-    if all(needed[place.device_class].least > place.memory_bytes for place in known):
+    needed = {place: _memory(model.shape, shape, parameters, place) for place in known}
+    if all(needed[place].least > place.memory_bytes for place in known):
         raise _too_large(known, needed, model.shape, shape, parameters)
     return min(memory.least for memory in needed.values())
 
@@ -75,22 +75,20 @@ def _over(model: ModelShape, dataset: DatasetShape, parameters: TrainingParamete
 
 
 @functools.lru_cache(maxsize=1024)
-def _memory(
-    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, device_class: DeviceClass
-) -> Memory:
+def _memory(model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place) -> Memory:
     tokens = count_tokens(model, dataset, parameters.sampling)
-    return estimate_memory(model, tokens, parameters, Place(device_class))
+    return estimate_memory(model, tokens, parameters, place)
 
 
 def _too_large(
     known: Sequence[Place],
-    needed: dict[DeviceClass, Memory],
+    needed: dict[Place, Memory],
     model: ModelShape,
     dataset: DatasetShape,
     parameters: TrainingParameters,
 ) -> JobTooLarge:
-    nearest = max(known, key=lambda place: place.memory_bytes / max(1, needed[place.device_class].least))
-    memory = needed[nearest.device_class]
+    nearest = max(known, key=lambda place: place.memory_bytes / max(1, needed[place].least))
+    memory = needed[nearest]
     parts = {part.value: size for part, size in memory.parts if size}
     trainer = nearest.names[0] if nearest.names else ""
     error = JobTooLarge(nearest.device_class, memory.least, nearest.memory_bytes, trainer, parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -21,6 +22,10 @@ def main() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if limit := os.environ.pop("REELTUNE_MEMORY_LIMIT_BYTES", ""):
+        # Memory of its own that it may write to; not all address space, of which PyTorch maps much more than it uses.
+        # Passed on to whatever is started from here.
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
     # The parent may have died before the request was in place.
     if os.getppid() != parent:
         sys.exit(_PARENT_GONE)

@@ -18,6 +18,8 @@ import psutil
 from trainer_svc.qlora.messages import Message, encode, read_message
 
 RECORD = "child.json"
+MEMORY_LIMIT = "REELTUNE_MEMORY_LIMIT_BYTES"
+"""Read by the guard."""
 _GUARD = Path(__file__).with_name("guard.py")
 _TAIL_LINES = 40
 _LINE_LIMIT = 64 * 1024
@@ -90,6 +92,15 @@ class ChildProcess:
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
+
+
+def memory_limit(size_bytes: int) -> dict[str, str]:
+    """The variables that hold a child, and each process that it starts, to so much memory of its own.
+
+    Beyond it an allocation fails, and the child can say so: nothing is killed. What is freed is given back at once,
+    for a heap that keeps it would come to the limit several times as early.
+    """
+    return {MEMORY_LIMIT: str(size_bytes), "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
 async def spawn_child(

@@ -32,6 +32,7 @@ _KEPT = (
     "PYTHONPATH",
     "VIRTUAL_ENV",
     "CUDA_VISIBLE_DEVICES",
+    "MALLOC_MMAP_THRESHOLD_",
 )
 
 

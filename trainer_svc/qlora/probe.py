@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,8 @@ from trainer_svc.qlora.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import torch
+
+    from trainer_svc.qlora.decode_pool import DecodePool
 
 _TEGRA = Path("/etc/nv_tegra_release")
 _VERSIONED = ("torch", "transformers", "peft", "bitsandbytes", "decord", "av")
@@ -47,6 +50,12 @@ class Probe:
     device_count: int = 1
     """GPUs that are visible; 1 elsewhere."""
     versions: dict[str, str] = field(default_factory=dict)
+    driver_version: str = ""
+    """Of the GPU; empty where there is none, or it is not told."""
+    matmul_flops: float = 0.0
+    """Operations a second of a large matrix product in the type that training computes in."""
+    decode_pixels_per_second: float = 0.0
+    """Of one decode process, all frames of a clip."""
 
 
 def main() -> int:
@@ -62,7 +71,7 @@ def probe_machine() -> Probe:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     matmul_reason = _attempt(lambda: _matmul(device, torch.float32))
     four_bit_reason = matmul_reason or _attempt(lambda: _four_bit(device))
-    decoder, decoder_reason = _working_decoder()
+    decoder, decoder_reason, decode_speed = _working_decoder()
     return Probe(
         device_class=_device_class(device),
         device_name=_device_name(device),
@@ -77,6 +86,9 @@ def probe_machine() -> Probe:
         cpu_threads=len(os.sched_getaffinity(0)),
         device_count=torch.cuda.device_count() if device.type == "cuda" else 1,
         versions=_versions(),
+        driver_version=_driver_version() if device.type == "cuda" else "",
+        matmul_flops=0.0 if matmul_reason else _matmul_flops(device),
+        decode_pixels_per_second=decode_speed,
     )
 
 
@@ -87,6 +99,31 @@ def _matmul(device: torch.device, dtype: torch.dtype) -> None:
     product = (left.to(dtype) @ torch.eye(64, device=device, dtype=dtype)).float()
     if not torch.allclose(product, left, atol=1e-2):
         raise RuntimeError("a matrix product came out wrong")
+
+
+def _matmul_flops(device: torch.device) -> float:
+    """The best of a few products of square matrices: 2 n³ operations each."""
+    import torch
+
+    size = 4096 if device.type == "cuda" else 768
+    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    left = torch.ones(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        # Read back, so that a GPU is waited for.
+        float((left @ left)[0, 0])
+        seconds.append(time.perf_counter() - began)
+    return 2.0 * size**3 / max(min(seconds), 1e-9)
+
+
+def _driver_version() -> str:
+    for file in (Path("/sys/module/nvidia/version"), _TEGRA):
+        try:
+            return file.read_text(encoding="utf-8").splitlines()[0].strip()[:100]
+        except (OSError, IndexError):
+            continue
+    return ""
 
 
 def _four_bit(device: torch.device) -> None:
@@ -112,8 +149,8 @@ def _four_bit(device: torch.device) -> None:
         raise RuntimeError("a 4-bit layer's gradient differs from that of its own dequantised weights")
 
 
-def _working_decoder() -> tuple[str, str]:
-    """(the first decoder that reads a clip back, why the preferred one does not)."""
+def _working_decoder() -> tuple[str, str, float]:
+    """(the first decoder that reads a clip back, why the preferred one does not, pixels that it decodes a second)."""
     from trainer_svc.qlora.decode_pool import DecodePool
     from trainer_svc.qlora.errors import BadClipError, DecodeProcessError
     from trainer_svc.qlora.frame_decoder import best_decoder
@@ -124,7 +161,7 @@ def _working_decoder() -> tuple[str, str]:
         clip = Path(folder) / "probe.mp4"
         encode_error = _attempt(lambda: _encode(clip))
         if encode_error:
-            return "", f"no clip could be encoded to try with: {encode_error}"
+            return "", f"no clip could be encoded to try with: {encode_error}", 0.0
         for name in dict.fromkeys((best_decoder(), "pyav")):
             with DecodePool(decoder=name, fallback=None, timeout_seconds=_DECODE_SECONDS) as pool:
                 try:
@@ -132,22 +169,40 @@ def _working_decoder() -> tuple[str, str]:
                 except (BadClipError, DecodeProcessError) as error:
                     reasons.append(f"{name}: {error}")
                     continue
+                speed = _decode_speed(pool, Path(folder))
             if decoded.frame_count == 8 and decoded.frames.shape == (4, 32, 32, 3):
-                return name, "; ".join(reasons)
+                return name, "; ".join(reasons), speed
             reasons.append(f"{name}: {decoded.frame_count} frames of a clip of 8")
-    return "", "; ".join(reasons)
+    return "", "; ".join(reasons), 0.0
 
 
-def _encode(clip: Path) -> None:
+def _decode_speed(pool: DecodePool, folder: Path) -> float:
+    """Pixels a second, with a decode process that has started already; 0 when it cannot be told."""
+    from trainer_svc.qlora.frame_sampling import FrameRequest
+
+    clip, frames, side = folder / "speed.mp4", 48, 256
+
+    def decode() -> float:
+        _encode(clip, frames=frames, side=side)
+        began = time.perf_counter()
+        pool.decode(clip, FrameRequest(max_frames=8)).result(timeout=_DECODE_SECONDS)
+        return frames * side * side / max(time.perf_counter() - began, 1e-9)
+
+    found: list[float] = []
+    _attempt(lambda: found.append(decode()))
+    return found[0] if found else 0.0
+
+
+def _encode(clip: Path, *, frames: int = 8, side: int = 32) -> None:
     import av
     import numpy as np
 
     with av.open(str(clip), "w") as container:
         stream: Any = container.add_stream("libx264", rate=4)
-        stream.width = stream.height = 32
+        stream.width = stream.height = side
         stream.pix_fmt = "yuv420p"
-        for index in range(8):
-            picture = np.full((32, 32, 3), index * 30, dtype=np.uint8)
+        for index in range(frames):
+            picture = np.full((side, side, 3), index * 30 % 255, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 

@@ -15,6 +15,7 @@ import structlog
 from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import ProbeFailedError
 from trainer_svc.domain.last_words import last_words
+from trainer_svc.domain.profile import Profile
 
 _SECONDS = 180.0
 _NOT_PROBED = "this trainer does not offer QLoRA: its device was not probed"
@@ -36,11 +37,17 @@ class DeviceProbe:
         return await asyncio.shield(self._found)
 
     async def run(
-        self, command: Sequence[str], environment: Mapping[str, str], host: Device, *, devices: int = 0
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        host: Device,
+        *,
+        devices: int = 0,
+        profile: Profile | None = None,
     ) -> None:
         """Probes; when the probe dies, the device counts as `host`, unable to train in 4 bits, with the reason.
 
-        `devices`: how many one job may use together; 0: all there are.
+        `devices`: how many one job may use together; 0: all there are. `profile`: what the machine stands for.
         """
         try:
             device = device_from_json(await _output(command, environment))
@@ -48,6 +55,8 @@ class DeviceProbe:
             structlog.get_logger().error("device.probe_failed", cause=str(error))
             device = replace(host, can_train_4bit=False, four_bit_problem=str(error))
         device = device.shared_by(devices)
+        if profile is not None:
+            device = profile.of(device)
         structlog.get_logger().info(
             "device.probed",
             device_class=device.device_class,

@@ -46,7 +46,7 @@ from trainer_svc.usecases.live_attempt import LiveAttempt
 from trainer_svc.usecases.materialise_job import materialise_job
 from trainer_svc.usecases.publish_checkpoints import CheckpointPublisher
 from trainer_svc.usecases.restore_checkpoint import CheckpointRestorer
-from trainer_svc.usecases.train_in_child import LaunchTraining, train_in_child
+from trainer_svc.usecases.train_in_child import LaunchTraining, Meter, train_in_child
 from trainer_svc.usecases.warm_child import WarmChild
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ class AttemptTools:
     warm: WarmChild | None = None
     """Trains jobs that it takes, in place of `launch`."""
     encoder_cache_bytes: int = 0
+    meter: Meter | None = None
+    """Reports what the device does meanwhile."""
 
 
 async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
@@ -201,6 +203,7 @@ async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkp
             limits=tools.limits,
             on_checkpoint=checkpoints.offer,
             warm=warm,
+            meter=tools.meter if attempt.claim.recipe is Recipe.QLORA else None,
         ),
         name="training",
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -34,6 +34,8 @@ from trainer_svc.usecases.warm_child import WarmChild
 
 LaunchTraining = Callable[[Path], Awaitable[ChildProcess]]
 """Starts the training child for a job folder."""
+Meter = Callable[[LiveAttempt, int], Coroutine[Any, Any, NoReturn]]
+"""Reports what the device does while the process of that id trains, until it is cancelled."""
 
 _PHASES = {
     "dataset": "reading dataset",
@@ -64,6 +66,7 @@ async def train_in_child(
     limits: AttemptLimits,
     on_checkpoint: Callable[[SavedCheckpoint], None],
     warm: WarmChild | None = None,
+    meter: Meter | None = None,
 ) -> Outcome:
     """Trains the job in `folder` and returns how that ended; the child is gone then, however this returns, unless
     `warm` gave it and takes it back with the adapter that it has made.
@@ -74,9 +77,13 @@ async def train_in_child(
     log = structlog.get_logger().bind(job_id=attempt.claim.job_id, attempt=attempt.claim.attempt)
     log.info("child.started", pid=child.pid)
     outcome: Outcome | None = None
+    metering = None if meter is None else asyncio.create_task(meter(attempt, child.pid), name="device-meter")
     try:
         outcome = await _Supervision(attempt, folder, child, limits, on_checkpoint).follow()
     finally:
+        if metering is not None:
+            metering.cancel()
+            await asyncio.gather(metering, return_exceptions=True)
         if warm is None:
             await child.kill()
         elif isinstance(outcome, AdapterMade):

@@ -106,7 +106,7 @@ def estimate_memory(
     Args:
         tokens: None where they are not known: then only what does not depend on them is counted.
     """
-    word = word_bytes(parameters, place.device_class)
+    word = word_bytes(parameters, place)
     trained = adapter_parameters(model, parameters.lora)
     optimizer = _OPTIMIZER_BYTES.get(str(parameters.optimization.optimizer), _SMALL_OPTIMIZER_BYTES)
     quantized = _quantized_parameters(model, parameters)
@@ -133,9 +133,9 @@ def estimate_memory(
     return Memory(tuple((part, sizes[part]) for part in MemoryPart if part in sizes), tokens is not None, held)
 
 
-def word_bytes(parameters: TrainingParameters, device_class: DeviceClass) -> int:
+def word_bytes(parameters: TrainingParameters, place: Place) -> int:
     """Returns the bytes of a number that is computed with: by default 4 on CPUs and 2 on GPUs."""
-    default = 4 if device_class is DeviceClass.CPU else 2
+    default = 4 if place.is_emulated or place.device_class is DeviceClass.CPU else 2
     return _WORD.get(parameters.quantization.compute_type, default)
 
 
@@ -209,7 +209,7 @@ def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: P
         size += 4 * rank * part.linear_layers / max(1, part.layers)
         if parameters.lora.dropout > 0:
             # What is left of them and what has dropped them: a byte each on GPUs, a number each on CPUs.
-            size += inputs * (4 + (4 if place.device_class is DeviceClass.CPU else 1))
+            size += inputs * (4 + (4 if place.is_emulated or place.device_class is DeviceClass.CPU else 1))
         else:
             # In 32 bits layers that read the same share it.
             size += inputs * 4 * (0.67 if word == 4 else 1.0)

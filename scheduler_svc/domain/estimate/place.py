@@ -20,6 +20,8 @@ class Place:
     """Pixels that one process decodes in a second, as the probe has measured."""
     names: tuple[str, ...] = ()
     """The trainers that have such a device."""
+    is_emulated: bool = False
+    """A CPU stands for it."""
 
     @property
     def shares_memory(self) -> bool:

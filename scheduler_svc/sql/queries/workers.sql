@@ -58,9 +58,9 @@ FROM workers WHERE $1 = 'ANY' OR device_class = $1
 SELECT device_class, memory_bytes, can_train_4bit, device_count,
     max((device ->> 'matmul_flops')::double precision) AS matmul_flops,
     max((device ->> 'decode_pixels_per_second')::double precision) AS decode_pixels,
-    (array_agg(name ORDER BY name))[1:16] AS names
+    coalesce(device ->> 'profile', '') AS profile, (array_agg(name ORDER BY name))[1:16] AS names
 FROM workers WHERE 'QLORA' = ANY (recipes)
-GROUP BY device_class, memory_bytes, can_train_4bit, device_count
+GROUP BY device_class, memory_bytes, can_train_4bit, device_count, coalesce(device ->> 'profile', '')
 ORDER BY device_class, memory_bytes DESC, device_count
 
 -- name: delete_lost_workers

@@ -20,4 +20,7 @@ def test_the_probe_tells_what_this_machine_really_does() -> None:
     assert found["decoder"] == "decord"
     assert {"fp32", "bf16"} <= set(found["compute_dtypes"])
     assert found["memory_bytes"] > 1 << 28
+    assert found["matmul_flops"] > 1e7, "operations a second, measured"
+    assert found["decode_pixels_per_second"] > 1e4
+    assert bool(found["driver_version"]) == torch.cuda.is_available()
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]

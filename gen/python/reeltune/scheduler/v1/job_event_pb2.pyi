@@ -190,6 +190,8 @@ class MetricPoint(_message.Message):
         """Values by name: `loss`, `learning_rate`, `grad_norm`, `samples_per_second`, `tokens_per_second`, `clips_per_second`, `step_seconds` and of
         these `data_seconds` (waited for data), `forward_seconds`, `backward_seconds` and `optimizer_seconds`, `data_wait_fraction` (0 to 1),
         `encoder_cache_hit_fraction` (0 to 1), `memory_bytes`, `eval_loss` …
+        Every few seconds what the device does: `device_utilization_percent`, `device_temperature_celsius`, `device_power_watts` and
+        `device_memory_bytes`, as far as it tells.
         """
 
     def __init__(
