@@ -39,7 +39,7 @@ from scheduler_svc.domain.parameters import TrainingParameters, parameters_from_
 
 GOAL = 1.25
 STEPS = 3
-CLIP = ShapeClip(224, 224, 24, 12.0)
+CLIP = ShapeClip(160, 160, 24, 12.0)
 ANSWER, QUESTION = "The red one comes first.", "Which colour comes first?"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
 
@@ -63,9 +63,9 @@ CASES = (
     Case("wide_all_kept", "wide", {"dropout": 0.0}, optimization={"gradient_checkpointing": False, "batch_size": 2}),
     Case("wide_dropout", "wide", {"dropout": 0.05}, optimization={"gradient_checkpointing": False, "batch_size": 2}),
     Case("wide_vision", "wide", {"target_groups": ["VISION", "LANGUAGE"]}, optimization={"batch_size": 4}),
-    Case("wide_16bit", "wide", quantization={"type": "NONE"}, optimization={"batch_size": 2}),
-    Case("large", "large", frames=16, optimization={"batch_size": 2}),
-    Case("internvl", "internvl", optimization={"batch_size": 8}),
+    Case("large", "large", optimization={"batch_size": 1}),
+    Case("large_16bit", "large", quantization={"type": "NONE"}, frames=2, optimization={"batch_size": 1}),
+    Case("internvl", "internvl", optimization={"batch_size": 4}),
 )
 
 

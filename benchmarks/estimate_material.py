@@ -12,9 +12,9 @@ from typing import Any
 
 from trainer_svc.qlora.quiet import quiet_libraries
 
-WIDE = {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 8, "num_attention_heads": 12}
-LARGE = {"hidden_size": 1280, "intermediate_size": 3840, "num_hidden_layers": 10, "num_attention_heads": 16}
-CLIP_SIDE, CLIP_FRAMES, CLIPS = 224, 24, 16
+WIDE = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6, "num_attention_heads": 6}
+LARGE = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 8, "num_attention_heads": 16}
+CLIP_SIDE, CLIP_FRAMES, CLIPS = 160, 24, 16
 
 
 def main(folder: Path) -> None:
@@ -23,8 +23,8 @@ def main(folder: Path) -> None:
     from trainer_svc.qlora.tiny_base import build_processor
 
     processor = build_processor()
-    # As large a frame as a real model sees, at these widths: 14 × 14 tokens for each pair of frames.
-    processor.video_processor.max_video_tokens = 196
+    # 10 × 10 tokens for each pair of frames.
+    processor.video_processor.max_video_tokens = 100
     processor.video_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 768 * 16 * 16 * 8}
     _save(folder / "wide", _qwen3(processor.tokenizer, WIDE), processor)
     _save(folder / "large", _qwen3(processor.tokenizer, LARGE), processor)
@@ -40,7 +40,7 @@ def _qwen3(tokenizer: Any, text: dict[str, int]) -> Any:
         text_config={
             **text,
             "vocab_size": 32_000,
-            "num_key_value_heads": 4,
+            "num_key_value_heads": 2,
             "head_dim": 64,
             "max_position_embeddings": 8192,
             "pad_token_id": 0,
@@ -52,15 +52,15 @@ def _qwen3(tokenizer: Any, text: dict[str, int]) -> Any:
             },
         },
         vision_config={
-            "depth": 6,
-            "hidden_size": 384,
-            "intermediate_size": 1152,
-            "num_heads": 6,
+            "depth": 3,
+            "hidden_size": 192,
+            "intermediate_size": 576,
+            "num_heads": 3,
             "patch_size": 8,
             "temporal_patch_size": 2,
             "spatial_merge_size": 2,
             "out_hidden_size": text["hidden_size"],
-            "num_position_embeddings": 784,
+            "num_position_embeddings": 400,
             "deepstack_visual_indexes": [1],
         },
         image_token_id=token("<|image_pad|>"),
@@ -90,12 +90,12 @@ def _internvl() -> tuple[Any, Any]:
         setattr(tokenizer, name, token)
         setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
     config = InternVLConfig(
-        text_config={"model_type": "qwen2", **WIDE, "vocab_size": 32_000, "num_key_value_heads": 4, "pad_token_id": 0},
+        text_config={"model_type": "qwen2", **WIDE, "vocab_size": 32_000, "num_key_value_heads": 2, "pad_token_id": 0},
         vision_config={
-            "hidden_size": 384,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 6,
+            "hidden_size": 192,
+            "intermediate_size": 576,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
             "image_size": [224, 224],
             "patch_size": [14, 14],
         },
