@@ -29,7 +29,7 @@ _BYTES_4BIT = 4 / 8 + 4 / 64
 """NF4: four bits a weight and a 32-bit constant for 64 of them (QLoRA, arXiv:2305.14314, section 3)."""
 _BYTES_4BIT_DOUBLE = 4 / 8 + 1 / 64 + 4 / (64 * 256)
 _WORD = {ComputeType.FP32: 4, ComputeType.BF16: 2, ComputeType.FP16: 2}
-_OPTIMIZER_BYTES = {"ADAMW": 8.0}
+_OPTIMIZER_BYTES = {"ADAMW": 8.0, "PAGED_ADAMW": 8.0, "LION_8BIT": 1.1}
 """State for each trained number; others keep about 8 bits of each of at most two moments."""
 _SMALL_OPTIMIZER_BYTES = 2.2
 _BETWEEN = 1.25
