@@ -11,6 +11,7 @@ import { useAttempt } from "@/lib/attempt";
 import { datasets, models, training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { FIELDS, fieldOf, mistake, parametersOf } from "@/lib/jobs/fields";
+import { Estimate } from "./estimate";
 import { PresetChoice, useStart } from "./preset_choice";
 import { Button, Field, INPUT, Loading, PageTitle, Panel, Problem } from "../ui";
 
@@ -85,6 +86,9 @@ export function NewJob() {
             ))}
           </div>
         </Panel>
+        {!isMistaken && (
+          <Estimate modelId={draft.model ?? ""} datasetId={draft.dataset ?? ""} parameters={parametersOf(draft)} />
+        )}
         {isElsewhere && <Problem title="The job was not accepted">{problem.message}</Problem>}
         <div className="flex flex-wrap items-center gap-4">
           <Button type="submit" look="primary" isBusy={isBusy} disabled={!draft.model || !draft.dataset || isMistaken}>
