@@ -8,6 +8,11 @@ MINUTES ?= 30
 SEED ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Errors are shown, progress is not.
+NPM_FLAGS := --no-audit --no-fund --loglevel error
+NPM_FAILED := { echo "npm could not install the packages of that folder (see above). 'make up WEB=no' does without the pages."; exit 1; }
+# pip and npm write into the same folders for several targets.
+.NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help demo up test e2e lint format gen gen-check bench soak constraints web web-check clean
 
@@ -35,7 +40,7 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev
 	@touch $@
 
 tools/ts/node_modules/.package-lock.json: tools/ts/package-lock.json | $(VENV)/.dev
-	@npm --prefix tools/ts ci --no-audit --no-fund --silent
+	@npm --prefix tools/ts ci $(NPM_FLAGS) || $(NPM_FAILED)
 
 # Node comes by pip as well: the pages are built without anything that the machine must have.
 $(VENV)/.node: constraints.txt | $(BIN)/python
@@ -43,14 +48,14 @@ $(VENV)/.node: constraints.txt | $(BIN)/python
 	@touch $@
 
 web/node_modules/.package-lock.json: web/package-lock.json | $(VENV)/.node
-	@npm --prefix web ci --no-audit --no-fund --silent
+	@npm --prefix web ci $(NPM_FLAGS) || $(NPM_FAILED)
 
 tools/browser/node_modules/.package-lock.json: tools/browser/package-lock.json | $(VENV)/.node
-	@npm --prefix tools/browser ci --no-audit --no-fund --silent
+	@npm --prefix tools/browser ci $(NPM_FLAGS) || $(NPM_FAILED)
 
 WEB_SOURCES := $(shell find web/src web/scripts proto -path web/src/gen -prune -o -type f -print) web/package.json web/package-lock.json web/next.config.ts web/postcss.config.mjs
 reeltune_cli/web_ui/site.json: $(WEB_SOURCES) | web/node_modules/.package-lock.json
-	@echo "Building the browser's pages (half a minute; WEB=no does without them) ..."
+	@echo "Building the browser's pages ('make up WEB=no' does without them) ..."
 	@npm --prefix web run --silent build >web/build.log 2>&1 || { cat web/build.log; exit 1; }
 
 web: reeltune_cli/web_ui/site.json ## Build the pages that `reeltune up` serves to browsers

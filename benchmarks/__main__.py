@@ -19,6 +19,7 @@ NAMES = (
     "training_loop",
     "encoder_cache",
     "memory_4bit",
+    "estimate_error",
     "decode_pool",
     "temporal_lora",
     "rank_allocation",

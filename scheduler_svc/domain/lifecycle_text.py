@@ -26,11 +26,14 @@ def mermaid_diagram() -> str:
 
 
 def _row(rule: Rule) -> str:
+    reasons = [f"`{reason}`" for reason in _EXPLAINED if reason in rule.reasons]
+    if reasons and StateReason.UNSPECIFIED in rule.reasons:
+        reasons.insert(0, "–")  # what has no reason is the rule, the others are special cases of it
     cells = [
         ", ".join(source or "–" for source in rule.sources),
         rule.target.value,
         rule.actor.value,
-        _join([f"`{reason}`" for reason in _EXPLAINED if reason in rule.reasons]),
+        _join(reasons),
         _join([guard.value for guard in rule.guards]),
         _join(["event", *(effect.value for effect in rule.effects)]),
     ]

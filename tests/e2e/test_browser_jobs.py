@@ -15,8 +15,11 @@ from tests.e2e.running_mesh import PASSWORD, RunningMesh
 from tests.e2e.trained_job import TrainedJob
 from tests.e2e.training_material import Material
 
+# The first test waits for the mesh, the browser and a job that is trained for all, too.
+pytestmark = pytest.mark.timeout(1200)
+
 STEPS = 4
-TRAINED_MS = 240_000
+TRAINED_MS = 400_000
 """How long a training of a few steps may take, on a loaded machine."""
 DEFAULTS = {
     "Batches in a step": "optimization.gradientAccumulationSteps",
@@ -65,7 +68,6 @@ def at(document: dict[str, Any], path: str) -> Any:
     return found
 
 
-@pytest.mark.timeout(600)
 async def test_a_job_is_started_watched_taken_away_and_asked(
     visit: Visit, stack: RunningMesh, trained: TrainedJob
 ) -> None:
@@ -113,7 +115,6 @@ async def assert_taken_away(visit: Visit, stack: RunningMesh, trained: TrainedJo
     assert await visit.violations() == []
 
 
-@pytest.mark.timeout(600)
 async def test_a_stopped_job_is_stopped_and_can_be_tried_again(visit: Visit, trained: TrainedJob) -> None:
     page = visit.page
     await log_in(visit, trained.owner.user.username)

@@ -21,7 +21,7 @@ from tests.e2e.running_mesh import PASSWORD, RunningMesh, SignedIn
 from tests.e2e.training_material import Material, parameters, register_dataset, register_model
 
 STEPS = 16
-JOB_SECONDS = 120
+JOB_SECONDS = 300
 ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "reeltune_adapter.json"}
 
 
@@ -78,7 +78,7 @@ async def submit(
 ) -> job_pb2.TrainingJob:
     """Asks for a job and returns it, QUEUED."""
     request = pb.CreateTrainingJobRequest(model_id=model_id, dataset_id=dataset_id, name="tiny", parameters=wanted)
-    return (await client.training.CreateTrainingJob(request, timeout=2)).job
+    return (await client.training.CreateTrainingJob(request, timeout=60)).job
 
 
 async def get_job(client: Client, job_id: str) -> job_pb2.TrainingJob:

@@ -4,7 +4,8 @@ The adapter was trained on quantised weights. Into these, expanded again, it mer
 model's own 16-bit weights it merges with an error of the size of the quantisation's, which is measured and told. Either
 way the merged model is written in bf16, loaded again, and held against base and adapter on rows of the dataset.
 
-Memory: the 4-bit model and the 16-bit one together, some 2.6 bytes a parameter; layers are merged one by one in fp32.
+Memory: the 4-bit model and the 16-bit one together, some 2.5 bytes for each quantised weight and 4 for each other;
+layers are merged one by one in fp32.
 """
 
 from __future__ import annotations

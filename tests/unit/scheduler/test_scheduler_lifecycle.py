@@ -100,6 +100,10 @@ def test_the_document_shows_the_table_and_the_diagram() -> None:
     assert mermaid_diagram() in text, hint
 
 
+def test_the_document_tells_of_changes_that_may_but_need_not_have_a_reason() -> None:
+    assert "| RUNNING | COMPLETED | trainer | –, `EARLY_STOPPED` |" in markdown_table()
+
+
 def test_every_reason_is_given_by_some_rule() -> None:
     assert {reason for rule in RULES for reason in rule.reasons} == set(StateReason)
 

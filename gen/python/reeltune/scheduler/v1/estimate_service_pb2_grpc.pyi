@@ -37,7 +37,7 @@ class EstimateServiceStub:
     """Estimates tokens, memory by part and time of a job as `CreateTrainingJob` would accept it, for the registered trainers' devices and for
     others that are named, and the most frames, pixels and rows a batch with which it fits each. Makes no job.
 
-    How near this comes is measured by the benchmark `estimate_error`. `CreateTrainingJob` refuses what `FIT_EXCEEDS` every registered trainer.
+    How near this comes can be measured by the benchmark `estimate_error`; the margin is an assumption. `CreateTrainingJob` refuses what `FIT_EXCEEDS` every registered trainer.
     Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
     `DATASET_NOT_READY`, or `ESTIMATE_UNAVAILABLE` when the model was registered before its layers were counted; INVALID_ARGUMENT
     `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
@@ -52,7 +52,7 @@ class EstimateServiceAsyncStub(EstimateServiceStub):
     """Estimates tokens, memory by part and time of a job as `CreateTrainingJob` would accept it, for the registered trainers' devices and for
     others that are named, and the most frames, pixels and rows a batch with which it fits each. Makes no job.
 
-    How near this comes is measured by the benchmark `estimate_error`. `CreateTrainingJob` refuses what `FIT_EXCEEDS` every registered trainer.
+    How near this comes can be measured by the benchmark `estimate_error`; the margin is an assumption. `CreateTrainingJob` refuses what `FIT_EXCEEDS` every registered trainer.
     Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
     `DATASET_NOT_READY`, or `ESTIMATE_UNAVAILABLE` when the model was registered before its layers were counted; INVALID_ARGUMENT
     `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
@@ -70,7 +70,7 @@ class EstimateServiceServicer(metaclass=_abc_1.ABCMeta):
         """Estimates tokens, memory by part and time of a job as `CreateTrainingJob` would accept it, for the registered trainers' devices and for
         others that are named, and the most frames, pixels and rows a batch with which it fits each. Makes no job.
 
-        How near this comes is measured by the benchmark `estimate_error`. `CreateTrainingJob` refuses what `FIT_EXCEEDS` every registered trainer.
+        How near this comes can be measured by the benchmark `estimate_error`; the margin is an assumption. `CreateTrainingJob` refuses what `FIT_EXCEEDS` every registered trainer.
         Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
         `DATASET_NOT_READY`, or `ESTIMATE_UNAVAILABLE` when the model was registered before its layers were counted; INVALID_ARGUMENT
         `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.

@@ -43,7 +43,7 @@ Global___EncoderCache: _TypeAlias = EncoderCache  # noqa: Y015
 
 @_typing.final
 class SpeedParameters(_message.Message):
-    """What makes training faster and changes nothing of what is learned, to the last bit."""
+    """What makes training faster and changes nothing of what is learned; on a CPU to the last bit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -138,7 +138,7 @@ class TrainingServiceServicer:
 
         Errors: NOT_FOUND `MODEL_NOT_FOUND` or `DATASET_NOT_FOUND` unless the caller may read them; FAILED_PRECONDITION `MODEL_NOT_READY`,
         `DATASET_NOT_READY`, `RECIPE_UNAVAILABLE`, `DEVICE_UNFIT` when no trainer of the class trains in 4 bits, `JOB_TOO_LARGE` when none has the memory,
-        or `CONTEXT_EXCEEDED` when rows are longer than the model takes; RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
+        or `CONTEXT_EXCEEDED` when the frames of rows alone are more tokens than the model takes; RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`; INVALID_ARGUMENT `FIELD_INVALID` for parameters that cannot go together or that the model cannot take.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

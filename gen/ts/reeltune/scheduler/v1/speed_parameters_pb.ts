@@ -14,7 +14,7 @@ export const file_reeltune_scheduler_v1_speed_parameters: GenFile = /*@__PURE__*
   fileDesc("CixyZWVsdHVuZS9zY2hlZHVsZXIvdjEvc3BlZWRfcGFyYW1ldGVycy5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIlcKD1NwZWVkUGFyYW1ldGVycxJECg1lbmNvZGVyX2NhY2hlGAEgASgOMiMucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkVuY29kZXJDYWNoZUIIukgFggECEAEqXAoMRW5jb2RlckNhY2hlEh0KGUVOQ09ERVJfQ0FDSEVfVU5TUEVDSUZJRUQQABIWChJFTkNPREVSX0NBQ0hFX0FVVE8QARIVChFFTkNPREVSX0NBQ0hFX09GRhACYgZwcm90bzM", [file_buf_validate_validate]);
 
 /**
- * What makes training faster and changes nothing of what is learned, to the last bit.
+ * What makes training faster and changes nothing of what is learned; on a CPU to the last bit.
  *
  * @generated from message reeltune.scheduler.v1.SpeedParameters
  */
