@@ -113,7 +113,7 @@ class MeshProcess(StartableServer):
         for line in self.log().splitlines():
             # What was killed may have written the half of a line.
             with contextlib.suppress(ValueError):
-                event = json.loads(line) if f'"event": "{name}"' in line else {}
+                event = json.loads(line) if f'"{name}"' in line else {}
                 found += [event] if event.get("event") == name else []
         return found
 
