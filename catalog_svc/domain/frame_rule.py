@@ -52,6 +52,11 @@ class FrameRule:
     is_upper_bound: bool = False
     """The model drops tokens that a frame has in common with the one before."""
 
+    @property
+    def is_plausible(self) -> bool:
+        """Whether its numbers, which a stranger's file says, are those of some model: others are not worked with."""
+        return all(0 <= getattr(self, name) <= most for name, most in _MOST.items())
+
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
@@ -72,12 +77,25 @@ _GRIDS = {
 }
 _MERGE = 2
 _LEAST_TOKENS, _MOST_TOKENS = 128, 768
+_MOST = {
+    "patch_size": 1024,
+    "frames_per_patch": 64,
+    "merge_size": 64,
+    "patches_per_token": 64.0**2,
+    "min_pixels": 1 << 32,
+    "max_pixels": 1 << 32,
+    "max_frame_tokens": 1 << 32,
+    "max_clip_tokens": 1 << 32,
+    "tokens_per_frame": 1 << 20,
+}
+"""What no model comes near."""
+_BEYOND_ALL = 1 << 40
 
 
 def frame_rule(
     config: Mapping[str, Any], processor: Mapping[str, Any], video: Mapping[str, Any] | None
 ) -> FrameRule | None:
-    """Returns the rule of a model; None where it is not known.
+    """Returns the rule of a model; None where it is not known, or its numbers are those of no model.
 
     Args:
         config: Of config.json.
@@ -88,9 +106,11 @@ def frame_rule(
     if video is None or not isinstance(kind, str):
         return None
     if kind in _GRIDS:
-        return _grid_rule(kind, _GRIDS[kind], video)
-    read = {"smolvlm": _smolvlm, "llava_onevision": _llava_onevision, "internvl": _internvl}.get(kind)
-    return read(config, processor) if read else None
+        rule: FrameRule | None = _grid_rule(kind, _GRIDS[kind], video)
+    else:
+        read = {"smolvlm": _smolvlm, "llava_onevision": _llava_onevision, "internvl": _internvl}.get(kind)
+        rule = read(config, processor) if read else None
+    return rule if rule is not None and rule.is_plausible else None
 
 
 def _grid_rule(kind: str, grid: _Grid, video: Mapping[str, Any]) -> FrameRule:
@@ -131,7 +151,7 @@ def _llava_onevision(config: Mapping[str, Any], processor: Mapping[str, Any]) ->
 def _internvl(config: Mapping[str, Any], processor: Mapping[str, Any]) -> FrameRule | None:
     tokens = _whole(processor, "image_seq_length") or _whole(config, "image_seq_length")
     ratio = config.get("downsample_ratio", 0.5)
-    if not isinstance(ratio, float) or not 0 < ratio <= 1:
+    if not isinstance(ratio, float) or not 1 / 64 <= ratio <= 1:
         return None
     return _fixed(tokens, patches_per_token=1 / ratio**2, characters_per_step=10)
 
@@ -156,5 +176,6 @@ def _mapping(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _whole(value: Mapping[str, Any], name: str) -> int:
+    """A positive number, never above _BEYOND_ALL; 0 for anything else."""
     number = value.get(name)
-    return number if type(number) is int and 0 < number < 1 << 40 else 0
+    return min(number, _BEYOND_ALL) if type(number) is int and number > 0 else 0

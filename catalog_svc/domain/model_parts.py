@@ -22,6 +22,8 @@ _TOWERS = frozenset(["visual", "vision_tower", "vision_model", "vision_encoder"]
 _HEAD = "lm_head"
 _EMBEDDINGS = ("embed", "wte", "wpe")
 
+_WIDEST = (1 << 31) - 1
+"""Columns and rows of a matrix, as the contract counts widths."""
 _BYTES_16BIT = 2.0
 # NF4 with double quantisation: four bits a weight, an 8-bit constant for 64 weights, and a 32-bit constant for 256 of
 # those (QLoRA, arXiv:2305.14314, section 3).
@@ -93,7 +95,7 @@ def vocabulary_size(tensors: Iterable[tuple[str, Shape]]) -> int:
 
 
 def _is_token_table(name: str, shape: Shape) -> bool:
-    return len(shape) == 2 and _kind_of(name) is PartKind.LANGUAGE and _layer(name) in ("embed_tokens", "wte")
+    return _is_matrix(shape) and _kind_of(name) is PartKind.LANGUAGE and _layer(name) in ("embed_tokens", "wte")
 
 
 def _kind_of(name: str) -> PartKind:
@@ -126,9 +128,14 @@ def _part(kind: PartKind, tensors: Sequence[tuple[str, Shape]]) -> ModelPart:
 
 def _is_linear(kind: PartKind, name: str, shape: Shape) -> bool:
     """Linear layers have matrices for weights; tables of embeddings have, too. The head is never adapted."""
-    if kind is PartKind.HEAD or len(shape) != 2 or not name.endswith(".weight"):
+    if kind is PartKind.HEAD or not _is_matrix(shape) or not name.endswith(".weight"):
         return False
     return not any(word in _layer(name) for word in _EMBEDDINGS)
+
+
+def _is_matrix(shape: Shape) -> bool:
+    """A matrix without rows or columns weighs nothing, so that no file is too small for any other number of them."""
+    return len(shape) == 2 and all(0 < side <= _WIDEST for side in shape)
 
 
 def _block(name: str) -> str:

@@ -10,6 +10,8 @@ from catalog_svc.domain.frame_rule import FrameRule
 from catalog_svc.domain.model import ForwardCheck, ModelFacts
 from catalog_svc.domain.model_parts import ModelPart
 
+_INT32, _INT64 = (1 << 31) - 1, (1 << 63) - 1
+
 
 def model_facts_to_proto(facts: ModelFacts) -> model_pb2.ModelFacts:
     return model_pb2.ModelFacts(
@@ -27,8 +29,8 @@ def model_facts_to_proto(facts: ModelFacts) -> model_pb2.ModelFacts:
         has_generation_marks=facts.chat_template.has_generation_marks,
         memory_4bit_bytes=facts.memory.bytes_4bit,
         memory_16bit_bytes=facts.memory.bytes_16bit,
-        frame_rule=None if facts.frame_rule is None else _rule_to_proto(facts.frame_rule),
-        vocabulary_size=facts.vocabulary_size,
+        frame_rule=_rule_to_proto(facts.frame_rule),
+        vocabulary_size=_held(facts.vocabulary_size, _INT64),
     )
 
 
@@ -43,16 +45,23 @@ def _part_to_proto(part: ModelPart) -> model_pb2.ModelPart:
         parameter_count=part.parameter_count,
         linear_layer_count=part.linear_layers,
         lora_modules=part.lora_modules,
-        linear_parameter_count=part.linear_parameters,
-        linear_inputs=part.linear_inputs,
-        linear_outputs=part.linear_outputs,
-        largest_linear=part.largest_linear,
+        linear_parameter_count=_held(part.linear_parameters, _INT64),
+        linear_inputs=_held(part.linear_inputs, _INT64),
+        linear_outputs=_held(part.linear_outputs, _INT64),
+        largest_linear=_held(part.largest_linear, _INT64),
         layer_count=part.layer_count,
-        width=part.width,
+        width=_held(part.width, _INT32),
     )
 
 
-def _rule_to_proto(rule: FrameRule) -> frame_rule_pb2.FrameRule:
+def _held(number: int, most: int) -> int:
+    """What was read of a model before such numbers were refused is not known; its entry is to be read all the same."""
+    return number if number <= most else 0
+
+
+def _rule_to_proto(rule: FrameRule | None) -> frame_rule_pb2.FrameRule | None:
+    if rule is None or not rule.is_plausible:
+        return None
     fields = asdict(rule)
     fields["budget"] = frame_rule_pb2.FrameBudget.Value(f"FRAME_BUDGET_{rule.budget}")
     return frame_rule_pb2.FrameRule(**fields)
