@@ -20,6 +20,13 @@ class ShownClips:
     count: int
     sample_id: str = ""
     """Of one of these rows."""
+    unused: int = 0
+    """Of these rows, those of splits that no training job trains or evaluates on."""
+
+    @property
+    def used(self) -> int:
+        """The others."""
+        return self.count - self.unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +65,16 @@ def available_frames(clip: DecodedClip, video: VideoPart) -> int:
 
 
 def row_shapes(shown: Iterable[ShownClips], clips: Mapping[str, DecodedClip]) -> tuple[RowShape, ...]:
-    """Returns all shapes, those of most pixels first."""
+    """Returns all shapes of rows that training jobs use, those of most pixels first."""
     found: dict[tuple[object, ...], RowShape] = {}
     for row in shown:
         # A row whose clip is gone was read while the dataset was being deleted.
         pairs = [(clips[video.path], video) for video in row.videos if video.path in clips]
-        if not row.count:
+        if not row.used:
             continue
         shape = tuple(_shape_clip(clip, video) for clip, video in pairs)
         key = tuple((one.width, one.height, one.max_frames, one.sampling_fps, one.max_pixels) for one in shape)
-        new = RowShape(row.count, shape, row.sample_id, float(_frames(shape)))
+        new = RowShape(row.used, shape, row.sample_id, float(_frames(shape)))
         found[key] = _joined(found[key], new) if key in found else new
     return tuple(sorted(found.values(), key=lambda each: (-_pixels(each.clips), each.sample_id)))
 

@@ -46,6 +46,9 @@ class DatasetNumbers:
     clips: Mapping[str, DecodedClip]
     """By path."""
     shown: tuple[ShownClips, ...]
+    used_answers: Mapping[float, int] = field(default_factory=dict)
+    """As `answer_characters`, of the rows that training jobs train or evaluate on."""
+    used_text: Mapping[float, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class DatasetStatistics:
     row_shapes: tuple[RowShape, ...] = ()
     """The first MOST_SHAPES."""
     has_more_shapes: bool = False
+    used_answers: Distribution = field(default_factory=Distribution)
+    used_text: Distribution = field(default_factory=Distribution)
 
 
 def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatistics:
@@ -84,6 +89,8 @@ def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatis
         text_characters=distribution(numbers.text_characters),
         row_shapes=shapes[:MOST_SHAPES],
         has_more_shapes=len(shapes) > MOST_SHAPES,
+        used_answers=distribution(numbers.used_answers),
+        used_text=distribution(numbers.used_text),
     )
 
 

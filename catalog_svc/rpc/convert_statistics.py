@@ -42,6 +42,8 @@ def statistics_to_proto(dataset_id: str, found: DatasetStatistics) -> pb.Dataset
         text_characters=_distribution_to_proto(found.text_characters),
         row_shapes=[_shape_to_proto(shape) for shape in found.row_shapes],
         has_more_shapes=found.has_more_shapes,
+        used_text_characters=_distribution_to_proto(found.used_text),
+        used_answer_characters=_distribution_to_proto(found.used_answers),
     )
 
 

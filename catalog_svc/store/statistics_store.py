@@ -34,6 +34,8 @@ class StatisticsStore:
             text_characters=_counted((row["text_characters"], row["count"]) for row in answers),
             clips={row["path"]: decoded_from_row(row) for row in clips},
             shown=tuple(_shown_clips(row) for row in shown),
+            used_answers=_counted((row["characters"], row["used"]) for row in answers),
+            used_text=_counted((row["text_characters"], row["used"]) for row in answers),
         )
 
 
@@ -45,4 +47,5 @@ def _counted(pairs: Iterable[tuple[float, int]]) -> Mapping[float, int]:
 
 
 def _shown_clips(row: Any) -> ShownClips:
-    return ShownClips(tuple(VideoPart(**part) for part in row["videos"]), row["count"], row["sample_id"])
+    videos = tuple(VideoPart(**part) for part in row["videos"])
+    return ShownClips(videos, row["count"], row["sample_id"], unused=row["count"] - row["used"])

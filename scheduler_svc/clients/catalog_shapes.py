@@ -34,8 +34,8 @@ def model_shape_from_proto(facts: model_pb2.ModelFacts) -> ModelShape | None:
 
 
 def dataset_shape_from_proto(statistics: dataset_statistics_pb2.DatasetStatistics, train_rows: int) -> DatasetShape:
-    """Returns the rows of a dataset by what they show and say."""
-    text, answers = statistics.text_characters, statistics.answer_characters
+    """Returns the rows that training jobs use by what they show and say."""
+    text, answers = statistics.used_text_characters, statistics.used_answer_characters
     return DatasetShape(
         shapes=tuple(
             RowShape(shape.rows, tuple(_clip(clip) for clip in shape.clips), shape.sample_id, shape.mean_frames)
@@ -46,6 +46,7 @@ def dataset_shape_from_proto(statistics: dataset_statistics_pb2.DatasetStatistic
         mean_text=text.mean,
         max_answer=round(answers.maximum),
         mean_answer=answers.mean,
+        counted=text.count,
     )
 
 
@@ -67,7 +68,8 @@ def _rule(rule: frame_rule_pb2.FrameRule) -> FrameRule | None:
         return None
     fields = {name: getattr(rule, name) for name in FrameRule.__dataclass_fields__ if name != "budget"}
     budget = FrameBudget(frame_rule_pb2.FrameBudget.Name(rule.budget).removeprefix("FRAME_BUDGET_"))
-    return FrameRule(budget, **fields)
+    found = FrameRule(budget, **fields)
+    return found if found.is_plausible else None
 
 
 def _clip(clip: dataset_statistics_pb2.ShapeClip) -> ShapeClip:

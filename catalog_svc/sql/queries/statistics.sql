@@ -6,8 +6,10 @@ WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.vis
 GROUP BY s.split;
 
 -- name: count_rows_by_answer
--- Counts the samples of a dataset that the viewer may see, by the characters of their answers and of all their words.
-SELECT words.answer AS characters, words.text AS text_characters, count(*) AS count
+-- Counts the samples of a dataset that the viewer may see, by the characters of their answers and of all their words;
+-- `used`: those of the splits that a training job trains or evaluates on.
+SELECT words.answer AS characters, words.text AS text_characters, count(*) AS count,
+    count(*) FILTER (WHERE s.split IN ('train', 'eval', 'validation', 'val')) AS used
 FROM samples s JOIN entries e ON e.id = s.dataset_id
 CROSS JOIN LATERAL (
     SELECT COALESCE(sum(length(part ->> 'text')) FILTER (WHERE turn ->> 'role' = 'assistant'), 0) AS answer,
@@ -18,9 +20,11 @@ WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.vis
 GROUP BY words.answer, words.text;
 
 -- name: count_rows_by_clips
--- Counts the samples of a dataset that the viewer may see, by the clips that they show and what they say of them.
+-- Counts the samples of a dataset that the viewer may see, by the clips that they show and what they say of them;
+-- `used`, and the sample: of those splits that a training job trains or evaluates on.
 SELECT jsonb_path_query_array(s.messages, '$[*].content[*].video') AS videos, count(*) AS count,
-    min(s.sample_id) AS sample_id
+    count(*) FILTER (WHERE s.split IN ('train', 'eval', 'validation', 'val')) AS used,
+    COALESCE(min(s.sample_id) FILTER (WHERE s.split IN ('train', 'eval', 'validation', 'val')), '') AS sample_id
 FROM samples s JOIN entries e ON e.id = s.dataset_id
 WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
 GROUP BY videos;

@@ -33,6 +33,28 @@ class FrameRule:
     characters_per_step: int = 0
     is_upper_bound: bool = False
 
+    @property
+    def is_plausible(self) -> bool:
+        """Whether its numbers are those of some model: with others nothing is to be counted."""
+        least = 0 if self.budget is FrameBudget.FIXED else 1
+        return all(least <= getattr(self, name) <= most for name, most in _SIZES.items()) and all(
+            0 <= getattr(self, name) <= most for name, most in _COUNTS.items()
+        )
+
+
+_SIZES = {"patch_size": 1024, "frames_per_patch": 64, "merge_size": 64}
+_COUNTS = {
+    "min_pixels": 1 << 32,
+    "max_pixels": 1 << 32,
+    "max_frame_tokens": 1 << 32,
+    "max_clip_tokens": 1 << 32,
+    "tokens_per_frame": 1 << 20,
+    "tokens_per_clip": 1 << 20,
+    "patches_per_token": 64.0**2,
+    "characters_per_step": 10_000,
+}
+"""What no model comes near, as the catalog has it, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -97,6 +119,11 @@ class RowShape:
     mean_frames: float = 0.0
     """Of all these rows, to choose from."""
 
+    @property
+    def frames(self) -> int:
+        """Of that row, to choose from."""
+        return sum(clip.frames for clip in self.clips)
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetShape:
@@ -111,3 +138,10 @@ class DatasetShape:
     max_answer: int = 0
     """Characters of a row's answers."""
     mean_answer: float = 0.0
+    counted: int = 0
+    """Rows that `shapes` are chosen from, those of most pixels first; no more than they have: all are there."""
+
+    @property
+    def shown(self) -> int:
+        """The rows of `shapes`."""
+        return sum(shape.rows for shape in self.shapes)

@@ -11,26 +11,33 @@ ROWS = """video,question,answer,split
 a.mp4,What?,A bar.,train
 a.mp4,Where?,Left,train
 b.mp4,What?,Nothing at all,eval
+c.mp4,What is never trained?,A text that is longer than any other,test
 """
 
 
 async def test_a_ready_dataset_tells_its_numbers_and_another_one_does_not(mesh: CatalogMesh) -> None:
     files = {"annotations.csv": ROWS.encode(), "a.mp4": h264_clip(1, frames=16), "b.mp4": h264_clip(2, width=128)}
+    files["c.mp4"] = h264_clip(3, width=192)
     dataset = await mesh.ready_dataset(files)
     sampling = dataset_statistics_pb2.VisualSampling(max_frames=4)
     request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=dataset.id, sampling=sampling)
     found = (await mesh.samples.GetDatasetStatistics(request, metadata=mesh.as_user())).statistics
-    assert [(split.name, split.count) for split in found.splits] == [("train", 2), ("eval", 1)]
-    assert {size.name for size in found.resolutions} == {"64x64", "128x64"}
-    assert [(codec.name, codec.count) for codec in found.codecs] == [("h264", 2)]
-    assert (found.clip_seconds.minimum, found.clip_seconds.maximum, found.clip_seconds.count) == (1.0, 2.0, 2)
+    assert [(split.name, split.count) for split in found.splits] == [("train", 2), ("eval", 1), ("test", 1)]
+    assert {size.name for size in found.resolutions} == {"64x64", "128x64", "192x64"}
+    assert [(codec.name, codec.count) for codec in found.codecs] == [("h264", 3)]
+    assert (found.clip_seconds.minimum, found.clip_seconds.maximum, found.clip_seconds.count) == (1.0, 2.0, 3)
     lengths = found.answer_characters
-    assert (lengths.count, lengths.minimum, lengths.maximum) == (3, len("Left"), len("Nothing at all"))
-    assert (found.text_characters.count, found.text_characters.minimum) == (3, len("Where?") + len("Left"))
+    longest = len("A text that is longer than any other")
+    assert (lengths.count, lengths.minimum, lengths.maximum) == (4, len("Left"), longest)
+    assert (found.text_characters.count, found.text_characters.minimum) == (4, len("Where?") + len("Left"))
+    # What no job trains or evaluates on is not counted where jobs are judged by it.
+    used = found.used_answer_characters
+    assert (used.count, used.minimum, used.maximum) == (3, len("Left"), len("Nothing at all"))
+    assert found.used_text_characters.maximum == len("What?") + len("Nothing at all")
     wide, small = found.row_shapes
     assert (wide.rows, wide.clips[0].width, small.rows) == (1, 128, 2)
     assert wide.sample_id
-    assert found.visual_tokens.count == 3
+    assert found.visual_tokens.count == 4
     assert found.visual_tokens.minimum > 0
     assert found.sampling.family == dataset_statistics_pb2.VISION_FAMILY_QWEN3_VL
     assert (found.sampling.max_frames, found.dataset_id) == (4, dataset.id)

@@ -96,6 +96,8 @@ class DatasetStatistics(_message.Message):
     TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
     ROW_SHAPES_FIELD_NUMBER: _builtins.int
     HAS_MORE_SHAPES_FIELD_NUMBER: _builtins.int
+    USED_TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    USED_ANSWER_CHARACTERS_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset."""
     has_more_shapes: _builtins.bool
@@ -142,7 +144,17 @@ class DatasetStatistics(_message.Message):
 
     @_builtins.property
     def row_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowShape]:
-        """The rows by the sizes of the clips that they show, most pixels first; at most 100. What of a clip a row leaves out is not counted."""
+        """The rows that training jobs train or evaluate on (splits `train`, `eval`, `validation`, `val`) by the sizes of the clips that they show,
+        most pixels first; at most 100. What of a clip a row leaves out is not counted.
+        """
+
+    @_builtins.property
+    def used_text_characters(self) -> Global___Distribution:
+        """As `text_characters`, of the rows that training jobs train or evaluate on."""
+
+    @_builtins.property
+    def used_answer_characters(self) -> Global___Distribution:
+        """As `answer_characters`, of the same rows."""
 
     def __init__(
         self,
@@ -160,10 +172,12 @@ class DatasetStatistics(_message.Message):
         text_characters: Global___Distribution | None = ...,
         row_shapes: _abc.Iterable[Global___RowShape] | None = ...,
         has_more_shapes: _builtins.bool = ...,
+        used_text_characters: Global___Distribution | None = ...,
+        used_answer_characters: Global___Distribution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "sampling", b"sampling", "text_characters", b"text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "sampling", b"sampling", "text_characters", b"text_characters", "used_answer_characters", b"used_answer_characters", "used_text_characters", b"used_text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "codecs", b"codecs", "dataset_id", b"dataset_id", "has_more_shapes", b"has_more_shapes", "resolutions", b"resolutions", "row_shapes", b"row_shapes", "sampling", b"sampling", "splits", b"splits", "text_characters", b"text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "codecs", b"codecs", "dataset_id", b"dataset_id", "has_more_shapes", b"has_more_shapes", "resolutions", b"resolutions", "row_shapes", b"row_shapes", "sampling", b"sampling", "splits", b"splits", "text_characters", b"text_characters", "used_answer_characters", b"used_answer_characters", "used_text_characters", b"used_text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
