@@ -99,7 +99,14 @@ async def _accept(
             dataset_id=dataset_id,
             dataset_version=dataset.version,
             parameters=parameters,
-            needs=replace(source.needs, device_class=request.device_class, device_count=1, recipe=recipe),
+            # Not the memory that the training took: an evaluation keeps no activations, a merge needs no device.
+            needs=replace(
+                source.needs,
+                device_class=request.device_class,
+                device_count=1,
+                device_memory_bytes=0,
+                recipe=recipe,
+            ),
             priority=request.priority,
             source_job_id=source.id,
         )

@@ -99,6 +99,13 @@ async def source_of(attempt: Attempt) -> artifact_pb2.Artifact:
     return (await stub.GetSourceArtifact(request, metadata=attempt.metadata)).artifact
 
 
+async def test_what_a_training_took_is_not_asked_for_afterwards(user: User, replica: Replica) -> None:
+    trainer = await Trainer(replica).register(recipes=["QLORA", "EVALUATION", "MERGE"], memory_bytes=10**10)
+    source = await trained(user, trainer, device_memory_bytes=10**10)
+    jobs = [await evaluate(user, source), await merge(user, source)]
+    assert [(job.device_memory_bytes, job.device_count) for job in jobs] == [(0, 1), (0, 1)]
+
+
 async def test_an_evaluation_is_a_job_that_tells_how_it_asks(user: User, trainer: Trainer) -> None:
     source = await trained(user, trainer, name="tuned")
     wanted = evaluation_pb2.EvaluationParameters(split="eval", max_rows=3, controls=[2], seed=7)
