@@ -45,6 +45,7 @@ async def estimate(
             parameters=job.parameters,
             device_class=job.device_class,
             devices=named,
+            device_count=job.device_count,
         )
         found = await client.estimates.EstimateTrainingJob(request)
         cli.answer({"estimate": to_document(found)}, _text(found))
@@ -72,7 +73,7 @@ def _text(found: pb.EstimateTrainingJobResponse) -> RenderableType:
         )
         if tokens.rows_over_context:
             lines.append(
-                f"{count(tokens.rows_over_context, 'row')} exceed the model's {tokens.context_length:,} tokens"
+                f"up to {count(tokens.rows_over_context, 'row')} exceed the model's {tokens.context_length:,} tokens"
             )
     else:
         lines.append("its tokens are not known: activations are not counted")

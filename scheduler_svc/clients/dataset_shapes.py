@@ -17,6 +17,8 @@ from scheduler_svc.domain.parameters import DatasetFacts
 
 _REMEMBERED = 1000
 _ASK_AGAIN_SECONDS = 30.0
+_COUNTING_SECONDS = 60.0
+"""For the catalog to count a large dataset: whoever asked does not wait so long."""
 
 
 class DatasetShapes:
@@ -53,7 +55,9 @@ class DatasetShapes:
     async def _ask(self, dataset: DatasetFacts, token: str) -> None:
         try:
             request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=dataset.id)
-            response = await self._samples.GetDatasetStatistics(request, metadata=bearer(token))
+            response = await self._samples.GetDatasetStatistics(
+                request, metadata=bearer(token), timeout=_COUNTING_SECONDS
+            )
             self._known[dataset.id] = dataset_shape_from_proto(response.statistics, dataset.train_rows)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

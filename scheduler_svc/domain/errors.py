@@ -103,7 +103,9 @@ class ContextExceeded(SchedulerError):
         """Of the longest row."""
         self.context_length = context_length
         self.rows = rows
+        """At most so many: of rows alike in size the longest is known."""
         self.samples = tuple(samples)
+        """Surely among them."""
         self.max_frames = max_frames
         """With so many, or fewer, they do not; 0 where that alone does not help."""
 

@@ -163,8 +163,8 @@ def _context_exceeded(error: ContextExceeded) -> Failure:
     samples = ", ".join(error.samples)
     return _precondition(
         "CONTEXT_EXCEEDED",
-        f"the frames of {error.rows} rows are more than the {error.context_length} tokens that the model takes, up to "
-        f"{error.tokens} (samples {samples}): {mend}, or leave these rows out",
+        f"the frames of up to {error.rows} rows, such as {samples}, are more than the {error.context_length} tokens "
+        f"that the model takes, the longest {error.tokens}: {mend}, or leave such rows out",
         "dataset_id",
         {
             "tokens": str(error.tokens),

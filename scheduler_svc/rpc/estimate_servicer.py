@@ -35,6 +35,7 @@ class EstimateServicer(EstimateServiceServicer):
             parameters=given_from_proto(request.parameters),
             device_class=device_class_from_proto(request.device_class),
             named=[Place(device_class_from_proto(each.device_class), each.memory_bytes) for each in request.devices],
+            device_count=request.device_count or 1,
         )
         return _to_proto(await estimate_training(asked, self._workers, self._catalog))
 

@@ -1,28 +1,56 @@
 """Refuses jobs that no registered trainer can hold, and rows that the model cannot take, before they wait.
 
-Every job passes here, so that all is remembered: a dataset's rows, and what a job takes.
+Every job passes here, so that all is remembered: a dataset's rows, and what was found of a job that asks for the same.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from scheduler_svc.clients.dataset_shapes import DatasetShapes
-from scheduler_svc.domain.errors import ContextExceeded, JobTooLarge
+from scheduler_svc.domain.errors import ContextExceeded, JobTooLarge, SchedulerError
 from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
 from scheduler_svc.domain.estimate.fit import most_frames_within_context, most_that_fits
 from scheduler_svc.domain.estimate.memory import Memory, estimate_memory
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import count_tokens, rows_over_context
-from scheduler_svc.domain.job import Needs, Recipe
+from scheduler_svc.domain.job import DeviceClass, Needs, Recipe
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts, TrainingParameters
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.search import search
 
 _UNKNOWN = DatasetShape(())
 _WAIT_SECONDS = 1.5
 """For the catalog to count a dataset's rows; the job is accepted without."""
 _SAMPLES = 5
+_REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a verdict depends on."""
+
+    model: ModelShape
+    dataset: DatasetShape
+    parameters: TrainingParameters
+    device_class: DeviceClass
+    device_count: int
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What was found of a job."""
+
+    least: int = 0
+    """Bytes that a device must have for it to have a chance."""
+    refusal: Callable[[], SchedulerError] | None = None
+
+
+_VERDICTS: OrderedDict[_Asked, _Verdict] = OrderedDict()
 
 
 async def check_fit(
@@ -43,60 +71,72 @@ async def check_fit(
     if model.shape is None or needs.recipe is not Recipe.QLORA:
         return 0
     shape = shapes.known(dataset.id) or await shapes.get(dataset, token, wait_seconds=_WAIT_SECONDS) or _UNKNOWN
-    check_context(model.shape, shape, parameters)
-    devices = workers.devices()
-    known = [device.place for device in await devices if device.serves(needs) and device.place.memory_bytes]
-    if not known:
-        return 0
-    needed = {place: _memory(model.shape, shape, parameters, place) for place in known}
-    if all(needed[place].least > place.memory_bytes for place in known):
-        raise _too_large(known, needed, model.shape, shape, parameters)
-    return min(memory.least for memory in needed.values())
+    found = workers.devices()
+    devices = found.result() if found.done() else await found
+    places = tuple(each.place for each in devices if each.serves(needs) and each.place.memory_bytes)
+    asked = _Asked(model.shape, shape, parameters, needs.device_class, needs.device_count, places)
+    verdict = _VERDICTS.get(asked)
+    if verdict is None:
+        verdict = await search(_judge, asked)
+        _VERDICTS[asked] = verdict
+        if len(_VERDICTS) > _REMEMBERED:
+            _VERDICTS.popitem(last=False)
+    if verdict.refusal is not None:
+        raise verdict.refusal()
+    return verdict.least
 
 
-def check_context(model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters) -> None:
-    """Raises ContextExceeded if some rows are certainly longer than the model takes."""
-    over = _over(model, dataset, parameters)
-    if not over:
-        return
-    raise ContextExceeded(
-        tokens=over[0][1],
-        context_length=model.context_length,
-        rows=sum(rows for rows, _, _ in over),
-        samples=[sample for _, _, sample in over[:_SAMPLES]],
-        max_frames=most_frames_within_context(model, dataset, parameters.sampling),
-    )
+def _judge(asked: _Asked) -> _Verdict:
+    # Whoever asked for the same just before may have been answered while this one waited.
+    known = _VERDICTS.get(asked)
+    if known is not None:
+        return known
+    over = rows_over_context(asked.model, asked.dataset, asked.parameters.sampling)
+    if over:
+        refusal = partial(
+            ContextExceeded,
+            tokens=over[0][1],
+            context_length=asked.model.context_length,
+            rows=sum(shape.rows for shape, _ in over),
+            samples=[shape.sample_id for shape, _ in over[:_SAMPLES]],
+            max_frames=most_frames_within_context(asked.model, asked.dataset, asked.parameters.sampling),
+        )
+        return _Verdict(refusal=refusal)
+    if not asked.places:
+        return _Verdict()
+    needed = {place: _memory(asked, place) for place in asked.places}
+    if all(memory.least > place.memory_bytes for place, memory in needed.items()):
+        return _Verdict(refusal=partial(_too_large, *_nearest(asked, needed)))
+    # A trainer of a class that is not there yet may need less.
+    classes = [
+        each for each in DeviceClass if each is not DeviceClass.ANY and asked.device_class in (DeviceClass.ANY, each)
+    ]
+    others = [_memory(asked, Place(device_class)) for device_class in classes]
+    return _Verdict(min(memory.least for memory in (*needed.values(), *others)))
 
 
-@functools.lru_cache(maxsize=1024)
-def _over(model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters) -> tuple[tuple[int, int, str], ...]:
-    found = rows_over_context(model, dataset, parameters.sampling)
-    return tuple((shape.rows, tokens, shape.sample_id) for shape, tokens in found)
+def _memory(asked: _Asked, place: Place) -> Memory:
+    tokens = count_tokens(asked.model, asked.dataset, asked.parameters.sampling)
+    return estimate_memory(asked.model, tokens, asked.parameters, place, asked.device_count)
 
 
-@functools.lru_cache(maxsize=1024)
-def _memory(model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place) -> Memory:
-    tokens = count_tokens(model, dataset, parameters.sampling)
-    return estimate_memory(model, tokens, parameters, place)
+def _nearest(asked: _Asked, needed: dict[Place, Memory]) -> tuple[Place, Memory, dict[str, int]]:
+    """The place that comes nearest, what the job takes there, and with which parameters it would fit."""
+    place = max(needed, key=lambda place: place.memory_bytes / max(1, needed[place].least))
+    suggestion = most_that_fits(asked.model, asked.dataset, asked.parameters, place, asked.device_count)
+    if suggestion is None:
+        return place, needed[place], {}
+    would_fit = {
+        "sampling.max_frames": suggestion.max_frames,
+        "sampling.max_pixels": suggestion.max_pixels,
+        "optimization.batch_size": suggestion.batch_size,
+    }
+    return place, needed[place], would_fit
 
 
-def _too_large(
-    known: Sequence[Place],
-    needed: dict[Place, Memory],
-    model: ModelShape,
-    dataset: DatasetShape,
-    parameters: TrainingParameters,
-) -> JobTooLarge:
-    nearest = max(known, key=lambda place: place.memory_bytes / max(1, needed[place].least))
-    memory = needed[nearest]
+def _too_large(place: Place, memory: Memory, would_fit: dict[str, int]) -> JobTooLarge:
     parts = {part.value: size for part, size in memory.parts if size}
-    trainer = nearest.names[0] if nearest.names else ""
-    error = JobTooLarge(nearest.device_class, memory.least, nearest.memory_bytes, trainer, parts)
-    suggestion = most_that_fits(model, dataset, parameters, nearest)
-    if suggestion is not None:
-        error.would_fit = {
-            "sampling.max_frames": suggestion.max_frames,
-            "sampling.max_pixels": suggestion.max_pixels,
-            "optimization.batch_size": suggestion.batch_size,
-        }
+    trainer = place.names[0] if place.names else ""
+    error = JobTooLarge(place.device_class, memory.least, place.memory_bytes, trainer, parts)
+    error.would_fit = would_fit
     return error

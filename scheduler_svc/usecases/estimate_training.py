@@ -16,6 +16,7 @@ from scheduler_svc.domain.estimate.tokens import TokenCounts, count_tokens, rows
 from scheduler_svc.domain.job import DeviceClass
 from scheduler_svc.domain.parameters import Given, TrainingParameters, fit_parameters, resolve_parameters
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.search import search
 
 _WAIT_SECONDS = 20.0
 _SAMPLES = 5
@@ -32,6 +33,8 @@ class EstimateRequest:
     device_class: DeviceClass
     named: Sequence[Place]
     """Devices besides those of registered trainers."""
+    device_count: int = 1
+    """That one trainer has for the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +68,22 @@ async def estimate_training(request: EstimateRequest, workers: WorkerStore, cata
         device.place
         for device in await workers.devices()
         if request.device_class in (DeviceClass.ANY, device.place.device_class)
+        and request.device_count <= device.device_count
     ]
     rows = shape or DatasetShape((), rows=dataset.train_rows)
     # Off the event loop: what would fit is searched for.
-    return await asyncio.to_thread(_estimate, model.shape, rows, parameters, [*registered, *request.named])
+    places = [*registered, *request.named]
+    return await search(_estimate, model.shape, rows, parameters, places, request.device_count)
 
 
 def _estimate(
-    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, places: Sequence[Place]
+    model: ModelShape,
+    dataset: DatasetShape,
+    parameters: TrainingParameters,
+    places: Sequence[Place],
+    device_count: int,
 ) -> TrainingEstimate:
-    found = [estimate_job(model, dataset, parameters, place) for place in places]
+    found = [estimate_job(model, dataset, parameters, place, device_count) for place in places]
     over = rows_over_context(model, dataset, parameters.sampling)
     return TrainingEstimate(
         parameters=parameters,

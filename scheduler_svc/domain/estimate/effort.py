@@ -65,18 +65,25 @@ def total_steps(parameters: TrainingParameters, rows: int) -> int:
 
 
 def estimate_duration(
-    model: ModelShape, dataset: DatasetShape, tokens: TokenCounts | None, parameters: TrainingParameters, place: Place
+    model: ModelShape,
+    dataset: DatasetShape,
+    tokens: TokenCounts | None,
+    parameters: TrainingParameters,
+    place: Place,
+    device_count: int = 1,
 ) -> Duration | None:
-    """Returns how long a job takes; None where tokens or the device's speed are not known."""
+    """Returns how long a job takes, of whose steps each device computes a share while all decode on one machine; None
+    where tokens or the device's speed are not known."""
     if tokens is None or place.matmul_flops <= 0:
         return None
     wanted = parameters.optimization
     steps = total_steps(parameters, dataset.rows)
     samples = wanted.batch_size * wanted.gradient_accumulation_steps
     row = tokens.mean
-    vision = _part_seconds(model, ModuleGroup.VISION, row.patches * samples, parameters, place)
-    vision += _part_seconds(model, ModuleGroup.PROJECTOR, row.visual * samples, parameters, place)
-    language = _part_seconds(model, ModuleGroup.LANGUAGE, row.total * samples, parameters, place)
+    own = math.ceil(samples / device_count)
+    vision = _part_seconds(model, ModuleGroup.VISION, row.patches * own, parameters, place)
+    vision += _part_seconds(model, ModuleGroup.PROJECTOR, row.visual * own, parameters, place)
+    language = _part_seconds(model, ModuleGroup.LANGUAGE, row.total * own, parameters, place)
     decoding = samples * row.decoded_pixels / place.decode_pixels if place.decode_pixels > 0 else 0.0
     weights = sum(part.parameters for part in (model.vision, model.projector, model.language, model.head)) * 2
     efforts = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -54,15 +55,17 @@ class Estimate:
     can be. None where not even the least does, or nothing can be said."""
 
 
-def estimate_job(model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place) -> Estimate:
-    """Returns what a job takes on a device."""
+def estimate_job(
+    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place, device_count: int = 1
+) -> Estimate:
+    """Returns what a job takes on a device, of `device_count` that work on it together."""
     tokens = count_tokens(model, dataset, parameters.sampling)
-    memory = estimate_memory(model, tokens, parameters, place)
+    memory = estimate_memory(model, tokens, parameters, place, device_count)
     fit = judge(memory, place.memory_bytes)
     suggestion = None
     if fit in (Fit.TIGHT, Fit.EXCEEDS):
-        suggestion = most_that_fits(model, dataset, parameters, place)
-    duration = estimate_duration(model, dataset, tokens, parameters, place)
+        suggestion = most_that_fits(model, dataset, parameters, place, device_count)
+    duration = estimate_duration(model, dataset, tokens, parameters, place, device_count)
     return Estimate(place, memory, duration, fit, suggestion)
 
 
@@ -78,20 +81,25 @@ def judge(memory: Memory, memory_bytes: int) -> Fit:
 
 
 def most_that_fits(
-    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place
+    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place, device_count: int = 1
 ) -> Suggestion | None:
     """Returns the largest frames × pixels × batch that surely fit, none above what is asked.
 
     What a sample shows goes before how many are in a batch, for gradients can be accumulated: first the batch gives
-    way, then the pixels of a frame, then the frames.
+    way, then the pixels of a frame, then the frames. Both are found by halves: fewer of them never take more.
     """
-    asked, batch = parameters.sampling, parameters.optimization.batch_size
-    for frames in _down_from(asked.max_frames, _FRAMES):
-        for pixels in _pixels_down_from(asked.max_pixels):
-            found = _largest_batch(model, dataset, _with(parameters, frames, pixels, 1), place, batch)
-            if found is not None:
-                return found
-    return None
+    asked = parameters.sampling
+    steps, sizes = list(_down_from(asked.max_frames, _FRAMES)), list(_pixels_down_from(asked.max_pixels))
+
+    def found(frames: int, pixels: int) -> Suggestion | None:
+        wanted = replace(parameters, sampling=replace(asked, max_frames=frames, max_pixels=pixels))
+        return _largest_batch(model, dataset, wanted, place, device_count)
+
+    at = bisect.bisect_left(steps, True, key=lambda frames: found(frames, sizes[-1]) is not None)
+    if at == len(steps):
+        return None
+    size = bisect.bisect_left(sizes, True, key=lambda pixels: found(steps[at], pixels) is not None)
+    return found(steps[at], sizes[min(size, len(sizes) - 1)])
 
 
 def most_frames_within_context(model: ModelShape, dataset: DatasetShape, sampling: SamplingParameters) -> int:
@@ -103,32 +111,22 @@ def most_frames_within_context(model: ModelShape, dataset: DatasetShape, samplin
 
 
 def _largest_batch(
-    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place, most: int
+    model: ModelShape, dataset: DatasetShape, parameters: TrainingParameters, place: Place, device_count: int
 ) -> Suggestion | None:
     tokens = count_tokens(model, dataset, parameters.sampling)
     if tokens is None:
         return None
-    sampling = parameters.sampling
+    sampling, optimization = parameters.sampling, parameters.optimization
     if model.context_length and tokens.largest.total > model.context_length:
         return None
-
-    def memory_of(batch: int) -> Memory:
-        sized = replace(parameters, optimization=replace(parameters.optimization, batch_size=batch))
-        return estimate_memory(model, tokens, sized, place)
-
-    for batch in _down_from(most, _BATCHES):
-        memory = memory_of(batch)
+    for batch in _down_from(optimization.batch_size, _BATCHES):
+        if batch * optimization.gradient_accumulation_steps < device_count:
+            return None
+        sized = replace(parameters, optimization=replace(optimization, batch_size=batch))
+        memory = estimate_memory(model, tokens, sized, place, device_count)
         if memory.most <= place.memory_bytes:
             return Suggestion(sampling.max_frames, sampling.max_pixels, batch, memory.total)
     return None
-
-
-def _with(parameters: TrainingParameters, frames: int, pixels: int, batch: int) -> TrainingParameters:
-    return replace(
-        parameters,
-        sampling=replace(parameters.sampling, max_frames=frames, max_pixels=pixels),
-        optimization=replace(parameters.optimization, batch_size=batch),
-    )
 
 
 def _down_from(first: int, steps: Iterable[int]) -> Iterator[int]:

@@ -22,7 +22,7 @@ from scheduler_svc.domain.estimate.facts import ModelShape, Part
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import RowTokens, TokenCounts
 from scheduler_svc.domain.job import DeviceClass
-from scheduler_svc.domain.parameters import ComputeType, QuantizationType, TrainingParameters
+from scheduler_svc.domain.parameters import BaseSharing, ComputeType, Optimizer, QuantizationType, TrainingParameters
 
 _MIB = 1 << 20
 _BYTES_4BIT = 4 / 8 + 4 / 64
@@ -39,6 +39,11 @@ DECODING_BYTES = (150 + 256) * _MIB
 """Of the process that decodes, and of the frames that are kept from one epoch to the next."""
 _BATCHES_AHEAD = 4
 """Encoded batches that wait, are being made, or are in use."""
+_PAGED = frozenset({Optimizer.PAGED_ADAMW, Optimizer.PAGED_ADAMW_8BIT})
+"""Their state gives way to the machine's memory."""
+_FOUR_BIT_SHARE, _BASE_SHARE = 0.3, 0.6
+"""Of the bytes of 16-bit weights what the trainer takes 4 bits to leave, and of a device's memory what it lets a base
+have without sharing it out."""
 _UNCERTAIN = 0.15
 """Of everything that is not counted exactly."""
 
@@ -72,17 +77,13 @@ class Memory:
     parts: tuple[tuple[MemoryPart, int], ...]
     is_complete: bool
     """False: tokens are not known, so that activations, logits and frames are missing."""
-    held_bytes: int = 0
-    """Of the activations, what is not in use any more and only held by the process's heap."""
+    least: int
+    """Less it will hardly be: what a device must have for the job not to be refused. Of the rows it counts only what is
+    sure to be in one batch, of the weights only a device's share where the base may be shared out."""
 
     @property
     def total(self) -> int:
         return sum(size for _, size in self.parts)
-
-    @property
-    def least(self) -> int:
-        """Less it will hardly be: what a device must have for the job not to be refused."""
-        return max(0, self.total - self.held_bytes - self._uncertain)
 
     @property
     def most(self) -> int:
@@ -95,42 +96,100 @@ class Memory:
 
     @property
     def _uncertain(self) -> int:
+        """What nobody has measured everywhere."""
         return round(_UNCERTAIN * sum(size for part, size in self.parts if part not in _COUNTED))
 
 
 def estimate_memory(
-    model: ModelShape, tokens: TokenCounts | None, parameters: TrainingParameters, place: Place
+    model: ModelShape, tokens: TokenCounts | None, parameters: TrainingParameters, place: Place, device_count: int = 1
 ) -> Memory:
-    """Returns what a job takes on a device.
+    """Returns what a job takes on a device, of `device_count` that work on it together.
 
     Args:
         tokens: None where they are not known: then only what does not depend on them is counted.
     """
-    word = word_bytes(parameters, place)
     trained = adapter_parameters(model, parameters.lora)
     optimizer = _OPTIMIZER_BYTES.get(str(parameters.optimization.optimizer), _SMALL_OPTIMIZER_BYTES)
-    quantized = _quantized_parameters(model, parameters)
-    whole = sum(part.parameters for part in (model.vision, model.projector, model.language, model.head))
-    each = _BYTES_4BIT_DOUBLE if parameters.quantization.double_quantization else _BYTES_4BIT
     sizes = {
-        MemoryPart.QUANTIZED_WEIGHTS: math.ceil(quantized * each),
-        MemoryPart.UNQUANTIZED_WEIGHTS: (whole - quantized) * word,
+        **_weights(model, parameters, place, device_count if _shares_base(model, parameters, place) else 1),
         MemoryPart.ADAPTER: trained * 4,
         MemoryPart.GRADIENTS: trained * 4,
         MemoryPart.OPTIMIZER: math.ceil(trained * optimizer),
         MemoryPart.RUNTIME: _RUNTIME_BYTES.get(place.device_class, _RUNTIME_BYTES[DeviceClass.CUDA]),
     }
-    held = 0
+    least = sum(
+        _weights(model, parameters, place, 1 if parameters.base_sharing is BaseSharing.OFF else device_count).values()
+    )
+    least += sizes[MemoryPart.ADAPTER] + sizes[MemoryPart.GRADIENTS]
+    if parameters.optimization.optimizer not in _PAGED:
+        least += sizes[MemoryPart.OPTIMIZER]
+    rest = float(sizes[MemoryPart.RUNTIME])
     if tokens is not None:
+        batch = samples_in_pass(parameters, device_count)
         row, checkpointing = tokens.largest, parameters.optimization.gradient_checkpointing
-        in_use = _activations(model, row, parameters, word, place, checkpointing=checkpointing)
+        in_use = _activations(model, row, batch, parameters, place, checkpointing=checkpointing)
         if place.device_class is DeviceClass.CPU and checkpointing:
             # What is freed between the inputs that stay is not given back: as much as if all of it were kept.
-            held = max(0, _activations(model, row, parameters, word, place, checkpointing=False) - in_use)
-        sizes[MemoryPart.ACTIVATIONS] = in_use + held
-        sizes[MemoryPart.LOGITS] = _logits(model, row, parameters, word)
-        sizes[MemoryPart.FRAMES] = _frames(row, parameters, place)
-    return Memory(tuple((part, sizes[part]) for part in MemoryPart if part in sizes), tokens is not None, held)
+            in_use = max(in_use, _activations(model, row, batch, parameters, place, checkpointing=False))
+        sizes[MemoryPart.ACTIVATIONS] = in_use
+        sizes[MemoryPart.LOGITS] = _logits(model, row, batch, parameters, place)
+        sizes[MemoryPart.FRAMES] = _frames(row, batch, _BATCHES_AHEAD, place)
+        rest += max(
+            _activations(model, one, count, parameters, place, checkpointing=checkpointing)
+            + _logits(model, one, count, parameters, place)
+            + _frames(one, count, 1, place)
+            for one, count in _sure_batches(tokens, parameters, batch)
+        )
+    parts = tuple((part, sizes[part]) for part in MemoryPart if part in sizes)
+    least += round((1 - _UNCERTAIN) * rest)
+    return Memory(parts, tokens is not None, min(least, sum(sizes.values())))
+
+
+def samples_in_pass(parameters: TrainingParameters, device_count: int) -> int:
+    """Returns the most samples that a device has in one forward pass."""
+    wanted = parameters.optimization
+    return min(wanted.batch_size, math.ceil(wanted.batch_size * wanted.gradient_accumulation_steps / device_count))
+
+
+def _sure_batches(tokens: TokenCounts, parameters: TrainingParameters, batch: int) -> list[tuple[RowTokens, float]]:
+    """Rows, and how many of them one batch is sure to hold at the least."""
+    wanted = parameters.optimization
+    seen = wanted.max_steps * wanted.batch_size * wanted.gradient_accumulation_steps
+    if wanted.max_steps and seen < tokens.rows:
+        return [(tokens.smallest, min(batch, tokens.rows))]
+    # One batch has as many tokens as all of them have on average.
+    mean = tokens.rows / math.ceil(tokens.rows / batch)
+    return [(tokens.longest, 1), (tokens.wordiest, 1), (tokens.common, mean)]
+
+
+def _weights(model: ModelShape, parameters: TrainingParameters, place: Place, sharing: int) -> dict[MemoryPart, int]:
+    """Those that one of `sharing` devices holds: of the language model's layers a share, and one layer as a whole."""
+    word = word_bytes(parameters, place)
+    quantized = _quantized_parameters(model, parameters)
+    others = sum(part.parameters for part in (model.vision, model.projector, model.language, model.head)) - quantized
+    if sharing > 1:
+        shared = model.language.linear_parameters
+        spared = shared - min(shared, math.ceil(shared / sharing + shared / max(1, model.language.layers)))
+        if parameters.quantization.type is QuantizationType.NONE:
+            others -= spared
+        else:
+            quantized -= spared
+    each = _BYTES_4BIT_DOUBLE if parameters.quantization.double_quantization else _BYTES_4BIT
+    return {
+        MemoryPart.QUANTIZED_WEIGHTS: math.ceil(quantized * each),
+        MemoryPart.UNQUANTIZED_WEIGHTS: others * word,
+    }
+
+
+def _shares_base(model: ModelShape, parameters: TrainingParameters, place: Place) -> bool:
+    """As the trainer decides it, were there several devices."""
+    if parameters.base_sharing is not BaseSharing.AUTO:
+        return parameters.base_sharing is BaseSharing.ON
+    if place.device_class is DeviceClass.CPU or not place.memory_bytes:
+        return False
+    stored = 2 * sum(part.parameters for part in (model.vision, model.projector, model.language, model.head))
+    left = 1.0 if parameters.quantization.type is QuantizationType.NONE else _FOUR_BIT_SHARE
+    return stored * left > _BASE_SHARE * place.memory_bytes
 
 
 def word_bytes(parameters: TrainingParameters, place: Place) -> int:
@@ -168,9 +227,15 @@ def _quantized_parameters(model: ModelShape, parameters: TrainingParameters) -> 
 
 
 def _activations(
-    model: ModelShape, row: RowTokens, parameters: TrainingParameters, word: int, place: Place, *, checkpointing: bool
+    model: ModelShape,
+    row: RowTokens,
+    batch: float,
+    parameters: TrainingParameters,
+    place: Place,
+    *,
+    checkpointing: bool,
 ) -> int:
-    batch, targets = parameters.optimization.batch_size, parameters.lora.target_groups
+    word, targets = word_bytes(parameters, place), parameters.lora.target_groups
     lengths = (
         (ModuleGroup.VISION, batch * row.patches),
         (ModuleGroup.PROJECTOR, batch * row.visual),
@@ -221,14 +286,12 @@ def _warmup_rank(parameters: TrainingParameters) -> int:
     return parameters.lora.rank if allocation is None else max(parameters.lora.rank, allocation.warmup_rank)
 
 
-def _logits(model: ModelShape, row: RowTokens, parameters: TrainingParameters, word: int) -> int:
+def _logits(model: ModelShape, row: RowTokens, batch: float, parameters: TrainingParameters, place: Place) -> int:
     """Only where a learned token follows: but there for every row of the batch."""
-    positions = min(row.total, row.answer) * parameters.optimization.batch_size
-    return positions * model.vocabulary * (2 * word + 8)
+    positions = min(row.total, row.answer) * batch
+    return math.ceil(positions * model.vocabulary * (2 * word_bytes(parameters, place) + 8))
 
 
-def _frames(row: RowTokens, parameters: TrainingParameters, place: Place) -> int:
-    batch = parameters.optimization.batch_size * row.pixel_bytes
-    if not place.shares_memory:
-        return batch
-    return _BATCHES_AHEAD * batch + DECODING_BYTES
+def _frames(row: RowTokens, batch: float, ahead: int, place: Place) -> int:
+    size = math.ceil(batch * row.pixel_bytes)
+    return ahead * size + DECODING_BYTES if place.shares_memory else size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -24,6 +25,9 @@ _TEMPLATE_TOKENS = 24
 _STEP_TOKENS = 3
 """Marks around the words before a frame."""
 _SPARE = 1.05
+_MOST_CHARACTERS = 3.5
+_MOST_COUNTED = 1 << 10
+"""Frames up to which fewer are looked at, too: more than a job or a row may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,9 @@ class RowTokens:
         return self.visual + self.text
 
 
+_NOTHING = RowTokens(0, 0, 0, 0, 0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
     """What the rows of a dataset come to."""
@@ -56,6 +63,16 @@ class TokenCounts:
     largest: RowTokens
     """The most that any row has of each; the text is that of the row that says most."""
     mean: RowTokens
+    longest: RowTokens
+    """Surely one row: of that with most visual tokens, the frames alone."""
+    wordiest: RowTokens
+    """Surely one row: of that which says most, the words alone."""
+    common: RowTokens
+    """No more than the mean, whatever the lengths of rows of one shape are."""
+    smallest: RowTokens
+    """About what the smallest rows come to; nothing where those are not known."""
+    rows: int
+    """For training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,7 @@ class _Size:
     width: int
 
 
+@functools.lru_cache(maxsize=512)
 def count_tokens(model: ModelShape, dataset: DatasetShape, sampling: SamplingParameters) -> TokenCounts | None:
     """Returns the tokens of a dataset's rows; None where the model's rule or the dataset's clips are not known."""
     rule = model.frame_rule
@@ -98,10 +116,52 @@ def count_tokens(model: ModelShape, dataset: DatasetShape, sampling: SamplingPar
         pixel_bytes=mean(lambda row: row.pixel_bytes),
         decoded_pixels=mean(lambda row: row.decoded_pixels),
     )
+    exact = [(shape, _row(rule, shape, sampling, is_exact=True)) for shape in dataset.shapes]
+    # Of rows alike, the longest is known, and their mean: more frames never become more tokens each.
+    alike = [(shape, _share(row, shape.mean_frames / max(1, shape.frames))) for shape, row in exact]
+    parts = [_share(row, shape.rows / max(count, dataset.counted)) for shape, row in alike]
     return TokenCounts(
         largest=_with_words(biggest, density, dataset.max_text, dataset.max_answer, rule),
         mean=_with_words(typical, density, dataset.mean_text, dataset.mean_answer, rule),
+        longest=replace(max((row for _, row in exact), key=lambda row: row.visual), text=0),
+        wordiest=_words_alone(density, dataset.max_text, dataset.max_answer),
+        common=_sum(functools.reduce(_sum, parts), _words_alone(density, dataset.mean_text, dataset.mean_answer)),
+        smallest=replace(min((row for _, row in alike), key=lambda row: row.visual), text=0)
+        if dataset.counted <= count
+        else _NOTHING,
+        rows=dataset.rows or count,
     )
+
+
+def _share(row: RowTokens, share: float) -> RowTokens:
+    """A share of a row's frames, at most all."""
+    share = min(1.0, share)
+    return RowTokens(
+        visual=math.floor(row.visual * share),
+        text=0,
+        answer=0,
+        patches=math.floor(row.patches * share),
+        frames=math.floor(row.frames * share),
+        pixel_bytes=math.floor(row.pixel_bytes * share),
+        decoded_pixels=math.floor(row.decoded_pixels * share),
+    )
+
+
+def _sum(one: RowTokens, other: RowTokens) -> RowTokens:
+    return RowTokens(
+        one.visual + other.visual,
+        one.text + other.text,
+        one.answer + other.answer,
+        one.patches + other.patches,
+        one.frames + other.frames,
+        one.pixel_bytes + other.pixel_bytes,
+        one.decoded_pixels + other.decoded_pixels,
+    )
+
+
+def _words_alone(density: float, text: float, answer: float) -> RowTokens:
+    """Without what is added for the error of counting words by their characters."""
+    return replace(_NOTHING, text=math.floor(text / density), answer=math.floor(answer / density))
 
 
 def rows_over_context(
@@ -120,10 +180,13 @@ def rows_over_context(
 
 
 def characters_per_token(vocabulary: int) -> float:
-    """Returns how many characters a token stands for: 1 with 256 tokens, 3.5 with 150,000, as in Qwen's on English."""
+    """Returns how many characters a token stands for: 1 with 256 tokens, 3.5 with 150,000, as in Qwen's on English, and
+    where the vocabulary is not known (0)."""
+    if not vocabulary:
+        return _MOST_CHARACTERS
     if vocabulary <= 256:
         return 1.0
-    return min(3.5, 1.0 + 2.5 * (math.log2(vocabulary) - 8) / 9.2)
+    return min(_MOST_CHARACTERS, 1.0 + 2.5 * (math.log2(vocabulary) - 8) / 9.2)
 
 
 def clip_tokens(rule: FrameRule, clip: ShapeClip, sampling: SamplingParameters) -> int:
@@ -142,19 +205,8 @@ def sampled_frames(clip: ShapeClip, sampling: SamplingParameters) -> int:
 
 def _row(rule: FrameRule, shape: RowShape, sampling: SamplingParameters, *, is_exact: bool) -> RowTokens:
     """What the longest row of a shape comes to; unless `is_exact`, or what a shorter one may, where that is more."""
-    total = RowTokens(0, 0, 0, 0, 0, 0, 0)
-    for clip in shape.clips:
-        one = _clip(rule, clip, _own(clip, sampling), is_exact=is_exact)
-        total = RowTokens(
-            total.visual + one.visual,
-            total.text + one.text,
-            0,
-            total.patches + one.patches,
-            total.frames + one.frames,
-            total.pixel_bytes + one.pixel_bytes,
-            total.decoded_pixels + one.decoded_pixels,
-        )
-    return total
+    found = (_clip(rule, clip, _own(clip, sampling), is_exact=is_exact) for clip in shape.clips)
+    return functools.reduce(_sum, found, _NOTHING)
 
 
 def _own(clip: ShapeClip, sampling: SamplingParameters) -> SamplingParameters:
@@ -177,7 +229,7 @@ def _clip(rule: FrameRule, clip: ShapeClip, sampling: SamplingParameters, *, is_
         return RowTokens(tokens, frames, 0, patches, frames, patches * _FIXED_PATCH_BYTES, decoded)
     frames = max(frames, rule.frames_per_patch)
     size = _scaled(clip, sampling.max_pixels)
-    if is_exact or rule.budget is FrameBudget.EACH_FRAME:
+    if is_exact or rule.budget is FrameBudget.EACH_FRAME or frames > _MOST_COUNTED:
         patches = _patches(rule, size, frames)
     else:
         patches = _most_patches(rule, size, 1 << frames.bit_length())[frames]
@@ -187,11 +239,11 @@ def _clip(rule: FrameRule, clip: ShapeClip, sampling: SamplingParameters, *, is_
 
 
 @functools.lru_cache(maxsize=1024)
-def _most_patches(rule: FrameRule, size: _Size, end: int) -> tuple[int, ...]:
+def _most_patches(rule: FrameRule, size: _Size, end: int) -> array[int]:
     """For each number of frames below `end` the most patches that so many or fewer come to: where all frames share one
     budget, rounding may give fewer of them more."""
     counts = (0 if frames < rule.frames_per_patch else _patches(rule, size, frames) for frames in range(end))
-    return tuple(accumulate(counts, max))
+    return array("q", accumulate(counts, max))
 
 
 def _patches(rule: FrameRule, size: _Size, frames: int) -> int:

@@ -63,8 +63,8 @@ def add_counted_dataset(catalog: SmallCatalog) -> str:
     words = statistics_pb.Distribution(count=10, maximum=200, mean=100)
     catalog.statistics[dataset_id] = statistics_pb.DatasetStatistics(
         row_shapes=[statistics_pb.RowShape(rows=10, clips=[clip], sample_id="s1", mean_frames=300)],
-        text_characters=words,
-        answer_characters=words,
+        used_text_characters=words,
+        used_answer_characters=words,
     )
     return dataset_id
 
@@ -119,6 +119,8 @@ async def test_a_job_that_no_trainer_can_hold_is_refused_with_what_would_fit(
         sampling=parameters_pb.SamplingParameters(max_frames=64),
         optimization=parameters_pb.OptimizationParameters(batch_size=16),
     )
+    # An estimate waits until the rows are counted, a job does not for long.
+    assert (await estimate(asking)).HasField("tokens")
     failure = await failure_of(asking.create(parameters=wide))
     assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "JOB_TOO_LARGE")
     told = failure.metadata
@@ -137,8 +139,41 @@ async def test_a_job_that_no_trainer_can_hold_is_refused_with_what_would_fit(
     assert (await asking.create(parameters=wide)).id, "another trainer can"
 
 
+async def test_the_memory_that_a_job_asks_for_locks_no_class_out(
+    user: User, catalog: SmallCatalog, replica: Replica
+) -> None:
+    asking = counted(user, catalog)
+    await Trainer(replica).register(memory_bytes=512 * GB)
+    named = [pb.NamedDevice(device_class=kind) for kind in (worker_pb2.DEVICE_CLASS_CUDA, worker_pb2.DEVICE_CLASS_CPU)]
+    found = await estimate(asking, devices=named)
+    _, gpu, cpu = found.devices
+    job = await asking.create()
+    assert 0 < job.device_memory_bytes <= gpu.least_bytes < cpu.least_bytes
+    only = await asking.create(device_class=worker_pb2.DEVICE_CLASS_CPU)
+    assert only.device_memory_bytes == cpu.least_bytes
+
+
+async def test_devices_of_one_trainer_share_what_a_job_takes(
+    user: User, catalog: SmallCatalog, replica: Replica
+) -> None:
+    asking = counted(user, catalog)
+    await Trainer(replica).register(name="four", device_class="CUDA", device_count=4, memory_bytes=5 * GB)
+    wide = parameters_pb.TrainingParameters(
+        sampling=parameters_pb.SamplingParameters(max_frames=64),
+        optimization=parameters_pb.OptimizationParameters(batch_size=4, gradient_accumulation_steps=1),
+    )
+    (alone,), (shared,) = [(await estimate(asking, parameters=wide, device_count=count)).devices for count in (1, 4)]
+    assert (alone.fit, list(shared.trainers)) == (pb.FIT_EXCEEDS, ["four"])
+    assert shared.least_bytes < alone.least_bytes
+    assert shared.fit != pb.FIT_EXCEEDS
+    assert not (await estimate(asking, device_count=5)).devices, "it has no more than four"
+    assert (await failure_of(asking.create(parameters=wide))).reason == "JOB_TOO_LARGE"
+    assert (await asking.create(parameters=wide, device_count=4)).id
+
+
 async def test_rows_that_are_longer_than_the_model_takes_are_refused_by_name(user: User, catalog: SmallCatalog) -> None:
     asking = counted(user, catalog, context_length=1000)
+    assert (await estimate(asking)).HasField("tokens")
     failure = await failure_of(asking.create(parameters=frames(16)))
     assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "CONTEXT_EXCEEDED")
     told = failure.metadata

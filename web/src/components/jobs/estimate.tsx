@@ -53,7 +53,7 @@ export function Estimate({
             ? `A row has up to ${count(tokens.maxVisualTokens + tokens.maxTextTokens, "token")}, of which ${Number(tokens.maxVisualTokens).toLocaleString("en")} are frames.`
             : ""}
           {tokens && tokens.rowsOverContext > 0
-            ? ` ${count(tokens.rowsOverContext, "row")} would be longer than the model takes.`
+            ? ` Up to ${count(tokens.rowsOverContext, "row")} would be longer than the model takes.`
             : ""}
         </p>
         {found.isSuccess && devices.length === 0 && (

@@ -144,12 +144,15 @@ class EstimateTrainingJobRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The base model, READY. Required."""
     dataset_id: _builtins.str
     """The dataset, READY. Required."""
     device_class: _worker_pb2.DeviceClass.ValueType
     """Only registered trainers of this kind; unspecified for all."""
+    device_count: _builtins.int
+    """Devices that one trainer has for the job, which share its samples and perhaps its base; memory is told for each. Default 1."""
     @_builtins.property
     def parameters(self) -> _training_parameters_pb2.TrainingParameters:
         """How to train; what is left out gets its default."""
@@ -166,12 +169,15 @@ class EstimateTrainingJobRequest(_message.Message):
         parameters: _training_parameters_pb2.TrainingParameters | None = ...,
         device_class: _worker_pb2.DeviceClass.ValueType = ...,
         devices: _abc.Iterable[Global___NamedDevice] | None = ...,
+        device_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_count", b"_device_count", "device_count", b"device_count", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "device_class", b"device_class", "devices", b"devices", "model_id", b"model_id", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_count", b"_device_count", "dataset_id", b"dataset_id", "device_class", b"device_class", "device_count", b"device_count", "devices", b"devices", "model_id", b"model_id", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__device_count: _TypeAlias = _typing.Literal["device_count"]  # noqa: Y015
+    _WhichOneofArgType__device_count: _TypeAlias = _typing.Literal["_device_count", b"_device_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_count) -> _WhichOneofReturnType__device_count | None: ...
 
 Global___EstimateTrainingJobRequest: _TypeAlias = EstimateTrainingJobRequest  # noqa: Y015
 
@@ -269,7 +275,7 @@ class TokenEstimate(_message.Message):
     context_length: _builtins.int
     """Tokens that the model takes; 0 where it does not say."""
     rows_over_context: _builtins.int
-    """Rows whose frames alone are more than that: the job would be refused."""
+    """At most so many rows whose frames alone are more than that: of rows with clips of one size the longest decides. The job would be refused."""
     is_upper_bound: _builtins.bool
     """True when the model drops tokens, so that there may be fewer."""
     @_builtins.property
