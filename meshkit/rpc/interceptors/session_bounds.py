@@ -32,15 +32,18 @@ class BoundedStream:
         self._step: asyncio.Timeout | None = None
 
     def end(self) -> None:
-        """Ends the stream at once."""
+        """Ends the stream at once; again, or while its token ends it already, changes nothing."""
+        if self._has_ended:
+            return
         self._has_ended = True
-        if self._step is not None:
+        # A limit that has run out cannot be moved: its step is cleaning up, which may take a while.
+        if self._step is not None and not self._step.expired():
             self._step.reschedule(asyncio.get_running_loop().time())
 
     async def responses(self, responses: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Passes the messages of a response stream on until the bound; raises Failure then."""
         iterator = aiter(responses)
-        self._revocations.add(self)
+        self._begin()
         try:
             while True:
                 self._check()
@@ -57,11 +60,19 @@ class BoundedStream:
 
     async def response(self, response: Awaitable[T]) -> T:
         """Awaits the answer to a request stream; raises Failure at the bound."""
-        self._revocations.add(self)
+        self._begin()
         try:
+            if self._has_ended and asyncio.iscoroutine(response):
+                response.close()
+            self._check()
             return await self._bounded(response)
         finally:
             self._revocations.remove(self)
+
+    def _begin(self) -> None:
+        self._revocations.add(self)
+        # The news may have come after the token was verified, when nobody knew of this stream yet.
+        self._has_ended = self._revocations.covers(self.principal)
 
     def _check(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -11,6 +11,7 @@ from meshkit.auth.revocations import Revocations, session_digest
 from meshkit.auth.tokens import LEEWAY
 from meshkit.rpc.failure import Failure
 from meshkit.rpc.interceptors.session_bounds import BoundedStream
+from meshkit.testing import assert_eventually
 
 
 def caller(session_id: str, kind: Caller = Caller.USER, lives: float = 600) -> Principal:
@@ -107,6 +108,59 @@ async def test_an_upload_ends_with_its_session() -> None:
     with pytest.raises(Failure) as ended:
         await uploading
     assert ended.value.reason == "SESSION_ENDED"
+
+
+async def test_news_while_a_stream_cleans_up_after_its_end_break_nothing() -> None:
+    auth = Auth()
+    revocations = Revocations(auth.fetch)
+    may_close = asyncio.Event()
+
+    async def slow_to_close() -> AsyncIterator[int]:
+        try:
+            yield 0
+            await asyncio.Event().wait()
+        finally:
+            await may_close.wait()
+
+    ended, expired = (BoundedStream(caller("ses_1"), revocations, ends_with_token=True) for _ in range(2))
+    expired._expires_at = asyncio.get_running_loop().time() + 0.05
+    waiting = []
+    for stream in (ended, expired):
+        messages = stream.responses(slow_to_close())
+        assert await anext(messages) == 0
+        waiting.append(asyncio.ensure_future(drained(messages)))
+    await assert_eventually(lambda: expired._step is not None and expired._step.expired())
+    auth.ended = {"ses_1"}
+    await revocations.refresh()
+    await assert_eventually(lambda: ended._step is not None and ended._step.expired())
+    auth.ended = {"ses_1", "ses_2"}
+    await revocations.refresh()
+    may_close.set()
+    for each in waiting:
+        with pytest.raises(Failure, match="session"):
+            await each
+
+
+async def test_a_stream_of_a_session_that_ended_before_it_was_known_does_not_begin() -> None:
+    auth = Auth()
+    revocations = Revocations(auth.fetch)
+    begun: list[str] = []
+
+    async def one() -> AsyncIterator[int]:
+        begun.append("responses")
+        yield 0
+
+    async def answer() -> None:
+        begun.append("response")
+
+    down, up = (BoundedStream(caller("ses_1"), revocations, ends_with_token=False) for _ in range(2))
+    auth.ended = {"ses_1"}
+    await revocations.refresh()
+    with pytest.raises(Failure, match="session"):
+        await drained(down.responses(one()))
+    with pytest.raises(Failure, match="session"):
+        await up.response(answer())
+    assert begun == []
 
 
 async def drained(messages: AsyncIterator[int]) -> None:
