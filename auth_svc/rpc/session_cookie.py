@@ -7,7 +7,6 @@ first, and the edge admits it from nowhere; `SameSite=Strict` keeps the cookie b
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from http.cookies import CookieError, SimpleCookie
 
 from reeltune.auth.v1 import auth_service_pb2, session_pb2
 
@@ -49,13 +48,12 @@ def refresh_token_of(request: auth_service_pb2.RefreshSessionRequest, context: C
         return request.refresh_token
     if not _asks_for_cookie(context):
         raise InvalidField("refresh_token", "value is required; only a browser may leave it to its cookie")
+    # Pair by pair: other programs' cookies on the same host may hold what no parser takes, and must not hide this one.
     for value in _metadata(context, "cookie"):
-        try:
-            cookies = SimpleCookie(value)
-        except CookieError:
-            continue  # another program's on the same host
-        if COOKIE_NAME in cookies and cookies[COOKIE_NAME].value:
-            return cookies[COOKIE_NAME].value
+        for pair in value.split(";"):
+            name, _, text = pair.strip().partition("=")
+            if name == COOKIE_NAME and text:
+                return text
     raise RefreshTokenInvalid
 
 

@@ -62,6 +62,16 @@ async def test_a_session_goes_on_by_the_cookie_alone(mesh: AuthMesh) -> None:
     assert (await third).tokens.access_token
 
 
+async def test_odd_cookies_of_other_programs_do_not_hide_it(mesh: AuthMesh) -> None:
+    _, cookie = await signed_in(mesh)
+    for others in ('prefs={"a":1}', "a,b=[1]; odd", 'open="quote', "=; ;"):
+        for place in ("{others}; {own}", "{own}; {others}", "{own};{others}"):
+            sent = place.format(others=others, own=cookie.partition(";")[0])
+            metadata = (*ASKING, ("cookie", sent))
+            cookie = await cookie_of(mesh.auth.RefreshSession(auth.RefreshSessionRequest(), metadata=metadata))
+            assert cookie.startswith(f"{COOKIE}="), sent
+
+
 async def test_signing_up_gives_the_cookie_and_logging_out_takes_it_back(mesh: AuthMesh) -> None:
     request = auth.SignUpRequest(username="babbage", email="babbage@example.org", password=PASSWORD)
     call = mesh.auth.SignUp(request, metadata=ASKING)
