@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 from reeltune.scheduler.v1 import base_sharing_pb2 as pb
 from reeltune.scheduler.v1 import training_parameters_pb2
@@ -10,7 +14,9 @@ from scheduler_svc.domain.parameters import resolve_parameters
 from scheduler_svc.domain.placement import check_devices
 from scheduler_svc.rpc.parameters_convert import given_from_proto, parameters_to_proto
 from trainer_svc.clients.parameters import specification_from_proto
-from trainer_svc.qlora.spec import TrainingSpec
+from trainer_svc.qlora.base_sharding import wants_sharding
+from trainer_svc.qlora.ranks import Ranks
+from trainer_svc.qlora.spec import SpecError, TrainingSpec
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "devices"), [(1, 1, 1), (4, 1, 4), (2, 4, 8)])
@@ -25,12 +31,33 @@ def test_each_device_needs_a_sample_of_every_step(batch: int, accumulation: int,
     check_devices(Needs(device_count=devices + 1, recipe=Recipe.REHEARSAL), parameters)
 
 
-def test_a_shared_base_and_ranks_that_differ_by_layer_exclude_each_other() -> None:
-    given = {"base_sharing": "ON", "lora": {"rank_allocation": {"warmup_steps": 5}}}
-    with pytest.raises(InvalidField, match="leave out one of them") as caught:
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"lora": {"rank_allocation": {"warmup_steps": 5}}}, "lora.rank_allocation"),
+        ({"lora": {"initialization": "EVA"}}, "lora.initialization"),
+        ({"lora": {"use_dora": True}}, "lora.use_dora"),
+        ({"sample_predictions": {"count": 1}}, "sample_predictions"),
+    ],
+)
+def test_what_wants_whole_layers_and_a_shared_base_exclude_each_other(other: dict[str, Any], name: str) -> None:
+    given = {"base_sharing": "ON", **other}
+    with pytest.raises(InvalidField, match=rf"{name}, which .*: leave out one of them") as caught:
         check_devices(Needs(device_count=2), resolve_parameters(given))
     assert caught.value.field == "parameters.base_sharing"
     check_devices(Needs(device_count=2), resolve_parameters({**given, "base_sharing": "AUTO"}))
+    # Whatever the trainer would refuse at the start of the job.
+    asked = parameters_to_proto(resolve_parameters({**given, "optimization": {"max_steps": 9}}))
+    spec = TrainingSpec.from_dict(specification_from_proto(asked))
+    with pytest.raises(SpecError) as refused:
+        wants_sharding(spec, Path(), cast(Ranks, SimpleNamespace(count=2)))
+    assert refused.value.field == name
+
+
+def test_the_contract_names_what_a_shared_base_excludes() -> None:
+    contract = Path(__file__).parents[3] / "proto/reeltune/scheduler/v1/base_sharing.proto"
+    for name in ("lora.rank_allocation", "lora.initialization", "lora.use_dora", "sample_predictions"):
+        assert f"`{name}`" in contract.read_text()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class _BaseSharingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BaseShari
     """Every device holds the whole base: fastest."""
     BASE_SHARING_ON: _BaseSharing.ValueType  # 2
     """Every device holds a part of each layer, and has the whole one only while it computes in it: the least memory. Not together with
-    `lora.rank_allocation`.
+    `lora.rank_allocation`, `lora.use_dora`, a `lora.initialization` other than the default, or `sample_predictions`.
     """
 
 class BaseSharing(_BaseSharing, metaclass=_BaseSharingEnumTypeWrapper):
@@ -40,6 +40,6 @@ BASE_SHARING_OFF: BaseSharing.ValueType  # 1
 """Every device holds the whole base: fastest."""
 BASE_SHARING_ON: BaseSharing.ValueType  # 2
 """Every device holds a part of each layer, and has the whole one only while it computes in it: the least memory. Not together with
-`lora.rank_allocation`.
+`lora.rank_allocation`, `lora.use_dora`, a `lora.initialization` other than the default, or `sample_predictions`.
 """
 Global___BaseSharing: _TypeAlias = BaseSharing  # noqa: Y015

@@ -33,7 +33,7 @@ export enum BaseSharing {
 
   /**
    * Every device holds a part of each layer, and has the whole one only while it computes in it: the least memory. Not together with
-   * `lora.rank_allocation`.
+   * `lora.rank_allocation`, `lora.use_dora`, a `lora.initialization` other than the default, or `sample_predictions`.
    *
    * @generated from enum value: BASE_SHARING_ON = 2;
    */
