@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +94,26 @@ def _over(below: Values, above: Values) -> dict[str, Any]:
 
 
 def _without_rivals(values: Values, given: Values) -> Values:
-    """Whoever counts by steps does not count by the preset's epochs."""
-    if not given.get("optimization", {}).get("max_steps", 0):
-        return values
-    optimization = {name: value for name, value in values.get("optimization", {}).items() if name != "epochs"}
-    return {**values, "optimization": optimization}
+    """What the request says drops whatever the preset sets that cannot go together with it."""
+    rivals: set[str] = set()
+    if given.get("optimization", {}).get("max_steps", 0):
+        rivals.add("optimization.epochs")
+    if given.get("evaluate_every_steps") == 0:
+        rivals |= {"early_stopping", "checkpoints.restore_best"}
+    quantises_nothing = given.get("quantization", {}).get("type") == "NONE"
+    if quantises_nothing or "VISION" in given.get("lora", {}).get("target_groups", ()):
+        rivals.add("quantization.quantize_vision")
+    if given.get("base_sharing") == "ON":
+        rivals.add("sample_predictions")
+    return _without(values, rivals) if rivals else values
+
+
+def _without(values: Values, names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    return {
+        name: _without(value, names, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if f"{prefix}{name}" not in names
+    }
 
 
 def _dotted(values: Values, prefix: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.device_checks import check_device_options
 from scheduler_svc.domain.errors import InvalidField
-from scheduler_svc.domain.job import DeviceClass
+from scheduler_svc.domain.job import DeviceClass, Needs
 from scheduler_svc.domain.option_checks import fit_evaluation
 from scheduler_svc.domain.parameters import (
     CheckpointPolicy,
@@ -22,6 +23,7 @@ from scheduler_svc.domain.parameters import (
     parameters_from_json,
     resolve_parameters,
 )
+from scheduler_svc.domain.placement import check_devices
 from scheduler_svc.domain.presets import PRESETS
 from scheduler_svc.domain.training_options import (
     REFUSED_INITIALIZATIONS,
@@ -224,6 +226,43 @@ def test_a_preset_gives_values_that_the_request_overrides(preset: Preset) -> Non
     # Counting by steps takes the place of the preset's epochs, and is no contradiction.
     stepped = resolve_parameters({"preset": preset, "optimization": {"max_steps": 7}})
     assert (stepped.optimization.epochs, stepped.optimization.max_steps) == (None, 7)
+
+
+@pytest.mark.parametrize("preset", Preset)
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"evaluate_every_steps": 0},
+        {"quantization": {"type": "NONE"}},
+        {"lora": {"target_groups": ["LANGUAGE", "VISION"]}},
+        {"base_sharing": "ON"},
+    ],
+)
+def test_what_the_request_says_wins_over_what_a_preset_sets_beside_it(preset: Preset, own: dict[str, Any]) -> None:
+    parameters = resolve_parameters({"preset": preset, **own})
+    check_devices(Needs(), parameters)
+    stated = json.loads(json.dumps(parameters.to_json()))
+    for name, value in own.items():
+        expected = {**stated[name], **value} if isinstance(value, dict) else value
+        assert stated[name] == expected, name
+    specification(parameters)
+
+
+def test_what_a_preset_sets_is_kept_where_nothing_excludes_it() -> None:
+    best = resolve_parameters({"preset": "BEST", "evaluate_every_steps": 0})
+    assert (best.early_stopping, best.checkpoints.restore_best) == (None, False)
+    assert (best.checkpoints.keep_best, best.lora.rank) == (True, 32)
+    jetson = resolve_parameters({"preset": "JETSON_8GB", "quantization": {"type": "NONE"}})
+    assert (jetson.quantization.quantize_vision, jetson.optimization.optimizer) == (False, Optimizer.ADAMW_8BIT)
+    # What the request itself contradicts is refused as ever.
+    for own, field in (
+        ({"evaluate_every_steps": 0, "early_stopping": {"patience": 1}}, "early_stopping"),
+        ({"quantization": {"type": "NONE", "quantize_vision": True}}, "quantization.quantize_vision"),
+    ):
+        for preset in Preset:
+            with pytest.raises(InvalidField) as caught:
+                resolve_parameters({"preset": preset, **own})
+            assert caught.value.field == f"parameters.{field}"
 
 
 def test_the_presets_are_those_of_the_contract_and_none_is_the_defaults() -> None:
