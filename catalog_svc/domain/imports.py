@@ -23,7 +23,7 @@ from catalog_svc.domain.storage_usage import StorageAllowance
 ImportId = NewType("ImportId", str)
 
 MAX_FAILURES = 6
-"""How often an import is tried that fails by what nobody has foreseen."""
+"""How often in a row, with no file got meanwhile, an import is tried that fails by what nobody has foreseen."""
 MAX_FAILED_FILES = 1000
 """An import of which more files fail is given up."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -137,7 +137,7 @@ class Import:
     commit: str
     """What a hub's revision stood for at the beginning."""
     failures: int
-    """How often it was cut by what nobody had foreseen."""
+    """How often it was cut by what nobody had foreseen since a file of it was last put in place."""
     create_time: datetime
     end_time: datetime | None
 

@@ -85,8 +85,8 @@ class RunImport:
     async def give_up(self, found: Import, token: str) -> ImportState:
         """Ends an import that failed as often as it is tried by what nobody had foreseen; raises LeaseLost."""
         message = (
-            f"the import failed {found.failures} times by an error of the service's own; start it again: what is in "
-            f"place is not fetched again. If it fails again, tell the operator its id, {found.id}"
+            f"the import failed {found.failures} times in a row by an error of the service's own; start it again: what "
+            f"is in place is not fetched again. If it fails again, tell the operator its id, {found.id}"
         )
         return await self._end(found, token, ImportState.FAILED, "INTERNAL", message)
 

@@ -20,6 +20,8 @@ from meshkit.ids import new_id
 LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 300.0
+_LEAST_PAUSE_SECONDS = 1.0
+"""After an import could not even be given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,10 @@ class RunImports:
         return True
 
     def _pause(self, failures: int) -> float:
-        return 0.0 if failures + 1 >= MAX_FAILURES else min(_LONGEST_PAUSE_SECONDS, self.pause_seconds * 2**failures)
+        if failures + 1 == MAX_FAILURES:
+            return 0.0  # what is left is to give it up; when that fails, too, there is a pause again
+        longest: float = min(_LONGEST_PAUSE_SECONDS, self.pause_seconds * 2 ** min(failures, MAX_FAILURES))
+        return longest if failures < MAX_FAILURES else max(_LEAST_PAUSE_SECONDS, longest)
 
     async def _release(self, found: Import, token: str, pause_seconds: float, *, is_failure: bool = False) -> None:
         try:

@@ -107,7 +107,7 @@ ORDER BY position
 LIMIT $3;
 
 -- name: end_import_file
--- Notes what came of a file, once, and counts it.
+-- Notes what came of a file, once, and counts it. A file that is in place is progress: failures count anew.
 WITH ended AS (
     UPDATE import_files SET state = $3, reason = $4, message = $5, size_bytes = COALESCE($6, size_bytes)
     WHERE import_id = $1 AND path = $2 AND state = 'WAITING'
@@ -116,7 +116,8 @@ WITH ended AS (
 UPDATE imports
 SET files_done = files_done + CASE ended.state WHEN 'DONE' THEN 1 ELSE 0 END,
     files_failed = files_failed + CASE ended.state WHEN 'FAILED' THEN 1 ELSE 0 END,
-    bytes_done = bytes_done + CASE ended.state WHEN 'DONE' THEN COALESCE($6, 0) ELSE 0 END
+    bytes_done = bytes_done + CASE ended.state WHEN 'DONE' THEN COALESCE($6, 0) ELSE 0 END,
+    failures = CASE ended.state WHEN 'DONE' THEN 0 ELSE failures END
 FROM ended
 WHERE id = $1;
 
