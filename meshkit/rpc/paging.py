@@ -7,16 +7,20 @@ import binascii
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from google.protobuf.message import Message
 
 from meshkit.rpc.failure import Failure, invalid_field
 
 Position = tuple[str | int, ...]
 """Where the next page starts: the sort key of the last row sent, e.g. `(create_time_iso, id)`."""
+
+MOST_PAGE_BYTES = 2 * 1024 * 1024
+"""Of the rows of a page: half of what an answer may hold, and as JSON still less than the edge lets through."""
 
 _NONCE_BYTES = 12
 _MAX_TOKEN_LENGTH = 2048
@@ -64,6 +68,18 @@ def page_size(requested: int, *, default: int = 50, maximum: int = 200) -> int:
     if requested < 0:
         raise invalid_field("page_size", f"must not be negative; use 1 to {maximum}, or 0 for the default of {default}")
     return min(requested or default, maximum)
+
+
+def fitting(messages: Iterable[Message], most_bytes: int = MOST_PAGE_BYTES) -> int:
+    """Returns how many messages, of the first ones, make a page of at most that many bytes; one always does."""
+    used = 0
+    count = 0
+    for message in messages:
+        used += message.ByteSize()
+        if count and used > most_bytes:
+            break
+        count += 1
+    return count
 
 
 def _binding(caller: str, filter_text: str, order_by: str) -> bytes:

@@ -34,10 +34,11 @@ _PAGE_SIZE = 1000
 async def all_pages(
     ask: Callable[[Any], Awaitable[Any]], request: Any, field: str, limit: int | None = None
 ) -> list[Any]:
-    """Returns the rows of a list rpc, page after page, up to a limit."""
+    """Returns the rows of a list rpc, page after page, up to a limit; the request may ask for pages of its own size."""
     rows: list[Any] = []
+    size = request.page_size or _PAGE_SIZE
     while True:
-        request.page_size = min(_PAGE_SIZE, limit - len(rows)) if limit else _PAGE_SIZE
+        request.page_size = min(size, limit - len(rows)) if limit else size
         page = await ask(request)
         rows += getattr(page, field)
         if not page.next_page_token or (limit and len(rows) >= limit):

@@ -15,6 +15,8 @@ from reeltune_cli.invocation import Invocation, add_command, printable
 from reeltune_cli.tables import columns, to_document
 
 _MOST_EVENTS = 10_000_000
+_PAGE_SIZE = 50
+"""Events with answers are large."""
 
 
 def register(commands: typer.Typer) -> None:
@@ -29,7 +31,7 @@ async def predictions(
 ) -> None:
     """Print what the adapter answered to the held-out rows that it does best and worst on."""
     async with cli.client() as client:
-        request = history.ListEventsRequest(job_id=job, page_size=1000)
+        request = history.ListEventsRequest(job_id=job, page_size=_PAGE_SIZE)
         events = await all_pages(client.training.ListEvents, request, "events", _MOST_EVENTS)
         told = [event for event in events if event.HasField("predictions")]
         shown = told if every else told[-1:]

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from reeltune.scheduler.v1 import job_event_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as history_pb
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from reeltune.scheduler.v1 import training_verbs_pb2 as verbs_pb
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceServicer
 
 from meshkit.auth.principal import current_principal
-from meshkit.rpc.paging import PageTokens, page_size
+from meshkit.rpc.paging import PageTokens, fitting, page_size
 from scheduler_svc.clients.attempt_files import URL_TTL, AttemptFiles
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.domain.events import JobEvent, LogLevel
@@ -177,14 +178,14 @@ class TrainingServicer(TrainingServiceServicer):
         events, token = await self._page(
             request, "events", lambda after, limit: self._parts.events.list_events(job_id, after, limit)
         )
-        return history_pb.ListEventsResponse(events=[event_to_proto(event) for event in events], next_page_token=token)
+        return history_pb.ListEventsResponse(events=events, next_page_token=token)
 
     async def ListLogs(self, request: history_pb.ListLogsRequest, context: Context) -> history_pb.ListLogsResponse:
         job_id, level = JobId(request.job_id), LogLevel(request.min_level or LogLevel.DEBUG)
         lines, token = await self._page(
             request, f"logs {level}", lambda after, limit: self._parts.events.list_logs(job_id, after, limit, level)
         )
-        return history_pb.ListLogsResponse(lines=[event_to_proto(event) for event in lines], next_page_token=token)
+        return history_pb.ListLogsResponse(lines=lines, next_page_token=token)
 
     async def ListMetrics(
         self, request: history_pb.ListMetricsRequest, context: Context
@@ -198,7 +199,7 @@ class TrainingServicer(TrainingServiceServicer):
         points, token = await self._page(
             request, "metrics", lambda after, limit: self._parts.events.list_metrics(job_id, after, limit)
         )
-        return history_pb.ListMetricsResponse(points=[event_to_proto(event) for event in points], next_page_token=token)
+        return history_pb.ListMetricsResponse(points=points, next_page_token=token)
 
     async def ListCheckpoints(
         self, request: verbs_pb.ListCheckpointsRequest, context: Context
@@ -238,13 +239,15 @@ class TrainingServicer(TrainingServiceServicer):
         request: history_pb.ListEventsRequest | history_pb.ListLogsRequest | history_pb.ListMetricsRequest,
         kind: str,
         fetch: Callable[[int, int], Awaitable[Sequence[JobEvent]]],
-    ) -> tuple[Sequence[JobEvent], str]:
-        """Returns a page of a job's history and the token of the next one."""
+    ) -> tuple[Sequence[job_event_pb2.JobEvent], str]:
+        """Returns a page of a job's history, cut where it would get too large, and the token of the next one."""
         size = page_size(request.page_size, default=100, maximum=_MAX_PAGE)
         binding = {"caller": calling_user(), "filter": f"{kind} {request.job_id}"}
         position = self._parts.page_tokens.decode(request.page_token, **binding)
         await self._parts.jobs.get(JobId(request.job_id), calling_user())  # the caller's own, or not found
         events = await fetch(int(position[0]) if position else 0, size + 1)
-        if len(events) <= size:
-            return events, ""
-        return events[:size], self._parts.page_tokens.encode((events[size - 1].sequence,), **binding)
+        messages = [event_to_proto(event) for event in events[:size]]
+        count = fitting(messages)
+        if count == len(events):
+            return messages, ""
+        return messages[:count], self._parts.page_tokens.encode((events[count - 1].sequence,), **binding)

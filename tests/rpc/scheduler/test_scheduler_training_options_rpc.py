@@ -115,6 +115,32 @@ async def test_answers_and_the_early_end_outlive_the_trainer(
     assert (state_name(last.to), last.reason, last.message) == ("COMPLETED", done.reason, why)
 
 
+async def test_a_page_of_many_answers_fits_into_a_message(user: User, trainer: Trainer, catalog: SmallCatalog) -> None:
+    parameters = pb.TrainingParameters(
+        evaluate_every_steps=1, sample_predictions=training_options_pb2.SamplePredictions(count=8)
+    )
+    job = await user.create(parameters=parameters, dataset_id=catalog.add_dataset(eval_rows=16))
+    attempt = await trainer.must_claim()
+    long = dict.fromkeys(("question", "expected", "generated"), "x" * 1024)
+    answers = [prediction(f"e{number}", **long) for number in range(8)]
+    async with attempt.attach() as stream:
+        await stream.started(total_steps=100)
+        for step in range(90):
+            told = prediction_pb2.Predictions(step=step, best=answers, worst=answers)
+            last = await stream.report(predictions=told)
+        await stream.acked(last)
+    request = training_history_pb2.ListEventsRequest(job_id=job.id, page_size=1000)
+    sizes, steps = [], []
+    while not sizes or request.page_token:
+        page = await user.training.ListEvents(request, metadata=user.metadata)
+        sizes.append(page.ByteSize())
+        steps += [event.predictions.step for event in page.events if event.HasField("predictions")]
+        request.page_token = page.next_page_token
+    assert steps == list(range(90)), "nothing is left out, nothing comes twice"
+    assert sum(sizes) > 4 * 1024 * 1024, "together more than one answer may hold"
+    assert max(sizes) < 2.1 * 1024 * 1024
+
+
 async def test_a_stop_wins_over_an_early_end(user: User, trainer: Trainer) -> None:
     job = await user.create()
     attempt = await trainer.must_claim()

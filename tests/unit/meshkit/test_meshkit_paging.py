@@ -6,11 +6,12 @@ import base64
 
 import grpc
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkit.rpc.failure import Failure
-from meshkit.rpc.paging import PageTokens, page_size
+from meshkit.rpc.paging import PageTokens, fitting, page_size
 
 TOKENS = PageTokens(b"0123456789abcdef")
 POSITIONS = st.lists(st.one_of(st.text(max_size=30), st.integers(-(2**53), 2**53)), min_size=1, max_size=3)
@@ -73,3 +74,11 @@ def test_a_negative_page_size_names_its_field() -> None:
     with pytest.raises(Failure) as raised:
         page_size(-1)
     assert raised.value.field_violations[0].field == "page_size"
+
+
+def test_a_page_ends_before_it_gets_too_large_and_never_without_a_row() -> None:
+    rows = [StringValue(value="x" * 98) for _ in range(10)]
+    assert rows[0].ByteSize() == 100
+    assert [fitting(rows, most) for most in (1000, 999, 250, 100, 1)] == [10, 9, 2, 1, 1]
+    assert fitting([]) == 0
+    assert fitting(rows) == 10

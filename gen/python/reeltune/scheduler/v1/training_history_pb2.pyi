@@ -134,7 +134,7 @@ class ListEventsRequest(_message.Message):
     job_id: _builtins.str
     """The job. Required."""
     page_size: _builtins.int
-    """How many events at most: 1 to 1,000; larger is taken as 1,000, 0 as 100."""
+    """How many events at most: 1 to 1,000; larger is taken as 1,000, 0 as 100. A page of about 2 MiB ends earlier."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first page."""
     def __init__(
@@ -193,7 +193,7 @@ class ListLogsRequest(_message.Message):
     job_id: _builtins.str
     """The job. Required."""
     page_size: _builtins.int
-    """How many lines at most: 1 to 1,000; larger is taken as 1,000, 0 as 100."""
+    """How many lines at most: 1 to 1,000; larger is taken as 1,000, 0 as 100. A page of about 2 MiB ends earlier."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first page."""
     min_level: _job_event_pb2.LogLevel.ValueType
@@ -256,7 +256,7 @@ class ListMetricsRequest(_message.Message):
     job_id: _builtins.str
     """The job. Required."""
     page_size: _builtins.int
-    """How many points at most: 1 to 1,000; larger is taken as 1,000, 0 as 100."""
+    """How many points at most: 1 to 1,000; larger is taken as 1,000, 0 as 100. A page of about 2 MiB ends earlier."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first page."""
     max_points: _builtins.int

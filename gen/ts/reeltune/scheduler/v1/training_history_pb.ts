@@ -148,7 +148,7 @@ export type ListEventsRequest = Message<"reeltune.scheduler.v1.ListEventsRequest
   jobId: string;
 
   /**
-   * How many events at most: 1 to 1,000; larger is taken as 1,000, 0 as 100.
+   * How many events at most: 1 to 1,000; larger is taken as 1,000, 0 as 100. A page of about 2 MiB ends earlier.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -211,7 +211,7 @@ export type ListLogsRequest = Message<"reeltune.scheduler.v1.ListLogsRequest"> &
   jobId: string;
 
   /**
-   * How many lines at most: 1 to 1,000; larger is taken as 1,000, 0 as 100.
+   * How many lines at most: 1 to 1,000; larger is taken as 1,000, 0 as 100. A page of about 2 MiB ends earlier.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -281,7 +281,7 @@ export type ListMetricsRequest = Message<"reeltune.scheduler.v1.ListMetricsReque
   jobId: string;
 
   /**
-   * How many points at most: 1 to 1,000; larger is taken as 1,000, 0 as 100.
+   * How many points at most: 1 to 1,000; larger is taken as 1,000, 0 as 100. A page of about 2 MiB ends earlier.
    *
    * @generated from field: int32 page_size = 2;
    */
