@@ -86,6 +86,20 @@ def test_only_routes_that_reach_no_service_skip_the_token(tmp_path: Path) -> Non
     assert routes[-1]["name"] == "unknown"
 
 
+def test_only_the_keeper_of_sessions_gets_their_cookie(tmp_path: Path) -> None:
+    config = yaml.safe_load(rendered(tmp_path, auth=ONE, s3=ONE).read_text())
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    keeps: dict[str, set[bool]] = {}
+    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+        if "cluster" in route.get("route", {}):
+            is_removed = route.get("request_headers_to_remove") == ["cookie"]
+            keeps.setdefault(route["route"]["cluster"], set()).add(not is_removed)
+
+    assert keeps.pop("none") == {True}, "preflights reach nobody"
+    assert keeps.pop("auth") == {True}
+    assert keeps == {name: {False} for name in ("catalog", "scheduler", "trainer", "s3")}
+
+
 def test_the_descriptor_set_can_print_error_details_and_names_every_field_in_json() -> None:
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set())
     seen: set[str] = set()

@@ -54,6 +54,16 @@ async def test_response_body_makes_the_json_the_bare_resource(edge: Edge) -> Non
     assert created.json()["name"] == "clips"
 
 
+async def test_a_cookie_stays_away_from_who_does_not_keep_sessions(edge: Edge, upstreams: Upstreams) -> None:
+    headers = {**edge.bearer(), "cookie": "__Host-reeltune-refresh=secret; a=b", "x-reeltune-job": KNOWN_JOB}
+
+    answer = await edge.http.get(f"/v1/trainings/{KNOWN_JOB}", headers=headers)
+
+    assert answer.status_code == 200
+    assert "x-reeltune-job" in upstreams.training.header_names
+    assert "cookie" not in upstreams.training.header_names
+
+
 async def test_an_error_carries_its_details_over_every_door(edge: Edge) -> None:
     by_json = await edge.http.get(f"/v1/trainings/{OTHER_JOB}", headers=edge.bearer())
     by_web = await edge.web.call(

@@ -99,8 +99,11 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self.flood_bytes = 0
         self.next_line = asyncio.Event()
         """Lets a watch of `STEPWISE_JOB` go on after each line."""
+        self.header_names: set[str] = set()
+        """Of what `GetTrainingJob` was asked with last."""
 
     async def GetTrainingJob(self, request: Any, context: Any) -> Any:
+        self.header_names = {name for name, _ in context.invocation_metadata()}
         if request.job_id != KNOWN_JOB:
             raise Failure(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", "no such job", {"job_id": request.job_id})
         response = training_service_pb2.GetTrainingJobResponse()
