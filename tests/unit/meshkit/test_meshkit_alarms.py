@@ -8,6 +8,7 @@ import pytest
 
 from meshkit.rpc.interceptors import deadline
 from meshkit.rpc.interceptors.deadline import _Alarms
+from meshkit.testing import assert_eventually
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.03, 0.3])
@@ -33,7 +34,12 @@ async def test_a_limit_that_was_left_ends_nothing(monkeypatch: pytest.MonkeyPatc
         await _wait_within(kept, loop.time() + 0.2, alarms)
     assert not left.expired()
     # Nobody looks any more, until there is something to look at again.
-    assert alarms._look is None or not alarms._far
+    await assert_eventually(lambda: alarms._look is None)
+    async with asyncio.timeout(None) as again:
+        alarms.set(again, loop.time() + 60)
+        assert alarms._look is not None
+    alarms.drop(again)
+    await assert_eventually(lambda: alarms._look is None)
 
 
 async def _wait_within(limit: asyncio.Timeout, expires_at: float, alarms: _Alarms) -> None:
