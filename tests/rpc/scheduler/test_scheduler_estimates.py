@@ -124,6 +124,7 @@ async def test_a_job_that_no_trainer_can_hold_is_refused_with_what_would_fit(
     failure = await failure_of(asking.create(parameters=wide))
     assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "JOB_TOO_LARGE")
     told = failure.metadata
+    assert (await failure_of(asking.create(parameters=wide))).metadata == told, "found once, told again"
     assert (told["trainer"], told["device_class"], told["available_bytes"]) == ("board", "JETSON", str(5 * GB))
     assert int(told["needed_bytes"]) > 5 * GB
     assert int(told["activations_bytes"]) > int(told["adapter_bytes"]) > 0

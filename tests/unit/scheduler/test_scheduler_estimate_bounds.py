@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from reeltune.catalog.v1 import frame_rule_pb2, model_pb2
@@ -113,7 +114,13 @@ def test_what_is_suggested_leaves_every_device_a_sample() -> None:
     "fields", [{"frames_per_patch": 10**9}, {"merge_size": 0}, {"patch_size": 0}, {"max_pixels": 1 << 40}]
 )
 def test_a_stored_rule_with_numbers_of_no_model_is_not_known(fields: dict[str, int]) -> None:
-    sound = {"patch_size": 16, "frames_per_patch": 2, "merge_size": 2, "min_pixels": 131072, "max_pixels": 786432}
+    sound: dict[str, Any] = {
+        "patch_size": 16,
+        "frames_per_patch": 2,
+        "merge_size": 2,
+        "min_pixels": 131072,
+        "max_pixels": 786432,
+    }
     language = model_pb2.ModelPart(
         kind=model_pb2.MODEL_PART_KIND_LANGUAGE, linear_layer_count=1, layer_count=1, width=8
     )
@@ -133,6 +140,16 @@ def test_no_number_of_frames_makes_a_table_without_end() -> None:
     counts = count_tokens(SEVEN_B, DatasetShape((RowShape(1, (clip,)),)), asked)
     assert counts is not None
     assert counts.largest.visual == clip_tokens(QWEN3_VL, clip, asked)
+
+
+def test_rows_are_counted_once_for_all_devices_that_are_asked_about() -> None:
+    asked = replace(BIG_BATCH, sampling=SamplingParameters(max_frames=48))
+    count_tokens.cache_clear()
+    for gigabytes in range(6, 22):
+        most_that_fits(SEVEN_B, ONE_IS_LARGE, asked, Place(DeviceClass.CUDA, gigabytes * GB))
+    found = count_tokens.cache_info()
+    assert found.hits > found.misses
+    assert found.misses <= 7 * 9, "so many numbers of frames and of pixels there are to suggest"
 
 
 async def test_searches_are_done_beside_the_event_loop_two_at_once() -> None:
