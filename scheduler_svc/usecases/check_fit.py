@@ -20,7 +20,7 @@ from scheduler_svc.domain.estimate.tokens import count_tokens, rows_over_context
 from scheduler_svc.domain.job import DeviceClass, Needs, Recipe
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts, TrainingParameters
 from scheduler_svc.store.worker_store import WorkerStore
-from scheduler_svc.usecases.search import search
+from scheduler_svc.usecases.search import search_for_submission
 
 _UNKNOWN = DatasetShape(())
 _WAIT_SECONDS = 1.5
@@ -77,7 +77,7 @@ async def check_fit(
     asked = _Asked(model.shape, shape, parameters, needs.device_class, needs.device_count, places)
     verdict = _VERDICTS.get(asked)
     if verdict is None:
-        verdict = await search(_judge, asked)
+        verdict = await search_for_submission(_judge, asked)
         _VERDICTS[asked] = verdict
         if len(_VERDICTS) > _REMEMBERED:
             _VERDICTS.popitem(last=False)

@@ -24,7 +24,7 @@ from scheduler_svc.domain.parameters import (
     SamplingParameters,
     TrainingParameters,
 )
-from scheduler_svc.usecases.search import search
+from scheduler_svc.usecases.search import search, search_for_submission
 from tests.unit.scheduler.test_scheduler_estimate import CLIPS, GB, GPU, QWEN3_VL, SEVEN_B
 
 WIDE, SMALL = ShapeClip(1280, 720, 900, 30.0), ShapeClip(64, 64, 8, 8.0)
@@ -158,3 +158,11 @@ async def test_searches_are_done_beside_the_event_loop_two_at_once() -> None:
     names = await asyncio.gather(*(search(lambda: threading.current_thread().name) for _ in range(8)))
     assert len(set(names)) <= 2
     assert threading.current_thread().name not in names
+
+
+async def test_estimates_keep_no_job_from_being_judged() -> None:
+    release = threading.Event()
+    estimates = [asyncio.create_task(search(release.wait, 60)) for _ in range(5)]
+    assert await search_for_submission(lambda: not release.is_set())
+    release.set()
+    assert all(await asyncio.gather(*estimates))
