@@ -146,7 +146,9 @@ async def test_a_session_outlives_a_reload_and_no_script_can_reach_its_secrets(v
     await page.get_by_role("heading", name="Datasets").wait_for()
 
     kept = await page.evaluate("JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])")
-    assert json.loads(kept) == [{"reeltune.signed-in": "yes"}, {}, ""]
+    (local, in_session, cookies) = json.loads(kept)
+    assert (list(local), in_session, cookies) == (["reeltune.signed-in"], {}, "")
+    assert local["reeltune.signed-in"].startswith("usr_")
     (cookie,) = await page.context.cookies()
     assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == ("__Host-reeltune-refresh", True, True)
     assert cookie["sameSite"] == "Strict"

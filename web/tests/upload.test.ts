@@ -157,6 +157,80 @@ test("a part that breaks is sent again to a fresh address", async () => {
   expect(store.offers).toBe(3);
 });
 
+test("a lost connection is waited out, however long it takes", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  store.failures.set(2, 20);
+  const made = queue();
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  let waited = 0;
+  for (let tick = 0; tick < 2000 && made.snapshot().totals.isBusy; tick += 1) {
+    if (made.snapshot().transfers[0]!.isWaiting) waited += 1;
+    await vi.advanceTimersByTimeAsync(5_000);
+    await new Promise((turn) => setImmediate(turn));
+  }
+  vi.useRealTimers();
+
+  expect(made.snapshot().totals.done).toBe(1);
+  expect(store.puts.filter((part) => part === 2)).toHaveLength(21);
+  expect(waited).toBeGreaterThan(15);
+  expect(made.snapshot().transfers[0]!.isWaiting).toBe(false);
+});
+
+test("a part that fails for good stops the others of its file", async () => {
+  const signals: AbortSignal[] = [];
+  const refuse: Put = async (url, _body, _onSent, signal) => {
+    if (url.includes("/1?")) throw new TypeError("the disk was pulled out");
+    signals.push(signal);
+    await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  const made = queue(refuse);
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  const { transfers } = await ended(made);
+
+  expect(transfers).toMatchObject([{ stage: "failed", problem: "the disk was pulled out" }]);
+  expect(signals.every((signal) => signal.aborted)).toBe(true);
+});
+
+test("addresses that have ended are renewed once for all parts of a file", async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  const late: Put = async (url, ...rest) => {
+    // The first three parts take a quarter of an hour.
+    if (store.puts.length < 3) vi.setSystemTime(Date.now() + 5 * 60_000);
+    if (!url.includes(`offer=${Math.ceil((store.puts.length + 1) / 3)}`)) throw new PartRefused(403);
+    await store.put(url, ...rest);
+  };
+  const made = queue(late);
+  await made.add([{ file: new File([text + text], "a.mp4", { lastModified: 1000 }), path: "a.mp4" }]);
+  await ended(made);
+  vi.useRealTimers();
+
+  expect(store.puts).toHaveLength(6);
+  expect(store.offers).toBe(2);
+});
+
+test("a file that was changed meanwhile fails, as no connection is lost", async () => {
+  const file = clip();
+  const gone = () => Promise.reject(new DOMException("gone", "NotReadableError"));
+  file.slice = () => Object.assign(new Blob(["0123"]), { slice: () => ({ arrayBuffer: gone }) });
+  store.failures.set(1, 1);
+  const made = queue();
+  await made.add([{ file, path: "a.mp4" }]);
+  const { transfers } = await ended(made);
+
+  expect(transfers[0]).toMatchObject({ stage: "failed", problem: expect.stringContaining("cannot be read any more") });
+});
+
+test("a browser that remembers nothing still sends, and says so", async () => {
+  const refuse = () => Promise.reject(new Error("storage is switched off"));
+  ledger = new Ledger(refuse);
+  const made = queue();
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  const { totals, note } = await ended(made);
+
+  expect(totals.done).toBe(1);
+  expect(note).toMatch(/storage is switched off/);
+});
+
 test("a part whose answer was lost counts as arrived", async () => {
   const lost: Put = async (url, body, ...rest) => {
     await store.put(url, body, ...rest);

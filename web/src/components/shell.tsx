@@ -44,7 +44,7 @@ export function Shell({ children }: { children: ReactNode }) {
         {problem ? (
           <Problem action={<Button onClick={() => location.reload()}>Try again</Button>}>{problem}</Problem>
         ) : (
-          <Loading what="Looking for your session …" />
+          <Loading what={state.kind === "left" ? "Leaving …" : "Looking for your session …"} />
         )}
       </main>
     );

@@ -16,7 +16,19 @@ import { Session, withToken } from "./session";
 const baseUrl = typeof location === "undefined" ? "" : location.origin;
 const options = { baseUrl, useBinaryFormat: true };
 
-export const session = new Session(createGrpcWebTransport(options));
+// A reload must not cut the exchange of the refresh token, which works once.
+const lasting: typeof fetch = (input, init) => fetch(input, { ...init, keepalive: true });
+const door = { toLogin: () => location.assign("/app/login"), reload: () => location.reload() };
+
+export const session = new Session(createGrpcWebTransport({ ...options, fetch: lasting }), door);
+if (typeof window !== "undefined") {
+  addEventListener("storage", () => session.look());
+  // A page that the browser had put aside comes back as it was.
+  addEventListener(
+    "pageshow",
+    (event) => event.persisted && (session.state.kind === "left" ? door.reload() : session.look()),
+  );
+}
 const transport = createGrpcWebTransport({ ...options, interceptors: [withToken(session)] });
 
 export const datasets = createClient(DatasetService, transport);

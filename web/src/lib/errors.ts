@@ -14,8 +14,7 @@ export interface Problem {
 }
 
 const UNTOLD = "something failed, and the service did not say what";
-const UNREACHABLE =
-  "The service cannot be reached. Check that it runs and that you are connected; this page goes on by itself.";
+const UNREACHABLE = "The service cannot be reached. Check that it runs and that you are connected, then try again.";
 
 export function explain(error: unknown): Problem {
   if (!(error instanceof ConnectError)) {
@@ -38,6 +37,12 @@ export function explain(error: unknown): Problem {
 
 export function reasonOf(error: unknown): string {
   return explain(error).reason;
+}
+
+/** Whether a call came to nothing because the connection, or what answers at its other end, is away. */
+export function isUnreachable(error: unknown): boolean {
+  if (!(error instanceof ConnectError)) return error instanceof TypeError;
+  return error.code === Code.Unavailable || (error.code === Code.Unknown && !reasonOf(error));
 }
 
 /** Whether the same call may succeed a little later without anything being done about it. */

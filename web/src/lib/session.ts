@@ -1,16 +1,33 @@
 // Who is signed in. The access token lives in this page's memory; the refresh token in a cookie that no script can read.
-import { type Client, Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import {
+  type Client,
+  Code,
+  ConnectError,
+  createClient,
+  type Interceptor,
+  type StreamRequest,
+  type StreamResponse,
+  type Transport,
+} from "@connectrpc/connect";
+import type { Message } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { SessionTokens } from "@/gen/reeltune/auth/v1/session_pb";
 import { AuthService } from "@/gen/reeltune/auth/v1/auth_service_pb";
 import type { User } from "@/gen/reeltune/auth/v1/user_pb";
 import { UserService } from "@/gen/reeltune/auth/v1/user_service_pb";
 
-export type SessionState = { kind: "unknown" } | { kind: "out" } | { kind: "in"; user: User };
+/** `left`: this page has lost its session, or another tab has changed it, and is being replaced as a whole. */
+export type SessionState = { kind: "unknown" } | { kind: "out" } | { kind: "in"; user: User } | { kind: "left" };
+
+/** How a page is replaced by a freshly loaded one: nothing that it holds in memory may be seen by the next user. */
+export interface Door {
+  toLogin: () => void;
+  reload: () => void;
+}
 
 const COOKIE = { headers: { "x-reeltune-session": "cookie" } };
 const RENEW_BEFORE_MS = 60_000;
-/** Tells other tabs that this one has signed in or out; holds no secret. */
+/** Tells other tabs who has signed in, by the user's id; holds no secret. */
 const MARK = "reeltune.signed-in";
 
 export class Session {
@@ -23,7 +40,10 @@ export class Session {
   #renewal: Promise<string> | undefined;
 
   /** `transport` must not be one that this session gives tokens to. */
-  constructor(transport: Transport) {
+  constructor(
+    transport: Transport,
+    private readonly door: Door,
+  ) {
     this.#auth = createClient(AuthService, transport);
     this.#users = createClient(UserService, transport);
   }
@@ -42,15 +62,28 @@ export class Session {
   /** Finds out whether the browser still holds a session. Never throws for a session that is over. */
   async resume(): Promise<void> {
     if (this.#state.kind === "in") return;
-    if (!localStorage.getItem(MARK)) return this.#become({ kind: "out" });
+    const mark = localStorage.getItem(MARK);
+    if (!mark) return this.#become({ kind: "out" });
     try {
       const token = await this.token();
       const answer = await this.#users.getMe({}, { headers: { authorization: `Bearer ${token}` } });
-      if (answer.user) this.#become({ kind: "in", user: answer.user });
+      if (!answer.user) return;
+      if (localStorage.getItem(MARK) === mark) localStorage.setItem(MARK, answer.user.id);
+      this.#become({ kind: "in", user: answer.user });
+      this.look();
     } catch (error) {
       if (!isOver(error)) throw error;
       this.#forget();
     }
+  }
+
+  /** Compares with what other tabs have left: where another user is signed in by now, or nobody, the page is replaced. */
+  look(): void {
+    if (this.#state.kind !== "in" && this.#state.kind !== "out") return;
+    const own = this.#state.kind === "in" ? this.#state.user.id : "";
+    if ((localStorage.getItem(MARK) ?? "") === own) return;
+    this.#leave();
+    this.door.reload();
   }
 
   async signUp(username: string, email: string, password: string): Promise<void> {
@@ -87,6 +120,9 @@ export class Session {
 
   async #trade(): Promise<string> {
     const trade = async () => {
+      // The cookie is all tabs'; a page that has not heard yet that it is another user's must not go on with it.
+      this.look();
+      if (this.#state.kind === "left") throw new ConnectError("signed in as another user", Code.Unauthenticated);
       const { tokens } = await this.#auth.refreshSession({}, COOKIE);
       this.#keep(tokens);
       return this.#token;
@@ -101,20 +137,33 @@ export class Session {
 
   #enter(user: User | undefined, tokens: SessionTokens | undefined): void {
     this.#keep(tokens);
-    localStorage.setItem(MARK, "yes");
-    if (user) this.#become({ kind: "in", user });
+    if (!user) return;
+    localStorage.setItem(MARK, user.id);
+    this.#become({ kind: "in", user });
   }
 
   #keep(tokens: SessionTokens | undefined): void {
     this.#token = tokens?.accessToken ?? "";
-    this.#endsAt = tokens?.accessExpireTime ? timestampMs(tokens.accessExpireTime) : 0;
+    // By this page's own clock: that of the service may be another one.
+    const lasts = lifetimeMs(this.#token);
+    if (lasts !== undefined) this.#endsAt = Date.now() + lasts;
+    else this.#endsAt = tokens?.accessExpireTime ? timestampMs(tokens.accessExpireTime) : 0;
   }
 
   #forget(): void {
+    if (this.#state.kind === "left") return;
+    localStorage.removeItem(MARK);
+    const wasIn = this.#state.kind === "in";
+    this.#leave();
+    if (wasIn) this.door.toLogin();
+    else this.#become({ kind: "out" });
+  }
+
+  #leave(): void {
     this.#token = "";
     this.#endsAt = 0;
-    localStorage.removeItem(MARK);
-    this.#become({ kind: "out" });
+    sessionStorage.clear(); // drafts
+    this.#become({ kind: "left" });
   }
 
   #become(state: SessionState): void {
@@ -127,15 +176,61 @@ export class Session {
 export function withToken(session: Session): Interceptor {
   return (next) => async (request) => {
     request.header.set("authorization", `Bearer ${await session.token()}`);
+    if (request.stream) return stream(session, request, next);
     try {
       return await next(request);
     } catch (error) {
-      // A stream's messages are read once and cannot be sent again; who watches begins anew by themselves.
-      if (request.stream || !(error instanceof ConnectError) || error.code !== Code.Unauthenticated) throw error;
+      if (!isOver(error)) throw error;
       request.header.set("authorization", `Bearer ${await session.renew()}`);
       return next(request);
     }
   };
+}
+
+/** Opens a stream, and once more with a fresh token where it is refused before it has told anything. */
+async function stream(
+  session: Session,
+  request: StreamRequest,
+  next: Parameters<Interceptor>[0],
+): Promise<StreamResponse> {
+  // What a browser sends is one message; it can be read once only, so it is kept for the second try.
+  const sent: Message[] = [];
+  for await (const message of request.message) sent.push(message);
+  const open = () => next({ ...request, message: each(sent) }) as Promise<StreamResponse>;
+  const openAgain = async (error: unknown) => {
+    if (!isOver(error)) throw error;
+    request.header.set("authorization", `Bearer ${await session.renew()}`);
+    return open();
+  };
+  async function* told(first: StreamResponse) {
+    let isBegun = false;
+    try {
+      for await (const message of first.message) {
+        isBegun = true;
+        yield message;
+      }
+    } catch (error) {
+      if (isBegun) throw error; // who watches begins anew by themselves
+      yield* (await openAgain(error)).message;
+    }
+  }
+  const response = await open().catch(openAgain);
+  return { ...response, message: told(response) };
+}
+
+async function* each(messages: readonly Message[]) {
+  yield* messages;
+}
+
+/** Returns how long an access token is good from when it was made, in milliseconds; nothing where it does not say. */
+function lifetimeMs(token: string): number | undefined {
+  try {
+    const payload = token.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");
+    const { exp, iat } = JSON.parse(atob(payload)) as { exp: number; iat: number };
+    return exp > iat ? (exp - iat) * 1000 : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function isOver(error: unknown): boolean {

@@ -25,9 +25,9 @@ export async function follow<Message>(following: Following<Message>, signal: Abo
     } catch (error) {
       if (signal.aborted) return;
       // A watch ends with the token that it began with; nothing is broken, and the next one has a fresh token.
-      if (reasonOf(error) === "TOKEN_EXPIRED") continue;
-      if (!isPassing(error)) throw error;
-      following.onBroken?.(true);
+      const isExpired = reasonOf(error) === "TOKEN_EXPIRED";
+      if (!isExpired && !isPassing(error)) throw error;
+      if (!isExpired) following.onBroken?.(true);
       await rest(pause, signal);
       pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
     }

@@ -29,10 +29,11 @@ export function ClipGrid({ dataset }: { dataset: Dataset }) {
     refetchInterval: 10 * 60_000,
   });
   const found = list.data?.pages.flatMap((page) => page.clips) ?? [];
-  if (list.isError) return <Problem>{explain(list.error).message}</Problem>;
-  if (found.length === 0) return null;
+  const problem = list.error && <Problem>{explain(list.error).message}</Problem>;
+  if (found.length === 0) return problem;
   return (
     <Panel title="Clips">
+      {problem && <div className="mb-4">{problem}</div>}
       <ul className="grid grid-cols-2 gap-4 sm:grid-cols-3 xl:grid-cols-4">
         {found.map((clip) => (
           <ClipCard key={clip.path} clip={clip} />

@@ -24,7 +24,7 @@ export function DatasetPage() {
   useTitle(dataset?.name);
 
   if (!id) return <Empty title="This address names no dataset" />;
-  if (error)
+  if (error && !dataset)
     return (
       <Problem action={<Button onClick={() => void refetch()}>Try again</Button>}>{explain(error).message}</Problem>
     );
@@ -37,6 +37,7 @@ export function DatasetPage() {
       </PageTitle>
       <div className="space-y-6">
         {watchProblem && <Problem>{watchProblem}</Problem>}
+        {error && <Problem>{explain(error).message}</Problem>}
         <Panel>
           <Counts dataset={dataset} />
         </Panel>
@@ -89,12 +90,16 @@ function Checking({ dataset, isBroken }: { dataset: Dataset; isBroken: boolean }
   const clips = Number(dataset.counts?.clips ?? 0);
   return (
     <Panel title="Checking">
-      <p aria-live="polite" className="mb-2 text-sm text-ink-soft">
+      <p className="mb-2 text-sm text-ink-soft">
         {isBroken
           ? "The connection broke; the check goes on, and this page finds it again."
           : `${checked.toLocaleString("en")} of ${count(clips, "clip")} decoded. Every frame is read, so that no clip can stop a training.`}
       </p>
       <Bar label="Clips decoded" value={checked} max={clips} />
+      {/* Read out in tenths: the count moves with every clip. */}
+      <p role="status" className="sr-only">
+        {clips > 0 && `${Math.floor((checked / clips) * 10) * 10} % of the clips are decoded`}
+      </p>
     </Panel>
   );
 }

@@ -20,6 +20,7 @@ export function useDataset(id: string) {
   const isChecking = query.data?.state === DatasetState.PROCESSING;
 
   useEffect(() => {
+    setWatchProblem("");
     if (!isChecking) return;
     const stop = new AbortController();
     const see = (dataset: Dataset | undefined) => {

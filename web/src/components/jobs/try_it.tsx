@@ -1,7 +1,7 @@
 "use client";
 
 import { useQuery } from "@tanstack/react-query";
-import { type FormEvent, useRef, useState } from "react";
+import { type FormEvent, useEffect, useRef, useState } from "react";
 import { Responder } from "@/gen/reeltune/trainer/v1/inference_service_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { clips, inference } from "@/lib/clients";
@@ -19,6 +19,9 @@ export function TryIt({ job }: { job: TrainingJob }) {
     queryFn: async ({ signal }) =>
       (await clips.listClips({ datasetId: job.datasetId, pageSize: 200 }, { signal })).clips,
     retry: false,
+    // The addresses of posters and clips end after a quarter of an hour.
+    staleTime: 10 * 60_000,
+    refetchInterval: 10 * 60_000,
   });
   const [path, setPath] = useState("");
   const [file, setFile] = useState<File>();
@@ -27,6 +30,7 @@ export function TryIt({ job }: { job: TrainingJob }) {
   const [problem, setProblem] = useState("");
   const [isBusy, setBusy] = useState(false);
   const stop = useRef<AbortController>(undefined);
+  useEffect(() => () => stop.current?.abort(), []);
   const chosen = list.data?.find((clip) => clip.path === path) ?? list.data?.[0];
 
   async function ask(event: FormEvent) {
@@ -34,7 +38,7 @@ export function TryIt({ job }: { job: TrainingJob }) {
     setBusy(true);
     setProblem("");
     setAnswers({});
-    stop.current = new AbortController();
+    const { signal } = (stop.current = new AbortController());
     try {
       const clip = file
         ? { case: "clipData" as const, value: new Uint8Array(await file.arrayBuffer()) }
@@ -42,7 +46,7 @@ export function TryIt({ job }: { job: TrainingJob }) {
       const headers = { "x-reeltune-job": job.id };
       for await (const { responder, piece } of inference.generate(
         { jobId: job.id, prompt, clip, responder: Responder.BOTH },
-        { headers, signal: stop.current.signal },
+        { headers, signal },
       )) {
         setAnswers((former) => {
           const said = former?.[responder]?.text ?? "";
@@ -54,7 +58,7 @@ export function TryIt({ job }: { job: TrainingJob }) {
         });
       }
     } catch (error) {
-      if (!stop.current.signal.aborted) setProblem(explain(error).message);
+      if (!signal.aborted) setProblem(explain(error).message);
     }
     setBusy(false);
   }

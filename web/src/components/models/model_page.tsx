@@ -29,7 +29,7 @@ export function ModelPage() {
   const { data: model, error, isPending, refetch, set, problem } = useModel(id);
   useTitle(model?.name);
   if (!id) return <Empty title="This address names no model" />;
-  if (error)
+  if (error && !model)
     return (
       <Problem action={<Button onClick={() => void refetch()}>Try again</Button>}>{explain(error).message}</Problem>
     );
@@ -42,6 +42,7 @@ export function ModelPage() {
       </PageTitle>
       <div className="space-y-6">
         {problem && <Problem>{problem}</Problem>}
+        {error && <Problem>{explain(error).message}</Problem>}
         {model.state === ModelState.PROCESSING && (
           <Panel title="Checking">
             <Loading what="Files are compared with their digests, headers read, and one forward step is tried where the size allows it." />
@@ -76,6 +77,7 @@ function useModel(id: string) {
   });
   const isChecking = query.data?.state === ModelState.PROCESSING;
   useEffect(() => {
+    setProblem("");
     if (!isChecking) return;
     const stop = new AbortController();
     const open = (signal: AbortSignal) => models.watchModel({ modelId: id }, { signal });

@@ -1,5 +1,5 @@
 // One queue for each dataset or model, for as long as the page lives: going to another view stops nothing.
-import { uploads } from "@/lib/clients";
+import { session, uploads } from "@/lib/clients";
 import { hashInWorkers } from "@/lib/upload/hash";
 import { Ledger } from "@/lib/upload/ledger";
 import { putPart } from "@/lib/upload/put";
@@ -12,10 +12,17 @@ export function tools() {
   return (shared ??= { hash: hashInWorkers(), ledger: new Ledger() });
 }
 
+/** Asks before the page is left while anything is on its way, from whatever view; not when somebody logs out. */
+function warn(event: BeforeUnloadEvent): void {
+  const isBusy = [...queues.values()].some((queue) => queue.snapshot().totals.isBusy);
+  if (isBusy && session.state.kind === "in") event.preventDefault();
+}
+
 export function queueFor(parentId: string): UploadQueue {
   let queue = queues.get(parentId);
   if (!queue) {
     queue = new UploadQueue(parentId, { uploads, put: putPart, ...tools() });
+    if (queues.size === 0) addEventListener("beforeunload", warn);
     queues.set(parentId, queue);
   }
   return queue;

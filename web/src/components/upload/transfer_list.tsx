@@ -25,8 +25,12 @@ export function TransferList({ transfers, totals, onRetry, onClear }: Props) {
   return (
     <div className="mt-5">
       <div className="mb-2 flex flex-wrap items-baseline justify-between gap-2 text-sm">
-        <p aria-live="polite" className="font-medium" data-testid="upload-summary">
+        <p className="font-medium" data-testid="upload-summary">
           {summary(totals)}
+        </p>
+        {/* Bytes change many times a second; what is read out are files. */}
+        <p role="status" className="sr-only">
+          {outcome(totals)}
         </p>
         <span className="flex gap-2">
           {totals.failed > 0 && <Button onClick={onRetry}>Try again</Button>}
@@ -53,6 +57,11 @@ export function TransferList({ transfers, totals, onRetry, onClear }: Props) {
       )}
     </div>
   );
+}
+
+function outcome(totals: Totals): string {
+  const failed = totals.failed > 0 ? `, ${totals.failed.toLocaleString("en")} failed` : "";
+  return `${totals.done.toLocaleString("en")} of ${count(totals.files, "file")} done${failed}`;
 }
 
 export function summary(totals: Totals): string {
@@ -111,5 +120,6 @@ function Status({ transfer }: { transfer: Transfer }) {
     verifying: "verifying",
     sending: `${bytes(arrivedBytes)} of ${bytes(sizeBytes)}`,
   };
+  if (transfer.isWaiting) return <span className="text-warn">waiting for the connection</span>;
   return <span className="text-ink-soft tabular-nums">{words[stage]}</span>;
 }

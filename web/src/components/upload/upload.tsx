@@ -23,7 +23,7 @@ interface Props {
 
 export function Upload({ parentId, accept, onArrived, children }: Props) {
   const queue = queueFor(parentId);
-  const { transfers, totals } = useSyncExternalStore(queue.subscribe, queue.snapshot, queue.snapshot);
+  const { transfers, totals, note } = useSyncExternalStore(queue.subscribe, queue.snapshot, queue.snapshot);
   const [problem, setProblem] = useState("");
   const add = useCallback(
     (files: Promise<Chosen[]> | Chosen[]) => {
@@ -35,7 +35,6 @@ export function Upload({ parentId, accept, onArrived, children }: Props) {
     [queue],
   );
   useArrivals(totals, onArrived);
-  useWarning(totals.isBusy);
   return (
     <Panel title="Add files">
       <Interrupted parentId={parentId} totals={totals} add={add} queue={queue} />
@@ -45,6 +44,7 @@ export function Upload({ parentId, accept, onArrived, children }: Props) {
           <Problem>{problem}</Problem>
         </div>
       )}
+      {note && <p className="mt-3 text-sm text-warn">{note}</p>}
       <TransferList transfers={transfers} totals={totals} onRetry={() => queue.retry()} onClear={() => queue.clear()} />
       {children && (
         <div className="mt-5 flex flex-wrap items-center gap-3">
@@ -71,15 +71,6 @@ function useArrivals(totals: Totals, onArrived: () => void): void {
     told.current = totals.done;
     latest.current();
   }, [totals]);
-}
-
-function useWarning(isBusy: boolean): void {
-  useEffect(() => {
-    if (!isBusy) return;
-    const warn = (event: BeforeUnloadEvent) => event.preventDefault();
-    addEventListener("beforeunload", warn);
-    return () => removeEventListener("beforeunload", warn);
-  }, [isBusy]);
 }
 
 function DropZone({ accept, add }: { accept: string; add: (files: Promise<Chosen[]> | Chosen[]) => void }) {
@@ -153,7 +144,10 @@ function Interrupted({
   const { ledger } = tools();
   useEffect(() => {
     let isStale = false;
-    void ledger.pending(parentId).then((found) => isStale || setPending(found));
+    ledger.pending(parentId).then(
+      (found) => isStale || setPending(found),
+      () => undefined, // a browser that remembers nothing has nothing to tell; the queue says so
+    );
     return () => {
       isStale = true;
     };

@@ -6,6 +6,7 @@ export type Hash = (file: Blob, onHashed: (bytes: number) => void) => Promise<st
 const WORKERS = 2;
 
 interface Question {
+  worker: Worker;
   onHashed: (bytes: number) => void;
   resolve: (sha256: string) => void;
   reject: (error: Error) => void;
@@ -21,9 +22,14 @@ export function hashInWorkers(): Hash {
     const worker = new Worker(new URL("./hash_worker.ts", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }: MessageEvent<Told>) => answer(data);
     worker.onerror = (event) => {
-      for (const question of questions.values())
+      // It answers nothing any more; the next file gets a new one.
+      worker.terminate();
+      workers.splice(workers.indexOf(worker), 1);
+      for (const [id, question] of questions) {
+        if (question.worker !== worker) continue;
+        questions.delete(id);
         question.reject(new Error(event.message || "files cannot be read here"));
-      questions.clear();
+      }
     };
     return worker;
   }
@@ -41,7 +47,8 @@ export function hashInWorkers(): Hash {
     new Promise((resolve, reject) => {
       const id = next++;
       if (workers.length < WORKERS) workers.push(start());
-      questions.set(id, { onHashed, resolve, reject });
-      workers[id % workers.length]!.postMessage({ id, file } satisfies Asked);
+      const worker = workers[id % workers.length]!;
+      questions.set(id, { worker, onHashed, resolve, reject });
+      worker.postMessage({ id, file } satisfies Asked);
     });
 }

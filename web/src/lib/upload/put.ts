@@ -4,6 +4,11 @@ export class PartRefused extends Error {
   constructor(readonly status: number) {
     super(status ? `the object store answered ${status}` : "the connection broke");
   }
+
+  /** Whether nothing is wrong with the part: the store was not reached, or is away. */
+  get isPassing(): boolean {
+    return [0, 429, 502, 503, 504].includes(this.status);
+  }
 }
 
 export type Put = (url: string, body: Blob, onSent: (bytes: number) => void, signal: AbortSignal) => Promise<void>;

@@ -1,12 +1,13 @@
 // Sends chosen files into one dataset or model: a few at a time, by parts, resumable, and nothing that is stored already.
 import type { Client } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { UploadPart } from "@/gen/reeltune/catalog/v1/upload_pb";
+import type { Upload, UploadPart } from "@/gen/reeltune/catalog/v1/upload_pb";
 import type { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
-import { explain, isPassing } from "../errors";
+import { explain, isPassing, isUnreachable } from "../errors";
 import { rest } from "../watch";
 import type { Hash } from "./hash";
 import { isSame, type Ledger } from "./ledger";
+import { Offer } from "./offer";
 import { PartRefused, type Put } from "./put";
 import type { Chosen, Transfer } from "./types";
 
@@ -14,6 +15,8 @@ const FILES_AT_ONCE = 3;
 const PARTS_AT_ONCE = 3;
 const TRIES = 6;
 const FIRST_PAUSE_MS = 500;
+/** A lost connection is waited out, however long; so often is it tried. */
+const LONGEST_PAUSE_MS = 30_000;
 /** More files than that are shown four times a second only: each redraw looks at all of them. */
 const MANY = 300;
 
@@ -26,6 +29,13 @@ export interface Totals {
   arrivedBytes: number;
   sentBytes: number;
   isBusy: boolean;
+}
+
+export interface Snapshot {
+  transfers: readonly Transfer[];
+  totals: Totals;
+  /** What somebody should know about all of them; empty where there is nothing. */
+  note: string;
 }
 
 interface Item extends Transfer {
@@ -48,7 +58,8 @@ export class UploadQueue {
   #parts = new Gate(PARTS_AT_ONCE);
   #running = 0;
   #isScheduled = false;
-  #snapshot: { transfers: readonly Transfer[]; totals: Totals } = { transfers: [], totals: NOTHING };
+  #note = "";
+  #snapshot: Snapshot = { transfers: [], totals: NOTHING, note: "" };
 
   constructor(
     readonly parentId: string,
@@ -111,7 +122,7 @@ export class UploadQueue {
     try {
       const sha256 = await this.#digest(item);
       await this.#send(item, sha256);
-      await this.tools.ledger.forget(this.parentId, [item.path]);
+      await this.#noting((ledger) => ledger.forget(this.parentId, [item.path]));
       this.#change(item, { stage: "done", arrivedBytes: item.sizeBytes });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
@@ -122,7 +133,7 @@ export class UploadQueue {
   /** Returns the file's SHA-256; a file that was read before a reload is not read again. */
   async #digest(item: Item): Promise<string> {
     const { file, path } = item.chosen;
-    const former = await this.tools.ledger.find(this.parentId, path);
+    const former = await this.#noting((ledger) => ledger.find(this.parentId, path));
     if (former?.sha256 && isSame(file, former)) return former.sha256;
     const sha256 = await this.tools.hash(file, (hashedBytes) => this.#change(item, { hashedBytes }));
     await this.#remember(item.chosen, sha256);
@@ -131,15 +142,16 @@ export class UploadQueue {
 
   async #send(item: Item, sha256: string): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
-      const upload = await this.#offer(item, sha256);
+      const offer = new Offer(() => this.#offer(item, sha256));
+      const upload = await offer.upload;
       if (upload.complete) {
         this.#change(item, { isKnown: item.sentBytes === 0 && item.arrivedBytes === 0 });
         return;
       }
-      await this.#sendParts(item, sha256, upload.parts);
+      await this.#sendParts(item, offer, upload.parts);
       this.#change(item, { stage: "verifying" });
       try {
-        await this.#persist(() => this.tools.uploads.completeUpload({ uploadId: upload.id }, this.#call()));
+        await this.#persist(item, () => this.tools.uploads.completeUpload({ uploadId: upload.id }, this.#call()));
         return;
       } catch (error) {
         // The store lost a part, or the bytes are not those that were promised: what is missing is sent once more.
@@ -149,14 +161,15 @@ export class UploadQueue {
     }
   }
 
-  async #offer(item: Item, sha256: string) {
+  async #offer(item: Item, sha256: string): Promise<Upload> {
     const file = { parentId: this.parentId, path: item.path, sizeBytes: BigInt(item.sizeBytes), sha256 };
-    const { upload } = await this.#persist(() => this.tools.uploads.createUpload({ file }, this.#call()));
+    const { upload } = await this.#persist(item, () => this.tools.uploads.createUpload({ file }, this.#call()));
     if (!upload) throw new Error("the service did not say where to send the file");
     return upload;
   }
 
-  async #sendParts(item: Item, sha256: string, parts: readonly UploadPart[]): Promise<void> {
+  /** Sends what is missing; a part that fails for good stops the others of its file. */
+  async #sendParts(item: Item, offer: Offer, parts: readonly UploadPart[]): Promise<void> {
     const arrived = new Map(parts.map((part) => [part.number, part.arrived ? Number(part.sizeBytes) : 0]));
     const told = () =>
       this.#change(item, { arrivedBytes: [...arrived.values()].reduce((sum, bytes) => sum + bytes, 0) });
@@ -167,27 +180,57 @@ export class UploadQueue {
       arrived.set(part.number, Math.min(bytes, Number(part.sizeBytes)));
       told();
     };
-    await Promise.all(missing.map((part) => this.#sendPart(item, sha256, part, onSent(part))));
+    const stop = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, stop.signal]);
+    const failures: unknown[] = [];
+    const send = async (part: UploadPart) => {
+      try {
+        await this.#parts.pass(() => this.#sendPart(item, offer, part, onSent(part), signal));
+      } catch (error) {
+        failures.push(error);
+        stop.abort();
+      }
+    };
+    await Promise.all(missing.map(send));
+    if (failures.length > 0) throw failures[0]; // the others were stopped by it
   }
 
-  async #sendPart(item: Item, sha256: string, part: UploadPart, onSent: (bytes: number) => void): Promise<void> {
+  async #sendPart(
+    item: Item,
+    offer: Offer,
+    part: UploadPart,
+    onSent: (bytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     const start = Number(part.offsetBytes);
     const body = item.chosen.file.slice(start, start + Number(part.sizeBytes));
-    let offered: UploadPart | undefined = part;
-    for (let attempt = 1; offered && !offered.arrived; attempt += 1) {
+    const pauses = new Pauses();
+    let refused = "";
+    for (;;) {
+      signal.throwIfAborted();
+      // The address may have ended, and the part may have arrived although the answer was lost.
+      const offered = await offer.part(part.number, refused);
+      if (!offered) break;
       try {
-        const { url } = offered;
-        await this.#parts.pass(() => this.tools.put(url, body, this.#counted(item, onSent), this.#stop.signal));
+        await this.tools.put(offered.url, body, this.#counted(item, onSent), signal);
         break;
       } catch (error) {
         onSent(0);
-        if (!(error instanceof PartRefused) || attempt === TRIES) throw this.#unsent(item, error);
-        await rest(FIRST_PAUSE_MS * 2 ** (attempt - 1), this.#stop.signal);
-        // The address may have ended, and the part may have arrived although the answer was lost.
-        offered = (await this.#offer(item, sha256)).parts.find((fresh) => fresh.number === part.number);
+        if (!(error instanceof PartRefused)) throw error;
+        if (error.status === 0) await assertReadable(item, body);
+        refused = offered.url;
+        const pause = pauses.next(error.isPassing);
+        if (pause === undefined) throw unsent(item, error);
+        await this.#wait(item, error.isPassing, pause, signal);
       }
     }
     onSent(Number(part.sizeBytes));
+  }
+
+  async #wait(item: Item, isLost: boolean, pause: number, signal: AbortSignal): Promise<void> {
+    this.#change(item, { isWaiting: isLost });
+    await rest(pause, signal);
+    this.#change(item, { isWaiting: false });
   }
 
   #counted(item: Item, onSent: (bytes: number) => void): (bytes: number) => void {
@@ -199,20 +242,18 @@ export class UploadQueue {
     };
   }
 
-  #unsent(item: Item, error: unknown): unknown {
-    if (!(error instanceof PartRefused)) return error;
-    return new Error(`${item.path} was not sent: ${error.message}. Try again: what has arrived is kept.`);
-  }
-
   /** Repeats a call while it fails for reasons that pass. */
-  async #persist<Answer>(call: () => Promise<Answer>): Promise<Answer> {
-    for (let attempt = 1; ; attempt += 1) {
+  async #persist<Answer>(item: Item, call: () => Promise<Answer>): Promise<Answer> {
+    const pauses = new Pauses();
+    for (;;) {
       try {
         return await call();
       } catch (error) {
-        if (attempt === TRIES || !isPassing(error) || this.#stop.signal.aborted) throw error;
-        const pause = explain(error).retryAfterMs ?? FIRST_PAUSE_MS * 2 ** (attempt - 1);
-        await rest(pause, this.#stop.signal);
+        if (!isPassing(error) || this.#stop.signal.aborted) throw error;
+        const isLost = isUnreachable(error);
+        const pause = pauses.next(isLost);
+        if (pause === undefined) throw error;
+        await this.#wait(item, isLost, explain(error).retryAfterMs ?? pause, this.#stop.signal);
       }
     }
   }
@@ -224,16 +265,22 @@ export class UploadQueue {
 
   async #remember(chosen: Chosen, sha256 = ""): Promise<void> {
     const { file, path, handle } = chosen;
-    const former = await this.tools.ledger.find(this.parentId, path);
+    const former = await this.#noting((ledger) => ledger.find(this.parentId, path));
     const known = sha256 || (former && isSame(file, former) ? former.sha256 : "");
-    await this.tools.ledger.remember({
-      parentId: this.parentId,
-      path,
-      sizeBytes: file.size,
-      lastModified: file.lastModified,
-      sha256: known,
-      ...(handle ? { handle } : {}),
-    });
+    const { size: sizeBytes, lastModified } = file;
+    const entry = { parentId: this.parentId, path, sizeBytes, lastModified, sha256: known };
+    await this.#noting((ledger) => ledger.remember({ ...entry, ...(handle ? { handle } : {}) }));
+  }
+
+  /** Uses the ledger, which no upload depends on: a browser that keeps nothing is told of once. */
+  async #noting<Result>(use: (ledger: Ledger) => Promise<Result>): Promise<Result | undefined> {
+    try {
+      return await use(this.tools.ledger);
+    } catch (error) {
+      this.#note = `This browser remembers nothing (${explain(error).message}). The upload goes on; after a reload, choose the same files again: they are read again, and only what is missing is sent.`;
+      this.#changed();
+      return undefined;
+    }
   }
 
   #change(item: Item, change: Partial<Transfer>): void {
@@ -248,7 +295,7 @@ export class UploadQueue {
     schedule(() => {
       this.#isScheduled = false;
       const transfers = [...this.#items.values()].map((item): Transfer => ({ ...item }));
-      this.#snapshot = { transfers, totals: totalsOf(transfers) };
+      this.#snapshot = { transfers, totals: totalsOf(transfers), note: this.#note };
       for (const listener of this.#listeners) listener();
     });
   }
@@ -284,7 +331,35 @@ export function totalsOf(transfers: readonly Transfer[]): Totals {
 
 function waiting(chosen: Chosen): Item {
   const amounts = { sizeBytes: chosen.file.size, arrivedBytes: 0, hashedBytes: 0, sentBytes: 0 };
-  return { chosen, path: chosen.path, stage: "waiting", isKnown: false, problem: "", ...amounts };
+  return { chosen, path: chosen.path, stage: "waiting", isKnown: false, isWaiting: false, problem: "", ...amounts };
+}
+
+function unsent(item: Item, error: PartRefused): Error {
+  return new Error(`${item.path} was not sent: ${error.message}. Try again: what has arrived is kept.`);
+}
+
+/** A browser tells a file that cannot be read any more as a lost connection, which would be waited out for ever. */
+async function assertReadable(item: Item, body: Blob): Promise<void> {
+  try {
+    await body.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Error(`${item.path} cannot be read any more: it was changed, moved or removed. Choose it again.`);
+  }
+}
+
+/** How long to wait before the next try: doubling, and without an end only while nothing can be reached. */
+class Pauses {
+  #tries = 0;
+  #pause = FIRST_PAUSE_MS;
+
+  /** Returns milliseconds, or nothing where it was tried often enough. */
+  next(isLost: boolean): number | undefined {
+    if (!isLost) this.#tries += 1;
+    if (this.#tries >= TRIES) return undefined;
+    const pause = this.#pause;
+    this.#pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
+    return pause;
+  }
 }
 
 /** Lets so many in at once. */

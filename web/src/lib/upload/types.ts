@@ -23,6 +23,8 @@ export interface Transfer {
   sentBytes: number;
   /** The bytes were stored already, so that none was sent. */
   isKnown: boolean;
+  /** The connection is lost, and tried again by itself. */
+  isWaiting: boolean;
   problem: string;
 }
 
