@@ -11,6 +11,7 @@ SITE_FOLDER = Path(__file__).resolve().parents[1] / "web_ui"
 """Filled by `make web`, and part of a wheel that was built after it."""
 _MANIFEST = "site.json"
 _HOME = "/app"
+_MISSING = f"{_HOME}/404"
 
 _EVERYWHERE = {
     "x-content-type-options": "nosniff",
@@ -40,6 +41,17 @@ class Site:
     def largest_file_bytes(self) -> int:
         """What the edge must be ready to hold."""
         return max(page.file.stat().st_size for page in self.pages)
+
+    @property
+    def missing(self) -> SitePage | None:
+        """What is shown in place of a page that is not there."""
+        return next((page for page in self.pages if page.path == _MISSING), None)
+
+    @property
+    def routes(self) -> list[tuple[str, int, SitePage]]:
+        """How the edge finds a page (the match of a route), the status that it answers with, and the page."""
+        found = [(f"path: {json.dumps(page.path)}", 200, page) for page in self.pages if page is not self.missing]
+        return [*found, (f"prefix: {_HOME}/", 404, self.missing)] if self.missing else found
 
     @property
     def home(self) -> str:

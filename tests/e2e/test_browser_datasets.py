@@ -153,14 +153,37 @@ async def test_a_session_outlives_a_reload_and_no_script_can_reach_its_secrets(v
     assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == ("__Host-reeltune-refresh", True, True)
     assert cookie["sameSite"] == "Strict"
 
+    tab = await page.context.new_page()
+    await tab.goto(page.url)
+    await tab.get_by_role("heading", name="Datasets").wait_for()
     await page.get_by_role("button", name="Log out").click()
     await page.get_by_role("heading", name="Welcome back").wait_for()
+    await tab.get_by_role("heading", name="Welcome back").wait_for()
     assert await page.context.cookies() == []
     assert await visit.violations() == []
     await page.get_by_label("Username or e-mail").fill(name)
     await page.get_by_label("Password").fill(PASSWORD)
     await page.keyboard.press("Enter")
     await page.get_by_role("heading", name="Datasets").wait_for()
+    await tab.get_by_role("heading", name="Datasets").wait_for()
+
+
+async def test_a_tab_does_not_go_on_as_another_tabs_user(visit: Visit) -> None:
+    page = visit.page
+    await visit.sign_up(f"ada-{secrets.token_hex(4)}")
+    await visit.make_dataset("only hers")
+    tab = Visit(await page.context.new_page(), visit.url)
+    await tab.open("/datasets")
+    await tab.page.get_by_role("button", name="Log out").click()
+    await tab.page.get_by_role("heading", name="Welcome back").wait_for()
+    bob = f"bob-{secrets.token_hex(4)}"
+    await tab.sign_up(bob)
+
+    await page.get_by_title(bob).wait_for()
+    await page.get_by_role("link", name="Datasets").click()
+    await page.get_by_text("No dataset yet").wait_for()
+    assert await page.get_by_text("only hers").count() == 0
+    visit.complaints.clear()  # her dataset's page, loaded again by him, is refused
 
 
 async def test_a_refusal_is_told_beside_its_field(visit: Visit) -> None:

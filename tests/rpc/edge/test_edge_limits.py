@@ -100,6 +100,9 @@ async def test_objects_go_through_by_presigned_url_and_only_so(edge: Edge, blobs
 
     put = await edge.http.put(blobs.presign_put("clips/a b+c.mp4", TTL, length=len(data)), content=data)
     got = await edge.http.get(blobs.presign_get("clips/a b+c.mp4", TTL))
+    # A file may hold a page with scripts; it comes from the origin of our own pages.
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert got.headers["content-security-policy"] == "default-src 'none'; sandbox"
     part = await edge.http.get(blobs.presign_get("clips/a b+c.mp4", TTL), headers={"range": "bytes=10-19"})
     unsigned = await edge.http.get("/s3/edge-test/clips/a%20b%2Bc.mp4")
     tampered = await edge.http.get(blobs.presign_get("clips/a b+c.mp4", TTL).replace("clips", "other"))

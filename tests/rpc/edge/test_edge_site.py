@@ -17,6 +17,7 @@ from tests.rpc.edge.upstreams import Upstreams
 
 OBJECTS = "https://objects.example:9000"
 PAGE = b"<!doctype html><title>Log in</title><script>1</script>"
+MISSING = b"<!doctype html><title>Not here</title>"
 SCRIPT = b"'100 %'; " * 10_000
 HASH = "sha256-a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s="
 
@@ -25,11 +26,13 @@ def write_site(folder: Path) -> Path:
     """Writes a site as `make web` does."""
     folder.mkdir()
     (folder / "0.html.gz").write_bytes(gzip.compress(PAGE))
+    (folder / "3.html.gz").write_bytes(gzip.compress(MISSING))
     (folder / "1.js.gz").write_bytes(gzip.compress(SCRIPT))
     (folder / "2.woff2").write_bytes(bytes(range(256)))
     for_ever = "public, max-age=31536000, immutable"
     pages = [
         ("/app/login", "0.html.gz", "text/html; charset=utf-8", "no-cache", [HASH]),
+        ("/app/404", "3.html.gz", "text/html; charset=utf-8", "no-cache", []),
         ("/app/_next/static/1.js", "1.js.gz", "text/javascript; charset=utf-8", for_ever, []),
         ("/app/_next/static/2.woff2", "2.woff2", "font/woff2", for_ever, []),
     ]
@@ -75,15 +78,25 @@ async def test_bytes_that_are_no_text_arrive_as_they_are(site_edge: Edge) -> Non
 
 
 async def test_the_root_leads_to_the_site(site_edge: Edge) -> None:
-    answer = await site_edge.http.get("/")
+    for path in ("/", "/app/"):
+        answer = await site_edge.http.get(path)
 
-    assert (answer.status_code, httpx.URL(answer.headers["location"]).path) == (303, "/app")
+        assert (answer.status_code, httpx.URL(answer.headers["location"]).path) == (303, "/app")
+
+
+async def test_a_page_that_is_not_there_is_told_by_a_page(site_edge: Edge) -> None:
+    answer = await site_edge.http.get("/app/datasets/veiw?id=1")
+
+    assert (answer.status_code, answer.content) == (404, MISSING)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"] == content_security_policy([], [OBJECTS])
 
 
 async def test_only_what_was_built_is_there_and_only_to_be_read(site_edge: Edge) -> None:
     missing = await site_edge.http.get("/app/../../etc/passwd")
-    unknown = await site_edge.http.get("/app/nothing.js")
+    unknown = await site_edge.http.get("/applications")
     written = await site_edge.http.post("/app/login", json={})
+    assert written.json()["details"][0]["reason"] == "RPC_UNKNOWN"
     head = await site_edge.http.head("/app/login")
 
     assert [missing.status_code, unknown.status_code, written.status_code] == [404, 404, 404]
