@@ -10,6 +10,7 @@ import type { Dataset } from "@/gen/reeltune/catalog/v1/dataset_pb";
 import { datasets } from "@/lib/clients";
 import { explain, type Problem as Trouble } from "@/lib/errors";
 import { ago, bytes, count } from "@/lib/format";
+import { useRequestId } from "@/lib/request_id";
 import { Button, Empty, Field, Loading, PageTitle, Problem } from "../ui";
 import { StateChip } from "./state";
 
@@ -96,6 +97,7 @@ function NewDataset() {
   const dialog = useRef<HTMLDialogElement>(null);
   const [problem, setProblem] = useState<Trouble>();
   const [isBusy, setBusy] = useState(false);
+  const requestId = useRequestId();
 
   async function create(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
@@ -103,12 +105,9 @@ function NewDataset() {
     setBusy(true);
     setProblem(undefined);
     try {
-      const name = String(data.get("name")).trim();
-      const { dataset } = await datasets.createDataset({
-        name,
-        description: String(data.get("description")),
-        requestId: crypto.randomUUID(),
-      });
+      const wanted = { name: String(data.get("name")).trim(), description: String(data.get("description")) };
+      const { dataset } = await datasets.createDataset({ ...wanted, requestId: requestId.for(wanted) });
+      requestId.done();
       if (dataset) router.push(`/datasets/view?id=${dataset.id}`);
     } catch (error) {
       setProblem(explain(error));

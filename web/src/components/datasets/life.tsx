@@ -6,6 +6,7 @@ import { useRef, useState } from "react";
 import { type Dataset, DatasetState } from "@/gen/reeltune/catalog/v1/dataset_pb";
 import { datasets, versions } from "@/lib/clients";
 import { explain } from "@/lib/errors";
+import { useRequestId } from "@/lib/request_id";
 import { Button, buttonClass, Problem } from "../ui";
 
 /** What may be done with a dataset as a whole. */
@@ -14,6 +15,7 @@ export function Life({ dataset }: { dataset: Dataset }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState("");
+  const requestId = useRequestId();
 
   async function attempt(work: () => Promise<void>) {
     setBusy(true);
@@ -27,7 +29,9 @@ export function Life({ dataset }: { dataset: Dataset }) {
   }
   const renew = () =>
     attempt(async () => {
-      const made = await versions.createDatasetVersion({ datasetId: dataset.id, requestId: crypto.randomUUID() });
+      const wanted = { datasetId: dataset.id };
+      const made = await versions.createDatasetVersion({ ...wanted, requestId: requestId.for(wanted) });
+      requestId.done();
       if (made.dataset) router.push(`/datasets/view?id=${made.dataset.id}`);
     });
   const remove = () =>

@@ -6,6 +6,7 @@ import { type Import, ImportState } from "@/gen/reeltune/catalog/v1/import_pb";
 import { useAttempt } from "@/lib/attempt";
 import { imports } from "@/lib/clients";
 import { bytes } from "@/lib/format";
+import { useRequestId } from "@/lib/request_id";
 import { follow } from "@/lib/watch";
 import { Bar, Button, Chip, Field, INPUT, Problem, type Tone } from "../ui";
 
@@ -32,6 +33,7 @@ export function ImportPanel({ parentId, onArrived }: { parentId: string; onArriv
   const isDataset = parentId.startsWith("ds_");
   const [kind, setKind] = useState<Kind>(isDataset ? "bucket" : "hub");
   const { isBusy, problem, attempt } = useAttempt();
+  const requestId = useRequestId();
   const list = useQuery({
     queryKey: ["imports", parentId],
     queryFn: async ({ signal }) => (await imports.listImports({ parentId }, { signal })).imports,
@@ -58,11 +60,9 @@ export function ImportPanel({ parentId, onArrived }: { parentId: string; onArriv
     const data = new FormData(event.currentTarget);
     const place = String(data.get("place")).trim();
     void attempt(async () => {
-      await imports.createImport({
-        parentId,
-        requestId: crypto.randomUUID(),
-        source: { source: sourceOf(kind, place, String(data.get("revision") ?? "")) },
-      });
+      const wanted = { parentId, source: { source: sourceOf(kind, place, String(data.get("revision") ?? "")) } };
+      await imports.createImport({ ...wanted, requestId: requestId.for(wanted) });
+      requestId.done();
       await list.refetch();
     });
   };

@@ -7,6 +7,7 @@ import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training
 import { useAttempt } from "@/lib/attempt";
 import { training } from "@/lib/clients";
 import { isFinal } from "@/lib/jobs/story";
+import { useRequestId } from "@/lib/request_id";
 import { Dialog } from "../dialog";
 import { Button, buttonClass, Problem } from "../ui";
 
@@ -15,14 +16,16 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
   const router = useRouter();
   const dialog = useRef<HTMLDialogElement>(null);
   const { isBusy, problem, attempt } = useAttempt();
-  const call = (work: (request: { jobId: string; requestId: string }) => Promise<unknown>) =>
+  const requestId = useRequestId();
+  const call = (verb: string, work: (request: { jobId: string; requestId: string }) => Promise<unknown>) =>
     void attempt(async () => {
-      await work({ jobId: job.id, requestId: crypto.randomUUID() });
+      await work({ jobId: job.id, requestId: requestId.for([verb, job.id]) });
+      requestId.done();
       onMoved();
     });
   const remove = () =>
     void attempt(async () => {
-      await training.deleteTrainingJob({ jobId: job.id, requestId: crypto.randomUUID() });
+      await training.deleteTrainingJob({ jobId: job.id, requestId: requestId.for(["delete", job.id]) });
       router.replace("/jobs");
     });
   const isQueued = job.state === JobState.QUEUED;
@@ -31,12 +34,18 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
   return (
     <>
       {isQueued && !job.isPaused && (
-        <Button isBusy={isBusy} onClick={() => call((request) => training.pauseTrainingJob(request))}>
+        <Button
+          isBusy={isBusy}
+          onClick={() => call("pauseTrainingJob", (request) => training.pauseTrainingJob(request))}
+        >
           Pause
         </Button>
       )}
       {isQueued && job.isPaused && (
-        <Button isBusy={isBusy} onClick={() => call((request) => training.resumeTrainingJob(request))}>
+        <Button
+          isBusy={isBusy}
+          onClick={() => call("resumeTrainingJob", (request) => training.resumeTrainingJob(request))}
+        >
           Resume
         </Button>
       )}
@@ -44,7 +53,7 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
         <Button
           look="danger"
           isBusy={isBusy}
-          onClick={() => call((request) => training.stopTrainingJob(request))}
+          onClick={() => call("stopTrainingJob", (request) => training.stopTrainingJob(request))}
           title="The adapter so far is kept"
         >
           Stop
@@ -53,7 +62,7 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
       {canRetry && (
         <Button
           isBusy={isBusy}
-          onClick={() => call((request) => training.retryTrainingJob(request))}
+          onClick={() => call("retryTrainingJob", (request) => training.retryTrainingJob(request))}
           title="Goes on from the newest checkpoint"
         >
           Try again

@@ -11,6 +11,7 @@ import { useAttempt } from "@/lib/attempt";
 import { models } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { ago, bytes, parameters } from "@/lib/format";
+import { useRequestId } from "@/lib/request_id";
 import { Dialog } from "../dialog";
 import { Button, Empty, Field, Loading, PageTitle, Problem } from "../ui";
 import { StateChip } from "./state";
@@ -82,14 +83,14 @@ function NewModel() {
   const router = useRouter();
   const dialog = useRef<HTMLDialogElement>(null);
   const { isBusy, problem, attempt } = useAttempt();
+  const requestId = useRequestId();
   const create = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const data = new FormData(event.currentTarget);
     void attempt(async () => {
-      const { model } = await models.createModel({
-        name: String(data.get("name")).trim(),
-        requestId: crypto.randomUUID(),
-      });
+      const wanted = { name: String(data.get("name")).trim() };
+      const { model } = await models.createModel({ ...wanted, requestId: requestId.for(wanted) });
+      requestId.done();
       if (model) router.push(`/models/view?id=${model.id}`);
     });
   };
