@@ -61,7 +61,7 @@ export class Session {
 
   /** Finds out whether the browser still holds a session. Never throws for a session that is over. */
   async resume(): Promise<void> {
-    if (this.#state.kind === "in") return;
+    if (this.#state.kind === "in" || this.#state.kind === "left") return;
     const mark = localStorage.getItem(MARK);
     if (!mark) return this.#become({ kind: "out" });
     try {
