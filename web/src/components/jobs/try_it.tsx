@@ -164,7 +164,7 @@ function Answer({
   const state = answer?.isWhole ? "" : isBusy ? (answer ? " …" : "is thinking …") : "was cut";
   return (
     <div className="rounded-lg border border-line bg-ground p-4">
-      <h3 className="mb-1 text-sm font-semibold text-ink-soft">{title}</h3>
+      <h2 className="mb-1 text-sm font-semibold text-ink-soft">{title}</h2>
       <p
         className="break-words whitespace-pre-wrap"
         data-answer={title.toLowerCase()}
