@@ -61,7 +61,7 @@ async def test_it_says_when_it_is_ready_and_stops_on_sigterm(service: asyncio.su
             if event["event"] == "service.ready":
                 break
         assert event["address"].startswith("127.0.0.1:")
-        assert event["services"] == ["reeltune.auth.v1.AuthService", "reeltune.auth.v1.UserService"]
+        assert event["services"] == [f"reeltune.auth.v1.{name}Service" for name in ("Auth", "User", "Revocation")]
         service.terminate()
         assert await service.wait() == 0
 

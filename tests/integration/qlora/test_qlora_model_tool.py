@@ -122,7 +122,13 @@ async def test_the_pictures_are_the_clips_frames_with_their_places_and_times(
     answer = await tool.ask(preview_of(qwen3, tmp_path, sample("blue.mp4"), sampling={"max_frames": 4}, max_frames=3))
     (clip,) = answer["preview"]["clips"]
 
-    assert answer["preview"]["sampling"] == {"max_frames": 4, "min_frames": 2, "fps": 0.0, "max_pixels": 0}
+    assert answer["preview"]["sampling"] == {
+        "max_frames": 4,
+        "min_frames": 2,
+        "fps": 0.0,
+        "max_pixels": 0,
+        "placement": "even",
+    }
     assert (clip["frame_count"], clip["clip_frame_count"], clip["width"]) == (4, 12, 32)
     assert (clip["model_width"], clip["model_height"]) == (32, 32)
     assert [frame["position"] for frame in clip["frames"]] == [0, 2, 3], "spread over the four that are fed"
