@@ -33,6 +33,9 @@ class FrameIndex:
         """Reads the inputs of every pass of `model`, the one with the head, from now on."""
         inner = model.model
         assert isinstance(inner, nn.Module)
+        # `generate` would run the encoder by itself, before the pass whose inputs tell the frames, and then leave those
+        # inputs out: no layer would mix.
+        model._supports_mm_encoder_outputs = _never
         return inner.register_forward_pre_hook(lambda _, __, inputs: self._read(inputs), with_kwargs=True)
 
     def of(self, group: TemporalGroup, tokens: int) -> list[Tensor]:
@@ -55,6 +58,9 @@ class FrameIndex:
 
     def _read(self, inputs: Mapping[str, Any]) -> None:
         self._frames, self._stacked = {}, None
+        cache = inputs.get("past_key_values")
+        if cache is not None and cache.get_seq_length():
+            return  # a later token of an answer: the clips were in the first pass
         layouts = self.family.frame_layouts
         pixels = inputs.get("pixel_values_videos")
         if layouts.get("vision") == "stacked":
@@ -79,6 +85,10 @@ class FrameIndex:
         if sum(sizes) != places.numel():
             raise _unexpected("language", places.numel(), f"{sum(sizes)} tokens of clips")
         return [part.view(shape[0], -1) for part, shape in zip(places.split(sizes), grid, strict=True)]
+
+
+def _never() -> bool:
+    return False
 
 
 def _patches(grid: list[tuple[int, ...]], device: torch.device) -> list[Tensor]:

@@ -181,6 +181,26 @@ def test_generation_with_its_cache_says_what_it_says_without(model: str, request
     assert torch.equal(told[0], told[1])
 
 
+@pytest.mark.parametrize("after_a_batch", [False, True], ids=["fresh", "after a batch"])
+@pytest.mark.parametrize("model", ["qwen3", "qwen2_5"])
+def test_an_answer_is_mixed_as_training_is(model: str, after_a_batch: bool, request: pytest.FixtureRequest) -> None:
+    """`generate` of transformers runs the encoder apart by itself, where no layer would know the frames."""
+    base, tuned = adapted(request.getfixturevalue(model), TEMPORAL)
+    randomise(tuned).eval()
+    inputs = DataProcessor(base.processor).encode_prompt(question().turns[:1], [decoded()])
+    expected = logits(tuned, copy.deepcopy(inputs))[:, -1]
+    plain = logits(randomise(adapted(request.getfixturevalue(model), PLAIN)[1]).eval(), copy.deepcopy(inputs))[:, -1]
+    assert not torch.allclose(expected, plain, atol=1e-2), "the mixing says nothing here"
+    base, tuned = adapted(request.getfixturevalue(model), TEMPORAL)
+    randomise(tuned).eval()
+    if after_a_batch:
+        logits(tuned, one_batch(base).inputs)
+    said = tuned.generate(
+        **copy.deepcopy(inputs), do_sample=False, max_new_tokens=2, return_dict_in_generate=True, output_logits=True
+    )
+    assert torch.allclose(said.logits[0], expected, atol=1e-4)
+
+
 def test_it_trains_goes_on_and_answers_bit_for_bit(
     qwen3: Path, new_run: Callable[..., RecordingRun], spec: TrainingSpec
 ) -> None:
