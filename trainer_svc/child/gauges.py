@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -13,6 +15,8 @@ import psutil
 
 from trainer_svc.domain.device import DeviceClass
 from trainer_svc.domain.tegrastats import read_tegrastats
+
+_TEGRASTATS_SECONDS = 5.0
 
 
 class Gauge(Protocol):
@@ -50,7 +54,7 @@ class NvmlGauge:
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
         nvml.nvmlInit()
-        self._device = nvml.nvmlDeviceGetHandleByIndex(0)
+        self._device = _first_visible(nvml)
 
     def read(self, pid: int) -> Mapping[str, float]:
         """What of all that a driver does not know is left out."""
@@ -78,12 +82,23 @@ class TegraGauge:
         """Nothing where the program tells nothing in time."""
         command = [self._program, "--interval", "500"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            alarm = threading.Timer(_TEGRASTATS_SECONDS, process.kill)
+            alarm.start()
             try:
                 # It prints for ever: the first line is enough.
                 line = process.stdout.readline() if process.stdout else ""
             finally:
+                alarm.cancel()
                 process.kill()
         return read_tegrastats(line)
+
+
+def _first_visible(nvml: Any) -> Any:
+    """The GPU that CUDA calls its first: the library knows nothing of which ones a process is shown."""
+    name = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if name.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(name)
+    return nvml.nvmlDeviceGetHandleByIndex(int(name) if name.isdigit() else 0)
 
 
 def open_gauge(device_class: DeviceClass, *, is_emulated: bool) -> Gauge:

@@ -7,7 +7,7 @@ only, and takes every scale (alpha / rank) for 1, which at any other makes up fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,7 @@ def start_adapter(
     folder: Path,
     batches: Callable[[int], AbstractContextManager[BatchStream]],
     loss: Callable[[Batch], Tensor],
+    told: Callable[[], None] = lambda: None,
 ) -> str:
     """Gives the adapter of `model` what `lora.initialization` asks for; returns what was done, in words.
 
@@ -43,14 +44,22 @@ def start_adapter(
         folder: The base model's files.
         batches: Makes a stream of so many groups of the training data.
         loss: Runs the model on a batch.
+        told: Called after each batch or layer: on large models all of them take long.
 
     Raises:
         ModelRefusedError: LoftQ does not find the weights that were quantised.
     """
     if spec.lora.initialization == "loftq":
-        return _make_up_for_quantization(model, folder)
+        return _make_up_for_quantization(model, folder, spec.optimization.seed, told)
     with batches(CALIBRATION_BATCHES) as stream:
-        return _follow_activations(base, model, chain.from_iterable(stream), loss, spec.optimization.seed)
+        batches_told = _each_told(chain.from_iterable(stream), told)
+        return _follow_activations(base, model, batches_told, loss, spec.optimization.seed)
+
+
+def _each_told(batches: Iterable[Batch], told: Callable[[], None]) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        told()
 
 
 def _follow_activations(
@@ -120,7 +129,7 @@ class _Inputs:
         return directions[: self._count]
 
 
-def _make_up_for_quantization(model: Any, folder: Path) -> str:
+def _make_up_for_quantization(model: Any, folder: Path, seed: int, told: Callable[[], None]) -> str:
     """A and B of each 4-bit layer become the best approximation of what quantisation lost (LoftQ, one round):
     scale * B A is the truncated singular value decomposition of W - W4."""
     before, after = 0.0, 0.0
@@ -131,7 +140,7 @@ def _make_up_for_quantization(model: Any, folder: Path) -> str:
             held = bnb.functional.dequantize_4bit(frozen.data, frozen.quant_state).float()
             lost = weights.of_layer(name, held) - held
             a, b, scale = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight, layer.scaling[_ADAPTER]
-            u, sigma, v = torch.linalg.svd(lost, full_matrices=False)
+            u, sigma, v = _largest_components(lost, a.shape[0], seed)
             rank = min(a.shape[0], len(sigma))
             root = (sigma[:rank] / scale).sqrt()
             # Ranks beyond what the matrix has stay random in A and zero in B.
@@ -140,8 +149,22 @@ def _make_up_for_quantization(model: Any, folder: Path) -> str:
             b[:, :rank] = (u[:, :rank] * root).to(b)
             before += float(lost.square().sum())
             after += float((lost - scale * (b @ a)).square().sum())
+            told()
     kept = (after / before) ** 0.5 if before else 0.0
     return f"adapter makes up for quantisation in {len(layers)} layers: {kept:.0%} of the error is left (LoftQ)"
+
+
+def _largest_components(matrix: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S and V^T of at least the `count` largest singular values: of a large matrix by a randomised decomposition
+    (Halko et al., arXiv:0909.4061, algorithm 5.1), for the whole one takes tens of seconds a layer."""
+    sketched = 2 * count + 8
+    if 4 * sketched > min(matrix.shape):
+        u, sigma, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u, sigma, vh
+    with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
+        torch.manual_seed(seed)
+        u, sigma, v = torch.svd_lowrank(matrix, q=sketched, niter=4)
+    return u, sigma, v.T
 
 
 def _adapted(model: Any) -> dict[str, Any]:

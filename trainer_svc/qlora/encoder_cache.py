@@ -9,7 +9,7 @@ the weights, the kernels that compute, and the code of this package that makes o
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.metadata
 import json
 import threading
 from collections.abc import Mapping
@@ -30,11 +30,13 @@ from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.qlora.tensor_store import TensorStore
 
 _CODE = (
-    *("chat_labels", "data_processor", "encoder_cache", "frame_decoder", "frame_sampling", "frozen_encoder"),
-    *("processor_loader", "tensor_store"),
+    *("chat_labels", "data_processor", "decode_pool", "encoder_cache", "families", "frame_decoder", "frame_sampling"),
+    *("frozen_encoder", "processor_loader", "tensor_store"),
 )
 """Modules of this package whose change makes other tensors of the same clip."""
 _LABELS = "labels"
+_LIBRARIES = ("torch", "transformers", "bitsandbytes", "torchvision", "tokenizers", "jinja2", "numpy", "av", "decord")
+"""What reads, resizes, renders and computes; another version may do it otherwise."""
 
 
 class EncoderCache:
@@ -145,8 +147,9 @@ class EncoderCache:
         return known
 
 
-def open_encoder_cache(run: RunContext, spec: TrainingSpec, base: BaseModel, *, max_tokens: int) -> EncoderCache | None:
+def open_encoder_cache(run: RunContext, spec: TrainingSpec, base: BaseModel, decoder: str) -> EncoderCache | None:
     """The cache for a run whose adapters are in place; None where the encoder must be run as part of the model.
+    `decoder`: the one that clips are decoded with.
 
     Tells in the job's log which it is, and why.
     """
@@ -168,9 +171,11 @@ def open_encoder_cache(run: RunContext, spec: TrainingSpec, base: BaseModel, *, 
         "encoder": encoder.digest(),
         "processor": _processor_digest(run.folders.model),
         "code": _code_digest(),
-        "max_tokens": max_tokens,
+        "max_tokens": spec.max_tokens or base.max_positions,
         "dtype": str(base.compute_dtype),
-        "decoder": spec.runtime.decoder,
+        "decoder": decoder,
+        # Whether an entry is there tells something of what another owner has trained on.
+        "owner": run.folders.owner_digest,
         "kernels": _kernels(base.device),
     }
     run.report(Log("info", f"the vision encoder's outputs are cached, in at most {limit >> 20:,} MiB"))
@@ -179,11 +184,17 @@ def open_encoder_cache(run: RunContext, spec: TrainingSpec, base: BaseModel, *, 
 
 def _kernels(device: torch.device) -> dict[str, Any]:
     """What decides how numbers are rounded, besides the weights: sums are taken in another order by other kernels."""
-    names = ("torch", "transformers", "bitsandbytes")
-    facts: dict[str, Any] = {name: importlib.import_module(name).__version__ for name in names}
+    facts: dict[str, Any] = {name: _version(name) for name in _LIBRARIES}
     if device.type == "cuda":
         return facts | {"device": torch.cuda.get_device_name(device)}
     return facts | {"device": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor_digest(model: Path) -> str:

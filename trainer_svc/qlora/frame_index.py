@@ -35,7 +35,7 @@ class FrameIndex:
         assert isinstance(inner, nn.Module)
         # `generate` would run the encoder by itself, before the pass whose inputs tell the frames, and then leave those
         # inputs out: no layer would mix.
-        model._supports_mm_encoder_outputs = _never
+        model._supports_mm_encoder_outputs = _never  # type: ignore[assignment]
         return inner.register_forward_pre_hook(lambda _, __, inputs: self._read(inputs), with_kwargs=True)
 
     def of(self, group: TemporalGroup, tokens: int) -> list[Tensor]:

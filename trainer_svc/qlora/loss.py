@@ -40,14 +40,15 @@ def _predicted(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, 
     labels = batch.labels.to(device)
     inputs = {key: _to(value, device) for key, value in batch.inputs.items()}
     positions = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
-    if _takes_positions(model):
+    if takes_positions(model):
         logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, positions]
     return logits.float(), labels[:, positions + 1]
 
 
-def _takes_positions(model: Any) -> bool:
+def takes_positions(model: Any) -> bool:
+    """Whether logits can be asked for at some places only."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(type(base).forward).parameters
 

@@ -16,6 +16,7 @@ from trainer_svc.qlora.data_processor import IGNORED, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadClipError, BadDataError
+from trainer_svc.qlora.loss import takes_positions
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import TrainingSpec
 
@@ -98,9 +99,13 @@ def token_logits(model: Any, base: BaseModel, sample: Sample, pool: DecodePool, 
         name: value.to(base.device) if isinstance(value, Tensor) else value for name, value in batch.inputs.items()
     }
     learned = (batch.labels[0, 1:] != IGNORED).nonzero().squeeze(1)[:_MOST_TOKENS]
+    places = learned.to(base.device)
     with torch.no_grad():
-        logits = model(**inputs, use_cache=False).logits[0]
-    return SaidTokens(logits[learned.to(logits.device)].float().cpu().contiguous(), batch.labels[0, learned + 1])
+        if takes_positions(model):
+            logits = model(**inputs, use_cache=False, logits_to_keep=places).logits[0]
+        else:
+            logits = model(**inputs, use_cache=False).logits[0, places]
+    return SaidTokens(logits.float().cpu().contiguous(), batch.labels[0, learned + 1])
 
 
 def compare(base: SaidTokens, adapter: SaidTokens, merged: SaidTokens) -> LogitComparison:

@@ -65,3 +65,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Sets it for every group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def unscale(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Divides the gradients by the loss scale, also where no loss was scaled: a rank may have no sample of a step."""
+    if scaler.is_enabled():
+        scaler.scale(torch.zeros((), device=device))
+    scaler.unscale_(optimizer)

@@ -98,7 +98,10 @@ class RankGroup:
         """Where the ranks meet."""
 
     def __enter__(self) -> Self:
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks-")))
+        # In the run's own folder, which goes with it however the ranks end.
+        self._run.folders.out.mkdir(parents=True, exist_ok=True)
+        meeting = tempfile.TemporaryDirectory(prefix="ranks-", dir=self._run.folders.out)
+        self.folder = Path(self._stack.enter_context(meeting))
         (self.folder / _SPEC).write_text(json.dumps(self._spec.to_dict()), encoding="utf-8")
         for rank in range(1, self._spec.runtime.devices):
             self._start(rank)

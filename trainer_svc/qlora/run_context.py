@@ -44,12 +44,21 @@ class JobFolders:
     out: Path
     cache: Path | None = None
     """What runs may share; None: each has its own, in its out folder."""
+    owner_digest: str = ""
+    """Keeps what one owner's runs share from another's; empty where there is one alone."""
 
     @classmethod
     def of_job(cls, job: Path) -> Self:
-        """The folders of a cluster's job: model/, dataset/ and out/ in it, and cache/ where the trainer shares one."""
-        cache = job / "cache"
-        return cls(job / "model", job / "dataset", job / "out", cache if cache.is_dir() else None)
+        """The folders of a cluster's job: model/, dataset/ and out/ in it; where the trainer shares one, cache/ and the
+        file owner_digest."""
+        cache, owner = job / "cache", job / "owner_digest"
+        return cls(
+            job / "model",
+            job / "dataset",
+            job / "out",
+            cache if cache.is_dir() else None,
+            owner.read_text(encoding="ascii") if owner.is_file() else "",
+        )
 
     @property
     def adapter(self) -> Path:

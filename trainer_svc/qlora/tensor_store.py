@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,10 @@ _UNFINISHED = ".unfinished"
 _ABANDONED_SECONDS = 3600.0
 _BLOCK = 4096
 """Files take whole blocks of a disk."""
+_RESERVE_BYTES = 2 << 30
+"""Left free on the disk for what must be written: checkpoints and adapters."""
+_FULL_SECONDS = 60.0
+"""How long a full folder is taken for full without another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class TensorStore:
         self._warn = warn
         self._used: set[str] = set()
         self._held_bytes = 0
+        self._full_until = 0.0
+        self._guard = threading.Lock()
         self._broken = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,20 +93,25 @@ class TensorStore:
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         size = sum(value.nbytes for value in plain.values())
         size += -size % _BLOCK + _BLOCK
-        try:
-            if not self._make_room(size):
+        with self._guard:
+            try:
+                if not self._make_room(size):
+                    return False
+                _write(self._path(key), plain, json.dumps(dict(facts), sort_keys=True))
+            except (OSError, SafetensorError) as error:
+                self._give_up(error)
                 return False
-            _write(self._path(key), plain, json.dumps(dict(facts), sort_keys=True))
-        except (OSError, SafetensorError) as error:
-            self._give_up(error)
-            return False
-        self._used.add(key)
-        self._held_bytes += size
+            self._used.add(key)
+            self._held_bytes += size
         return True
 
     def _make_room(self, size: int) -> bool:
+        if shutil.disk_usage(self._folder).free - size < _RESERVE_BYTES:
+            return False
         if self._held_bytes + size <= self._max_bytes:
             return True
+        if time.monotonic() < self._full_until:
+            return False
         # Other processes have added and deleted as well.
         entries = sorted(self._scan(), key=lambda entry: entry[2])
         self._held_bytes = sum(held for _, held, _ in entries)
@@ -108,7 +121,10 @@ class TensorStore:
             if path.name.removesuffix(_SUFFIX) not in self._used:
                 path.unlink(missing_ok=True)
                 self._held_bytes -= held
-        return self._held_bytes + size <= self._max_bytes
+        if self._held_bytes + size <= self._max_bytes:
+            return True
+        self._full_until = time.monotonic() + _FULL_SECONDS
+        return False
 
     def _scan(self) -> Iterator[tuple[Path, int, float]]:
         """(file, bytes on disk, when it was last used) of every entry; deletes what dead processes left unfinished."""

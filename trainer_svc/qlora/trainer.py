@@ -44,7 +44,7 @@ from trainer_svc.qlora.messages import (
     StopReason,
 )
 from trainer_svc.qlora.model_loader import BaseModel, LoadBase, load_base_model
-from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate
+from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer, set_learning_rate, unscale
 from trainer_svc.qlora.qlora_injector import TrainableReport, check_gradients, inject, trainable
 from trainer_svc.qlora.random_states import random_states
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
@@ -203,7 +203,7 @@ def _backward(
         total += loss.detach()
     with meter.phase("optimizer"):
         total = session.ranks.merge(total, trainable(state.model).values())
-        state.scaler.unscale_(state.optimizer)
+        unscale(state.scaler, state.optimizer, device)
         if audit and not state.scaler.is_enabled() and bool(torch.isfinite(total)):
             check_gradients(state.model)
         limit = session.spec.optimization.max_grad_norm or math.inf
@@ -272,7 +272,8 @@ def _start_adapter(session: _Session) -> None:
     base, model, folder = session.base, session.state.model, session.run.folders.model
     if session.ranks.is_first:
         stream = partial(_calibration_stream, session, 0)
-        told = start_adapter(base, model, session.spec, folder, stream, session.loss)
+        announce = partial(session.run.report, Starting("initialization"))
+        told = start_adapter(base, model, session.spec, folder, stream, session.loss, announce)
         session.run.report(Log("info", told))
     session.ranks.copy_from_first(trainable(model).values())
 
@@ -429,7 +430,9 @@ def _prepare(
     accumulation = wanted.gradient_accumulation_steps
     plan = SamplePlan(len(training), wanted.batch_size, accumulation, wanted.seed, ranks.rank, ranks.count)
     if wanted.batch_by_length:
-        lengths = measure_lengths(training, pool, spec.sampling, base.family)
+        announce = partial(run.report, Starting("adapter"))
+        measure = partial(measure_lengths, training, pool, spec.sampling, base.family, announce)
+        lengths = ranks.decide(measure() if ranks.is_first else None)
         plan = replace(plan, buckets=LengthBuckets(lengths, wanted.batch_size, wanted.seed))
     total_steps = plan.total_steps(wanted.epochs, wanted.max_steps)
     if spec.lora.rank_allocation.warmup_steps >= total_steps:
@@ -453,7 +456,7 @@ def _prepare(
             ranks=ranks,
             # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
             # was never stopped has decided here, too.
-            encoder=open_encoder_cache(run, spec, base, max_tokens=spec.max_tokens or base.max_positions),
+            encoder=open_encoder_cache(run, spec, base, pool.decoder),
             shares_base=shares_base,
         ),
         report,

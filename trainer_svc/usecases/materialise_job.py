@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ async def materialise_job(
         content[SECTION] = dict(attempt.claim.rehearsal)
     content |= _after_training(attempt.claim, snapshot.split)
     await asyncio.to_thread(_write_inputs, folder, content, snapshot.rows)
-    await asyncio.to_thread(_link_cache, folder / "cache", cache.children)
+    await asyncio.to_thread(_link_cache, folder, cache.children, attempt.claim.owner_id)
     await cache.evict()
 
 
@@ -101,11 +102,14 @@ async def _fetch_dataset(
     return snapshot
 
 
-def _link_cache(link: Path, target: Path) -> None:
+def _link_cache(folder: Path, target: Path, owner_id: str) -> None:
+    link = folder / "cache"
     try:
         target.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(target)
+        digest = hashlib.sha256(owner_id.encode()).hexdigest()
+        (folder / "owner_digest").write_text(digest, encoding="ascii")
     except OSError as error:
         raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error
 

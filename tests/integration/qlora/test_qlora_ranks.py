@@ -185,7 +185,8 @@ def test_a_stop_reaches_all_ranks_between_the_same_two_steps(job: MakeJob, spec:
 
 def test_what_another_rank_finds_wrong_is_told_as_it_found_it(job: MakeJob, spec: TrainingSpec) -> None:
     """Whichever rank meets the bad clip: in 8 samples of 2 ranks both do before the second epoch."""
-    folder = job(spec.with_overrides(["optimization.epochs=4", "runtime.frame_cache_mib=0"]))
+    uncached = ["runtime.frame_cache_mib=0", "runtime.encoder_cache=off"]
+    folder = job(spec.with_overrides(["optimization.epochs=4", *uncached]))
     with started(lambda fd: training_command(folder, fd), folder / "stderr.txt") as child:
         child.read_kind(Progress)
         for clip in (folder / "dataset" / "clips").iterdir():
