@@ -112,7 +112,7 @@ async def test_what_a_killed_catalog_had_begun_is_finished_once(
     validate = ds.ValidateDatasetRequest(dataset_id=dataset_id)
     await DatasetServiceStub(catalog.current.channel).ValidateDataset(validate, metadata=catalog.metadata)
     for following in (*VALIDATION_PLACES[1:], ""):
-        assert await asyncio.wait_for(catalog.current.process.wait(), 60) == -9
+        assert await asyncio.wait_for(catalog.current.process.wait(), 150) == -9
         catalog.current = await catalog.start(**{VARIABLE: following})
     ready = await watch(catalog.current, dataset_id, catalog.metadata)
 

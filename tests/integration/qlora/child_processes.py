@@ -13,7 +13,7 @@ from trainer_svc.qlora.launch import child_environment
 from trainer_svc.qlora.messages import Message, MessageSocket
 
 M = TypeVar("M")
-SECONDS = 120
+SECONDS = 240
 
 
 class Child:

@@ -36,6 +36,8 @@ from trainer_svc.qlora.messages import (
 from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.qlora.trainer import train
 
+# Each starts several processes that import PyTorch, one after the other on a machine that is busy.
+pytestmark = pytest.mark.timeout(900)
 MakeJob = Callable[[TrainingSpec], Path]
 TOLERANCE = 1e-4
 """What another order of additions may change, relative: measured 2e-6 here."""
