@@ -28,7 +28,10 @@ async def test_uses_and_deletion_of_what_a_live_job_uses(stack: RunningMesh, tra
             refused = await ask("DELETE", path, code=400)
             assert (refused["details"][0]["reason"], refused["details"][0]["metadata"]["jobs"]) == ("IN_USE", job["id"])
         uses = await trained.owner.client.uses.ListUses(use_service_pb2.ListUsesRequest(entry_id=trained.model.id))
-        assert [use.job_id for use in uses.uses] == [job["id"], trained.id]
+        newest, *before = [use.job_id for use in uses.uses]
+        # Other tests have jobs of their own with this model.
+        assert newest == job["id"]
+        assert trained.id in before
     finally:
         await ask("POST", f"/trainings/{job['id']}/stop", {})
         await ask("DELETE", f"/trainings/{job['id']}")
