@@ -393,7 +393,7 @@ async def test_the_child_sees_no_credentials_and_works_in_its_folder(bench: Benc
 
 async def test_an_end_that_the_scheduler_refuses_is_told_as_a_failure(bench: Bench) -> None:
     class Picky(type(bench.tools.scheduler)):
-        async def complete_attempt(self, grant, files, progress):
+        async def complete_attempt(self, grant, files, progress, early_end):
             raise CallRefusedError("FIELD_INVALID", "no such path")
 
     picky = Picky.__new__(Picky)
