@@ -74,7 +74,7 @@ class Answerer:
                 **inputs,
                 **sampling,
                 max_new_tokens=max_new_tokens,
-                eos_token_id=self._end_tokens,
+                eos_token_id=self._base.end_tokens,
                 pad_token_id=self._processor.pad_token_id,
             )
         answer = generated[0, inputs["input_ids"].shape[1] :].tolist()
@@ -90,13 +90,6 @@ class Answerer:
     def _to_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         device = self._base.device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
-
-    @property
-    def _end_tokens(self) -> list[int]:
-        """What ends an answer, by the model's own generation settings and by its tokenizer."""
-        declared = self._base.model.generation_config.eos_token_id
-        found = {*(declared if isinstance(declared, list) else [declared]), self._base.processor.tokenizer.eos_token_id}
-        return sorted(token for token in found if token is not None)
 
 
 def _words(turn: Turn) -> str:

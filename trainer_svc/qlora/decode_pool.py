@@ -31,6 +31,7 @@ from trainer_svc.qlora.frame_decoder import (
     make_decoder,
 )
 from trainer_svc.qlora.frame_sampling import FrameRequest
+from trainer_svc.qlora.spec import RuntimeSpec
 
 _START_SECONDS = 60.0
 _CLOSING_SECONDS = 0.1
@@ -65,6 +66,13 @@ class DecodePool:
         self._slots = [
             _Slot(self._tasks, make, self.decoder, fallback, timeout_seconds, number) for number in range(workers)
         ]
+
+    @classmethod
+    def of(cls, runtime: RuntimeSpec) -> Self:
+        """The pool that a run asks for."""
+        return cls(
+            workers=runtime.decode_workers, timeout_seconds=runtime.decode_timeout_seconds, decoder=runtime.decoder
+        )
 
     def __enter__(self) -> Self:
         for slot in self._slots:

@@ -79,13 +79,8 @@ def evaluate(run: RunContext, spec: TrainingSpec, wanted: EvaluationSpec, adapte
     samples = load_samples(run.folders.dataset)
     if not samples:
         raise BadDataError("there is no row to ask about", "name a split that has rows")
-    runtime = spec.runtime
     with ExitStack() as stack:
-        pool = stack.enter_context(
-            DecodePool(
-                workers=runtime.decode_workers, timeout_seconds=runtime.decode_timeout_seconds, decoder=runtime.decoder
-            )
-        )
+        pool = stack.enter_context(DecodePool.of(spec.runtime))
         run.report(Starting("model"))
         base = load_base_model(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))
@@ -224,7 +219,7 @@ def _started(evaluation: _Evaluation, base: BaseModel, pool: DecodePool) -> Star
         total_parameters=base.audit.parameters,
         samples=len(evaluation.samples),
         eval_samples=len(evaluation.samples),
-        device=torch.cuda.get_device_name(base.device) if base.device.type == "cuda" else "CPU",
+        device=base.device_name,
         decoder=pool.decoder,
         quantized_layers=base.audit.quantized_layers,
     )

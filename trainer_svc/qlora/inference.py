@@ -151,7 +151,7 @@ class InferenceEngine:
                 **inputs,
                 **sampling,
                 max_new_tokens=request.max_new_tokens,
-                eos_token_id=self._end_tokens,
+                eos_token_id=self._base.end_tokens,
                 pad_token_id=self._processor.pad_token_id,
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([_Cancelled(cancelled)]),
@@ -167,19 +167,9 @@ class InferenceEngine:
         return [future.result()]
 
     def _finish(self, generated: list[int], cancelled: bool) -> str:
-        if generated and generated[-1] in self._end_tokens:
+        if generated and generated[-1] in self._base.end_tokens:
             return "stop"
         return "cancelled" if cancelled else "length"
-
-    @property
-    def _end_tokens(self) -> list[int]:
-        """What ends an answer, by the model's own generation settings and by its tokenizer."""
-        declared = self._base.model.generation_config.eos_token_id
-        tokens = {
-            *(declared if isinstance(declared, list) else [declared]),
-            self._base.processor.tokenizer.eos_token_id,
-        }
-        return sorted(token for token in tokens if token is not None)
 
 
 @dataclass(frozen=True, slots=True)

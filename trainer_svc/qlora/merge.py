@@ -93,14 +93,11 @@ def merge(run: RunContext, spec: TrainingSpec, wanted: MergeSpec, adapter: Path)
 def _merge(run: RunContext, spec: TrainingSpec, wanted: MergeSpec, adapter: Path) -> None:
     run.report(Starting("dataset"))
     samples = load_samples(run.folders.dataset)
+    if not samples:
+        raise BadDataError("there is no row to hold the merged model against", "name a split that has rows")
     artifact, logits = run.folders.out / "artifact", LogitFiles(run.folders.out / "logits")
     with ExitStack() as stack:
-        runtime = spec.runtime
-        pool = stack.enter_context(
-            DecodePool(
-                workers=runtime.decode_workers, timeout_seconds=runtime.decode_timeout_seconds, decoder=runtime.decoder
-            )
-        )
+        pool = stack.enter_context(DecodePool.of(spec.runtime))
         stack.callback(logits.remove)
         run.report(Starting("model"))
         trained_on = load_base_model(run.folders.model, spec.quantization)
@@ -231,7 +228,7 @@ def _started(base: BaseModel, pool: DecodePool, samples: list[Sample], layers: i
         total_parameters=base.audit.parameters,
         samples=len(samples),
         eval_samples=len(samples),
-        device=torch.cuda.get_device_name(base.device) if base.device.type == "cuda" else "CPU",
+        device=base.device_name,
         decoder=pool.decoder,
         quantized_layers=base.audit.quantized_layers,
     )

@@ -58,6 +58,18 @@ class BaseModel:
         """Longest sequence in tokens that the model was built for; 0 when its configuration does not say."""
         return max_positions(self.config)
 
+    @property
+    def device_name(self) -> str:
+        """As a person calls it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """What ends an answer, by the model's own generation settings and by its tokenizer."""
+        declared = self.model.generation_config.eos_token_id
+        tokens = {*(declared if isinstance(declared, list) else [declared]), self.processor.tokenizer.eos_token_id}
+        return sorted(token for token in tokens if token is not None)
+
 
 def load_base_model(folder: Path, quantization: QuantizationSpec, device: torch.device | None = None) -> BaseModel:
     """Loads, guards and audits the model in `folder`; `device` None: the first CUDA device, else the CPU.

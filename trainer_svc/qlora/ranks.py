@@ -22,6 +22,7 @@ import torch.distributed as dist
 from trainer_svc.qlora.data_processor import Batch
 from trainer_svc.qlora.errors import PeerLostError
 from trainer_svc.qlora.messages import Failed, Log, StopReason, TrainingUp
+from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.run_context import JobFolders, RunContext
 
 _FOR_EVER = timedelta(days=365)
@@ -80,10 +81,9 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def name_of(self, device: torch.device) -> str:
+    def name_of(self, base: BaseModel) -> str:
         """The devices as a person calls them."""
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        return name if self.count == 1 else f"{self.count} x {name}"
+        return base.device_name if self.count == 1 else f"{self.count} x {base.device_name}"
 
     def seed(self, seed: int) -> None:
         """Gives this rank random numbers of its own, so that no two drop the same; the first keeps those it has, which

@@ -44,7 +44,7 @@ class Answering:
             key: value.to(self.base.device) if isinstance(value, torch.Tensor) else value
             for key, value in self.processor.encode_prompt(asked, frames).items()
         }
-        ends, most = _end_tokens(self.base), self.spec.sample_predictions.max_new_tokens
+        ends, most = self.base.end_tokens, self.spec.sample_predictions.max_new_tokens
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             output = self.model.generate(
@@ -111,10 +111,3 @@ def _last_question(sample: Sample) -> tuple[tuple[Turn, ...], Turn]:
 
 def _text(turn: Turn) -> str:
     return "".join(part for part in turn.parts if isinstance(part, str))
-
-
-def _end_tokens(base: BaseModel) -> list[int]:
-    """What ends an answer, by the model's own generation settings and by its tokenizer."""
-    declared = base.model.generation_config.eos_token_id
-    tokens = {*(declared if isinstance(declared, list) else [declared]), base.processor.tokenizer.eos_token_id}
-    return sorted(token for token in tokens if token is not None)

@@ -123,7 +123,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
     training, held_out = split_samples(load_samples(run.folders.dataset), spec.eval_fraction)
     with ExitStack() as stack:
         # Decode processes start while the model loads.
-        pool = stack.enter_context(_decode_pool(spec))
+        pool = stack.enter_context(DecodePool.of(spec.runtime))
         run.report(Starting("model"))
         shares_base = wants_sharding(spec, run.folders.model, ranks)
         load = load_for_shards if shares_base else load or load_base_model
@@ -401,13 +401,6 @@ def _write_adapter(session: _Session, steps: int) -> dict[str, Any]:
     )
 
 
-def _decode_pool(spec: TrainingSpec) -> DecodePool:
-    runtime = spec.runtime
-    return DecodePool(
-        workers=runtime.decode_workers, timeout_seconds=runtime.decode_timeout_seconds, decoder=runtime.decoder
-    )
-
-
 def _prepare(
     run: RunContext,
     spec: TrainingSpec,
@@ -471,7 +464,7 @@ def _started(session: _Session, report: TrainableReport, start_step: int) -> Sta
         total_parameters=session.base.audit.parameters + report.parameters,
         samples=len(session.training),
         eval_samples=len(session.held_out),
-        device=session.ranks.name_of(session.base.device),
+        device=session.ranks.name_of(session.base),
         decoder=session.pool.decoder,
         quantized_layers=session.base.audit.quantized_layers,
     )

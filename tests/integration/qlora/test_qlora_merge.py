@@ -120,6 +120,15 @@ def test_a_stop_leaves_nothing(new_run: Runs, colour_adapter: Path, spec: Traini
     assert not (run.folders.out / "logits").exists()
 
 
+def test_no_rows_to_hold_it_against_are_told(
+    qwen3: Path, colour_adapter: Path, spec: TrainingSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "dataset" / "clips").mkdir(parents=True)
+    (tmp_path / "dataset" / "rows.jsonl").write_text("")
+    with pytest.raises(BadDataError, match="no row"):
+        merge(RecordingRun(qwen3, tmp_path / "dataset", tmp_path / "out"), spec, MergeSpec(), colour_adapter)
+
+
 def test_a_temporal_adapter_is_refused_by_name(new_run: Runs, spec: TrainingSpec) -> None:
     trained = new_run("temporal")
     train(trained, spec.with_overrides(["lora.temporal_groups=language", "optimization.max_steps=1"]))
