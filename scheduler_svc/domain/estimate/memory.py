@@ -200,7 +200,7 @@ def word_bytes(parameters: TrainingParameters, place: Place) -> int:
 
 def adapter_parameters(model: ModelShape, lora: LoraParameters) -> int:
     """Returns how many numbers are trained, at the highest rank that the job has."""
-    rank = lora.rank if lora.rank_allocation is None else max(lora.rank, lora.rank_allocation.warmup_rank)
+    rank = _highest_rank(lora)
     count = 0
     for group in lora.target_groups:
         part = part_of(model, group)
@@ -270,8 +270,7 @@ def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: P
     size = word * _block_width(part) + 8 * part.width
     if has_adapter:
         inputs = part.linear_inputs / max(1, part.layers)
-        rank = parameters.lora.rank if parameters.lora.rank_allocation is None else _warmup_rank(parameters)
-        size += 4 * rank * part.linear_layers / max(1, part.layers)
+        size += 4 * _highest_rank(parameters.lora) * part.linear_layers / max(1, part.layers)
         if parameters.lora.dropout > 0:
             # What is left of them and what has dropped them: a byte each on GPUs, a number each on CPUs.
             size += inputs * (4 + (4 if place.is_emulated or place.device_class is DeviceClass.CPU else 1))
@@ -281,9 +280,8 @@ def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: P
     return size
 
 
-def _warmup_rank(parameters: TrainingParameters) -> int:
-    allocation = parameters.lora.rank_allocation
-    return parameters.lora.rank if allocation is None else max(parameters.lora.rank, allocation.warmup_rank)
+def _highest_rank(lora: LoraParameters) -> int:
+    return lora.rank if lora.rank_allocation is None else max(lora.rank, lora.rank_allocation.warmup_rank)
 
 
 def _logits(model: ModelShape, row: RowTokens, batch: float, parameters: TrainingParameters, place: Place) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import math
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
+from operator import attrgetter
 
 from scheduler_svc.domain.estimate.facts import DatasetShape, FrameBudget, FrameRule, ModelShape, RowShape, ShapeClip
 from scheduler_svc.domain.parameters import SamplingParameters
@@ -54,6 +55,7 @@ class RowTokens:
 
 
 _NOTHING = RowTokens(0, 0, 0, 0, 0, 0, 0)
+_NUMBERS: Callable[[RowTokens], tuple[int, ...]] = attrgetter(*(field.name for field in fields(RowTokens)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +93,14 @@ def count_tokens(model: ModelShape, dataset: DatasetShape, sampling: SamplingPar
     density = characters_per_token(model.vocabulary)
     count = max(1, sum(shape.rows for shape, _ in rows))
 
-    def mean(read: Callable[[RowTokens], int]) -> int:
-        return round(sum(read(row) * shape.rows for shape, row in rows) / count)
+    def mean(values: Sequence[int]) -> int:
+        return round(sum(value * shape.rows for value, (shape, _) in zip(values, rows, strict=True)) / count)
 
-    def largest(read: Callable[[RowTokens], int]) -> int:
-        return max(read(row) for _, row in rows)
-
+    each = [row for _, row in rows]
     # Of everything the most that a row has: no batch is larger than one of such rows.
-    biggest = RowTokens(
-        visual=largest(lambda row: row.visual),
-        text=largest(lambda row: row.text),
-        answer=0,
-        patches=largest(lambda row: row.patches),
-        frames=largest(lambda row: row.frames),
-        pixel_bytes=largest(lambda row: row.pixel_bytes),
-        decoded_pixels=largest(lambda row: row.decoded_pixels),
-    )
-    typical = RowTokens(
-        visual=mean(lambda row: row.visual),
-        text=mean(lambda row: row.text),
-        answer=0,
-        patches=mean(lambda row: row.patches),
-        frames=max(1, mean(lambda row: row.frames)),
-        pixel_bytes=mean(lambda row: row.pixel_bytes),
-        decoded_pixels=mean(lambda row: row.decoded_pixels),
-    )
+    biggest = _combined(each, max)
+    typical = _combined(each, mean)
+    typical = replace(typical, frames=max(1, typical.frames))
     exact = [(shape, _row(rule, shape, sampling, is_exact=True)) for shape in dataset.shapes]
     # Of rows alike, the longest is known, and their mean: more frames never become more tokens each.
     alike = [(shape, _share(row, shape.mean_frames / max(1, shape.frames))) for shape, row in exact]
@@ -136,27 +121,16 @@ def count_tokens(model: ModelShape, dataset: DatasetShape, sampling: SamplingPar
 def _share(row: RowTokens, share: float) -> RowTokens:
     """A share of a row's frames, at most all."""
     share = min(1.0, share)
-    return RowTokens(
-        visual=math.floor(row.visual * share),
-        text=0,
-        answer=0,
-        patches=math.floor(row.patches * share),
-        frames=math.floor(row.frames * share),
-        pixel_bytes=math.floor(row.pixel_bytes * share),
-        decoded_pixels=math.floor(row.decoded_pixels * share),
-    )
+    return _combined([replace(row, text=0, answer=0)], lambda values: math.floor(values[0] * share))
 
 
 def _sum(one: RowTokens, other: RowTokens) -> RowTokens:
-    return RowTokens(
-        one.visual + other.visual,
-        one.text + other.text,
-        one.answer + other.answer,
-        one.patches + other.patches,
-        one.frames + other.frames,
-        one.pixel_bytes + other.pixel_bytes,
-        one.decoded_pixels + other.decoded_pixels,
-    )
+    return _combined([one, other], sum)
+
+
+def _combined(rows: Sequence[RowTokens], combine: Callable[[Sequence[int]], int]) -> RowTokens:
+    """Each number made of those that the rows have in its place."""
+    return RowTokens(*map(combine, zip(*map(_NUMBERS, rows), strict=True)))
 
 
 def _words_alone(density: float, text: float, answer: float) -> RowTokens:
