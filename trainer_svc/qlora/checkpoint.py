@@ -6,13 +6,11 @@ samples are functions of the step, so the step is all there is to keep of them.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -22,6 +20,7 @@ from trainer_svc.qlora.checkpoint_folders import KeepRule, read_state, write_che
 from trainer_svc.qlora.evaluations import Evaluations
 from trainer_svc.qlora.optimizers import placed_state
 from trainer_svc.qlora.qlora_injector import trainable
+from trainer_svc.qlora.random_states import plain_states, restore_plain_states
 
 _BEST = "best.safetensors"
 
@@ -62,7 +61,7 @@ def save_checkpoint(
         "scaler": state.scaler.state_dict(),
         "allocation": state.allocation,
         "evaluations": asdict(state.evaluations),
-        "random": {"python": random.getstate(), "numpy": _numpy_random_state()},
+        "random": plain_states(),
         "ranks": list(ranks),
     }
 
@@ -86,10 +85,7 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     # Checkpoints of versions that kept no such record have none.
     state.evaluations = Evaluations(**content.get("evaluations", {}))
     state.best = load_file(checkpoint / _BEST) if (checkpoint / _BEST).is_file() else None
-    python = content["random"]["python"]
-    random.setstate((python[0], tuple(python[1]), python[2]))
-    name, keys, *rest = content["random"]["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+    restore_plain_states(content["random"])
     _restore_torch_random_states(load_file(checkpoint / "random.safetensors"))
     return int(content["step"])
 
@@ -129,8 +125,3 @@ def _restore_torch_random_states(states: dict[str, torch.Tensor]) -> None:
         for index in range(torch.cuda.device_count()):
             if f"cuda{index}" in states:
                 torch.cuda.set_rng_state(states[f"cuda{index}"], index)
-
-
-def _numpy_random_state() -> list[Any]:
-    name, keys, *rest = np.random.get_state()
-    return [name, [int(key) for key in keys], *rest]

@@ -12,25 +12,34 @@ import torch
 from trainer_svc.qlora.ranks import Ranks
 
 
+def plain_states() -> dict[str, Any]:
+    """Those of Python and numpy, as they are now."""
+    name, keys, *rest = np.random.get_state()
+    return {"python": random.getstate(), "numpy": [name, [int(key) for key in keys], *rest]}
+
+
+def restore_plain_states(states: dict[str, Any]) -> None:
+    """Sets what `plain_states` gave."""
+    python = states["python"]
+    random.setstate((python[0], tuple(python[1]), python[2]))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+
+
 def random_states() -> dict[str, Any]:
     """Those of Python, numpy and torch, as they are now."""
-    name, keys, *rest = np.random.get_state()
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return {
-        "python": random.getstate(),
-        "numpy": [name, [int(key) for key in keys], *rest],
+        **plain_states(),
         "torch": {key: base64.b64encode(bytes(state.tolist())).decode() for key, state in states.items()},
     }
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
     """Sets what `random_states` gave."""
-    python = states["python"]
-    random.setstate((python[0], tuple(python[1]), python[2]))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+    restore_plain_states(states)
     torch_states = {key: _tensor(state) for key, state in states["torch"].items()}
     torch.set_rng_state(torch_states["cpu"])
     if torch.cuda.is_available() and "cuda" in torch_states:
