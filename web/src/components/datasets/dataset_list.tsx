@@ -7,11 +7,13 @@ import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { type FormEvent, useRef, useState } from "react";
 import type { Dataset } from "@/gen/reeltune/catalog/v1/dataset_pb";
+import { useAttempt } from "@/lib/attempt";
 import { datasets } from "@/lib/clients";
-import { explain, type Problem as Trouble } from "@/lib/errors";
 import { ago, bytes, count } from "@/lib/format";
 import { useRequestId } from "@/lib/request_id";
-import { Button, Empty, Field, Loading, PageTitle, Problem } from "../ui";
+import { Dialog } from "../dialog";
+import { PagedList } from "../paged_list";
+import { Button, Empty, Field, PageTitle, Problem } from "../ui";
 import { StateChip } from "./state";
 
 const PAGE = 50;
@@ -41,37 +43,27 @@ export function DatasetList() {
           onChange={(event) => setSearch(event.target.value)}
         />
       )}
-      {list.isPending && <Loading what="Loading datasets …" />}
-      {list.isError && (
-        <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
-          {explain(list.error).message}
-        </Problem>
-      )}
-      {list.isSuccess && found.length === 0 && (
-        <Empty title={search ? "No dataset has such a name" : "No dataset yet"}>
-          {!search && (
-            <p>
-              Create one, then drop your clips and an annotation file into it. Each clip is decoded and each row checked
-              before you train.
-            </p>
-          )}
-        </Empty>
-      )}
-      <ul className="divide-y divide-line overflow-hidden rounded-xl border border-line bg-panel empty:hidden">
-        {found.map((dataset) => (
-          <Row key={dataset.id} dataset={dataset} />
-        ))}
-      </ul>
-      {list.hasNextPage && (
-        <Button className="mt-4" isBusy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
-          Show more
-        </Button>
-      )}
+      <PagedList
+        list={list}
+        what="datasets"
+        items={found}
+        row={Row}
+        empty={
+          <Empty title={search ? "No dataset has such a name" : "No dataset yet"}>
+            {!search && (
+              <p>
+                Create one, then drop your clips and an annotation file into it. Each clip is decoded and each row
+                checked before you train.
+              </p>
+            )}
+          </Empty>
+        }
+      />
     </>
   );
 }
 
-function Row({ dataset }: { dataset: Dataset }) {
+function Row({ item: dataset }: { item: Dataset }) {
   const { counts } = dataset;
   return (
     <li className="relative flex flex-wrap items-center gap-x-6 gap-y-1 px-5 py-4 hover:bg-raised">
@@ -95,41 +87,26 @@ function Row({ dataset }: { dataset: Dataset }) {
 function NewDataset() {
   const router = useRouter();
   const dialog = useRef<HTMLDialogElement>(null);
-  const [problem, setProblem] = useState<Trouble>();
-  const [isBusy, setBusy] = useState(false);
+  const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
-
-  async function create(event: FormEvent<HTMLFormElement>) {
+  const create = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const data = new FormData(event.currentTarget);
-    setBusy(true);
-    setProblem(undefined);
-    try {
+    void attempt(async () => {
       const wanted = { name: String(data.get("name")).trim(), description: String(data.get("description")) };
       const { dataset } = await datasets.createDataset({ ...wanted, requestId: requestId.for(wanted) });
       requestId.done();
       if (dataset) router.push(`/datasets/view?id=${dataset.id}`);
-    } catch (error) {
-      setProblem(explain(error));
-      setBusy(false);
-    }
-  }
-
+    });
+  };
   return (
     <>
       <Button look="primary" onClick={() => dialog.current?.showModal()}>
         <Plus aria-hidden className="size-4" />
         New dataset
       </Button>
-      <dialog
-        ref={dialog}
-        aria-labelledby="new-dataset"
-        className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50"
-      >
-        <form onSubmit={(event) => void create(event)} className="space-y-4">
-          <h2 id="new-dataset" className="text-lg font-semibold">
-            New dataset
-          </h2>
+      <Dialog ref={dialog} title="New dataset">
+        <form onSubmit={create} className="space-y-4">
           <Field label="Name" name="name" required maxLength={100} problem={problem?.fields.name} />
           <Field
             label="What it is for (optional)"
@@ -147,7 +124,7 @@ function NewDataset() {
             </Button>
           </div>
         </form>
-      </dialog>
+      </Dialog>
     </>
   );
 }

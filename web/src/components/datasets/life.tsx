@@ -2,31 +2,20 @@
 
 import Link from "next/link";
 import { useRouter } from "next/navigation";
-import { useRef, useState } from "react";
+import { useRef } from "react";
 import { type Dataset, DatasetState } from "@/gen/reeltune/catalog/v1/dataset_pb";
+import { useAttempt } from "@/lib/attempt";
 import { datasets, versions } from "@/lib/clients";
-import { explain } from "@/lib/errors";
 import { useRequestId } from "@/lib/request_id";
+import { Dialog } from "../dialog";
 import { Button, buttonClass, Problem } from "../ui";
 
 /** What may be done with a dataset as a whole. */
 export function Life({ dataset }: { dataset: Dataset }) {
   const router = useRouter();
   const dialog = useRef<HTMLDialogElement>(null);
-  const [isBusy, setBusy] = useState(false);
-  const [problem, setProblem] = useState("");
+  const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
-
-  async function attempt(work: () => Promise<void>) {
-    setBusy(true);
-    setProblem("");
-    try {
-      await work();
-    } catch (error) {
-      setProblem(explain(error).message);
-    }
-    setBusy(false);
-  }
   const renew = () =>
     attempt(async () => {
       const wanted = { datasetId: dataset.id };
@@ -55,19 +44,12 @@ export function Life({ dataset }: { dataset: Dataset }) {
       <Button look="danger" onClick={() => dialog.current?.showModal()}>
         Delete
       </Button>
-      {problem && !dialog.current?.open && <Problem>{problem}</Problem>}
-      <dialog
-        ref={dialog}
-        aria-labelledby="delete-dataset"
-        className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50"
-      >
-        <h2 id="delete-dataset" className="text-lg font-semibold">
-          Delete {dataset.name}?
-        </h2>
-        <p className="my-3 text-sm text-ink-soft">
+      {problem && !dialog.current?.open && <Problem>{problem.message}</Problem>}
+      <Dialog ref={dialog} title={`Delete ${dataset.name}?`}>
+        <p className="mb-4 text-sm text-ink-soft">
           It can be brought back for 7 days; then its files go. A dataset that a running job uses is not deleted.
         </p>
-        {problem && <Problem>{problem}</Problem>}
+        {problem && <Problem>{problem.message}</Problem>}
         <div className="mt-4 flex justify-end gap-2">
           <Button look="quiet" onClick={() => dialog.current?.close()}>
             Keep it
@@ -76,7 +58,7 @@ export function Life({ dataset }: { dataset: Dataset }) {
             Delete
           </Button>
         </div>
-      </dialog>
+      </Dialog>
     </>
   );
 }

@@ -7,10 +7,10 @@ import Link from "next/link";
 import { usePathname, useRouter, useSearchParams } from "next/navigation";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
-import { explain } from "@/lib/errors";
 import { ago, measured } from "@/lib/format";
 import { isFinal } from "@/lib/jobs/story";
-import { Bar, Button, buttonClass, Empty, INPUT, Loading, PageTitle, Problem } from "../ui";
+import { PagedList } from "../paged_list";
+import { Bar, buttonClass, Empty, INPUT, PageTitle } from "../ui";
 import { nameOf, StateChip } from "./state";
 
 const SHOWN = [JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED, JobState.STOPPED, JobState.FAILED];
@@ -44,27 +44,17 @@ export function JobList() {
         Trainings of yours, the newest first.
       </PageTitle>
       {(found.length > 0 || filter) && <StateFilter state={state} />}
-      {list.isPending && <Loading what="Loading jobs …" />}
-      {list.isError && (
-        <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
-          {explain(list.error).message}
-        </Problem>
-      )}
-      {list.isSuccess && found.length === 0 && (
-        <Empty title={filter ? "No job is in this state" : "No job yet"}>
-          {!filter && <p>With a model and a dataset that are ready, a first job takes a name and a click.</p>}
-        </Empty>
-      )}
-      <ul className="divide-y divide-line overflow-hidden rounded-xl border border-line bg-panel empty:hidden">
-        {found.map((job) => (
-          <Row key={job.id} job={job} />
-        ))}
-      </ul>
-      {list.hasNextPage && (
-        <Button className="mt-4" isBusy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
-          Show more
-        </Button>
-      )}
+      <PagedList
+        list={list}
+        what="jobs"
+        items={found}
+        row={Row}
+        empty={
+          <Empty title={filter ? "No job is in this state" : "No job yet"}>
+            {!filter && <p>With a model and a dataset that are ready, a first job takes a name and a click.</p>}
+          </Empty>
+        }
+      />
     </>
   );
 }
@@ -95,7 +85,7 @@ function StateFilter({ state }: { state: string }) {
   );
 }
 
-function Row({ job }: { job: TrainingJob }) {
+function Row({ item: job }: { item: TrainingJob }) {
   const { progress } = job;
   const isMoving = !isFinal(job.state) && job.state !== JobState.QUEUED;
   const said = [

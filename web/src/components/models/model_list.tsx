@@ -9,11 +9,11 @@ import { type FormEvent, useRef } from "react";
 import type { Model } from "@/gen/reeltune/catalog/v1/model_pb";
 import { useAttempt } from "@/lib/attempt";
 import { models } from "@/lib/clients";
-import { explain } from "@/lib/errors";
 import { ago, bytes, parameters } from "@/lib/format";
 import { useRequestId } from "@/lib/request_id";
 import { Dialog } from "../dialog";
-import { Button, Empty, Field, Loading, PageTitle, Problem } from "../ui";
+import { PagedList } from "../paged_list";
+import { Button, Empty, Field, PageTitle, Problem } from "../ui";
 import { StateChip } from "./state";
 
 export function ModelList() {
@@ -29,35 +29,25 @@ export function ModelList() {
       <PageTitle title="Models" action={<NewModel />}>
         Base models to tune: safetensors, configuration, tokenizer and processor. Nothing in them is ever executed.
       </PageTitle>
-      {list.isPending && <Loading what="Loading models …" />}
-      {list.isError && (
-        <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
-          {explain(list.error).message}
-        </Problem>
-      )}
-      {list.isSuccess && found.length === 0 && (
-        <Empty title="No model yet">
-          <p>
-            Register one, then drop its folder, or have the service fetch it from a bucket or, where the operator allows
-            it, from a model hub.
-          </p>
-        </Empty>
-      )}
-      <ul className="divide-y divide-line overflow-hidden rounded-xl border border-line bg-panel empty:hidden">
-        {found.map((model) => (
-          <Row key={model.id} model={model} />
-        ))}
-      </ul>
-      {list.hasNextPage && (
-        <Button className="mt-4" isBusy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
-          Show more
-        </Button>
-      )}
+      <PagedList
+        list={list}
+        what="models"
+        items={found}
+        row={Row}
+        empty={
+          <Empty title="No model yet">
+            <p>
+              Register one, then drop its folder, or have the service fetch it from a bucket or, where the operator
+              allows it, from a model hub.
+            </p>
+          </Empty>
+        }
+      />
     </>
   );
 }
 
-function Row({ model }: { model: Model }) {
+function Row({ item: model }: { item: Model }) {
   const { facts } = model;
   return (
     <li className="relative flex flex-wrap items-center gap-x-6 gap-y-1 px-5 py-4 hover:bg-raised">

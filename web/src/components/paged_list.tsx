@@ -1,0 +1,47 @@
+import type { UseInfiniteQueryResult } from "@tanstack/react-query";
+import type { ReactNode } from "react";
+import { explain } from "@/lib/errors";
+import { Button, Loading, Problem } from "./ui";
+
+/** What a page by page list is at any time: on its way, failed, empty, or its items with more to come. */
+export function PagedList<Item extends { id: string }>({
+  list,
+  what,
+  items,
+  empty,
+  row: Row,
+}: {
+  list: Pick<
+    UseInfiniteQueryResult,
+    "isPending" | "isError" | "isSuccess" | "error" | "refetch" | "hasNextPage" | "isFetchingNextPage" | "fetchNextPage"
+  >;
+  /** In the plural. */
+  what: string;
+  /** Of all pages so far. */
+  items: Item[];
+  /** In place of no items. */
+  empty: ReactNode;
+  row: (props: { item: Item }) => ReactNode;
+}) {
+  return (
+    <>
+      {list.isPending && <Loading what={`Loading ${what} …`} />}
+      {list.isError && (
+        <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
+          {explain(list.error).message}
+        </Problem>
+      )}
+      {list.isSuccess && items.length === 0 && empty}
+      <ul className="divide-y divide-line overflow-hidden rounded-xl border border-line bg-panel empty:hidden">
+        {items.map((item) => (
+          <Row key={item.id} item={item} />
+        ))}
+      </ul>
+      {list.hasNextPage && (
+        <Button className="mt-4" isBusy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
+          Show more
+        </Button>
+      )}
+    </>
+  );
+}
