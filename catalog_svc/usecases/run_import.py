@@ -131,6 +131,8 @@ class RunImport:
                     group.create_task(self._fetch_each(found, token, source, waiting))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
+        if waiting.failure is not None:
+            raise waiting.failure
 
     async def _fetch_each(self, found: Import, token: str, source: Source, waiting: _Waiting) -> None:
         while (item := await waiting.take()) is not None:
@@ -140,6 +142,9 @@ class RunImport:
                 size = await self.fetch_file.fetch(found, source, item)
             except _OF_A_FILE as error:
                 reason, message = _reason(error), str(error)
+            except _OF_THE_WHOLE as error:
+                waiting.stop(error)
+                return
             await failpoint("import.file.stored")
             await self.imports.end_item(found.id, token, item.path, size, reason, message)
             if reason:
@@ -147,7 +152,7 @@ class RunImport:
                 structlog.get_logger().info("import.file_failed", resource=found.id, reason=reason)
                 if waiting.failed > MAX_FAILED_FILES:
                     what = f"more than {MAX_FAILED_FILES} files could not be had"
-                    raise SourceRefused("TOO_MANY_FAILURES", what, "mend the source and import again")
+                    waiting.stop(SourceRefused("TOO_MANY_FAILURES", what, "mend the source and import again"))
 
 
 class _Waiting:
@@ -160,9 +165,18 @@ class _Waiting:
         self._position = 0
         self._lock = asyncio.Lock()
         self.failed = 0
+        self.failure: Exception | None = None
+        """Why no more are handed out."""
+
+    def stop(self, failure: Exception) -> None:
+        """Hands out no more. What is under way is brought to its end: cut off, it would take up storage until its
+        upload expires."""
+        self.failure = self.failure or failure
 
     async def take(self) -> ImportItem | None:
         async with self._lock:
+            if self.failure is not None:
+                return None
             if not self._page:
                 page = await self._imports.next_items(self._import_id, self._position, _PAGE)
                 self._page = page[::-1]
