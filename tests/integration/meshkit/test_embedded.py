@@ -86,6 +86,7 @@ async def test_postgres_starts_over_a_pid_file_that_names_a_stranger(tmp_path: P
     lines = pid_file.read_text().splitlines()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     await server.start()
+    assert pid_file.read_text().splitlines()[0] == str(server.pid)
     await server.stop()
 
 
@@ -105,6 +106,8 @@ async def test_a_first_start_that_was_cut_short_is_made_good(tmp_path: Path) -> 
     (half / "rubbish").touch()
     server = PostgresServer(tmp_path / "pg")
     await server.start()
+    assert server.cluster_dir.is_dir()
+    assert not half.exists()
     await server.stop()
 
 

@@ -178,6 +178,8 @@ async def test_databases_of_two_tests_share_nothing(database_factory: DatabaseFa
         for fresh in (first, second):
             connection = await asyncpg.connect(fresh.dsn)
             await connection.execute("CREATE TABLE app.clips (id text)")
+            await connection.execute("INSERT INTO app.clips VALUES ('one')")
+            assert await connection.fetchval("SELECT count(*) FROM app.clips") == 1
             await connection.close()
 
 

@@ -100,7 +100,8 @@ async def test_logging_out_needs_a_token(mesh: AuthMesh) -> None:
 
 async def test_an_old_access_token_does_not_hinder_signing_in(mesh: AuthMesh) -> None:
     await mesh.sign_up("ada")
-    await mesh.login("ada", metadata=(("authorization", "Bearer stale"),))
+    tokens = (await mesh.login("ada", metadata=(("authorization", "Bearer stale"),))).tokens
+    assert (await mesh.users.GetMe(GET_ME, metadata=credentials(tokens))).user.username == "ada"
 
 
 async def test_sessions_live_on_after_a_restart_with_the_same_keys(start: Start) -> None:

@@ -136,7 +136,7 @@ async def test_a_right_password_after_a_few_wrong_ones_clears_the_account(start:
     for _ in range(3):
         for _ in range(3):
             await failure_of(mesh.login("ada", "not the password at all"))
-        await mesh.login("ada")
+        assert (await mesh.login("ada")).tokens.access_token
 
 
 async def test_an_address_that_fails_everywhere_is_slowed_down(start: Start) -> None:

@@ -78,6 +78,9 @@ def test_attempts_that_succeed_cost_nothing() -> None:
     for _ in range(20):
         limiter.take("192.0.2.1")
         limiter.give_back("192.0.2.1")
+    limiter.take("192.0.2.1")
+    with pytest.raises(LoginThrottled):
+        limiter.take("192.0.2.1")
 
 
 def test_an_ipv6_network_counts_as_one_address() -> None:

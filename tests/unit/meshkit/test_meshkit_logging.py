@@ -100,7 +100,9 @@ def test_the_standard_library_logs_the_same_way(capsys: pytest.CaptureFixture[st
     assert "chatter" not in out
 
 
-def test_a_full_disk_loses_lines_and_not_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_lines_and_not_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
         configure_logging("echo")
@@ -109,6 +111,11 @@ def test_a_full_disk_loses_lines_and_not_the_work(monkeypatch: pytest.MonkeyPatc
         # What is left in the buffer would be tried again when the file is closed.
         with contextlib.suppress(OSError):
             full.close()
+    monkeypatch.undo()
+    structlog.get_logger().info("job.ended", job_id="job_2")
+    out = capsys.readouterr().out
+    assert "job.ended" in out, "what comes later is told where there is room"
+    assert "job.claimed" not in out
 
 
 async def test_lines_of_one_turn_of_the_loop_keep_their_order_and_all_come_out(
