@@ -51,6 +51,11 @@ class EventRing(Generic[MessageT]):
         self._max_bytes = max_bytes
 
     @property
+    def start(self) -> int:
+        """Sequence of the event before the oldest."""
+        return self._start
+
+    @property
     def end(self) -> int:
         """Sequence of the newest event; the one that the ring began after while it has none."""
         return self._start + len(self._events)

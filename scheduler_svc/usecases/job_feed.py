@@ -127,9 +127,9 @@ class JobFeeds(Generic[MessageT]):
             async with self._history_slots:
                 return await self._jobs.get(job_id, owner_id)
 
-        async def read_events(after_sequence: int, slots: asyncio.Semaphore) -> list[Told[MessageT]]:
+        async def read_events(after_sequence: int, limit: int, slots: asyncio.Semaphore) -> list[Told[MessageT]]:
             async with slots:
-                page = await self._events.list_events(job_id, after_sequence, _PAGE)
+                page = await self._events.list_events(job_id, after_sequence, limit)
             return [told(event, self.render(WatchMessage(event.sequence, event))) for event in page]
 
         return JobFeed(
@@ -137,8 +137,8 @@ class JobFeeds(Generic[MessageT]):
             self._notifications,
             self._limits.poll_seconds,
             read_job=read_job,
-            read_tail=lambda after: read_events(after, self._tail_slots),
-            read_history=lambda after: read_events(after, self._history_slots),
+            read_tail=lambda after: read_events(after, _PAGE, self._tail_slots),
+            read_history=lambda after, limit: read_events(after, limit, self._history_slots),
         )
 
 
@@ -158,7 +158,7 @@ class JobFeed(Generic[MessageT]):
         *,
         read_job: Callable[[], Awaitable[Job]],
         read_tail: Callable[[int], Awaitable[list[Told[MessageT]]]],
-        read_history: Callable[[int], Awaitable[list[Told[MessageT]]]],
+        read_history: Callable[[int, int], Awaitable[list[Told[MessageT]]]],
     ) -> None:
         self.job_id = job_id
         self.watchers = 0
@@ -167,7 +167,8 @@ class JobFeed(Generic[MessageT]):
         self._poll_seconds = poll_seconds
         self._read_job = FreshRead(read_job)
         self._read_tail = read_tail
-        self._read_history = JoinedReads(read_history)
+        self._read_history = read_history
+        self._history_reads = JoinedReads(self._read_until_ring)
         self._ring: EventRing[MessageT] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiters: dict[asyncio.Future[None], None] = {}
@@ -202,7 +203,7 @@ class JobFeed(Generic[MessageT]):
         ring = self._started_ring()
         if ring.covers(sequence):
             return ring.after(sequence)
-        page = await self._read_history(sequence)
+        page = await self._history_reads(sequence)
         if not page:
             raise JobNotFound(self.job_id)
         return page
@@ -242,6 +243,10 @@ class JobFeed(Generic[MessageT]):
         self._is_closed = True
         self._news.wake()
         self._listening.close()
+
+    async def _read_until_ring(self, sequence: int) -> list[Told[MessageT]]:
+        # What the ring has is a message already: it is neither read nor made into one again.
+        return await self._read_history(sequence, min(self._started_ring().start - sequence, _PAGE))
 
     def _started_ring(self) -> EventRing[MessageT]:
         if self._ring is None:

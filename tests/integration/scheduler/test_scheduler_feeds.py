@@ -53,7 +53,15 @@ class Watching:
 
     async def told(self, job_id: JobId, after: int = 0) -> list[int]:
         """Watches to the end and returns the sequences of the events."""
-        return [m.sequence async for m in self.watch(job_id, after) if isinstance(m.update, JobEvent)]
+        sequences: list[int] = []
+        await self.tell(job_id, sequences, after)
+        return sequences
+
+    async def tell(self, job_id: JobId, sequences: list[int], after: int = 0) -> None:
+        """Watches to the end and notes the sequences of the events as they come."""
+        async for message in self.watch(job_id, after):
+            if isinstance(message.update, JobEvent):
+                sequences.append(message.sequence)  # noqa: PERF401  # looked at while it grows
 
 
 def _counted(store: Any, watching: Watching) -> Any:
@@ -136,19 +144,33 @@ async def story(stores: Stores) -> Story:
 
 async def test_a_thousand_watchers_are_one_reader(watching: Watching, story: Story) -> None:
     job_id = story.key.job_id
-    watches = [asyncio.create_task(watching.told(job_id)) for _ in range(1000)]
-    await assert_eventually(lambda: watching.feeds.watch_count == 1000)
+    told: list[list[int]] = [[] for _ in range(1000)]
+    watches = [asyncio.create_task(watching.tell(job_id, sequences)) for sequences in told]
+    await assert_eventually(lambda: all(sequences == [1, 2, 3, 4] for sequences in told), timeout=60)
     for _ in range(10):
         await story.logs(3)
     last = await story.end()
-    for told in await asyncio.gather(*watches):
-        assert told == list(range(1, last + 1))
-    # Four events were there before: one read of them for all. The others were read and made into messages once each.
+    await asyncio.gather(*watches)
+    assert all(sequences == list(range(1, last + 1)) for sequences in told)
+    # Four events were there before: one read of them for whoever came first, and one for all others, who could be told
+    # no older snapshot. What came then was read and made into messages once.
     assert watching.reads["get"] <= 3
     assert watching.reads["list_events"] <= 2 * 12
     assert watching.rendered <= last + 4
     assert watching.feeds.watched() == []
     assert watching.feeds.watch_count == 0
+
+
+async def test_history_is_read_up_to_where_the_feed_began_and_no_event_twice(watching: Watching, story: Story) -> None:
+    stream = watching.watch(story.key.job_id)
+    snapshot = await anext(stream)
+    assert isinstance(snapshot.update, Job)
+    assert snapshot.update.sequence == 4
+    await story.logs(3)
+    await assert_eventually(lambda: watching.rendered == 3)
+    assert [(await anext(stream)).sequence for _ in range(7)] == list(range(1, 8))
+    assert watching.rendered == 7
+    await stream.aclose()  # type: ignore[attr-defined]
 
 
 async def test_whoever_comes_when_and_however_slow_hears_all_of_it_once(
