@@ -116,7 +116,9 @@ class ValidateDataset:
 
     async def _probe_all(self, waiting: Iterator[StoredFile], folder: Path, progress: _Progress) -> None:
         for file in waiting:  # the workers share the iterator
-            progress.add(file.sha256, await self._probe(file, folder))
+            outcome = await self._probe(file, folder)
+            await failpoint("validation.clip_probed")
+            progress.add(file.sha256, outcome)
             await progress.report_now_and_then()
 
     async def _probe(self, file: StoredFile, folder: Path) -> ProbeOutcome:

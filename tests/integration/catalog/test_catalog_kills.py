@@ -29,7 +29,9 @@ from tests.integration.catalog.catalog_process import Catalog, Peers, Start, cre
 from tests.rpc.catalog.clips import h264_clip
 
 UPLOAD_PLACES = ("upload.opened", "upload.stored", "upload.after_commit")
-VALIDATION_PLACES = ("validation.probes_kept=kill:2", "validation.before_end=kill")
+# What is found is kept twice a second: clips that take longer are kept one after another, however fast the machine is.
+AMID_PROBES = "validation.clip_probed=delay:0.6 validation.probes_kept=kill:2"
+BEFORE_END = "validation.before_end=kill"
 _Answer = TypeVar("_Answer")
 
 
@@ -43,11 +45,11 @@ class MortalCatalog:
     current: Catalog
     deaths: int = 0
 
-    async def arm(self, failpoints: str) -> None:
+    async def arm(self, failpoints: str, **settings: str) -> None:
         """Starts it anew, to die at the given places."""
         self.current.process.kill()
         await self.current.process.wait()
-        self.current = await self.start(**{VARIABLE: failpoints})
+        self.current = await self.start(**{VARIABLE: failpoints}, **settings)
 
     async def call(self, ask: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
         """Makes a call, and makes it again after a death."""
@@ -108,11 +110,14 @@ async def test_what_a_killed_catalog_had_begun_is_finished_once(
     assert catalog.deaths == 4
     await asyncio.gather(*(catalog.put(dataset_id, path, data) for path, data in {**files, **notes}.items()))
 
-    await catalog.arm(VALIDATION_PLACES[0])
+    # With more processes than clips all would be found at once.
+    await catalog.arm(AMID_PROBES, CATALOG_DECODE_PROCESSES="2")
     validate = ds.ValidateDatasetRequest(dataset_id=dataset_id)
     await DatasetServiceStub(catalog.current.channel).ValidateDataset(validate, metadata=catalog.metadata)
-    for following in (*VALIDATION_PLACES[1:], ""):
+    for following in (BEFORE_END, ""):
         assert await asyncio.wait_for(catalog.current.process.wait(), 150) == -9
+        if following:
+            assert 2 <= await _probes_kept(database) < len(files)
         catalog.current = await catalog.start(**{VARIABLE: following})
     ready = await watch(catalog.current, dataset_id, catalog.metadata)
 
@@ -136,3 +141,11 @@ async def test_what_a_killed_catalog_had_begun_is_finished_once(
         return sorted({item.key.partition(".")[0] for item in await blobs.list()}) == wanted
 
     await assert_eventually(only_what_is_wanted)
+
+
+async def _probes_kept(database: Database) -> int:
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": database.schema})
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM clip_probes"))
+    finally:
+        await connection.close()
