@@ -37,7 +37,7 @@ class Rows(torch.utils.data.Dataset[Any]):
     """Decodes and encodes one sample at a time, in the loader's worker."""
 
     def __init__(self, folder: Path, processor: Any, frames: int) -> None:
-        self.rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+        self.rows = [json.loads(line) for line in (folder / "rows.jsonl").open(encoding="utf-8")]
         self.clips = folder / "clips"
         self.processor = processor
         self.frames = frames

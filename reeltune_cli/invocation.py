@@ -85,7 +85,7 @@ class Invocation:
         with console.capture() as captured:
             console.print(text)
         # Tables pad their cells: harmless on a screen, a nuisance in a file.
-        sys.stdout.writelines(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines())
+        sys.stdout.writelines(f"{line.rstrip(' ')}\n" for line in captured.get().removesuffix("\n").split("\n"))
 
     def note(self, text: str) -> None:
         """Says something beside the answer."""

@@ -81,7 +81,8 @@ def load_samples(dataset: Path) -> list[Sample]:
     """
     rows = dataset / "rows.jsonl"
     try:
-        lines = rows.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`, for which a line also ends at U+2028 and others that a text may hold.
+        lines = rows.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadDataError(
             f"{rows.name} cannot be read: {error}", "a dataset folder holds rows.jsonl and clips/"

@@ -19,11 +19,13 @@ from tests.rpc.catalog.catalog_mesh import ALICE, CatalogMesh, collected, refuse
 from tests.rpc.catalog.clips import h264_clip
 
 SHAREGPT = dataset_pb2.ANNOTATION_FORMAT_SHAREGPT
+NO_LINE_ENDS = "a\vb\fc\x1cd\x85e\u2028f\u2029g"
+"""What some readers of lines take for their ends."""
 ROWS = [
     {
         "messages": [
             {"role": "user", "content": "<video>What moves?"},
-            {"role": "assistant", "content": f"Bar {number}."},
+            {"role": "assistant", "content": f"Bar {number}." if number != 8 else NO_LINE_ENDS},
         ],
         "videos": ["a.mp4"],
         "split": "train" if number else "eval",
@@ -58,6 +60,7 @@ async def test_an_exported_dataset_can_be_uploaded_again_and_is_the_same(mesh: C
     assert [path.name for path in folder.iterdir()] == ["annotations.json"]
     rows = json.loads(written.read_text())
     assert len(rows) == len(ROWS)
+    assert rows[8]["conversations"][1]["value"] == NO_LINE_ENDS
     assert rows[7]["conversations"][1] == {"from": "gpt", "value": "Bar 7."}
     again = await mesh.ready_dataset({"annotations.json": written.read_bytes(), "a.mp4": h264_clip(0)}, name="second")
     assert again.annotation_format == SHAREGPT
@@ -69,7 +72,7 @@ async def test_the_first_message_names_the_file_and_no_format_means_content_part
     request = content.ExportDatasetRequest(dataset_id=ready.id)
     messages = await collected(mesh.datasets.ExportDataset(request, metadata=mesh.as_user()))
     assert [message.file_name for message in messages] == ["annotations.jsonl", *([""] * (len(messages) - 1))]
-    lines = "".join(message.text for message in messages).splitlines()
+    lines = "".join(message.text for message in messages).removesuffix("\n").split("\n")
     assert json.loads(lines[0])["messages"][0]["content"][0] == {"type": "video", "path": "a.mp4"}
     assert len(lines) == len(ROWS)
 

@@ -13,7 +13,7 @@ def tiny_catalog(store: FileStore, folder: Path) -> Catalog:
     """A catalog of both; they are made in `folder`."""
     model, dataset = save_qwen3_vl(folder / "model"), write_dataset(folder / "dataset")
     catalog = Catalog(store, model={path.name: path.read_bytes() for path in model.iterdir()})
-    for line in (dataset / "rows.jsonl").read_text().splitlines():
+    for line in (dataset / "rows.jsonl").read_text("utf-8").strip().split("\n"):
         row = json.loads(line)
         question, answer = row["messages"][-2:]
         clip = next(part["uri"] for part in question["content"] if part["type"] == "video")

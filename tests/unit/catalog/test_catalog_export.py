@@ -19,6 +19,8 @@ from tests.unit.catalog.annotation_texts import Parsed, assistant, parse, system
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=30),
     st.text("\"',;|\n\r\t<video>[]{}\\ a", min_size=1, max_size=30),
+    # What `str.splitlines` and some editors take for the end of a line, and JSON and CSV do not.
+    st.text("\v\f\x1c\x1d\x1e\x85\u2028\u2029,", min_size=1, max_size=8).map(lambda text: f"a{text}b"),
 ).filter(lambda text: text == text.strip() and text != "" and not TAG.search(text))
 PATH = st.text("abcäö0_- .", min_size=1, max_size=12).map(lambda stem: f"clips/x{stem}.mp4")
 SECONDS = st.floats(0, 1e5, allow_nan=False)

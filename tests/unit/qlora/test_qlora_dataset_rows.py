@@ -40,6 +40,19 @@ def test_rows_become_samples_with_their_clips(tmp_path: Path) -> None:
     assert sample.turns[1].parts == ("a ball",)
 
 
+@pytest.mark.parametrize("separator", "\v\f\x1c\x1d\x1e\x85\u2028\u2029", ids=lambda each: f"U+{ord(each):04X}")
+def test_a_row_may_hold_what_elsewhere_ends_a_line(tmp_path: Path, separator: str) -> None:
+    said = f"one{separator}two"
+    first, second = row(f"s{separator}1", messages=answer(said)), row("s2")
+    folder = dataset(tmp_path)
+    # As the trainer writes rows: characters as they are.
+    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in (first, second))
+    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+    samples = load_samples(folder)
+    assert [sample.sample_id for sample in samples] == [f"s{separator}1", "s2"]
+    assert samples[0].turns[1].parts == (said,)
+
+
 def test_a_clips_own_settings_win_over_the_runs() -> None:
     sampling = SamplingSpec(max_frames=8, min_frames=4, fps=1.0, max_pixels=100)
     own = Clip(Path("a"), fps=0.0, max_frames=2).frame_request(sampling)
