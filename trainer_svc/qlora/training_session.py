@@ -1,0 +1,171 @@
+"""What the steps of a run work on: made once, before the first of them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count, islice
+from typing import Any
+
+import torch
+
+from trainer_svc.qlora.base_sharding import Lockstep, held_share, shard_base
+from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
+from trainer_svc.qlora.checkpoint import TrainState
+from trainer_svc.qlora.data_processor import Batch, DataProcessor
+from trainer_svc.qlora.dataset_rows import Sample
+from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.encoder_cache import EncoderCache, open_encoder_cache
+from trainer_svc.qlora.epoch_samples import frame_cache_bytes, samples_and_groups
+from trainer_svc.qlora.length_buckets import LengthBuckets
+from trainer_svc.qlora.loss import losses_by_sample, summed_loss
+from trainer_svc.qlora.messages import Log, Started, Starting
+from trainer_svc.qlora.model_loader import BaseModel
+from trainer_svc.qlora.optimizers import make_optimizer
+from trainer_svc.qlora.qlora_injector import TrainableReport, inject, trainable
+from trainer_svc.qlora.ranks import Ranks
+from trainer_svc.qlora.run_context import RunContext
+from trainer_svc.qlora.run_identity import run_identity
+from trainer_svc.qlora.sample_lengths import measure_lengths
+from trainer_svc.qlora.sampler import SamplePlan
+from trainer_svc.qlora.spec import SpecError, TrainingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the steps work on."""
+
+    run: RunContext
+    spec: TrainingSpec
+    base: BaseModel
+    state: TrainState
+    plan: SamplePlan
+    training: list[Sample]
+    held_out: list[Sample]
+    pool: DecodePool
+    identity: dict[str, Any]
+    total_steps: int
+    ranks: Ranks
+    encoder: EncoderCache | None
+    """Where the vision encoder is run apart."""
+    shares_base: bool
+    measured: dict[str, float] = field(default_factory=dict)
+    """The newest loss, and the newest on the held-out samples."""
+
+    @property
+    def max_tokens(self) -> int:
+        return self.spec.max_tokens or self.base.max_positions
+
+    def clips_of(self, step: int) -> int:
+        """How many clips a step shows, at all ranks together."""
+        groups = replace(self.plan, rank=0, ranks=1).micro_batches(step)
+        return sum(len(self.training[index].clips) for group in groups for index in group)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """See `summed_loss`."""
+        whole = batch if self.encoder is None else self.encoder.complete(batch)
+        return summed_loss(self.state.model, whole, self.base.device)
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `losses_by_sample`."""
+        whole = batch if self.encoder is None else self.encoder.complete(batch)
+        return losses_by_sample(self.state.model, whole, self.base.device)
+
+    @property
+    def lockstep(self) -> Lockstep:
+        return Lockstep(self.ranks, self.shares_base, lambda: _first_batch(self))
+
+
+def prepare_session(
+    run: RunContext,
+    spec: TrainingSpec,
+    base: BaseModel,
+    training: list[Sample],
+    held_out: list[Sample],
+    pool: DecodePool,
+    ranks: Ranks,
+    shares_base: bool,
+) -> tuple[Session, TrainableReport]:
+    wanted = spec.optimization
+    model, report = inject(base, spec.lora, seed=wanted.seed, gradient_checkpointing=wanted.gradient_checkpointing)
+    ranks.copy_from_first(trainable(model).values())
+    ranks.seed(wanted.seed)
+    if shares_base:
+        shard_base(model, base.family, ranks, base.device)
+        run.report(Log("info", f"the base is shared out: {held_share(model):.0%} of its layers at the first device"))
+    optimizer = make_optimizer(trainable(model).values(), wanted)
+    scaler = torch.amp.GradScaler(base.device.type, enabled=base.compute_dtype == torch.float16)
+    accumulation = wanted.gradient_accumulation_steps
+    plan = SamplePlan(len(training), wanted.batch_size, accumulation, wanted.seed, ranks.rank, ranks.count)
+    if wanted.batch_by_length:
+        announce = partial(run.report, Starting("adapter"))
+        measure = partial(measure_lengths, training, pool, spec.sampling, base.family, announce)
+        lengths = ranks.decide(measure() if ranks.is_first else None)
+        plan = replace(plan, buckets=LengthBuckets(lengths, wanted.batch_size, wanted.seed))
+    total_steps = plan.total_steps(wanted.epochs, wanted.max_steps)
+    if spec.lora.rank_allocation.warmup_steps >= total_steps:
+        raise SpecError(
+            "lora.rank_allocation.warmup_steps",
+            f"is not less than the {total_steps} steps that the run has",
+            "lower it, or train longer",
+        )
+    return (
+        Session(
+            run=run,
+            spec=spec,
+            base=base,
+            state=TrainState(model, optimizer, scaler),
+            plan=plan,
+            training=training,
+            held_out=held_out,
+            pool=pool,
+            identity=run_identity(run, spec, base),
+            total_steps=total_steps,
+            ranks=ranks,
+            # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
+            # was never stopped has decided here, too.
+            encoder=open_encoder_cache(run, spec, base, pool.decoder),
+            shares_base=shares_base,
+        ),
+        report,
+    )
+
+
+def started(session: Session, report: TrainableReport, start_step: int) -> Started:
+    return Started(
+        total_steps=session.total_steps,
+        start_step=start_step,
+        trainable_parameters=report.parameters,
+        total_parameters=session.base.audit.parameters + report.parameters,
+        samples=len(session.training),
+        eval_samples=len(session.held_out),
+        device=session.ranks.name_of(session.base),
+        decoder=session.pool.decoder,
+        quantized_layers=session.base.audit.quantized_layers,
+    )
+
+
+def training_stream(session: Session, start_step: int) -> BatchStream:
+    runtime = session.spec.runtime
+    steps = range(start_step, session.total_steps)
+    samples, groups = samples_and_groups(session.training, session.plan, steps, session.spec)
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=frame_cache_bytes(session.spec))
+    processor = DataProcessor(session.base.processor, max_tokens=session.max_tokens)
+    ahead = runtime.prefetch_batches
+    return BatchStream(samples, groups, source, processor, ahead=ahead, cache=session.encoder)
+
+
+def calibration_stream(session: Session, step: int, batches: int) -> BatchStream:
+    """The batches that training on one device would take from `step` on, from a source and a processor of their own."""
+    plan = replace(session.plan, rank=0, ranks=1)
+    samples, ahead = samples_and_groups(session.training, plan, count(step), session.spec)
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
+    return BatchStream(samples, list(islice(ahead, batches)), source, processor, ahead=2, cache=session.encoder)
+
+
+def _first_batch(session: Session) -> Batch:
+    """For a rank that only keeps step with the others."""
+    with calibration_stream(session, 0, 1) as stream:
+        return next(stream)[0]
