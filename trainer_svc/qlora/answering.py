@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainer_svc.qlora.attention import Attention, between_tokens
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.errors import BadDataError
@@ -62,8 +63,12 @@ class Answerer:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: str = "",
+        attention: Attention,
     ) -> str:
-        """The answer without special tokens. `seed`: with a temperature, equal seeds draw equal tokens."""
+        """The answer without special tokens. `seed`: with a temperature, equal seeds draw equal tokens.
+
+        Raises `BrokenOffError` between two tokens when the run is to stop.
+        """
         inputs = self._to_device(self._processor.encode_prompt(exam.turns, frames))
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
@@ -76,7 +81,9 @@ class Answerer:
                 max_new_tokens=max_new_tokens,
                 eos_token_id=self._base.end_tokens,
                 pad_token_id=self._processor.pad_token_id,
+                stopping_criteria=between_tokens(attention.hears_stop),
             )
+        attention.look_up()
         answer = generated[0, inputs["input_ids"].shape[1] :].tolist()
         tokenizer = self._base.processor.tokenizer
         return str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -45,8 +45,8 @@ class FrameSource:
         if key not in self._cache and key not in self._pending:
             self._pending[key] = self._pool.decode(clip.path, key[1])
 
-    def take(self, clip: Clip, abandoned: threading.Event) -> DecodedFrames:
-        """The frames; waits for them. Raises `BadClipError`, or `CancelledError` once `abandoned` is set."""
+    def take(self, clip: Clip, is_abandoned: Callable[[], bool]) -> DecodedFrames:
+        """The frames; waits for them. Raises `BadClipError`, or `CancelledError` once nobody wants them any more."""
         key = self._key(clip)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -54,7 +54,7 @@ class FrameSource:
         self.prefetch(clip)
         future = self._pending.pop(key)
         while not wait((future,), timeout=0.2).done:
-            if abandoned.is_set():
+            if is_abandoned():
                 raise CancelledError
         decoded = future.result()
         self._keep(key, decoded)
@@ -180,7 +180,7 @@ class BatchStream:
 
     def _encode(self, sample: Sample) -> EncodedSample:
         try:
-            frames = [self._source.take(clip, self._closing) for clip in sample.clips]
+            frames = [self._source.take(clip, self._closing.is_set) for clip in sample.clips]
         except BadClipError as error:
             raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
         return self._processor.encode(sample, frames)

@@ -38,6 +38,8 @@ class TrainState:
     """What the measurements on the held-out samples came to so far."""
     best: dict[str, torch.Tensor] | None = None
     """The adapter's tensors at the lowest loss; None before, and where nobody will ask for them."""
+    owes_evaluation: bool = False
+    """Whether the measurement that belongs to this step was broken off."""
 
 
 def save_checkpoint(
@@ -61,6 +63,7 @@ def save_checkpoint(
         "scaler": state.scaler.state_dict(),
         "allocation": state.allocation,
         "evaluations": asdict(state.evaluations),
+        "owes_evaluation": state.owes_evaluation,
         "random": plain_states(),
         "ranks": list(ranks),
     }
@@ -84,6 +87,7 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     state.scaler.load_state_dict(content["scaler"]) if content["scaler"] else None
     # Checkpoints of versions that kept no such record have none.
     state.evaluations = Evaluations(**content.get("evaluations", {}))
+    state.owes_evaluation = content.get("owes_evaluation", False)
     state.best = load_file(checkpoint / _BEST) if (checkpoint / _BEST).is_file() else None
     restore_plain_states(content["random"])
     _restore_torch_random_states(load_file(checkpoint / "random.safetensors"))

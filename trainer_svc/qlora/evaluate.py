@@ -7,9 +7,9 @@ checkpoint finds what one that never stopped finds. A step is a row, under all c
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 
 from trainer_svc.qlora.after_training_spec import Condition, EvaluationSpec
 from trainer_svc.qlora.answering import Answerer, Exam
+from trainer_svc.qlora.attention import Attention, BrokenOffError
 from trainer_svc.qlora.batch_stream import FrameSource
 from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, write_checkpoint
 from trainer_svc.qlora.dataset_rows import Clip, Sample, load_samples
@@ -107,7 +108,10 @@ def _ask_all(evaluation: _Evaluation) -> None:
         if reason := run.stop_requested():
             return _finish_stopped(evaluation, reason)
         began = time.perf_counter()
-        evaluation.done.append(_ask(evaluation, step))
+        try:
+            evaluation.done.append(_ask(evaluation, step))
+        except BrokenOffError:
+            continue  # the row counts as not asked
         done = step + 1
         run.report(Progress(done, total, 0, done / total))
         if done % evaluation.spec.log_every_steps == 0 or done == total:
@@ -124,14 +128,18 @@ def _ask_all(evaluation: _Evaluation) -> None:
 
 
 def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
-    """One row under all conditions. The next row's clips decode meanwhile."""
+    """One row under all conditions. The next row's clips decode meanwhile. Raises `BrokenOffError` when the run is to
+    stop."""
     sample, foreign = evaluation.samples[index], evaluation.foreign[index]
     exam = Exam.of(sample)
-    own = _take(evaluation, sample, sample.clips)
+    total = len(evaluation.samples)
+    sign = Progress(index, total, 0, index / total) if index else Starting("first_step")
+    attention = Attention(evaluation.run, sign)
+    own = _take(evaluation, sample, sample.clips, attention)
     shown: dict[Condition, Callable[[], list[DecodedFrames]]] = {
         Condition.BASE: lambda: own,
         Condition.TUNED: lambda: own,
-        Condition.SHUFFLED_CLIPS: lambda: _take(evaluation, sample, foreign or ()),
+        Condition.SHUFFLED_CLIPS: lambda: _take(evaluation, sample, foreign or (), attention),
         Condition.REVERSED_FRAMES: lambda: [reversed_frames(clip) for clip in own],
         Condition.SHUFFLED_FRAMES: lambda: [
             shuffled_frames(clip, f"{evaluation.wanted.seed} {sample.sample_id} {number}")
@@ -151,14 +159,17 @@ def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
             max_new_tokens=evaluation.wanted.max_new_tokens,
             temperature=evaluation.wanted.temperature,
             seed=f"{evaluation.wanted.seed} {sample.sample_id} {condition}",
+            attention=attention,
         )
         answers[condition] = measured(text, exam.reference, evaluation.answerer.loss(sample, frames, tuned=tuned))
     return AnsweredRow(sample.sample_id, exam.question, exam.reference, answers)
 
 
-def _take(evaluation: _Evaluation, sample: Sample, clips: Sequence[Clip]) -> list[DecodedFrames]:
+def _take(evaluation: _Evaluation, sample: Sample, clips: Sequence[Clip], attention: Attention) -> list[DecodedFrames]:
     try:
-        return [evaluation.frames.take(clip, threading.Event()) for clip in clips]
+        return [evaluation.frames.take(clip, attention.hears_stop) for clip in clips]
+    except CancelledError as error:
+        raise BrokenOffError from error
     except BadClipError as error:
         raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
 

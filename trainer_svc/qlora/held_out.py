@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import time
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from trainer_svc.qlora.attention import Attention
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.best_adapter import note_evaluation
 from trainer_svc.qlora.data_processor import DataProcessor
@@ -19,41 +22,62 @@ from trainer_svc.qlora.training_session import Session
 
 
 def measure_held_out(session: Session, step: int) -> float | None:
-    """Mean loss of a learned token on the held-out samples, in their own order; None when there are none."""
+    """Mean loss of a learned token on the held-out samples, in their own order; None when there are none.
+
+    Raises `BrokenOffError` when the run is to stop before all are measured: nothing has changed then. Answers to
+    samples, which come after that, only end early.
+    """
     if not session.held_out:
         return None
-    began = time.perf_counter()
-    model, size = session.state.model, session.spec.optimization.batch_size
-    groups = [
-        list(range(first, min(first + size, len(session.held_out)))) for first in range(0, len(session.held_out), size)
-    ][session.ranks.rank :: session.ranks.count]
-    # Its own source and processor: those of training are in use by the thread that prepares the next steps.
-    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    began, model, ranks = time.perf_counter(), session.state.model, session.ranks
+    progress = Progress(step, session.total_steps, session.plan.epoch_of(step - 1), step / session.total_steps)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
-    total, targets = 0.0, 0.0
-    losses: dict[str, float] = {}
-    model.eval()
-    stream = BatchStream(session.held_out, groups, source, processor, ahead=2, cache=session.encoder)
-    with torch.no_grad(), stream:
-        for batch, counts in session.lockstep.batches(chain.from_iterable(stream)):
-            summed, by_sample = session.losses(batch)
-            if counts:
-                total += float(summed)
-                losses.update(zip(batch.sample_ids, by_sample.tolist(), strict=True))
-                targets += batch.target_tokens
-    total, targets = session.ranks.totals([total, targets])
-    if not math.isfinite(total):
-        names = [sample.sample_id for sample in session.held_out]
-        raise NonFiniteLossError(step, total, 0.0, names)
-    for others in session.ranks.gather(losses):
-        losses.update(others)
-    if session.spec.sample_predictions.count:
-        progress = Progress(step, session.total_steps, session.plan.epoch_of(step - 1), step / session.total_steps)
-        answering = Answering(model, session.base, processor, session.pool, session.spec)
-        tell_predictions(session.run, answering, session.held_out, losses, progress, is_first=session.ranks.is_first)
-    model.train()
+    with _measuring(model):
+        total, targets, losses = _losses(session, processor, Attention(session.run, progress))
+        if not math.isfinite(total):
+            raise NonFiniteLossError(step, total, 0.0, [sample.sample_id for sample in session.held_out])
+        if session.spec.sample_predictions.count:
+            answering = Answering(model, session.base, processor, session.pool, session.spec)
+            own = Attention(session.own, progress)
+            tell_predictions(session.run, own, answering, session.held_out, losses, progress, is_first=ranks.is_first)
     loss = total / targets
     session.measured["eval_loss"] = loss
-    note_evaluation(session.state, session.spec, step, loss, keeps=session.ranks.is_first)
+    note_evaluation(session.state, session.spec, step, loss, keeps=ranks.is_first)
     session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
     return loss
+
+
+def _losses(session: Session, processor: DataProcessor, attention: Attention) -> tuple[float, float, dict[str, float]]:
+    """(sum of -log p over the learned tokens, how many they are, mean by sample), of all ranks together."""
+    size, ranks, lockstep = session.spec.optimization.batch_size, session.ranks, session.lockstep
+    numbers = range(len(session.held_out))
+    groups = [list(numbers[first : first + size]) for first in numbers[::size]]
+    # Its own source and processor: those of training are in use by the thread that prepares the next steps.
+    source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
+    mine = groups[ranks.rank :: ranks.count]
+    total, targets = 0.0, 0.0
+    losses: dict[str, float] = {}
+    stream = BatchStream(session.held_out, mine, source, processor, ahead=2, cache=session.encoder)
+    with torch.no_grad(), stream:
+        # All ranks look up as often as each other, also one whose share has come to its end.
+        for _ in groups[:: ranks.count]:
+            attention.look_up()
+            for batch, counts in lockstep.batches(next(stream, [])):
+                summed, by_sample = session.losses(batch)
+                if counts:
+                    total += float(summed)
+                    losses.update(zip(batch.sample_ids, by_sample.tolist(), strict=True))
+                    targets += batch.target_tokens
+    total, targets = ranks.totals([total, targets])
+    for others in ranks.gather(losses):
+        losses.update(others)
+    return total, targets, losses
+
+
+@contextmanager
+def _measuring(model: Any) -> Iterator[None]:
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModelForCausalLM
 from safetensors import SafetensorError, safe_open
-from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from trainer_svc.qlora.adapter_files import check_adapter
+from trainer_svc.qlora.attention import between_tokens
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Clip, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
@@ -154,7 +154,7 @@ class InferenceEngine:
                 eos_token_id=self._base.end_tokens,
                 pad_token_id=self._processor.pad_token_id,
                 streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([_Cancelled(cancelled)]),
+                stopping_criteria=between_tokens(cancelled),
             )
         return streamer.tokens
 
@@ -323,14 +323,6 @@ class _TextPieces(BaseStreamer):  # type: ignore[misc]
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-class _Cancelled(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, cancelled: Callable[[], bool]) -> None:
-        self._cancelled = cancelled
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._cancelled(), dtype=torch.bool, device=input_ids.device)
 
 
 def _check_limits(request: Generate) -> None:

@@ -170,6 +170,11 @@ class RankedRun:
         self._ranks = ranks
 
     @property
+    def own(self) -> RunContext:
+        """The run without its meetings: what this process alone has heard."""
+        return self._run
+
+    @property
     def folders(self) -> JobFolders:
         return self._run.folders
 

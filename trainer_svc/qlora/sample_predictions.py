@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from trainer_svc.qlora.attention import Attention, BrokenOffError, between_tokens
 from trainer_svc.qlora.data_processor import DataProcessor
-from trainer_svc.qlora.dataset_rows import Sample, Turn
+from trainer_svc.qlora.dataset_rows import Clip, Sample, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.messages import Predicted, Progress
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.run_context import RunContext
@@ -30,16 +34,16 @@ class Answering:
     pool: DecodePool
     spec: TrainingSpec
 
-    def answer(self, sample: Sample, loss: float) -> dict[str, Any]:
-        """The model's answer to the last question of `sample`, greedily, beside its own.
+    def answer(self, sample: Sample, loss: float, attention: Attention) -> dict[str, Any]:
+        """The model's answer to the last question of `sample`, greedily, beside its own. Raises `BrokenOffError` when
+        the run is to stop, also between two tokens.
 
         Random states are left as they were, and no tensor is made in inference mode: what a layer keeps of such a pass
         could not be trained through afterwards.
         """
         asked, expected = _last_question(sample)
         clips = [part for turn in asked for part in turn.parts if not isinstance(part, str)]
-        sampling = self.spec.sampling
-        frames = [self.pool.decode(clip.path, clip.frame_request(sampling)).result() for clip in clips]
+        frames = [self._decoded_clip(clip, attention) for clip in clips]
         inputs = {
             key: value.to(self.base.device) if isinstance(value, torch.Tensor) else value
             for key, value in self.processor.encode_prompt(asked, frames).items()
@@ -57,7 +61,9 @@ class Answering:
                 eos_token_id=ends,
                 pad_token_id=self.processor.pad_token_id,
                 use_cache=True,
+                stopping_criteria=between_tokens(attention.hears_stop),
             )
+        attention.look_up()
         new = output[0, inputs["input_ids"].shape[1] :].tolist()
         return {
             "sample_id": sample.sample_id,
@@ -68,6 +74,12 @@ class Answering:
             "is_cut": len(new) >= most and new[-1] not in ends,
         }
 
+    def _decoded_clip(self, clip: Clip, attention: Attention) -> DecodedFrames:
+        future = self.pool.decode(clip.path, clip.frame_request(self.spec.sampling))
+        while not wait((future,), timeout=0.2).done:
+            attention.look_up()
+        return future.result()
+
     def _decoded(self, tokens: list[int]) -> str:
         tokenizer = self.base.processor.tokenizer
         return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -75,6 +87,7 @@ class Answering:
 
 def tell_predictions(
     run: RunContext,
+    own: Attention,
     answering: Answering,
     samples: Sequence[Sample],
     losses: Mapping[str, float],
@@ -83,7 +96,8 @@ def tell_predictions(
     is_first: bool,
 ) -> None:
     """Answers the samples with the lowest and those with the highest loss, and reports the answers; of several
-    processes the first does, and the others wait for it. Ends early when the run is to stop.
+    processes the first does, and the others wait for it. Ends early when the run is to stop, with the answers so far.
+    `own`: looks up between tokens, and meets no other rank.
     """
     best, worst = choose(losses, answering.spec.sample_predictions.count)
     by_id = {sample.sample_id: sample for sample in samples}
@@ -92,7 +106,9 @@ def tell_predictions(
         # Answers take their time: whoever waits for progress is told that there is some.
         run.report(progress)
         if run.stop_requested() is None and is_first:
-            told[name] = answering.answer(by_id[name], losses[name])
+            # Where it is heard by the first alone, the others hear of it before the next answer.
+            with suppress(BrokenOffError):
+                told[name] = answering.answer(by_id[name], losses[name], own)
     found = ([told[name] for name in names if name in told] for names in (best, worst))
     run.report(Predicted(progress.step, *found))
 

@@ -13,6 +13,7 @@ from itertools import chain
 
 import torch
 
+from trainer_svc.qlora.attention import BrokenOffError
 from trainer_svc.qlora.base_sharding import load_for_shards, wants_sharding
 from trainer_svc.qlora.batch_stream import BatchStream
 from trainer_svc.qlora.calibrated_adapter import give_start, reallocate_ranks
@@ -79,6 +80,8 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
     if start_step < session.total_steps:
         run.report(Starting("first_step"))
     session.state.model.train()
+    if session.state.owes_evaluation and (reason := _pause(session, start_step, measures=True)):
+        return finish_stopped(session, start_step, reason)
 
     for step in range(start_step, session.total_steps):
         if reason := run.stop_requested():
@@ -111,15 +114,31 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
             values = meter.take(learning_rate=rate, wait_seconds=stream.wait_seconds)
             run.report(Metrics(done, values | (session.encoder.take_metrics() if session.encoder else {})))
         paused = time.perf_counter()
-        eval_loss = measure_held_out(session, done) if _is_due(done, spec.evaluate_every_steps) or last else None
-        if run.take_checkpoint_request() or (_is_due(done, spec.checkpoint_every_steps) and not last):
-            keep_checkpoint(session, done, eval_loss)
+        if reason := _pause(session, done, measures=_is_due(done, spec.evaluate_every_steps) or last):
+            return finish_stopped(session, done, reason)
         meter.skip(time.perf_counter() - paused)
 
     # A stop that came with the last step still wins: the owner asked for a stopped run.
     if run.stop_requested() is StopReason.USER:
         return finish_stopped(session, session.total_steps, StopReason.USER)
     return finish_completed(session, session.total_steps, loss)
+
+
+def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
+    """Between two steps: measures on the held-out samples, and keeps a checkpoint where one is due. Returns why the run
+    is to stop when it heard so in the midst of measuring; who goes on from here measures first."""
+    run, eval_loss = session.run, None
+    try:
+        if measures:
+            eval_loss = measure_held_out(session, step)
+    except BrokenOffError:
+        session.state.owes_evaluation = True
+        return run.stop_requested()
+    session.state.owes_evaluation = False
+    last = step == session.total_steps
+    if run.take_checkpoint_request() or (_is_due(step, session.spec.checkpoint_every_steps) and not last):
+        keep_checkpoint(session, step, eval_loss)
+    return None
 
 
 def _backward(

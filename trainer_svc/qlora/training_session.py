@@ -24,7 +24,7 @@ from trainer_svc.qlora.messages import Log, Started, Starting
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.optimizers import make_optimizer
 from trainer_svc.qlora.qlora_injector import TrainableReport, inject, trainable
-from trainer_svc.qlora.ranks import Ranks
+from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.run_identity import run_identity
 from trainer_svc.qlora.sample_lengths import measure_lengths
@@ -56,6 +56,11 @@ class Session:
     @property
     def max_tokens(self) -> int:
         return self.spec.max_tokens or self.base.max_positions
+
+    @property
+    def own(self) -> RunContext:
+        """The run as this process alone knows it."""
+        return self.run.own if isinstance(self.run, RankedRun) else self.run
 
     def clips_of(self, step: int) -> int:
         """How many clips a step shows, at all ranks together."""

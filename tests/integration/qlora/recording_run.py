@@ -14,6 +14,9 @@ class RecordingRun:
         self.messages: list[TrainingUp] = []
         self.stop_after: tuple[int, StopReason] | None = None
         self.checkpoint_after: int | None = None
+        self.stop_at_look: int | None = None
+        """From `stop_after` on, how often it is asked in vain."""
+        self.looks = 0
         self._steps = 0
 
     def report(self, message: TrainingUp) -> None:
@@ -22,7 +25,10 @@ class RecordingRun:
             self._steps = message.step
 
     def stop_requested(self) -> StopReason | None:
-        return self.stop_after[1] if self.stop_after and self._steps >= self.stop_after[0] else None
+        if self.stop_after is None or self._steps < self.stop_after[0]:
+            return None
+        self.looks += 1
+        return self.stop_after[1] if self.looks > (self.stop_at_look or 0) else None
 
     def take_checkpoint_request(self) -> bool:
         return self.checkpoint_after is not None and self._steps == self.checkpoint_after

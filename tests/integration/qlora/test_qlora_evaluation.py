@@ -100,6 +100,32 @@ def test_a_broken_evaluation_finds_the_same_and_asks_nothing_twice(
         ).read_bytes(), name
 
 
+def test_a_stop_is_heard_between_two_tokens_and_the_row_is_asked_again(
+    new_run: Runs, colour_adapter: Path, asked: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer_svc.qlora.attention.SIGN_SECONDS", 0.0)
+    wanted = replace(WANTED, temperature=1.0, controls=())
+    whole, broken = new_run("whole"), new_run("broken")
+    evaluate(whole, asked, wanted, colour_adapter)
+    # Each row has more tokens than that.
+    broken.stop_after, broken.stop_at_look = (0, StopReason.DRAIN), 3
+    evaluate(broken, asked, wanted, colour_adapter)
+    assert broken.last == Stopped(StopReason.DRAIN, 0, None, None, None)
+    broken.looks, broken.stop_after = 0, (2, StopReason.DRAIN)
+    evaluate(broken, asked, wanted, colour_adapter)
+    assert isinstance(broken.last, Stopped)
+    assert broken.last.step == 2
+    assert broken.looks < 8
+
+    evaluate(again := new_run("broken"), asked, wanted, colour_adapter)
+    assert (again.folders.out / "artifact" / "answers.jsonl").read_bytes() == (
+        whole.folders.out / "artifact" / "answers.jsonl"
+    ).read_bytes()
+    shown = [message.step for message in again.messages if isinstance(message, Progress)]
+    assert sorted(shown) == shown
+    assert len(shown) > 2 * (ROWS - 2), "tokens show progress"
+
+
 def test_a_stopped_evaluation_tells_what_it_has(new_run: Runs, colour_adapter: Path, asked: TrainingSpec) -> None:
     run = new_run()
     run.stop_after = 2, StopReason.USER

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from tiny_models import row, write_dataset
 
 from trainer_svc.qlora.adapter_files import SIDECAR
+from trainer_svc.qlora.attention import Attention
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import CheckpointMismatchError
 from trainer_svc.qlora.folder_files import MANIFEST, build_manifest, write_json
@@ -56,6 +58,10 @@ def assert_same_weights(one: RecordingRun, two: RecordingRun) -> None:
     left, right = weights(one), weights(two)
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def owes_evaluation(end: Stopped) -> bool:
+    return bool(json.loads((Path(str(end.checkpoint)) / STATE).read_bytes())["owes_evaluation"])
 
 
 def sidecar(run: RecordingRun) -> dict[str, Any]:
@@ -220,12 +226,82 @@ def test_an_answer_is_what_the_tuned_model_says(
 
 
 def test_a_stop_does_not_wait_for_answers(qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec) -> None:
+    """Nor for the rest of one, which may have 512 tokens."""
     run = RecordingRun(qwen3, held_out, tmp_path / "out")
-    run.stop_after = (1, StopReason.USER)
-    train(run, spec.with_overrides(["evaluate_every_steps=1", "sample_predictions.count=1"]))
+    run.stop_after, run.stop_at_look = (1, StopReason.USER), 9
+    asking = ["evaluate_every_steps=1", "sample_predictions.count=1", "sample_predictions.max_new_tokens=512"]
+    train(run, spec.with_overrides(["optimization.batch_size=1", *asking]))
     (told,) = (message for message in run.messages if isinstance(message, Predicted))
     assert told == Predicted(1, [], [])
     assert isinstance(run.last, Stopped)
+    assert run.last.adapter_dir
+    assert run.looks < 20
+    # What was measured before counts.
+    assert set(run.series("eval_loss")) == {1}
+    assert not owes_evaluation(run.last)
+
+
+@pytest.mark.parametrize("reason", [StopReason.DRAIN, StopReason.USER])
+def test_a_measurement_that_was_broken_off_is_made_by_whoever_goes_on(
+    stopped: RecordingRun, stopping: TrainingSpec, qwen3: Path, held_out: Path, tmp_path: Path, reason: StopReason
+) -> None:
+    """Broken off twice, in the midst of its samples: patience and the best adapter are those of the unbroken run."""
+    best = sidecar(stopped)["training"]["adapter_of_step"]
+    broken = []
+    for _ in range(2):
+        run = RecordingRun(qwen3, held_out, tmp_path / "out")
+        run.stop_after, run.stop_at_look = (best, reason) if not broken else (0, reason), 1
+        train(run, stopping)
+        assert run.last == Stopped(reason, best, ANY, ANY, ANY)
+        assert bool(run.last.adapter_dir) == (reason is StopReason.USER)
+        assert owes_evaluation(run.last)
+        assert best not in run.series("eval_loss")
+        broken.append(run)
+    assert not broken[1].series("loss")
+
+    resumed = RecordingRun(qwen3, held_out, tmp_path / "out")
+    train(resumed, stopping)
+    assert isinstance(resumed.last, Completed)
+    assert isinstance(stopped.last, Completed)
+    assert (resumed.last.steps, resumed.last.early_end) == (stopped.last.steps, stopped.last.early_end)
+    assert_same_weights(resumed, stopped)
+    for name in ("eval_loss", "loss"):
+        assert broken[0].series(name) | resumed.series(name) == stopped.series(name)
+    saved = [message for message in resumed.messages if isinstance(message, CheckpointSaved)]
+    assert saved[0].step == best
+    assert saved[0].eval_loss == stopped.series("eval_loss")[best]
+
+
+def test_a_run_whose_last_measurement_was_broken_off_only_measures(
+    qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    whole, broken = RecordingRun(qwen3, held_out, tmp_path / "whole"), RecordingRun(qwen3, held_out, tmp_path / "out")
+    train(whole, spec)
+    broken.stop_after, broken.stop_at_look = (3, StopReason.DRAIN), 1
+    train(broken, spec)
+    assert isinstance(broken.last, Stopped)
+    resumed = RecordingRun(qwen3, held_out, tmp_path / "out")
+    train(resumed, spec)
+    assert isinstance(resumed.last, Completed)
+    assert resumed.series("eval_loss") == whole.series("eval_loss")
+    assert not resumed.series("loss")
+    assert_same_weights(resumed, whole)
+
+
+def test_a_measurement_that_takes_long_shows_that_it_goes_on(
+    qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer_svc.qlora.attention.SIGN_SECONDS", 0.0)
+    run = RecordingRun(qwen3, held_out, tmp_path / "out")
+    train(run, spec.with_overrides(["optimization.batch_size=1", "optimization.max_steps=1"]))
+    # One of the step, and one of each held-out sample.
+    assert [message.step for message in run.messages if isinstance(message, Progress)] == [1] * 4
+    told = RecordingRun(qwen3, held_out, tmp_path / "told")
+    attention = Attention(told, Progress(1, 2, 0, 0.5), clock=iter([0.0, 4.9, 5.0, 5.0, 5.1]).__next__)
+    monkeypatch.undo()
+    for expected in (0, 1, 1):
+        attention.look_up()
+        assert len(told.messages) == expected
 
 
 def test_a_checkpoint_from_before_an_option_existed_is_gone_on_from_where_the_option_has_its_default(
@@ -255,7 +331,7 @@ def _forget_new_options(checkpoints: Path) -> None:
     for name in ("use_dora", "initialization", "layer_patterns"):
         del specification["lora"][name]
     del specification["sampling"]["placement"], specification["early_stopping"], specification["restore_best"]
-    del state["evaluations"]
+    del state["evaluations"], state["owes_evaluation"]
     write_json(folder / STATE, state)
     (folder / MANIFEST).unlink()
     write_json(folder / MANIFEST, build_manifest(folder))

@@ -185,6 +185,24 @@ def test_a_stop_reaches_all_ranks_between_the_same_two_steps(job: MakeJob, spec:
     assert stopped.checkpoint is not None
 
 
+def test_a_stop_reaches_all_ranks_in_the_midst_of_a_measurement(job: MakeJob, spec: TrainingSpec) -> None:
+    folder = job(spec.with_overrides(["evaluate_every_steps=1", "checkpoint_every_steps=0"]))
+    with (folder / "dataset" / "rows.jsonl").open("a") as rows:
+        # Many more than are measured while the order is on its way, and an odd number of batches.
+        for index in range(30_001):
+            rows.write(json.dumps(row(f"e{index}", f"{index % 8}.mp4", "colour?", "red", split="eval")) + "\n")
+    with started(lambda fd: training_command(folder, fd), folder / "stderr.txt") as child:
+        child.read_kind(Progress)
+        child.send(Stop(StopReason.USER))
+        stopped = child.read_kind(Stopped)
+        assert child.finish() == 0
+    assert child.stderr == ""
+    assert stopped.step == 1
+    assert is_whole(folder / "out" / "adapter")
+    assert not series(child, "eval_loss")
+    assert json.loads((Path(str(stopped.checkpoint)) / "state.json").read_bytes())["owes_evaluation"]
+
+
 def test_what_another_rank_finds_wrong_is_told_as_it_found_it(job: MakeJob, spec: TrainingSpec) -> None:
     """Whichever rank meets the bad clip: in 8 samples of 2 ranks both do before the second epoch."""
     uncached = ["runtime.frame_cache_mib=0", "runtime.encoder_cache=off"]
