@@ -58,9 +58,10 @@ class LeaseStore:
 class OutboxStore:
     """The outbox."""
 
-    def __init__(self, pool: Pool, queries: Queries) -> None:
+    def __init__(self, pool: Pool, queries: Queries, lease: timedelta) -> None:
         self._pool = pool
         self._sql = queries
+        self._lease = lease
 
     @contextlib.asynccontextmanager
     async def take(self, limit: int) -> AsyncIterator[OutboxBatch]:
@@ -68,7 +69,8 @@ class OutboxStore:
         async with transaction(self._pool) as connection:
             await connection.execute(self._sql.allow_idle)
             rows = await connection.fetch(self._sql.lock_due_outbox, limit)
-            batch = OutboxBatch([_wake_up_from_row(row) for row in rows])
+            idle = await connection.fetchval(self._sql.count_idle_workers, self._lease) if len(rows) > 1 else 1
+            batch = OutboxBatch([_wake_up_from_row(row) for row in rows], idle)
             yield batch
             if batch.published:
                 await connection.execute(self._sql.delete_outbox, batch.published)
@@ -91,10 +93,12 @@ class OutboxStore:
 class OutboxBatch:
     """Some wake-ups, locked for the one who publishes them."""
 
-    def __init__(self, wake_ups: Sequence[WakeUp]) -> None:
+    def __init__(self, wake_ups: Sequence[WakeUp], idle_trainers: int) -> None:
         self.wake_ups = wake_ups
+        self.idle_trainers = idle_trainers
+        """How many could be woken; not counted for a single wake-up."""
         self.published: list[int] = []
-        """Ids of those that the broker has confirmed."""
+        """Ids of those that the broker has confirmed, and of those that need no message beside them."""
 
 
 class Garbage:

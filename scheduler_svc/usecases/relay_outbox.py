@@ -9,11 +9,12 @@ import structlog
 
 from meshkit.jetstream import NatsUnavailable
 from scheduler_svc.clients.wake_ups import WakeUps
+from scheduler_svc.domain.waking import choose_to_send
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.sweep_store import OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
-_BATCH = 50
+_BATCH = 200
 _IDLE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
@@ -21,7 +22,7 @@ _CONNECT_SECONDS = 5.0
 
 
 class OutboxRelay:
-    """Takes rows from the outbox, publishes them, and deletes them once the broker has them on disk."""
+    """Takes rows from the outbox, publishes what may wake somebody, and deletes them once the broker has it on disk."""
 
     def __init__(self, outbox: OutboxStore, wake_ups: WakeUps, notifications: Notifications) -> None:
         self._outbox = outbox
@@ -46,10 +47,11 @@ class OutboxRelay:
     async def relay(self) -> bool:
         """Publishes one batch; tells whether it was a full one. Raises NatsUnavailable when the broker is away."""
         async with self._outbox.take(_BATCH) as batch:
-            troubles = await self._wake_ups.publish_all(batch.wake_ups)
-            batch.published += [
-                wake_up.id for wake_up, trouble in zip(batch.wake_ups, troubles, strict=True) if trouble is None
-            ]
+            sent, spared = choose_to_send(batch.wake_ups, batch.idle_trainers)
+            troubles = await self._wake_ups.publish_all(sent)
+            batch.published += [wake_up.id for wake_up, trouble in zip(sent, troubles, strict=True) if trouble is None]
+            if not any(troubles):
+                batch.published += [wake_up.id for wake_up in spared]
         # Raised outside: what was published in spite of the trouble is published.
         for trouble in troubles:
             if trouble is not None:

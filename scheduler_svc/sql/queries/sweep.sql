@@ -78,6 +78,12 @@ ORDER BY not_before, id
 LIMIT $1
 FOR UPDATE SKIP LOCKED
 
+-- name: count_idle_workers
+-- Counts the workers that are there and have no job.
+SELECT count(*) FROM workers
+WHERE heartbeat_time > clock_timestamp() - $1::interval AND drain_time IS NULL
+    AND NOT EXISTS (SELECT FROM jobs WHERE worker_id = workers.id AND state IN ('STARTING', 'RUNNING', 'STOPPING'))
+
 -- name: next_outbox
 -- Time until the next wake-up is due; null when there is none.
 SELECT min(not_before) - clock_timestamp() FROM outbox

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from meshkit.embedded import NatsServer
-from meshkit.jetstream import JetStream, connect
+from meshkit.jetstream import JetStream, NatsUnavailable, connect
 from meshkit.testing import Database, assert_eventually
 from meshkit.testing.plugin import NATS_USER
 from scheduler_svc.clients.wake_ups import STREAM, WakeUps
-from scheduler_svc.domain.job import DeviceClass, JobState, StateReason
+from scheduler_svc.domain.job import DeviceClass, JobState, StateReason, WakeUp
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.usecases.relay_outbox import OutboxRelay
 from tests.integration.scheduler.scheduler_stores import OWNER, Stores, files_of
@@ -81,12 +82,49 @@ async def test_two_relays_publish_each_wake_up_once(
 ) -> None:
     for _ in range(120):
         await stores.submit()
+        await stores.worker()
     async with (
         _relaying(stores, database, own_nats) as jetstream,
         _relaying(other_replica, database, own_nats),
     ):
         await assert_eventually(lambda: _outbox_is_empty(stores))
         assert len({message_id for _, _, message_id in await _messages(jetstream)}) == 120
+
+
+async def test_of_many_wake_ups_no_more_are_published_than_trainers_could_heed(
+    stores: Stores, database: Database, own_nats: NatsServer
+) -> None:
+    await stores.running()
+    await stores.workers.drain(await stores.worker(), None)
+    for _ in range(2):
+        await stores.worker()
+    await stores.pool.execute("DELETE FROM outbox")
+    anywhere = [await stores.submit() for _ in range(40)]
+    jetson = [await stores.submit(device_class=DeviceClass.JETSON) for _ in range(3)]
+    async with _relaying(stores, database, own_nats) as jetstream:
+        await assert_eventually(lambda: _outbox_is_empty(stores))
+        published = [message_id for _, _, message_id in await _messages(jetstream)]
+    assert published == [f"{job.id}:1" for job in (*anywhere[:2], *jetson[:2])]
+
+
+async def test_wake_ups_wait_for_the_ones_that_speak_for_them(stores: Stores) -> None:
+    """The broker takes one of two: what it has not taken stays, and all that it would have spoken for."""
+    jobs = [await stores.submit() for _ in range(5)]
+    for _ in range(2):
+        await stores.worker()
+
+    class HalfBroken(WakeUps):
+        def __init__(self) -> None:
+            """Without a broker."""
+
+        async def publish_all(self, wake_ups: Sequence[WakeUp]) -> Sequence[NatsUnavailable | None]:
+            return [None, NatsUnavailable("full")]
+
+    relay = OutboxRelay(stores.outbox, HalfBroken(), Notifications(""))
+    with pytest.raises(NatsUnavailable):
+        await relay.relay()
+    left = await stores.pool.fetch("SELECT job_id FROM outbox ORDER BY id")
+    assert [row["job_id"] for row in left] == [job.id for job in jobs[1:]]
 
 
 async def test_each_requeue_is_published_however_quickly_it_comes(
@@ -105,6 +143,8 @@ async def test_each_requeue_is_published_however_quickly_it_comes(
 async def test_a_killed_broker_delays_wake_ups_and_a_wiped_one_gets_them_again(
     stores: Stores, database: Database, own_nats: NatsServer
 ) -> None:
+    for _ in range(2):
+        await stores.worker()
     async with _relaying(stores, database, own_nats) as jetstream:
         first = await stores.submit()
         await assert_eventually(lambda: _outbox_is_empty(stores))
