@@ -160,6 +160,8 @@ class WatchMessage:
     """All events up to here are told."""
     update: WatchUpdate | None
     """None for a heartbeat."""
+    queue: QueueStatus | None = None
+    """Beside a job that waits: where in the queue it is, if that can be told."""
 
 
 def _with_total(progress: Progress, total_steps: int) -> Progress:

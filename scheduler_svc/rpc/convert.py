@@ -199,7 +199,7 @@ def watch_message_to_proto(message: WatchMessage) -> training_history_pb2.WatchT
     response = training_history_pb2.WatchTrainingJobResponse(sequence=message.sequence)
     match message.update:
         case Job() as job:
-            response.snapshot.CopyFrom(job_to_proto(job))
+            response.snapshot.CopyFrom(job_to_proto(job, message.queue))
         case JobEvent() as event:
             response.event.CopyFrom(event_to_proto(event))
         case QueueStatus() as status:

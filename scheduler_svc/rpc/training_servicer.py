@@ -166,6 +166,7 @@ class TrainingServicer(TrainingServiceServicer):
             calling_user(),
             request.after_sequence,
             self._parts.feeds,
+            self._parts.queue,
             self._parts.watch_heartbeat_seconds,
         )
         async for message in messages:

@@ -219,9 +219,13 @@ class JobFeed(Generic[MessageT]):
             self.aside = aside
             self._wake()
 
+    def has_after(self, sequence: int) -> bool:
+        """Tells whether events are known that follow a sequence."""
+        return self._started_ring().end > sequence
+
     async def wait(self, sequence: int, aside: QueueStatus | None, timeout_seconds: float) -> None:
         """Returns when something follows what has been told, or nothing more will, or after the timeout."""
-        if self.has_failed or self._started_ring().end > sequence or self.aside is not aside:
+        if self.has_failed or self.has_after(sequence) or self.aside is not aside:
             return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()

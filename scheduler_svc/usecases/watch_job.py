@@ -10,13 +10,19 @@ from scheduler_svc.domain.event_ring import MessageT, thin
 from scheduler_svc.domain.events import WatchMessage
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.usecases.job_feed import JobFeeds
+from scheduler_svc.usecases.view_queue import QueueView
 
 _BEHIND = 100
 """A reader for whom so many new events wait has fallen behind: of their progress it gets the newest."""
 
 
 async def watch_job(
-    job_id: JobId, owner_id: UserId, after_sequence: int, feeds: JobFeeds[MessageT], heartbeat_seconds: float
+    job_id: JobId,
+    owner_id: UserId,
+    after_sequence: int,
+    feeds: JobFeeds[MessageT],
+    queue: QueueView,
+    heartbeat_seconds: float,
 ) -> AsyncIterator[MessageT]:
     """Yields the job as it is, then each event after `after_sequence`, as it comes.
 
@@ -33,7 +39,7 @@ async def watch_job(
         job = await feed.snapshot()
         if after_sequence > job.sequence:
             raise SequenceAhead(after_sequence, job.sequence)
-        yield feeds.render(WatchMessage(after_sequence, job))
+        yield feeds.render(WatchMessage(after_sequence, job, await queue.status(job)))
         told, history_end = after_sequence, job.sequence
         aside = untold = None
         if job.is_final and told == history_end:
@@ -50,12 +56,14 @@ async def watch_job(
             if batch:
                 told = batch[-1].sequence
             if is_thinned:
-                yield feeds.render(WatchMessage(told, await feed.snapshot()))
+                job = await feed.snapshot()
+                yield feeds.render(WatchMessage(told, job, await queue.status(job)))
             has_news = bool(batch)
             if feed.aside is not aside:
                 aside = untold = feed.aside
-            if untold is not None and untold.sequence <= told:
-                # What was so before the newest event that this watch has told is old news.
+            has_caught_up = told >= history_end and not feed.has_after(told)
+            if untold is not None and untold.sequence <= told and has_caught_up:
+                # What was so before the newest event is old news.
                 if untold.sequence == told:
                     has_news = True
                     yield feeds.render(WatchMessage(told, untold))

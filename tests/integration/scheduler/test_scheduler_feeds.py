@@ -22,6 +22,7 @@ from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from scheduler_svc.usecases.job_feed import JobFeeds, WatchLimits
+from scheduler_svc.usecases.view_queue import QueueView
 from scheduler_svc.usecases.watch_job import watch_job
 from tests.integration.scheduler.scheduler_stores import OWNER, Stores
 
@@ -40,6 +41,7 @@ class Watching:
         self.feeds = JobFeeds(
             _counted(stores.jobs, self), _counted(stores.events, self), self.notifications, self._render, limits
         )
+        self.queue = QueueView(stores.queue)
         self.stopping = asyncio.Event()
 
     def _render(self, message: WatchMessage) -> WatchMessage:
@@ -49,7 +51,7 @@ class Watching:
     def watch(
         self, job_id: JobId, after: int = 0, owner: UserId = OWNER, *, heartbeat_seconds: float = 60
     ) -> AsyncIterator[WatchMessage]:
-        return watch_job(job_id, owner, after, self.feeds, heartbeat_seconds)
+        return watch_job(job_id, owner, after, self.feeds, self.queue, heartbeat_seconds)
 
     async def told(self, job_id: JobId, after: int = 0) -> list[int]:
         """Watches to the end and returns the sequences of the events."""

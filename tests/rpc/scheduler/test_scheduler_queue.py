@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from reeltune.scheduler.v1 import queue_status_pb2, rehearsal_pb2, training_history_pb2, training_parameters_pb2
+from reeltune.scheduler.v1 import (
+    queue_status_pb2,
+    rehearsal_pb2,
+    training_history_pb2,
+    training_job_pb2,
+    training_parameters_pb2,
+)
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 
 from meshkit.testing import assert_eventually
@@ -130,6 +136,29 @@ async def test_a_watcher_of_a_running_job_hears_nothing_of_the_queue(
         async with watching(user, job.id) as late:
             await assert_eventually(lambda: "event 2" in late.told)
     assert not any(told.startswith("queue") for told in late.told)
+
+
+async def test_the_snapshot_of_a_watch_tells_the_place_of_a_job_that_waits(user: User, trainer: Trainer) -> None:
+    running = await user.create()
+    attempt = await trainer.must_claim()
+    waiting = [await user.create() for _ in range(2)]
+    async with attempt.attach() as stream:
+        await stream.started(100)
+        await stream.acked(await stream.progress(50, total_steps=100, fraction=0.5))
+
+        async def snapshot(job_id: str) -> training_job_pb2.TrainingJob:
+            async with watching(user, job_id) as watcher:
+                await assert_eventually(lambda: "snapshot" in watcher.told[:1])
+            return watcher.messages[0].snapshot
+
+        async def is_estimated() -> bool:
+            return (await snapshot(waiting[0].id)).queue.HasField("estimated_start_time")
+
+        await assert_eventually(is_estimated)
+        for place, job in enumerate(waiting, start=1):
+            queue = (await snapshot(job.id)).queue
+            assert (queue.position, reason(queue)) == (place, "TRAINERS_BUSY")
+        assert not (await snapshot(running.id)).HasField("queue")
 
 
 async def test_a_rehearsal_needs_a_trainer_that_was_started_for_it(user: User, replica: Replica) -> None:

@@ -65,7 +65,7 @@ class WatchTrainingJobResponse(_message.Message):
     """Sequence up to which the stream has told everything: what to send as `after_sequence` to go on after a break."""
     @_builtins.property
     def snapshot(self) -> _training_job_pb2.TrainingJob:
-        """The job as it is now; the first message, and after a gap of coalesced progress."""
+        """The job as it is now, with its `queue` while it waits; the first message, and after a gap of coalesced progress."""
 
     @_builtins.property
     def event(self) -> _job_event_pb2.JobEvent:

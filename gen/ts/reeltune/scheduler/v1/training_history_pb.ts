@@ -73,7 +73,7 @@ export type WatchTrainingJobResponse = Message<"reeltune.scheduler.v1.WatchTrain
    */
   update: {
     /**
-     * The job as it is now; the first message, and after a gap of coalesced progress.
+     * The job as it is now, with its `queue` while it waits; the first message, and after a gap of coalesced progress.
      *
      * @generated from field: reeltune.scheduler.v1.TrainingJob snapshot = 2;
      */
