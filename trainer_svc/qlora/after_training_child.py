@@ -15,6 +15,7 @@ from trainer_svc.qlora.after_training_spec import SOURCE, AfterTrainingSpec, Eva
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.messages import FailureReason, Log, MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
+from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
 
@@ -44,11 +45,13 @@ def carry_out(run: RunContext, job: Path) -> int:
         check_model_folder(run.folders.model)
         # Heavy imports only here: the environment must be quiet and offline before them.
         if isinstance(spec.task, EvaluationSpec):
-            from trainer_svc.qlora.evaluate import evaluate
+            with quick_imports():
+                from trainer_svc.qlora.evaluate import evaluate
 
             evaluate(run, spec.training, spec.task, job / SOURCE)
         else:
-            from trainer_svc.qlora.merge import merge
+            with quick_imports():
+                from trainer_svc.qlora.merge import merge
 
             merge(run, spec.training, spec.task, job / SOURCE)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.

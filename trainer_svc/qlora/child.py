@@ -17,6 +17,7 @@ from trainer_svc.qlora.dataset_rows import load_samples
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
+from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.rank_group import train_together
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
@@ -58,7 +59,8 @@ def run_training(run: RunContext, spec: TrainingSpec, load: LoadBase | None = No
         if spec.runtime.devices > 1:
             train_together(run, spec)
         else:
-            from trainer_svc.qlora.trainer import train
+            with quick_imports():
+                from trainer_svc.qlora.trainer import train
 
             train(run, spec, load=load)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.

@@ -33,6 +33,7 @@ from trainer_svc.qlora.messages import (
     TokenText,
 )
 from trainer_svc.qlora.model_folder import check_model_folder
+from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.request_queue import RequestQueue
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE
@@ -82,8 +83,9 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
         try:
             check_model_folder(options.model)
             # Heavy imports only after the folder was found to be safe: a bad one is refused at once.
-            from trainer_svc.qlora.inference import InferenceEngine
-            from trainer_svc.qlora.model_loader import load_base_model
+            with quick_imports():
+                from trainer_svc.qlora.inference import InferenceEngine
+                from trainer_svc.qlora.model_loader import load_base_model
 
             spec = TrainingSpec.from_dict({"quantization": options.quantization}).validate()
             base = load_base_model(options.model, spec.quantization)

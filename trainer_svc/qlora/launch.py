@@ -94,5 +94,7 @@ QUIET_OFFLINE: dict[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
     "BITSANDBYTES_NOWELCOME": "1",
     "PYTHONUNBUFFERED": "1",
+    # Nothing of ours is compiled; without this, importing bitsandbytes imports the compiler as well.
+    "TORCHDYNAMO_DISABLE": "1",
 }
 """Set in every process of this package before transformers is imported."""

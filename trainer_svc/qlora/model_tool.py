@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshkit.sandbox.child import serve
+from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
 
 MEMORY_VARIABLE = "REELTUNE_MODEL_TOOL_MEMORY_BYTES"
@@ -32,8 +33,9 @@ def main() -> None:
 def _prepare() -> Callable[[dict[str, Any]], dict[str, Any]]:
     # Before transformers is imported; and all of it before the process is confined.
     quiet_libraries(threads=1)
-    from trainer_svc.qlora.quiet import quiet_transformers
-    from trainer_svc.qlora.tool_answers import ToolAnswers
+    with quick_imports():
+        from trainer_svc.qlora.quiet import quiet_transformers
+        from trainer_svc.qlora.tool_answers import ToolAnswers
 
     quiet_transformers()
     return ToolAnswers().answer

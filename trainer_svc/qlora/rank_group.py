@@ -25,6 +25,7 @@ from typing import Self
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.launch import child_environment
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageError, MessageSocket
+from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.spec import TrainingSpec
 
@@ -40,8 +41,9 @@ def train_together(run: RunContext, spec: TrainingSpec) -> None:
     count, inherited = spec.runtime.devices, dict(os.environ)
     os.environ.update(rank_environment(0, inherited))
     with RankGroup(run, spec, inherited) as group:
-        from trainer_svc.qlora.ranks import Ranks
-        from trainer_svc.qlora.trainer import train
+        with quick_imports():
+            from trainer_svc.qlora.ranks import Ranks
+            from trainer_svc.qlora.trainer import train
 
         try:
             with Ranks.join(group.folder / _STORE, 0, count) as ranks:
@@ -55,8 +57,9 @@ def train_together(run: RunContext, spec: TrainingSpec) -> None:
 
 def join_rank(run: RunContext, folder: Path, rank: int) -> None:
     """Trains as a rank other than 0, by what the first has put into the group's `folder`."""
-    from trainer_svc.qlora.ranks import Ranks
-    from trainer_svc.qlora.trainer import train
+    with quick_imports():
+        from trainer_svc.qlora.ranks import Ranks
+        from trainer_svc.qlora.trainer import train
 
     spec = TrainingSpec.from_dict(json.loads((folder / _SPEC).read_text(encoding="utf-8")))
     with Ranks.join(folder / _STORE, rank, spec.runtime.devices) as ranks:
