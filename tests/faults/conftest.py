@@ -12,6 +12,7 @@ import pytest_asyncio
 from reeltune.catalog.v1 import dataset_pb2, model_pb2
 
 from reeltune_cli.client import Client
+from tests.conftest import TOLD
 from tests.e2e.conftest import skip_without_servers
 from tests.e2e.running_mesh import RunningMesh, running_mesh
 from tests.e2e.trained_job import new_owner
@@ -42,14 +43,14 @@ class Workplace:
     dataset_id: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """A tiny model and a few clips."""
     skip_without_servers()
     return make_material(tmp_path_factory.mktemp("material"))
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def workplace(tmp_path_factory: pytest.TempPathFactory, material: Material) -> AsyncIterator[Workplace]:
     """The mesh that processes are killed in."""
     async with running_mesh(tmp_path_factory.mktemp("faults"), settings=SETTINGS) as mesh, new_owner(mesh) as owner:
@@ -59,7 +60,7 @@ async def workplace(tmp_path_factory: pytest.TempPathFactory, material: Material
         yield Workplace(mesh, owner.client, model.id, dataset.id)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def large_mesh(
     tmp_path_factory: pytest.TempPathFactory, material: Material
 ) -> AsyncIterator[tuple[FaultMesh, MeshUser]]:
@@ -87,10 +88,8 @@ def seed(request: pytest.FixtureRequest) -> int:
     """What chance begins with: printed, and given again by REELTUNE_FAULT_SEED."""
     chosen = int(os.environ.get("REELTUNE_FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
     said = f"seed {chosen}: REELTUNE_FAULT_SEED={chosen} pytest {request.node.nodeid}"
-    # Printed whether or not the test passes: whoever wonders later can have the very same run.
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
-        terminal.write_line(f"\n{said}")
+    # Shown whether or not the test passes: whoever wonders later can have the very same run.
+    request.node.user_properties.append((TOLD, said))
     request.node.add_report_section("setup", "seed", said)
     return chosen
 
