@@ -13,7 +13,7 @@ _POLL_SECONDS = (0.02, 0.2)
 """At first, and in a long wait: what is asked all the time makes slower what it waits for."""
 
 
-async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: float = 30) -> _T:
+async def assert_eventually(check: Callable[[], Awaitable[_T] | _T], timeout: float = 60) -> _T:
     """Calls `check` until it returns something true, and returns that; an AssertionError of its own counts as false.
 
     Raises:

@@ -182,6 +182,6 @@ def reeltune(
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of a user of the mesh; OpenMP kept small, as tests share the machine."""
-    kept: dict[str, Any] = {"OMP_NUM_THREADS": "2", **os.environ}
+    """The environment of a user of the mesh; one thread trains, as tests share the machine."""
+    kept: dict[str, Any] = {"OMP_NUM_THREADS": "1", "TRAINER_THREADS": "1", **os.environ}
     return {**kept, "REELTUNE_HOME": str(home)}

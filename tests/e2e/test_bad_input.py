@@ -138,7 +138,7 @@ async def test_what_could_run_code_is_not_taken_into_a_model(stack: RunningMesh,
         by_url = await refusal_of(
             owner.client.uploads.CreateUpload(upload_service_pb2.CreateUploadRequest(file=header))
         )
-        by_stream = await refusal_of(owner.client.uploads.UploadFile(messages(header, [b"anything"]), timeout=20))
+        by_stream = await refusal_of(owner.client.uploads.UploadFile(messages(header, [b"anything"]), timeout=60))
         by_json, said = await Curl(stack, owner.user.token).post(
             "/v1/uploads", {"file": json_format.MessageToDict(header)}
         )
@@ -176,12 +176,12 @@ async def test_an_upload_that_is_cut_leaves_nothing(stack: RunningMesh) -> None:
         header = file_header(dataset_id, "clips/cut.mp4", data)
 
         short = await refusal_of(
-            owner.client.uploads.UploadFile(messages(header, [data[: len(data) // 2]]), timeout=20)
+            owner.client.uploads.UploadFile(messages(header, [data[: len(data) // 2]]), timeout=60)
         )
         await abandon_stream(owner.client, header, data)
         await cut_put(stack, owner, header, data)
         other = bytes(len(data))
-        forged = await refusal_of(owner.client.uploads.UploadFile(messages(header, [other]), timeout=20))
+        forged = await refusal_of(owner.client.uploads.UploadFile(messages(header, [other]), timeout=60))
 
         assert short.reason == "LENGTH_MISMATCH"
         assert forged.reason == "DIGEST_MISMATCH"
@@ -247,7 +247,7 @@ async def listed(client: Client, parent_id: str) -> list[str]:
 
 async def abandon_stream(client: Client, header: upload_service_pb2.FileHeader, data: bytes) -> None:
     """Sends half of a file and goes away in mid-stream."""
-    call = client.uploads.UploadFile(timeout=20)
+    call = client.uploads.UploadFile(timeout=60)
     await call.write(upload_service_pb2.UploadFileRequest(header=header))
     await call.write(upload_service_pb2.UploadFileRequest(chunk=data[: len(data) // 2]))
     call.cancel()

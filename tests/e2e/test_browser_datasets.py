@@ -104,7 +104,7 @@ async def test_a_reload_in_the_middle_sends_only_what_had_not_arrived(visit: Vis
 
     # A part that was on its way may have arrived although the page was not there to hear of it.
     sent = int(await page.locator("[data-path='long.mp4']").get_attribute("data-sent") or 0)
-    await assert_eventually(lambda: len(visit.sent) * PART_BYTES == sent, timeout=60)
+    await assert_eventually(lambda: len(visit.sent) * PART_BYTES == sent)
     assert 1 <= len(visit.sent) <= PARTS - len(arrived)
     assert arrived.isdisjoint(visit.sent)
     await page.reload()

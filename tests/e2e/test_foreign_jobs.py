@@ -121,7 +121,7 @@ async def test_asking_another_users_model(stack: RunningMesh, trained: TrainedJo
         answers = []
         for job_id in (trained.id, ABSENT_JOB):
             request = inference_pb2.GenerateRequest(job_id=job_id, clip_data=b"clip", prompt="What?")
-            call = stranger.client.inference.Generate(request, timeout=20)
+            call = stranger.client.inference.Generate(request, timeout=60)
             answers.append(await refusal(call, job_id))
 
     assert answers[0] == answers[1]
@@ -161,7 +161,7 @@ def about(request: type[Message], job_id: str) -> Message:
 
 async def refused(client: Client, rpc: str, request: Message, job_id: str) -> tuple[Any, str, bytes]:
     stub = client.training if hasattr(client.training, rpc) else client.post_training
-    return await refusal(getattr(stub, rpc)(request, timeout=20), job_id)
+    return await refusal(getattr(stub, rpc)(request, timeout=60), job_id)
 
 
 async def refusal(call: Any, asked_for: str) -> tuple[Any, str, bytes]:

@@ -49,7 +49,7 @@ async def test_when_the_asker_leaves_the_model_stops_and_stays_loaded(stack: Run
 
     call.cancel()
 
-    await assert_eventually(CpuUse(child).is_idle, timeout=60)
+    await assert_eventually(CpuUse(child).is_idle)
     assert len(trainer_log(stack, "question.answered")) == answered, "it was not answered to its end"
     assert child.is_running(), "the next question needs no loading"
     async for _ in trained.owner.client.inference.Generate(question(trained, max_new_tokens=2), timeout=120):

@@ -31,7 +31,7 @@ async def curl(mesh: RunningMesh, path: str, *arguments: str) -> tuple[int, dict
         f"{mesh.url}{path}",
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
     body, _, status = said.decode().rpartition("\n")
     return int(status), json.loads(body)
 
@@ -42,10 +42,10 @@ async def test_over_grpc(stack: RunningMesh) -> None:
     name = new_name()
 
     signed_up = await auth.SignUp(
-        auth_service_pb2.SignUpRequest(username=name, email=f"{name}@example.com", password=PASSWORD), timeout=20
+        auth_service_pb2.SignUpRequest(username=name, email=f"{name}@example.com", password=PASSWORD), timeout=60
     )
-    logged_in = await auth.Login(auth_service_pb2.LoginRequest(username=name, password=PASSWORD), timeout=20)
-    me = await users.GetMe(user_service_pb2.GetMeRequest(), metadata=bearer(logged_in.tokens.access_token), timeout=20)
+    logged_in = await auth.Login(auth_service_pb2.LoginRequest(username=name, password=PASSWORD), timeout=60)
+    me = await users.GetMe(user_service_pb2.GetMeRequest(), metadata=bearer(logged_in.tokens.access_token), timeout=60)
 
     assert me.user.id == signed_up.user.id
     assert me.user.username == name
@@ -86,7 +86,7 @@ async def test_a_refused_sign_up_says_which_field_over_every_door(stack: Running
     status, by_curl = await curl(stack, "/auth/signup", "-d", json.dumps(bad))
     by_web = await stack.web.call(AUTH, "AuthService/SignUp", bad)
     call = auth_service_pb2_grpc.AuthServiceStub(stack.channel).SignUp(
-        auth_service_pb2.SignUpRequest(**bad), timeout=20
+        auth_service_pb2.SignUpRequest(**bad), timeout=60
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call

@@ -110,14 +110,14 @@ async def test_bad_tokens_are_refused_at_each_services_own_port(stack: RunningMe
         assert await failure(channel, service, None) == "TOKEN_MISSING"
 
         method, request = CALLS[service](channel)
-        await method(request, metadata=forge.user.metadata, timeout=20)
-        await method(request, metadata=(("authorization", f"Bearer {forge.signed()}"),), timeout=20)
+        await method(request, metadata=forge.user.metadata, timeout=60)
+        await method(request, metadata=(("authorization", f"Bearer {forge.signed()}"),), timeout=60)
 
 
 async def failure(channel: grpc.aio.Channel, service: str, token: str | None) -> str:
     method, request = CALLS[service](channel)
     metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
-    call = method(request, metadata=metadata, timeout=20)
+    call = method(request, metadata=metadata, timeout=60)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

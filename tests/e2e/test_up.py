@@ -20,7 +20,8 @@ from meshkit.testing import assert_eventually
 from tests.e2e.conftest import skip_without_servers
 from tests.e2e.running_mesh import PASSWORD, RunningMesh, reeltune, running_mesh
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
+"""Several times what it takes on an idle machine: tells a wait that should not be from a machine that is busy."""
 STOP_SECONDS = 30.0
 
 
@@ -61,7 +62,7 @@ async def test_what_it_printed_to_try_works_as_pasted(stack: RunningMesh) -> Non
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"},
         )
-        said, _ = await asyncio.wait_for(shell.communicate(), 30)
+        said, _ = await asyncio.wait_for(shell.communicate(), 60)
         assert shell.returncode == 0, said
         assert b'"accessToken"' in said or b'"keys"' in said
 
@@ -156,7 +157,7 @@ async def assert_comes_back(mesh: RunningMesh, name: str) -> None:
         told = mesh.output.count(f"{name:<10} ready")
         return told >= 2 and mesh.listener(name).pid != victim.pid
 
-    await assert_eventually(is_back, timeout=30)
+    await assert_eventually(is_back)
     assert f"{name:<10} died" in mesh.output
     assert "killed by SIGKILL" in mesh.output
 
@@ -169,7 +170,7 @@ async def assert_still_knows(mesh: RunningMesh, username: str) -> None:
         me = await mesh.http.get("/users/me", headers={"authorization": f"Bearer {token}"})
         return bool(me.status_code == 200 and me.json()["username"] == username)
 
-    await assert_eventually(can_log_in, timeout=30)
+    await assert_eventually(can_log_in)
 
 
 async def assert_stops_cleanly(mesh: RunningMesh, number: signal.Signals) -> None:

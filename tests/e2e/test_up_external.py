@@ -37,7 +37,7 @@ async def test_external_servers_are_used_and_no_process_outlives_a_killed_up(
 
         children = mesh.processes()
         os.kill(mesh.process.pid, signal.SIGKILL)
-        await assert_eventually(lambda: not [name for name, child in children.items() if lives(child)], timeout=15)
+        await assert_eventually(lambda: not [name for name, child in children.items() if lives(child)])
 
 
 def lives(process: psutil.Process) -> bool:

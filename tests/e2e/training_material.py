@@ -48,7 +48,7 @@ def make_material(folder: Path, clips: int = 12) -> Material:
         check=True,
         capture_output=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=_MAKE_SECONDS,
     )
     # The trainer's own form of the rows: a dataset has one annotation file.

@@ -82,7 +82,7 @@ async def test_a_store_that_fails_every_second_time_costs_time_and_spoils_nothin
 async def test_a_store_that_is_away_is_a_delay(mesh: FaultMesh, user: MeshUser, unbroken: str) -> None:
     job = await user.create(WORK)
     await mesh.s3.kill()
-    await assert_eventually(lambda: _is_publishing(user, job.id), timeout=30)
+    await assert_eventually(lambda: _is_publishing(user, job.id))
     await mesh.s3.start()
     ended = await user.ended(job.id, ENDED_SECONDS)
     assert (ended.state, ended.job.attempt) == ("COMPLETED", 1)
@@ -98,7 +98,7 @@ async def test_a_stop_leaves_adapter_and_checkpoint_and_a_retry_goes_on_from_the
     async def is_under_way() -> bool:
         return (await user.get(job.id)).progress.step >= 5
 
-    await assert_eventually(is_under_way, timeout=60)
+    await assert_eventually(is_under_way)
     began = time.monotonic()
     await user.stop(job.id)
     ended = await user.ended(job.id)
@@ -161,20 +161,20 @@ async def test_a_zombies_late_parts_change_nothing_and_are_collected(
     job = await user.create(
         rehearsal(8, 60, checkpoint_every_steps=0, checkpoint_bytes=LARGE, artifact_bytes=2 * LARGE)
     )
-    await assert_eventually(lambda: zombie.reached("trainer.files.prepared"), timeout=60)
+    await assert_eventually(lambda: zombie.reached("trainer.files.prepared"))
     await living.start()
     digest = await digest_of(user, job.id)
     assert digest == unbroken
 
     # It goes on where it stood: with URLs in its hands that are still good for a quarter of an hour.
     zombie.thaw()
-    await assert_eventually(lambda: [e for e in zombie.events("attempt.fenced") if e["job_id"] == job.id], timeout=30)
+    await assert_eventually(lambda: [e for e in zombie.events("attempt.fenced") if e["job_id"] == job.id])
 
     artifact = await user.artifact(job.id)
     assert (artifact.digest, artifact.attempt) == (digest, 2)
     await check_bytes(user, job.id)
     await _collect_finally(mesh)
-    await assert_eventually(lambda: _is_clean(mesh, job.id), timeout=30)
+    await assert_eventually(lambda: _is_clean(mesh, job.id))
 
 
 async def _is_publishing(user: MeshUser, job_id: str) -> bool:

@@ -42,7 +42,7 @@ async def test_trainers_and_a_scheduler_at_another_time_change_nothing(
         async def are_over() -> bool:
             return {await directly.state(job_id) for job_id in jobs} <= FINAL
 
-        await assert_eventually(are_over, timeout=60)
+        await assert_eventually(are_over)
     await mesh.heal()
     ended = await user.all_ended(jobs)
 
@@ -58,7 +58,7 @@ async def test_no_lease_lives_for_ever_by_a_wrong_clock(mesh: FaultMesh, user: M
     await mesh.trainers[0].restart(skew_seconds=SKEW_SECONDS)
     await mesh.trainers[1].take_down()
     job = await user.create(rehearsal(300, 100))
-    await assert_eventually(lambda: is_at_work(user, job.id), timeout=30)
+    await assert_eventually(lambda: is_at_work(user, job.id))
 
     await mesh.trainers[0].take_down()
     seconds = await seconds_until_lost(user, job.id)

@@ -22,8 +22,8 @@ from tests.faults.fault_mesh import STOP_GRACE_SECONDS, FaultMesh, Shape, Traine
 from tests.faults.mesh_user import Ended, MeshUser, rehearsal, signed_up
 
 ENDLESS = 1_000_000
-EXIT_SECONDS = 25
-ZOMBIE_SECONDS = 10
+EXIT_SECONDS = 60
+ZOMBIE_SECONDS = 30
 """How long a trainer may take to give up an attempt that it has lost."""
 PATIENCE = {
     "SCHEDULER_LEASE_SECONDS": "15",
@@ -44,7 +44,7 @@ async def running_on(mesh: FaultMesh, user: MeshUser, job_id: str, *, attempt: i
             return None
         return next(each for each in mesh.trainers if worker_id(each) == job.worker_id)
 
-    return await assert_eventually(trainer, timeout=60)
+    return await assert_eventually(trainer)
 
 
 def worker_id(trainer: Trainer) -> str:

@@ -43,7 +43,7 @@ async def test_the_trainer(workplace: Workplace) -> None:
         began = time.monotonic()
         await assert_comes_back(mesh, "trainer")
 
-        await assert_eventually(lambda: not orphan.is_running(), timeout=20)
+        await assert_eventually(lambda: not orphan.is_running())
         life = await assert_completed(workplace, job)
 
         assert life.states == TWICE

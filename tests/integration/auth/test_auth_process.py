@@ -37,7 +37,7 @@ async def run(environment: Environment, *arguments: str) -> tuple[int, str]:
         sys.executable, "-m", "auth_svc", *arguments,
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
 
@@ -55,7 +55,7 @@ async def service(environment: Environment) -> AsyncIterator[asyncio.subprocess.
 
 async def test_it_says_when_it_is_ready_and_stops_on_sigterm(service: asyncio.subprocess.Process) -> None:
     assert service.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for line in service.stdout:
             event = json.loads(line)
             if event["event"] == "service.ready":

@@ -147,7 +147,7 @@ async def test_waiting_ends_with_the_server(tmp_path: Path) -> None:
     waiting = asyncio.create_task(server.wait())
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    assert await asyncio.wait_for(waiting, 10) == -signal.SIGKILL
+    assert await asyncio.wait_for(waiting, 60) == -signal.SIGKILL
     assert server.returncode == -signal.SIGKILL
 
 
@@ -198,9 +198,9 @@ async def test_servers_die_with_their_parent(tmp_path: Path) -> None:
     pids = [int(pid) for pid in (await asyncio.to_thread(parent.stdout.readline)).split()]
     assert len(pids) == 2
     parent.kill()
-    parent.wait(timeout=10)
+    parent.wait(timeout=60)
     parent.stdout.close()
-    await assert_eventually(lambda: not any(_runs(pid) for pid in pids), timeout=20)
+    await assert_eventually(lambda: not any(_runs(pid) for pid in pids))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="runs as an ordinary user already")

@@ -151,7 +151,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_goes_on_from_its_checkpoint(job
         (other,) = rank_processes(child)
         other.send_signal(signal.SIGKILL)
         assert child.finish() == 1
-        _, alive = psutil.wait_procs(helpers, timeout=20)
+        _, alive = psutil.wait_procs(helpers, timeout=60)
         assert not alive
     failed = child.messages[-1]
     assert isinstance(failed, Failed)

@@ -223,7 +223,7 @@ async def test_a_reader_whom_the_ring_has_passed_by_loses_progress_only(watching
     for number in range(250):
         await story.write(Progress(step=number), LogLine(LogLevel.INFO, f"{number} " + "x" * 4000))
     last = await story.end()
-    await assert_eventually(lambda: watching.rendered >= last - 1, timeout=60)
+    await assert_eventually(lambda: watching.rendered >= last - 1)
     reads = watching.reads["list_events"]
     rest = [message async for message in stream]
     events += [message.update for message in rest if isinstance(message.update, JobEvent)]

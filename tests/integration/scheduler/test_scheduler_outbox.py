@@ -152,7 +152,7 @@ async def test_a_killed_broker_delays_wake_ups_and_a_wiped_one_gets_them_again(
         second = await stores.submit()
         shutil.rmtree(own_nats.data_dir / "jetstream")
         await own_nats.start()
-        await assert_eventually(lambda: _outbox_is_empty(stores), timeout=20)
+        await assert_eventually(lambda: _outbox_is_empty(stores))
 
         async def has_both() -> bool:
             return {job_id for _, payload, _ in await _messages(jetstream) for job_id in [payload["job_id"]]} == {

@@ -59,7 +59,7 @@ async def test_it_is_ready_without_its_neighbours_and_stops_on_sigterm(
 ) -> None:
     assert service.stdout is not None
     lines = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for line in service.stdout:
             lines.append(line.decode())
             if json.loads(line)["event"] == "service.ready":
@@ -90,7 +90,7 @@ async def test_wrong_settings_are_told_without_their_values(environment: Environ
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scheduler_svc", env=broken, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         _, said = await process.communicate()
     assert process.returncode == 1
     text = said.decode()
@@ -101,7 +101,7 @@ async def test_wrong_settings_are_told_without_their_values(environment: Environ
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scheduler_svc", env=lease, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         _, said = await process.communicate()
     assert "twice heartbeat_seconds" in said.decode()
     assert "short" not in text.replace("SHORT", "")

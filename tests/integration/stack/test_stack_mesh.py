@@ -71,7 +71,7 @@ async def test_what_dies_too_often_is_given_up_with_its_last_words(
     await asyncio.gather(dying.start(), steady.start())
     try:
         with pytest.raises(MeshFailed, match=r"auth died 5 times .* see .*auth\.log"):
-            await asyncio.wait_for(mesh.keep_alive(), 20)
+            await asyncio.wait_for(mesh.keep_alive(), 60)
     finally:
         await mesh.stop()
 
@@ -87,7 +87,7 @@ async def test_a_process_that_does_not_start_fails_the_start_and_the_others_are_
     mesh = made(Recorded(), other, RefusingServer("auth", tmp_path, "unused"))
 
     with pytest.raises(MeshFailed, match="cannot read its keys"):
-        await asyncio.wait_for(mesh.start(), 20)
+        await asyncio.wait_for(mesh.start(), 60)
     await mesh.stop()
 
     assert other.pid is None

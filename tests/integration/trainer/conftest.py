@@ -64,7 +64,7 @@ class Bench:
     async def run(self, script: str, **parameters: object) -> str:
         """One whole attempt with the child playing `script`; returns the job's state after it."""
         self.script = script
-        return await asyncio.wait_for(run_attempt(await self.claim(**parameters), self.tools), 30)
+        return await asyncio.wait_for(run_attempt(await self.claim(**parameters), self.tools), 60)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -49,7 +49,7 @@ async def test_what_processes_use_is_read_off_them(tmp_path: Path) -> None:
             found = await asyncio.to_thread(gauge.read, child.pid)
             return found.get("device_utilization_percent", 0.0) > 0 and found["device_memory_bytes"] > 1 << 20
 
-        await assert_eventually(is_busy, timeout=60)
+        await assert_eventually(is_busy)
     finally:
         await child.kill()
     assert (await asyncio.to_thread(ProcessGauge().read, child.pid))["device_memory_bytes"] == 0.0

@@ -54,7 +54,7 @@ async def test_a_killed_process_of_two_costs_an_attempt_and_no_checkpoint(
 
     (other,) = processes_of(tmp_path)
     other.send_signal(signal.SIGKILL)
-    await assert_eventually(lambda: mesh.scheduler.failed, timeout=60)
+    await assert_eventually(lambda: mesh.scheduler.failed)
 
     (failed,) = mesh.scheduler.failed
     assert failed.reason == training_job_pb2.STATE_REASON_CRASHED

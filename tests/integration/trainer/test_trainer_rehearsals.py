@@ -177,6 +177,6 @@ async def test_what_goes_wrong_is_told_by_its_name(
     mesh.scheduler.waiting.append(rehearsal(misbehaviors=[wrong]))
     await started(start_trainer, stall_seconds="1")
 
-    await assert_eventually(lambda: mesh.scheduler.failed, timeout=20)
+    await assert_eventually(lambda: mesh.scheduler.failed)
 
     assert failure(mesh) == reason

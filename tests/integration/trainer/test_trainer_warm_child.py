@@ -67,11 +67,11 @@ async def test_the_process_of_a_completed_job_trains_its_owners_next_and_nobody_
     endless.parameters.optimization.max_steps = 100_000
     scheduler.received.clear()
     scheduler.waiting.append(endless)
-    await assert_eventually(lambda: scheduler.received.get(JOB) and trainer.events("child.warm")[1:], timeout=60)
+    await assert_eventually(lambda: scheduler.received.get(JOB) and trainer.events("child.warm")[1:])
     scheduler.orders.set()
-    await assert_eventually(lambda: len(scheduler.completed) == 4, timeout=60)
-    await assert_eventually(lambda: not psutil.pid_exists(second), timeout=30)
-    await assert_eventually(lambda: not list((tmp_path / "data" / "warm").iterdir()), timeout=30)
+    await assert_eventually(lambda: len(scheduler.completed) == 4)
+    await assert_eventually(lambda: not psutil.pid_exists(second))
+    await assert_eventually(lambda: not list((tmp_path / "data" / "warm").iterdir()))
 
 
 @pytest.mark.timeout(240)
@@ -82,6 +82,6 @@ async def test_a_process_that_nobody_needs_gives_its_memory_back(
     trainer = await start_trainer(warm_idle_seconds="0.5")
     await assert_eventually(lambda: mesh.scheduler.completed or mesh.scheduler.failed, timeout=120)
     assert not mesh.scheduler.failed
-    await assert_eventually(lambda: trainer.events("child.warm_ended"), timeout=30)
+    await assert_eventually(lambda: trainer.events("child.warm_ended"))
     assert not psutil.pid_exists(trainer.events("child.started")[0]["pid"])
     assert not list((tmp_path / "data" / "warm").iterdir())

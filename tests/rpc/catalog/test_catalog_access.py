@@ -133,8 +133,8 @@ async def call(mesh: CatalogMesh, rpc: str, request: Message, metadata: Metadata
         async def stream() -> AsyncIterator[Message]:
             yield request
 
-        return await method(stream(), metadata=metadata, timeout=20)
-    answer = method(request, metadata=metadata, timeout=20)
+        return await method(stream(), metadata=metadata, timeout=60)
+    answer = method(request, metadata=metadata, timeout=60)
     if isinstance(answer, Awaitable):
         return await answer
     return [message async for message in answer]

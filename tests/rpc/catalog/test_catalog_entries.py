@@ -167,7 +167,7 @@ async def test_filters_choose_what_they_say(mesh: CatalogMesh) -> None:
 async def test_a_watch_ends_when_the_dataset_is_deleted(mesh: CatalogMesh) -> None:
     dataset = await mesh.create_dataset()
     watch = mesh.datasets.WatchDataset(
-        ds.WatchDatasetRequest(dataset_id=dataset.id), metadata=mesh.as_user(), timeout=20
+        ds.WatchDatasetRequest(dataset_id=dataset.id), metadata=mesh.as_user(), timeout=60
     )
     assert (await watch.read()).dataset == dataset
     await mesh.datasets.DeleteDataset(ds.DeleteDatasetRequest(dataset_id=dataset.id), metadata=mesh.as_user())
@@ -192,7 +192,7 @@ async def test_a_watch_shows_every_state_and_ends_at_the_end(mesh: CatalogMesh) 
     assert states[0] == dataset_pb2.DATASET_STATE_PENDING
     assert states[-1] == dataset_pb2.DATASET_STATE_READY
     assert states == sorted(states)
-    assert len(await collected(mesh.datasets.WatchDataset(request, metadata=mesh.as_user(), timeout=10))) == 1
+    assert len(await collected(mesh.datasets.WatchDataset(request, metadata=mesh.as_user(), timeout=60))) == 1
 
 
 async def test_a_second_validation_is_refused_while_one_runs_or_all_is_well(mesh: CatalogMesh) -> None:

@@ -274,7 +274,7 @@ async def test_a_watch_begins_with_the_import_as_it_is(open_mesh: CatalogMesh, w
     dataset = await open_mesh.create_dataset()
     done = await open_mesh.imported(dataset.id, url=pb.UrlSource(url=web.url("/a.mp4")))
     request = im.WatchImportRequest(import_id=done.id)
-    messages = await collected(open_mesh.imports.WatchImport(request, metadata=open_mesh.as_user(), timeout=20))
+    messages = await collected(open_mesh.imports.WatchImport(request, metadata=open_mesh.as_user(), timeout=60))
     assert [message.data_import for message in messages] == [done]
 
 

@@ -206,8 +206,8 @@ async def test_deleting_removes_rows_at_once_and_objects_soon(mesh: CatalogMesh)
     await assert_eventually(nothing_left)
 
 
-async def test_four_hundred_small_clips_take_seconds(mesh: CatalogMesh) -> None:
-    clips = {f"clips/{number:03}.mp4": h264_clip(number) for number in range(400)}
+async def test_a_hundred_small_clips_take_seconds(mesh: CatalogMesh) -> None:
+    clips = {f"clips/{number:03}.mp4": h264_clip(number) for number in range(100)}
     rows = b"".join(b"%s,A bar moves.\n" % path.encode() for path in clips)
     created = await mesh.create_dataset()
     start = time.monotonic()
@@ -216,11 +216,11 @@ async def test_four_hundred_small_clips_take_seconds(mesh: CatalogMesh) -> None:
     ready = await mesh.validated(created.id)
     validated = time.monotonic()
     assert ready.state == dataset_pb2.DATASET_STATE_READY, await mesh.issues(created.id)
-    assert ready.counts.clips == 400
+    assert ready.counts.clips == 100
     listed = await mesh.uploads.ListFiles(
         us.ListFilesRequest(parent_id=created.id, page_size=1000), metadata=mesh.as_user()
     )
-    assert len(listed.files) == 401
+    assert len(listed.files) == 101
     # Bounds against a hang, wide enough for a busy machine.
     assert uploaded - start < 120, uploaded - start
     assert validated - uploaded < 120, validated - uploaded

@@ -202,7 +202,7 @@ async def test_children_are_kept_warm_bounded_and_sent_away(start: Start, tmp_pa
     def is_gone() -> bool:
         return not psutil.pid_exists(int(next(iter(pids))))
 
-    await assert_eventually(is_gone, timeout=30)
+    await assert_eventually(is_gone)
     later = await refused(preview(mesh, dataset.id, model.id))
     assert later.metadata["problem"] not in pids, "and a new one comes when it is needed"
 

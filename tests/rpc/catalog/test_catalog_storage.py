@@ -154,4 +154,4 @@ async def _stream(mesh: CatalogMesh, parent_id: str, data: bytes) -> us.UploadFi
         )
         yield us.UploadFileRequest(chunk=data)
 
-    return await mesh.uploads.UploadFile(requests(), metadata=mesh.as_user(), timeout=20)
+    return await mesh.uploads.UploadFile(requests(), metadata=mesh.as_user(), timeout=60)

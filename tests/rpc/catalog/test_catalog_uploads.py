@@ -212,7 +212,7 @@ async def test_a_stream_that_is_cut_commits_nothing(mesh: CatalogMesh) -> None:
         await asyncio.Event().wait()
 
     call = mesh.uploads.UploadFile(requests(), metadata=mesh.as_user())
-    await asyncio.wait_for(sent.wait(), 20)
+    await asyncio.wait_for(sent.wait(), 60)
 
     async def upload_is_open() -> bool:
         return bool(await mesh.pool.fetchval("SELECT count(*) FROM uploads"))
@@ -238,7 +238,7 @@ async def test_a_client_that_falls_silent_is_let_go(start: Start, has_header: bo
             yield us.UploadFileRequest(header=header(dataset.id, "a.mp4", b"never sent"))
         await asyncio.Event().wait()
 
-    stalled = await refused(mesh.uploads.UploadFile(requests(), metadata=mesh.as_user(), timeout=20))
+    stalled = await refused(mesh.uploads.UploadFile(requests(), metadata=mesh.as_user(), timeout=60))
     assert (stalled.code, stalled.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_STALLED")
     assert await mesh.pool.fetchval("SELECT count(*) FROM uploads") == 0
 
@@ -260,7 +260,7 @@ async def test_only_so_many_files_are_streamed_at_once(start: Start) -> None:
 
     await assert_eventually(upload_is_open)
     second = chunks_of(header(dataset.id, "b.mp4", b"fast"), b"fast")
-    busy = await refused(mesh.uploads.UploadFile(second, metadata=mesh.as_user(), timeout=20))
+    busy = await refused(mesh.uploads.UploadFile(second, metadata=mesh.as_user(), timeout=60))
     assert (busy.code, busy.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_BUSY")
     assert busy.retry_after is not None
     go_on.set()

@@ -97,7 +97,7 @@ class FailingMesh:
     ) -> None:
         self._http.shutdown()
         self._http.server_close()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=60)
 
     @property
     def url(self) -> str:

@@ -81,7 +81,7 @@ async def running_edge(
         )
         trust = ssl.create_default_context(cafile=str(certificates.ca))
         async with httpx.AsyncClient(
-            base_url=f"https://127.0.0.1:{port}", verify=trust, timeout=20, trust_env=False
+            base_url=f"https://127.0.0.1:{port}", verify=trust, timeout=60, trust_env=False
         ) as http:
             yield Edge(server, port, certificates, folder, keys, http, channel)
         await channel.close()
@@ -116,7 +116,7 @@ async def wait_until_healthy(edge: Edge) -> None:
     async def is_healthy() -> bool:
         return (await edge.http.get("/healthz")).status_code == 200 and await has_keys(edge)
 
-    await assert_eventually(is_healthy, timeout=20)
+    await assert_eventually(is_healthy)
 
 
 async def has_keys(edge: Edge) -> bool:

@@ -132,7 +132,7 @@ async def test_an_admin_sets_and_takes_away_a_quota_by_json(edge: Edge, upstream
 
 async def test_a_watch_streams_over_grpc_and_grpc_web(edge: Edge) -> None:
     request = training_history_pb2.WatchTrainingJobRequest(job_id=KNOWN_JOB)
-    call = trainings(edge).WatchTrainingJob(request, metadata=bearer(edge.keys.token()), timeout=10)
+    call = trainings(edge).WatchTrainingJob(request, metadata=bearer(edge.keys.token()), timeout=60)
     by_grpc = [message.sequence async for message in call]
     by_web = await edge.web.call(
         TRAINING,
@@ -203,7 +203,7 @@ async def test_the_same_job_finds_the_same_trainer_over_grpc_and_json(edge: Edge
         job = f"job_01ARZ3NDEKTSV4RRFFQ69G5FA{number}"
         request = inference_service_pb2.GenerateRequest(job_id=job, clip_data=b"x", prompt="what?")
         metadata = (*bearer(edge.keys.token()), ("x-reeltune-job", job))
-        by_grpc = [piece.text async for piece in stub.Generate(request, metadata=metadata, timeout=10)]
+        by_grpc = [piece.text async for piece in stub.Generate(request, metadata=metadata, timeout=60)]
         by_json = await edge.http.post(
             f"/v1/trainings/{job}/generate", json={"clipData": "eA==", "prompt": "what?"}, headers=edge.bearer()
         )

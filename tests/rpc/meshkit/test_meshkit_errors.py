@@ -155,9 +155,9 @@ async def test_cancelling_a_call_stops_its_work_and_is_no_error(
     metadata = (*token_mint.user(), ("x-request-id", "the-cancelled-one"))
     call = stub.Unary(echo.pb.UnaryRequest(word=echo.word("x"), trouble="slow"), metadata=metadata)
     reading = asyncio.create_task(_settled(call))
-    await asyncio.wait_for(servicer.begun.wait(), 30)
+    await asyncio.wait_for(servicer.begun.wait(), 60)
     call.cancel()
-    await asyncio.wait_for(servicer.cancelled.wait(), 30)
+    await asyncio.wait_for(servicer.cancelled.wait(), 60)
     await reading
     events: list[dict[str, Any]] = []
 
@@ -177,7 +177,7 @@ async def test_a_reader_that_leaves_closes_the_stream(
     call = stub.Down(echo.pb.DownRequest(count=5, trouble="slow"), metadata=token_mint.user())
     assert (await call.read()).number == 0
     call.cancel()
-    await asyncio.wait_for(servicer.closed.wait(), 30)
+    await asyncio.wait_for(servicer.closed.wait(), 60)
 
 
 async def _settled(call: Any) -> None:

@@ -454,7 +454,7 @@ class Attachment:
         await self.until(lambda: self.acknowledged >= number or self.is_over)
         assert self.acknowledged >= number, f"not acknowledged: {self.error}"
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 30) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float = 60) -> None:
         """Waits for a condition on what has been received."""
         async with asyncio.timeout(timeout):
             while not condition():
@@ -465,7 +465,7 @@ class Attachment:
 
     async def ended(self) -> grpc.aio.AioRpcError | None:
         """Waits for the end of the stream; returns its error, if it has one."""
-        await asyncio.wait_for(asyncio.shield(self._reader), 30)
+        await asyncio.wait_for(asyncio.shield(self._reader), 60)
         return self.error
 
     async def _read(self) -> None:

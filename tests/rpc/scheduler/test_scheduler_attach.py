@@ -221,7 +221,7 @@ async def test_a_replica_that_stops_hands_its_attempts_over(user: User, trainer:
         error = await stream.ended()
         assert error is not None
         assert error.code() is CODE.UNAVAILABLE
-    await asyncio.wait_for(stopping, 10)
+    await asyncio.wait_for(stopping, 60)
     async with attempt.attach() as stream:
         assert stream.acknowledged == 2
         await stream.acked(await stream.log("after"))

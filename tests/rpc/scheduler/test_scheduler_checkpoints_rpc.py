@@ -44,7 +44,7 @@ async def test_the_last_the_best_and_every_nth_stay_and_the_rest_is_collected(
     async def is_collected() -> bool:
         return await steps_in_store(blob_store, attempt.job_id) == {"1/2", "1/5", "1/7", "1/8"}
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
 
 
 async def test_by_default_three_stay(user: User, trainer: Trainer, blob_store: BlobStore) -> None:
@@ -56,7 +56,7 @@ async def test_by_default_three_stay(user: User, trainer: Trainer, blob_store: B
     async def is_collected() -> bool:
         return await steps_in_store(blob_store, attempt.job_id) == {"1/3", "1/4", "1/5"}
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
 
 
 async def test_an_attempt_goes_back_as_far_as_it_must(user: User, trainer: Trainer, blob_store: BlobStore) -> None:
@@ -100,7 +100,7 @@ async def test_a_repeated_commit_of_a_checkpoint_given_up_since_does_not_bring_i
     async def is_collected() -> bool:
         return await steps_in_store(blob_store, attempt.job_id) == {"1/2"}
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
     failure = await failure_of(attempt.commit_checkpoint(1, [file]))
     assert failure.reason == "FILES_INCOMPLETE"
     assert await attempt.fail("PREEMPTED") == "QUEUED"

@@ -116,11 +116,11 @@ async def test_what_a_dead_attempt_left_is_collected_and_its_checkpoints_stay(
     async def is_collected() -> bool:
         return {item.key for item in await blob_store.list(f"jobs/{attempt.job_id}/")} == kept
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
     # An upload that was still under way when the attempt died, found at the second look.
     await blob_store.put_bytes(f"{folder}/late.safetensors", b"late")
     await _execute(database, "UPDATE garbage SET collect_time = now(), final_time = now()")
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
 
 
 async def test_a_deleted_job_leaves_no_object(user: User, trainer: Trainer, blob_store: BlobStore) -> None:
@@ -137,7 +137,7 @@ async def test_a_deleted_job_leaves_no_object(user: User, trainer: Trainer, blob
     async def is_empty() -> bool:
         return not await blob_store.list(f"jobs/{attempt.job_id}/")
 
-    await assert_eventually(is_empty, timeout=20)
+    await assert_eventually(is_empty)
 
 
 async def test_a_damaged_artifact_is_never_passed_off_as_whole(

@@ -101,7 +101,7 @@ async def test_a_waiting_trainer_has_a_new_job_at_once(user: User, trainer: Trai
     for _ in range(3):
         begin = time.monotonic()
         job = await user.create()
-        delivery = await asyncio.wait_for(waiting, 30)
+        delivery = await asyncio.wait_for(waiting, 60)
         attempt = await trainer.must_claim()
         seconds.append(time.monotonic() - begin)
         await delivery.ack()

@@ -143,7 +143,7 @@ async def test_a_zombies_late_parts_are_never_assembled_and_collected(
         await collect_finally(database)
         return await leftovers(blob_store, living.job_id) == (kept, 0)
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
     assert await blob_store.get_bytes(f"jobs/{living.job_id}/attempts/2/large") == LARGE
 
 
@@ -161,7 +161,7 @@ async def test_what_was_begun_and_never_committed_is_collected_when_the_job_comp
     async def is_collected() -> bool:
         return await leftovers(blob_store, attempt.job_id) == ({"attempts/1/a", "attempts/1.manifest.json"}, 0)
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
 
 
 async def test_a_deleted_job_leaves_no_unfinished_upload(
@@ -176,7 +176,7 @@ async def test_a_deleted_job_leaves_no_unfinished_upload(
     async def is_collected() -> bool:
         return await leftovers(blob_store, attempt.job_id) == (set(), 0)
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
     assert await put(prepared.parts[0].url, bytes_of(prepared.parts[0], LARGE)) == 404
 
 
@@ -189,7 +189,7 @@ async def test_another_jobs_upload_is_left_alone(new_user: NewUser, trainer: Tra
     async def is_collected() -> bool:
         return await leftovers(blob_store, one.job_id) == (set(), 0)
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
     assert await leftovers(blob_store, other.job_id) == (set(), 1)
 
 

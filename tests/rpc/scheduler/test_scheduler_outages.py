@@ -57,7 +57,7 @@ async def test_a_database_that_is_killed_is_a_delay(exposed: Replica, own_postgr
         except grpc.aio.AioRpcError:
             return False
 
-    await assert_eventually(is_back, timeout=20)
+    await assert_eventually(is_back)
     watch = asyncio.create_task(
         all_of(
             exposed.training.WatchTrainingJob(

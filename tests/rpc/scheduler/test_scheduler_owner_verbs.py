@@ -155,7 +155,7 @@ async def test_an_artifact_stays_until_the_retry_has_its_own(
     async def is_collected() -> bool:
         return not await blob_store.list(f"jobs/{job_id}/attempts/1")
 
-    await assert_eventually(is_collected, timeout=20)
+    await assert_eventually(is_collected)
 
 
 async def _artifact(user: User, job_id: str) -> Any:

@@ -30,7 +30,7 @@ def _watch(user: User, job_id: str, after: int = 0) -> Any:
 
 
 async def _next_event(stream: Any) -> pb.WatchTrainingJobResponse:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             message = await stream.read()
             assert message is not grpc.aio.EOF
@@ -114,7 +114,7 @@ async def test_a_quiet_watch_beats(start: StartReplica, user: User) -> None:
     job = await user.create()
     stream = _watch(quick, job.id, job.sequence)
     assert (await stream.read()).HasField("snapshot")
-    beats = [await asyncio.wait_for(stream.read(), 30) for _ in range(2)]
+    beats = [await asyncio.wait_for(stream.read(), 60) for _ in range(2)]
     assert all(beat.HasField("heartbeat") and beat.sequence == 1 for beat in beats)
     assert beats[0].heartbeat.send_time.ToNanoseconds() < beats[1].heartbeat.send_time.ToNanoseconds()
     stream.cancel()
@@ -169,7 +169,7 @@ async def test_a_replica_that_stops_says_so_and_another_goes_on(user: User, star
     failure = await failure_of(stream.read())
     assert (failure.code, failure.reason) == (CODE.UNAVAILABLE, "SERVER_STOPPING")
     assert failure.retry_after is not None
-    await asyncio.wait_for(stopping, 30)
+    await asyncio.wait_for(stopping, 60)
     onward = _watch(user, job.id, 1)
     assert (await onward.read()).HasField("snapshot")
     await user.stop(job.id)

@@ -124,7 +124,7 @@ async def _error_of(stream: Any) -> grpc.aio.AioRpcError:
 
 
 async def _read(stream: Any) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await stream.read()
 
 

@@ -54,7 +54,7 @@ class TrainerProcess:
 
     async def address(self) -> str:
         """Where it serves, once it does."""
-        ready = await assert_eventually(lambda: self.events("service.ready"), timeout=60)
+        ready = await assert_eventually(lambda: self.events("service.ready"))
         return str(ready[0]["address"])
 
     async def exit_code(self, seconds: float = 25) -> int:

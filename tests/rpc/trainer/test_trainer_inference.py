@@ -208,7 +208,7 @@ async def test_a_job_that_takes_the_memory_cuts_the_answer_and_those_who_wait(
         with pytest.raises(grpc.aio.AioRpcError) as cut:
             async for _ in slow:
                 pass
-        failures = [failure_from_rpc_error(cut.value), await asyncio.wait_for(waiting, 30)]
+        failures = [failure_from_rpc_error(cut.value), await asyncio.wait_for(waiting, 60)]
 
         told = [(failure.code, failure.reason) for failure in failures]
         assert told == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "INFERENCE_BUSY")] * 2

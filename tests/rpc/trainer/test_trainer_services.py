@@ -37,7 +37,7 @@ async def test_the_owner_sees_the_attempt_and_nobody_else_does(mesh: Mesh, start
         async def attempts(metadata) -> list[pb.Attempt]:
             return list((await stub.ListAttempts(pb.ListAttemptsRequest(), metadata=metadata)).attempts)
 
-        (attempt,) = await assert_eventually(lambda: attempts(owner), timeout=20)
+        (attempt,) = await assert_eventually(lambda: attempts(owner))
         assert (attempt.job_id, attempt.attempt) == (JOB, 1)
         assert not await attempts(stranger)
         device = await stub.GetDevice(pb.GetDeviceRequest(), metadata=owner)
@@ -61,7 +61,7 @@ async def test_an_absent_attempt_and_a_foreign_one_look_alike(mesh: Mesh, start_
     trainer = await start_trainer("obedient")
     async with open_channel(await trainer.address()) as channel:
         stub = TrainerServiceStub(channel)
-        await assert_eventually(lambda: mesh.scheduler.received, timeout=20)
+        await assert_eventually(lambda: mesh.scheduler.received)
         watch = pb.WatchProgressRequest(job_id=JOB)
         foreign = await reason_of(stub.WatchProgress(watch, metadata=mesh.auth.user(STRANGER)))
         absent = await reason_of(

@@ -64,7 +64,7 @@ async def test_a_call_given_up_frees_its_place() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
             await hasher.hash("x")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await hasher.hash("x")

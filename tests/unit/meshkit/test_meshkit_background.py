@@ -40,7 +40,7 @@ async def test_a_task_that_ends_by_itself_is_a_death(raises: bool) -> None:
 
     background = Background()
     background.start("sweeper", work())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await background.wait_for_death()
     assert background.failed_task == "sweeper"
     await background.stop()

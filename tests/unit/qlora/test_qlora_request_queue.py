@@ -60,7 +60,7 @@ def test_abandoning_ends_a_thread_that_waits() -> None:
     thread = threading.Thread(target=lambda: results.append(queue.take()))
     thread.start()
     queue.close(abandon=True)
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert results == [None]
     assert queue.running_cancelled()
 
