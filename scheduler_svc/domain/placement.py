@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scheduler_svc.domain.base_sharing import want_whole_layers
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.ids import WorkerId
 from scheduler_svc.domain.job import DeviceClass, Needs, Recipe
 from scheduler_svc.domain.parameters import BaseSharing, TrainingParameters
-from scheduler_svc.domain.training_options import LoraInitialization
 
 _GB = 10**9
 
@@ -61,22 +61,7 @@ def check_devices(needs: Needs, parameters: TrainingParameters) -> None:
             "device needs one: ask for fewer devices, or raise one of the two",
         )
     if parameters.base_sharing is BaseSharing.ON:
-        _check_sharing(parameters)
-
-
-def _check_sharing(parameters: TrainingParameters) -> None:
-    lora = parameters.lora
-    for name, is_asked, why in (
-        ("lora.rank_allocation", lora.rank_allocation is not None, "puts another adapter in"),
-        (
-            "lora.initialization",
-            lora.initialization is not LoraInitialization.DEFAULT,
-            "begins with what whole layers hold or are given",
-        ),
-        ("lora.use_dora", lora.use_dora, "measures the weights of whole layers"),
-        ("sample_predictions", parameters.sample_predictions is not None, "generates with whole layers"),
-    ):
-        if is_asked:
+        for name, why in want_whole_layers(parameters).items():
             raise InvalidField(
                 "parameters.base_sharing", f"cannot go together with {name}, which {why}: leave out one of them"
             )

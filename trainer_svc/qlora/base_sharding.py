@@ -28,37 +28,49 @@ _BASE_SHARE = 0.6
 """Of a device's memory, what a base may take beside activations."""
 
 
-def wants_sharding(spec: TrainingSpec, folder: Path, ranks: Ranks) -> bool:
-    """Whether the base in `folder` is to be shared out: as asked, or where it would leave a device too little room. All
-    ranks must ask; the first one's answer counts."""
+def wants_sharding(
+    spec: TrainingSpec, folder: Path, ranks: Ranks, tell: Callable[[str], None], memory_bytes: int | None = None
+) -> bool:
+    """Whether the base in `folder` is to be shared out: as asked, or where it would leave a device too little room and
+    nothing that is asked for stands against it, of which it `tell`s. All ranks must ask; the first one's answer counts.
+
+    `memory_bytes`: of each device; None: what the first GPU has, and on CPUs enough. Raises `SpecError` when sharing is
+    asked for together with what it is not offered with.
+    """
     if ranks.count == 1 or spec.runtime.sharding == "off":
         return False
+    rivals = _wanting_whole_layers(spec)
     if spec.runtime.sharding == "on":
-        return _offered(spec)
+        if rivals:
+            raise SpecError(
+                "base_sharing",
+                f"cannot be ON together with {rivals[0]}, which wants whole layers",
+                "leave out one of them (of a run without a cluster, base_sharing is runtime.sharding)",
+            )
+        return True
+    if memory_bytes is None and torch.cuda.is_available():
+        memory_bytes = torch.cuda.get_device_properties(0).total_memory
     fits = True
-    if torch.cuda.is_available():
+    if memory_bytes is not None:
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         needed = stored * (_FOUR_BIT_SHARE if spec.quantization.bits == 4 else 1.0)
-        fits = needed <= _BASE_SHARE * torch.cuda.get_device_properties(0).total_memory
-    return False if ranks.decide(fits) else _offered(spec)
+        fits = needed <= _BASE_SHARE * memory_bytes
+    if ranks.decide(fits):
+        return False
+    if rivals:
+        tell(f"the base takes much of a device, and is not shared out because of {rivals[0]}, which wants whole layers")
+    return not rivals
 
 
-def _offered(spec: TrainingSpec) -> bool:
+def _wanting_whole_layers(spec: TrainingSpec) -> list[str]:
     lora = spec.lora
-    refused = {
+    options = {
         "lora.rank_allocation": lora.rank_allocation.warmup_steps > 0,
         "lora.initialization": lora.initialization != "default",
         "lora.use_dora": lora.use_dora,
         "sample_predictions": spec.sample_predictions.count > 0,
     }
-    for field, is_asked in refused.items():
-        if is_asked:
-            raise SpecError(
-                field,
-                "is not offered where the base is shared out over the devices: it wants whole layers",
-                "leave it out, or set runtime.sharding=off if the base fits each device",
-            )
-    return True
+    return [name for name, is_asked in options.items() if is_asked]
 
 
 def load_for_shards(folder: Path, quantization: QuantizationSpec) -> BaseModel:

@@ -23,6 +23,7 @@ from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import NonFiniteLossError
 from trainer_svc.qlora.held_out import measure_held_out
 from trainer_svc.qlora.messages import (
+    Log,
     Metrics,
     Progress,
     Starting,
@@ -61,7 +62,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         # Decode processes start while the model loads.
         pool = stack.enter_context(DecodePool.of(spec.runtime))
         run.report(Starting("model"))
-        shares_base = wants_sharding(spec, run.folders.model, ranks)
+        shares_base = wants_sharding(spec, run.folders.model, ranks, lambda words: run.report(Log("warning", words)))
         load = load_for_shards if shares_base else load or load_base_model
         base = load(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler_svc.domain.adapter_parameters import LoraParameters, ModuleGroup
+from scheduler_svc.domain.base_sharing import want_whole_layers
 from scheduler_svc.domain.estimate.facts import ModelShape, Part
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import RowTokens, TokenCounts
@@ -117,9 +118,7 @@ def estimate_memory(
         MemoryPart.OPTIMIZER: math.ceil(trained * optimizer),
         MemoryPart.RUNTIME: _RUNTIME_BYTES.get(place.device_class, _RUNTIME_BYTES[DeviceClass.CUDA]),
     }
-    least = sum(
-        _weights(model, parameters, place, 1 if parameters.base_sharing is BaseSharing.OFF else device_count).values()
-    )
+    least = sum(_weights(model, parameters, place, device_count if _may_share_base(parameters) else 1).values())
     least += sizes[MemoryPart.ADAPTER] + sizes[MemoryPart.GRADIENTS]
     if parameters.optimization.optimizer not in _PAGED:
         least += sizes[MemoryPart.OPTIMIZER]
@@ -183,13 +182,19 @@ def _weights(model: ModelShape, parameters: TrainingParameters, place: Place, sh
 
 def _shares_base(model: ModelShape, parameters: TrainingParameters, place: Place) -> bool:
     """As the trainer decides it, were there several devices."""
-    if parameters.base_sharing is not BaseSharing.AUTO:
+    if parameters.base_sharing is BaseSharing.ON or not _may_share_base(parameters):
         return parameters.base_sharing is BaseSharing.ON
     if place.device_class is DeviceClass.CPU or not place.memory_bytes:
         return False
     stored = 2 * sum(part.parameters for part in (model.vision, model.projector, model.language, model.head))
     left = 1.0 if parameters.quantization.type is QuantizationType.NONE else _FOUR_BIT_SHARE
     return stored * left > _BASE_SHARE * place.memory_bytes
+
+
+def _may_share_base(parameters: TrainingParameters) -> bool:
+    if parameters.base_sharing is BaseSharing.AUTO:
+        return not want_whole_layers(parameters)
+    return parameters.base_sharing is BaseSharing.ON
 
 
 def word_bytes(parameters: TrainingParameters, place: Place) -> int:

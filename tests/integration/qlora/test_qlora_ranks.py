@@ -275,4 +275,4 @@ def test_ranks_are_not_allocated_over_a_base_that_is_shared_out(job: MakeJob, sp
         assert child.finish() == 1
     failed = child.messages[-1]
     assert isinstance(failed, Failed)
-    assert (failed.reason, failed.message.split(":")[0]) == (FailureReason.BAD_SPEC, "lora.rank_allocation")
+    assert (failed.reason, failed.message.split(":")[0]) == (FailureReason.BAD_SPEC, "base_sharing")

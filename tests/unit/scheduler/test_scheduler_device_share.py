@@ -40,7 +40,9 @@ def test_each_device_needs_a_sample_of_every_step(batch: int, accumulation: int,
         ({"sample_predictions": {"count": 1}}, "sample_predictions"),
     ],
 )
-def test_what_wants_whole_layers_and_a_shared_base_exclude_each_other(other: dict[str, Any], name: str) -> None:
+def test_what_wants_whole_layers_and_a_shared_base_exclude_each_other(
+    other: dict[str, Any], name: str, tmp_path: Path
+) -> None:
     given = {"base_sharing": "ON", **other}
     with pytest.raises(InvalidField, match=rf"{name}, which .*: leave out one of them") as caught:
         check_devices(Needs(device_count=2), resolve_parameters(given))
@@ -49,9 +51,20 @@ def test_what_wants_whole_layers_and_a_shared_base_exclude_each_other(other: dic
     # Whatever the trainer would refuse at the start of the job.
     asked = parameters_to_proto(resolve_parameters({**given, "optimization": {"max_steps": 9}}))
     spec = TrainingSpec.from_dict(specification_from_proto(asked))
-    with pytest.raises(SpecError) as refused:
-        wants_sharding(spec, Path(), cast(Ranks, SimpleNamespace(count=2)))
-    assert refused.value.field == name
+    ranks, told = cast(Ranks, SimpleNamespace(count=2, decide=lambda fits: fits)), list[str]()
+    with pytest.raises(SpecError, match=name) as refused:
+        wants_sharding(spec, Path(), ranks, told.append)
+    assert refused.value.field == "base_sharing"
+    # Undecided, it gives way to them, and says so where the base is large.
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    undecided = spec.with_overrides(["runtime.sharding=auto"])
+    assert not wants_sharding(undecided, tmp_path, ranks, told.append, memory_bytes=1000)
+    assert not told
+    assert not wants_sharding(undecided, tmp_path, ranks, told.append, memory_bytes=100)
+    assert len(told) == 1
+    assert name in told[0]
+    plain = TrainingSpec().with_overrides(["runtime.devices=2"])
+    assert wants_sharding(plain, tmp_path, ranks, told.append, memory_bytes=100)
 
 
 def test_the_contract_names_what_a_shared_base_excludes() -> None:

@@ -24,6 +24,7 @@ from scheduler_svc.domain.parameters import (
     SamplingParameters,
     TrainingParameters,
 )
+from scheduler_svc.domain.training_options import SamplePredictions
 from scheduler_svc.usecases.search import search, search_for_submission
 from tests.unit.scheduler.test_scheduler_estimate import CLIPS, GB, GPU, QWEN3_VL, SEVEN_B
 
@@ -101,6 +102,10 @@ def test_devices_share_the_language_model_unless_told_not_to() -> None:
     assert (undecided.of(part), undecided.least) == (alone.of(part), shared.least)
     assert memory_of(asked, CLIPS, Place(DeviceClass.CUDA, 8 * GB), devices=4).of(part) == shared.of(part)
     assert memory_of(replace(asked, base_sharing=BaseSharing.ON), CLIPS).of(part) == alone.of(part), "with nobody"
+    # What needs whole layers goes before an undecided sharing, however small the device.
+    answering = replace(asked, sample_predictions=SamplePredictions(1))
+    kept = memory_of(answering, CLIPS, Place(DeviceClass.CUDA, 8 * GB), devices=4)
+    assert (kept.of(part), kept.least) == (alone.of(part), alone.least)
 
 
 def test_what_is_suggested_leaves_every_device_a_sample() -> None:

@@ -23,7 +23,9 @@ class _BaseSharing:
 class _BaseSharingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BaseSharing.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BASE_SHARING_UNSPECIFIED: _BaseSharing.ValueType  # 0
-    """Decides by what fits: shared where the base would leave a device too little room. Jobs show it as it was asked for."""
+    """Decides by what fits: shared where the base would leave a device too little room, and nothing is asked for that `ON` excludes: that
+    goes before. Jobs show it as it was asked for.
+    """
     BASE_SHARING_OFF: _BaseSharing.ValueType  # 1
     """Every device holds the whole base: fastest."""
     BASE_SHARING_ON: _BaseSharing.ValueType  # 2
@@ -35,7 +37,9 @@ class BaseSharing(_BaseSharing, metaclass=_BaseSharingEnumTypeWrapper):
     """Says whether the devices of a job share its frozen base model out among them. Without effect on what is learned but for the order of additions."""
 
 BASE_SHARING_UNSPECIFIED: BaseSharing.ValueType  # 0
-"""Decides by what fits: shared where the base would leave a device too little room. Jobs show it as it was asked for."""
+"""Decides by what fits: shared where the base would leave a device too little room, and nothing is asked for that `ON` excludes: that
+goes before. Jobs show it as it was asked for.
+"""
 BASE_SHARING_OFF: BaseSharing.ValueType  # 1
 """Every device holds the whole base: fastest."""
 BASE_SHARING_ON: BaseSharing.ValueType  # 2

@@ -18,7 +18,8 @@ export const file_reeltune_scheduler_v1_base_sharing: GenFile = /*@__PURE__*/
  */
 export enum BaseSharing {
   /**
-   * Decides by what fits: shared where the base would leave a device too little room. Jobs show it as it was asked for.
+   * Decides by what fits: shared where the base would leave a device too little room, and nothing is asked for that `ON` excludes: that
+   * goes before. Jobs show it as it was asked for.
    *
    * @generated from enum value: BASE_SHARING_UNSPECIFIED = 0;
    */
