@@ -17,6 +17,7 @@ NAMES = (
     "orchestration",
     "resume_time",
     "training_loop",
+    "busy_machine",
     "encoder_cache",
     "memory_4bit",
     "estimate_error",

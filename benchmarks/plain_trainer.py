@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.video_utils import VideoMetadata
 
-WARM_UP = 10
+from benchmarks.training_loop import WARM_UP
 
 
 class Rows(torch.utils.data.Dataset[Any]):

@@ -18,7 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.plain_trainer import WARM_UP
 from benchmarks.report import Result, print_result
 
 PAIRS = 3
@@ -26,6 +25,8 @@ STEPS = 60
 BATCH_SIZE = 4
 FRAMES = 8
 WORKERS = 1
+WARM_UP = 10
+"""Steps that are not measured."""
 GOAL = 1.0
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
 

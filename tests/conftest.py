@@ -4,6 +4,7 @@ the tests out among them."""
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
+
+from trainer_svc.qlora.launch import SHARING_CORES
+
+# Before any test imports torch: whatever else this machine does, threads that wait let others work.
+os.environ |= SHARING_CORES
 
 pytest_plugins = ["meshkit.testing.plugin"]
 

@@ -33,6 +33,7 @@ _KEPT = (
     "VIRTUAL_ENV",
     "CUDA_VISIBLE_DEVICES",
     "MALLOC_MMAP_THRESHOLD_",
+    "OMP_WAIT_POLICY",
 )
 
 
@@ -83,8 +84,12 @@ def child_environment(threads: int = 0, *, base: Mapping[str, str] | None = None
     kept = {key: base[key] for key in _KEPT if key in base}
     if threads:
         kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return kept | QUIET_OFFLINE
+    return SHARING_CORES | kept | QUIET_OFFLINE
 
+
+SHARING_CORES: dict[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Unless the operator says otherwise, threads of OpenMP that wait for one another sleep. By default they spin, which
+takes the core from whoever would end the wait as soon as anything else runs: see `benchmarks.busy_machine`."""
 
 QUIET_OFFLINE: dict[str, str] = {
     "HF_HUB_OFFLINE": "1",

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 
-from trainer_svc.qlora.launch import QUIET_OFFLINE
+from trainer_svc.qlora.launch import QUIET_OFFLINE, SHARING_CORES
 
 _NOTICES = (
     r".*torch_dtype.*is deprecated.*",
@@ -18,8 +18,9 @@ _NOTICES = (
 
 
 def quiet_libraries(threads: int = 0) -> None:
-    """Call once per process before transformers or bitsandbytes is imported; `threads` 0 leaves OpenMP alone."""
-    os.environ.update(QUIET_OFFLINE)
+    """Call once per process before torch, transformers or bitsandbytes is imported; `threads` 0 leaves OpenMP its own
+    count."""
+    os.environ.update(SHARING_CORES | os.environ | QUIET_OFFLINE)
     if threads:
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     # bitsandbytes tells CPU users about an optional hub package, which we do not want: it would go online.
