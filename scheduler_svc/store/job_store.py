@@ -32,7 +32,7 @@ from scheduler_svc.store.job_changes import (
     change_state,
     notify_job,
 )
-from scheduler_svc.store.quota_store import check_room
+from scheduler_svc.store.quota_store import find_room
 from scheduler_svc.store.request_store import NO_ANSWER, Answer, AnswerCodec, answer_once
 from scheduler_svc.store.rows import (
     LockedJob,
@@ -166,10 +166,13 @@ class JobStore:
         """
 
         async def act(connection: Connection) -> Job:
+            # The owner's turn before any job's row, as submissions take them: one may begin with this very job.
+            (refusal,) = await find_room(connection, self._sql, [owner_id])
             locked = await self._lock(connection, job_id, owner_id)
             check_retriable(locked.job.state)
             await self._keep_sources(connection, locked.job)
-            await check_room(connection, self._sql, owner_id)
+            if refusal is not None:
+                raise refusal
             said = "tried again by its owner"
             if from_scratch:
                 said += ", from scratch"

@@ -126,13 +126,6 @@ async def find_room(
     return answers
 
 
-async def check_room(connection: Connection, queries: Queries, owner_id: UserId) -> None:
-    """Raises QuotaExceeded when the owner has no room for the job that this transaction is to add."""
-    (refusal,) = await find_room(connection, queries, [owner_id])
-    if refusal is not None:
-        raise refusal
-
-
 def _refusal(row: Row, queued: int) -> QuotaExceeded | None:
     quota = Quota(UserId(row["user_id"]), queued_jobs=row["queued_jobs"], storage_bytes=row["storage_bytes"])
     try:

@@ -11,13 +11,15 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler_svc.domain.errors import EtagMismatch, QuotaExceeded
+from meshkit.postgres import transaction
+from meshkit.testing import assert_eventually
+from scheduler_svc.domain.errors import EtagMismatch, JobInUse, QuotaExceeded
 from scheduler_svc.domain.files import StoredFile
 from scheduler_svc.domain.ids import AttemptKey, UserId
-from scheduler_svc.domain.job import Job, JobState, StateReason
+from scheduler_svc.domain.job import Job, JobState, Recipe, StateReason
 from scheduler_svc.domain.quota import EVERYBODY, Limit, Quota, QuotaChange
 from scheduler_svc.domain.request_key import RequestKey
-from tests.integration.scheduler.scheduler_stores import Stores, files_of, submission
+from tests.integration.scheduler.scheduler_stores import OWNER, Stores, files_of, submission
 
 A, B = UserId("usr_a"), UserId("usr_b")
 
@@ -41,6 +43,30 @@ async def test_thirty_submissions_at_once_on_two_replicas_stop_at_the_limit(
     assert sum(isinstance(outcome, Job) for outcome in outcomes) == 10
     assert {(error.limit_name, error.limit, error.used) for error in refused} == {(Limit.QUEUED_JOBS, 10, 10)}
     await stores.submit(B)
+
+
+async def test_a_retry_and_an_evaluation_of_the_same_job_wait_for_each_other_in_no_circle(
+    stores: Stores, other_replica: Stores
+) -> None:
+    await limit(stores, OWNER, queued_jobs=10)
+    source = await stores.running()
+    await stores.jobs.stop(source.job_id, OWNER, stores.lease)
+    assert await stores.attempts.complete(files_of(source), None) is JobState.STOPPED
+    evaluation = submission(source_job_id=source.job_id, recipe=Recipe.EVALUATION)
+    async with transaction(stores.pool) as connection:
+        await connection.execute(stores.queries.take_submission_turns, [OWNER])
+
+        async def wait_for_their_turn(count: int) -> bool:
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            return bool(await connection.fetchval(waiting) == count)
+
+        evaluating = asyncio.create_task(other_replica.jobs.submit(evaluation, None))
+        await assert_eventually(lambda: wait_for_their_turn(1))
+        retrying = asyncio.create_task(stores.jobs.retry(source.job_id, OWNER, from_scratch=False))
+        await assert_eventually(lambda: wait_for_their_turn(2))
+    assert (await evaluating).source_job_id == source.job_id
+    with pytest.raises(JobInUse):
+        await retrying
 
 
 async def test_a_limit_holds_for_its_owner_alone_whoever_submits_at_the_same_time(
