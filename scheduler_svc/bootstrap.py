@@ -58,6 +58,7 @@ from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.upload_store import UploadStore
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.check_fit import FitCheck
 from scheduler_svc.usecases.collect_garbage import GarbageCollector
 from scheduler_svc.usecases.issue_tokens import (
     GRANT_AUDIENCE,
@@ -114,6 +115,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     notifications = Notifications(settings.postgres_dsn.get_secret_value())
     page_tokens = PageTokens(settings.page_token_secret.get_secret_value().encode())
     feeds = JobFeeds(stores.jobs, stores.events, notifications, watch_message_to_proto, _watch_limits(settings))
+    catalog = await _open_catalog(settings, runtime)
     training = TrainingParts(
         jobs=stores.jobs,
         requests=stores.requests,
@@ -121,7 +123,8 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         metrics=stores.metrics,
         workers=stores.workers,
         queue=QueueView(stores.queue),
-        catalog=await _open_catalog(settings, runtime),
+        catalog=catalog,
+        fit=FitCheck(stores.workers, catalog.shapes),
         files=files,
         feeds=feeds,
         page_tokens=page_tokens,

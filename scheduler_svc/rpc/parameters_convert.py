@@ -19,6 +19,7 @@ from reeltune.scheduler.v1 import (
 )
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
+from scheduler_svc.domain.asked_parameters import AskedParameters
 from scheduler_svc.domain.parameters import ComputeType, Given, TrainingParameters
 
 _ENUMS = {
@@ -40,12 +41,30 @@ _ENUMS = {
 
 _AUTO = ("compute_type", "base_sharing")
 """Those whose AUTO is the contract's UNSPECIFIED."""
+_REMEMBERED_BYTES = 4096
+"""Larger parameters are looked at each time: nobody is to fill the memory with them."""
 _GROUP_LISTS = ("target_groups", "temporal_groups", "controls")
 
 
 def given_from_proto(message: pb.TrainingParameters) -> Given:
     """Returns what a request says, by section and name; what it leaves out is absent."""
     return _given(message)
+
+
+def asked_from_proto(message: pb.TrainingParameters) -> AskedParameters:
+    """Returns the parameters that a request gives; requests that give the same share one answer.
+
+    Users try many datasets with the parameters that they are used to: what follows from those is known already.
+    """
+    serialized = message.SerializeToString(deterministic=True)
+    if len(serialized) > _REMEMBERED_BYTES:
+        return AskedParameters(_given(message))
+    return _remembered(serialized)
+
+
+@functools.lru_cache(maxsize=256)
+def _remembered(serialized: bytes) -> AskedParameters:
+    return AskedParameters(_given(pb.TrainingParameters.FromString(serialized)))
 
 
 def evaluation_from_proto(message: evaluation_pb2.EvaluationParameters) -> Given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,10 +13,10 @@ from reeltune.scheduler.v1 import training_verbs_pb2 as verbs_pb
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceServicer
 
 from meshkit.auth.principal import current_principal
-from meshkit.rpc.paging import PageTokens, fitting, page_size
+from meshkit.rpc.paging import PageTokens, page_size
 from scheduler_svc.clients.attempt_files import URL_TTL, AttemptFiles
 from scheduler_svc.clients.catalog import Catalog
-from scheduler_svc.domain.events import JobEvent, LogLevel
+from scheduler_svc.domain.events import LogLevel
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.metric_buckets import MOST_ROWS
 from scheduler_svc.rpc.caller import Context, calling_user
@@ -24,13 +24,13 @@ from scheduler_svc.rpc.convert import (
     artifact_to_proto,
     check_printable,
     device_class_from_proto,
-    event_to_proto,
     file_to_proto,
     filter_from_text,
     job_to_proto,
     series_to_proto,
 )
-from scheduler_svc.rpc.parameters_convert import given_from_proto
+from scheduler_svc.rpc.history_page import FetchEvents, read_page
+from scheduler_svc.rpc.parameters_convert import asked_from_proto
 from scheduler_svc.rpc.request_keys import request_key
 from scheduler_svc.rpc.verbs_convert import checkpoint_to_proto, update_from_proto
 from scheduler_svc.store.event_store import EventStore
@@ -38,6 +38,7 @@ from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.metric_store import MetricStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
+from scheduler_svc.usecases.check_fit import FitCheck
 from scheduler_svc.usecases.job_feed import JobFeeds
 from scheduler_svc.usecases.submit_job import JobRequest, submit_job
 from scheduler_svc.usecases.view_queue import QueueView
@@ -58,6 +59,7 @@ class TrainingParts:
     workers: WorkerStore
     queue: QueueView
     catalog: Catalog
+    fit: FitCheck
     files: AttemptFiles
     feeds: JobFeeds[history_pb.WatchTrainingJobResponse]
     page_tokens: PageTokens
@@ -81,7 +83,7 @@ class TrainingServicer(TrainingServiceServicer):
             name=check_printable("name", request.name),
             model_id=request.model_id,
             dataset_id=request.dataset_id,
-            parameters=given_from_proto(request.parameters),
+            parameters=asked_from_proto(request.parameters),
             device_class=device_class_from_proto(request.device_class),
             device_count=request.device_count or 1,
             device_memory_bytes=request.device_memory_bytes,
@@ -95,6 +97,7 @@ class TrainingServicer(TrainingServiceServicer):
             self._parts.workers,
             self._parts.queue,
             self._parts.catalog,
+            self._parts.fit,
         )
         return pb.CreateTrainingJobResponse(job=job_to_proto(job))
 
@@ -239,16 +242,14 @@ class TrainingServicer(TrainingServiceServicer):
         self,
         request: history_pb.ListEventsRequest | history_pb.ListLogsRequest | history_pb.ListMetricsRequest,
         kind: str,
-        fetch: Callable[[int, int], Awaitable[Sequence[JobEvent]]],
+        fetch: FetchEvents,
     ) -> tuple[Sequence[job_event_pb2.JobEvent], str]:
         """Returns a page of a job's history, cut where it would get too large, and the token of the next one."""
         size = page_size(request.page_size, default=100, maximum=_MAX_PAGE)
         binding = {"caller": calling_user(), "filter": f"{kind} {request.job_id}"}
         position = self._parts.page_tokens.decode(request.page_token, **binding)
         await self._parts.jobs.get(JobId(request.job_id), calling_user())  # the caller's own, or not found
-        events = await fetch(int(position[0]) if position else 0, size + 1)
-        messages = [event_to_proto(event) for event in events[:size]]
-        count = fitting(messages)
-        if count == len(events):
+        messages, has_more = await read_page(fetch, int(position[0]) if position else 0, size)
+        if not has_more:
             return messages, ""
-        return messages[:count], self._parts.page_tokens.encode((events[count - 1].sequence,), **binding)
+        return messages, self._parts.page_tokens.encode((messages[-1].sequence,), **binding)

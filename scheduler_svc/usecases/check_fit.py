@@ -50,47 +50,54 @@ class _Verdict:
     refusal: Callable[[], SchedulerError] | None = None
 
 
-_VERDICTS: OrderedDict[_Asked, _Verdict] = OrderedDict()
+class FitCheck:
+    """Holds jobs against the trainers that are registered, and remembers what it found."""
 
+    def __init__(self, workers: WorkerStore, shapes: DatasetShapes) -> None:
+        self._workers = workers
+        self._shapes = shapes
+        self._verdicts: OrderedDict[_Asked, _Verdict] = OrderedDict()
 
-async def check_fit(
-    parameters: TrainingParameters,
-    model: ModelFacts,
-    dataset: DatasetFacts,
-    needs: Needs,
-    workers: WorkerStore,
-    shapes: DatasetShapes,
-    token: str,
-) -> int:
-    """Returns the bytes that a device must have for the job to have a chance; 0 where too little is known.
+    async def check(
+        self, parameters: TrainingParameters, model: ModelFacts, dataset: DatasetFacts, needs: Needs, token: str
+    ) -> int:
+        """Returns the bytes that a device must have for the job to have a chance; 0 where too little is known.
 
-    Raises:
-        ContextExceeded: some rows are certainly longer than the model takes.
-        JobTooLarge: no registered trainer that could hold the job otherwise has as much memory as it certainly takes.
-    """
-    if model.shape is None or needs.recipe is not Recipe.QLORA:
-        return 0
-    shape = shapes.known(dataset.id) or await shapes.get(dataset, token, wait_seconds=_WAIT_SECONDS) or _UNKNOWN
-    found = workers.devices()
-    devices = found.result() if found.done() else await found
-    places = tuple(each.place for each in devices if each.serves(needs) and each.place.memory_bytes)
-    asked = _Asked(model.shape, shape, parameters, needs.device_class, needs.device_count, places)
-    verdict = _VERDICTS.get(asked)
-    if verdict is None:
-        verdict = await search_for_submission(_judge, asked)
-        _VERDICTS[asked] = verdict
-        if len(_VERDICTS) > _REMEMBERED:
-            _VERDICTS.popitem(last=False)
-    if verdict.refusal is not None:
-        raise verdict.refusal()
-    return verdict.least
+        Raises:
+            ContextExceeded: some rows are certainly longer than the model takes.
+            JobTooLarge: no registered trainer that could hold the job otherwise has as much memory as it certainly
+                takes.
+        """
+        if model.shape is None or needs.recipe is not Recipe.QLORA:
+            return 0
+        shape = self._shapes.known(dataset.id)
+        if shape is None:
+            shape = await self._shapes.get(dataset, token, wait_seconds=_WAIT_SECONDS) or _UNKNOWN
+        found = self._workers.devices()
+        devices = found.result() if found.done() else await found
+        places = tuple(each.place for each in devices if each.serves(needs) and each.place.memory_bytes)
+        verdict = await self._verdict(
+            _Asked(model.shape, shape, parameters, needs.device_class, needs.device_count, places)
+        )
+        if verdict.refusal is not None:
+            raise verdict.refusal()
+        return verdict.least
+
+    async def _verdict(self, asked: _Asked) -> _Verdict:
+        verdict = self._verdicts.get(asked)
+        if verdict is None:
+            verdict = await search_for_submission(self._judge_once, asked)
+            self._verdicts[asked] = verdict
+            if len(self._verdicts) > _REMEMBERED:
+                self._verdicts.popitem(last=False)
+        return verdict
+
+    def _judge_once(self, asked: _Asked) -> _Verdict:
+        # Whoever asked for the same just before may have been answered while this one waited.
+        return self._verdicts.get(asked) or _judge(asked)
 
 
 def _judge(asked: _Asked) -> _Verdict:
-    # Whoever asked for the same just before may have been answered while this one waited.
-    known = _VERDICTS.get(asked)
-    if known is not None:
-        return known
     over = rows_over_context(asked.model, asked.dataset, asked.parameters.sampling)
     if over:
         refusal = partial(

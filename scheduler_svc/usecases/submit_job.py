@@ -9,18 +9,12 @@ from dataclasses import dataclass, replace
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 from scheduler_svc.clients.catalog import Catalog
+from scheduler_svc.domain.asked_parameters import AskedParameters
 from scheduler_svc.domain.device_checks import check_device_options
 from scheduler_svc.domain.errors import DeviceUnfit, QuotaExceeded, RecipeUnavailable
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import DeviceClass, Job, JobState, JobSubmission, Needs, Progress, Recipe, StateReason
-from scheduler_svc.domain.parameters import (
-    DatasetFacts,
-    Given,
-    ModelFacts,
-    TrainingParameters,
-    fit_parameters,
-    resolve_parameters,
-)
+from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts, TrainingParameters, fit_parameters
 from scheduler_svc.domain.placement import check_devices
 from scheduler_svc.domain.post_training import recipe_of
 from scheduler_svc.domain.quota import Limit
@@ -28,7 +22,7 @@ from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
-from scheduler_svc.usecases.check_fit import check_fit
+from scheduler_svc.usecases.check_fit import FitCheck
 from scheduler_svc.usecases.view_queue import QueueView
 
 
@@ -42,7 +36,7 @@ class JobRequest:
     name: str
     model_id: str
     dataset_id: str
-    parameters: Given
+    parameters: AskedParameters
     device_class: DeviceClass
     device_count: int
     device_memory_bytes: int
@@ -58,6 +52,7 @@ async def submit_job(
     workers: WorkerStore,
     queue: QueueView,
     catalog: Catalog,
+    fit: FitCheck,
 ) -> Job:
     """Returns the accepted job, QUEUED; a repeated request gets the first answer.
 
@@ -65,9 +60,9 @@ async def submit_job(
         InvalidField, ModelNotFound, DatasetNotFound, ModelNotReady, DatasetNotReady, DeviceUnfit, RecipeUnavailable,
         JobTooLarge, ContextExceeded, QuotaExceeded, RequestIdReused, JobNotFound: as the contract says.
     """
-    parameters = resolve_parameters(request.parameters)
+    parameters = request.parameters.resolved
     check_device_options(parameters, request.device_class)
-    checked = _check(request, parameters, workers, catalog)
+    checked = _check(request, parameters, workers, catalog, fit)
     return await accept(checked, request.owner_id, request.key, jobs, requests, queue)
 
 
@@ -130,7 +125,7 @@ def as_first_answered(job: Job) -> Job:
 
 
 async def _check(
-    request: JobRequest, parameters: TrainingParameters, workers: WorkerStore, catalog: Catalog
+    request: JobRequest, parameters: TrainingParameters, workers: WorkerStore, catalog: Catalog, fit: FitCheck
 ) -> JobSubmission:
     """Holds the request against what the catalog and the trainers have."""
     needs = _needs(request, parameters)
@@ -141,8 +136,8 @@ async def _check(
     model, dataset, problem = await _look_up(request, workers, catalog)
     if needs.is_4bit and problem is not None:
         raise DeviceUnfit(request.device_class, problem)
-    fitted = fit_parameters(parameters, request.parameters, model, dataset)
-    least = await check_fit(fitted, model, dataset, needs, workers, catalog.shapes, request.token)
+    fitted = fit_parameters(parameters, request.parameters.given, model, dataset)
+    least = await fit.check(fitted, model, dataset, needs, request.token)
     if least > needs.device_memory_bytes:
         # No smaller trainer is to claim it where there is a larger one.
         needs = replace(needs, device_memory_bytes=least)

@@ -125,9 +125,12 @@ class RowShape:
         return sum(clip.frames for clip in self.clips)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DatasetShape:
-    """The rows of a dataset by what they show and say."""
+    """The rows of a dataset by what they show and say.
+
+    Equal to itself alone: it is asked for once, and what is remembered of it must not cost a look at thousands of rows.
+    """
 
     shapes: tuple[RowShape, ...]
     rows: int = 0

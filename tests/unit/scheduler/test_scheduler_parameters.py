@@ -10,10 +10,10 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
-from reeltune.scheduler.v1 import speed_parameters_pb2
+from reeltune.scheduler.v1 import speed_parameters_pb2, training_options_pb2
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
-from scheduler_svc.domain.adapter_parameters import ModuleGroup, ShareBounds
+from scheduler_svc.domain.adapter_parameters import LoraParameters, ModuleGroup, ShareBounds
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.parameters import (
     ComputeType,
@@ -27,7 +27,7 @@ from scheduler_svc.domain.parameters import (
     parameters_from_json,
     resolve_parameters,
 )
-from scheduler_svc.rpc.parameters_convert import given_from_proto, parameters_to_proto
+from scheduler_svc.rpc.parameters_convert import asked_from_proto, given_from_proto, parameters_to_proto
 from trainer_svc.qlora.spec import TrainingSpec
 
 MODEL = ModelFacts("mdl_1", max_frames=16, has_video_processor=True)
@@ -127,6 +127,27 @@ def test_a_request_says_only_what_it_sets() -> None:
         "log_every_steps": 5,
     }
     assert given_from_proto(pb.TrainingParameters()) == {}
+
+
+def test_requests_that_ask_for_the_same_share_what_follows_from_it() -> None:
+    asked = [asked_from_proto(ParseDict({"lora": {"rank": rank}}, pb.TrainingParameters())) for rank in (8, 8, 9)]
+    assert asked[0] is asked[1]
+    assert asked[0].given == {"lora": {"rank": 8}}
+    assert [each.resolved.lora.rank for each in asked] == [8, 8, 9]
+    absent, zero = (pb.TrainingParameters(lora=pb.LoraParameters(dropout=dropout)) for dropout in (None, 0.0))
+    assert asked_from_proto(absent).resolved.lora.dropout == LoraParameters().dropout
+    assert asked_from_proto(zero).resolved.lora.dropout == 0.0
+    contradiction = {"optimization": {"maxSteps": 1, "epochs": 1}}
+    for _ in range(2):
+        with pytest.raises(InvalidField):
+            _ = asked_from_proto(ParseDict(contradiction, pb.TrainingParameters())).resolved
+
+
+def test_large_parameters_are_not_remembered() -> None:
+    pattern = training_options_pb2.LayerPattern(pattern="x" * 64, rank=4)
+    message = pb.TrainingParameters(lora=pb.LoraParameters(layer_patterns=[pattern] * 100))
+    assert asked_from_proto(message) is not asked_from_proto(message)
+    assert asked_from_proto(message).given == given_from_proto(message)
 
 
 def test_an_allocation_of_ranks_survives_storage_and_the_contract() -> None:
