@@ -5,17 +5,23 @@
 MODEL holds a model as save_pretrained writes it (safetensors). DATASET holds rows.jsonl and clips/. The adapter is
 written to OUT/adapter. The first Ctrl-C stops after the running step and keeps the adapter made so far; the same
 command again goes on from the newest checkpoint.
+
+On several devices, either with `--set runtime.devices=2`, or started by torchrun:
+
+    torchrun --standalone --nproc-per-node 2 -m trainer_svc.qlora --model MODEL --dataset DATASET --out OUT
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 
 from trainer_svc.qlora.child import read_spec, run_training
+from trainer_svc.qlora.launched_rank import LaunchedRank
 from trainer_svc.qlora.messages import StopReason
 from trainer_svc.qlora.run_context import JobFolders, LocalRun
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
@@ -26,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         spec = read_spec(options.spec) if options.spec else TrainingSpec()
         spec = spec.with_overrides(options.set).validate()
+        launched = LaunchedRank.found(os.environ)
+        spec = launched.fit(spec) if launched else spec
     except SpecError as error:
         sys.stderr.write(f"{error.field}: {error.problem}; {error.remedy}\n")
         return 2
@@ -36,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop(StopReason.DRAIN))
     signal.signal(signal.SIGINT, lambda *_: _interrupt(run))
     try:
-        return run_training(run, spec)
+        return run_training(run, spec, launched=launched)
     finally:
         run.close()
 

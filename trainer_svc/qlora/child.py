@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.dataset_rows import load_samples
 from trainer_svc.qlora.failures import as_failure
+from trainer_svc.qlora.launched_rank import LaunchedRank
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
-from trainer_svc.qlora.rank_group import train_together
+from trainer_svc.qlora.rank_group import join_launched, train_together
 from trainer_svc.qlora.run_context import ORPHAN_EXIT_CODE, JobFolders, PipeRun, RunContext
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 
@@ -47,16 +48,20 @@ def main(arguments: list[str] | None = None) -> int:
     return ORPHAN_EXIT_CODE if run.orphaned else code
 
 
-def run_training(run: RunContext, spec: TrainingSpec, load: LoadBase | None = None) -> int:
+def run_training(
+    run: RunContext, spec: TrainingSpec, load: LoadBase | None = None, launched: LaunchedRank | None = None
+) -> int:
     """Trains; any error becomes a Failed message. Returns the exit code: 0, or 1 after Failed. `load`: in place of
-    `load_base_model`."""
+    `load_base_model`; `launched`: which of several ranks this is, where others have started them."""
     quiet_libraries(spec.runtime.threads)
     try:
         # What is wrong with the owner's files is told at once, before seconds of imports.
         check_model_folder(run.folders.model)
         load_samples(run.folders.dataset)
         # Heavy imports only here: the environment must be quiet and offline before them.
-        if spec.runtime.devices > 1:
+        if launched is not None:
+            join_launched(run, spec, launched)
+        elif spec.runtime.devices > 1:
             train_together(run, spec)
         else:
             with quick_imports():

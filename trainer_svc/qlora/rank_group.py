@@ -24,6 +24,7 @@ from typing import Self
 
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.launch import child_environment
+from trainer_svc.qlora.launched_rank import LaunchedRank
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageError, MessageSocket
 from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.run_context import RunContext
@@ -46,7 +47,7 @@ def train_together(run: RunContext, spec: TrainingSpec) -> None:
             from trainer_svc.qlora.trainer import train
 
         try:
-            with Ranks.join(group.folder / _STORE, 0, count) as ranks:
+            with Ranks.join(_meeting_in(group.folder), 0, count) as ranks:
                 train(run, share_threads(spec), ranks)
         except Exception as error:
             # Mostly the echo of what happened to another: the one that watches it knows the cause, and ends us.
@@ -62,7 +63,18 @@ def join_rank(run: RunContext, folder: Path, rank: int) -> None:
         from trainer_svc.qlora.trainer import train
 
     spec = TrainingSpec.from_dict(json.loads((folder / _SPEC).read_text(encoding="utf-8")))
-    with Ranks.join(folder / _STORE, rank, spec.runtime.devices) as ranks:
+    with Ranks.join(_meeting_in(folder), rank, spec.runtime.devices) as ranks:
+        train(run, share_threads(spec), ranks)
+
+
+def join_launched(run: RunContext, spec: TrainingSpec, launched: LaunchedRank) -> None:
+    """Trains as a rank that others have started, and watch; see `trainer.train`."""
+    visible = rank_environment(launched.local_rank, os.environ)["CUDA_VISIBLE_DEVICES"]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    from trainer_svc.qlora.ranks import Ranks
+    from trainer_svc.qlora.trainer import train
+
+    with Ranks.join("env://", launched.rank, launched.count) as ranks:
         train(run, share_threads(spec), ranks)
 
 
@@ -171,6 +183,10 @@ class RankGroup:
             self._run.report(failed)
             # The thread that trains waits in a meeting that never ends: there is no way back from there.
             os._exit(_LOST_EXIT_CODE)
+
+
+def _meeting_in(folder: Path) -> str:
+    return f"file://{folder / _STORE}"
 
 
 def _lost(words: str) -> Failed:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -52,14 +51,17 @@ class Ranks:
         self.count = count
 
     @classmethod
-    def join(cls, store: Path, rank: int, count: int) -> Self:
-        """Meets the others by a file that only this run knows. Closed by `close`."""
+    def join(cls, meeting: str, rank: int, count: int) -> Self:
+        """Meets the others. Closed by `close`.
+
+        `meeting`: where, as torch.distributed names it: `file://` with a file that only this run knows, or `env://`.
+        """
         ranks = cls(rank, count)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with _meeting():
             dist.init_process_group(
                 backend,
-                init_method=f"file://{store}",
+                init_method=meeting,
                 rank=rank,
                 world_size=count,
                 timeout=_FOR_EVER,

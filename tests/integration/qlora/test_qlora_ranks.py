@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,7 @@ from safetensors.torch import load_file
 from tiny_models import row
 
 from trainer_svc.qlora.folder_files import is_whole
-from trainer_svc.qlora.launch import training_command
+from trainer_svc.qlora.launch import child_environment, training_command
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
     Completed,
@@ -102,6 +105,36 @@ def test_two_processes_learn_what_one_learns_from_the_same_samples(
     begun = next(message for message in child.messages if isinstance(message, Started))
     assert begun.device == "2 x CPU"
     assert sum("ranks allocated" in message.text for message in child.messages if isinstance(message, Log)) == 1
+
+
+def test_ranks_that_torchrun_starts_learn_what_one_process_learns(
+    spec: TrainingSpec, new_run: Callable[..., RecordingRun], tmp_path: Path
+) -> None:
+    spec = spec.with_overrides(["optimization.max_steps=3", "checkpoint_every_steps=0", "runtime.devices=1"])
+    alone, out = new_run("alone"), tmp_path / "ranks"
+    train(alone, spec.with_overrides(["runtime.threads=1"]))
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *("-m", "trainer_svc.qlora", "--spec", str(tmp_path / "spec.json"), "--out", str(out)),
+            *("--model", str(alone.folders.model), "--dataset", str(alone.folders.dataset)),
+        ],
+        env={**child_environment(threads=1), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "(2 x CPU, " in finished.stdout
+    assert finished.stdout.count("completed after 3 steps") == 1, "one rank speaks for all"
+    losses = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    told = {each["step"]: each["values"]["loss"] for each in losses if "loss" in each["values"]}
+    assert told.keys() == alone.series("loss").keys()
+    assert all(math.isclose(told[step], loss, rel_tol=TOLERANCE) for step, loss in alone.series("loss").items())
+    for name, value in adapter(alone.folders.out).items():
+        torch.testing.assert_close(adapter(out)[name], value, rtol=1e-2, atol=1e-4)
 
 
 def test_two_processes_begin_answer_and_end_early_as_one(
