@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import psutil
 
 from trainer_svc.domain.device import DeviceClass
+from trainer_svc.domain.device_readings import combine, visible_devices
 from trainer_svc.domain.tegrastats import read_tegrastats
 
 _TEGRASTATS_SECONDS = 5.0
@@ -49,16 +50,20 @@ class ProcessGauge:
 
 
 class NvmlGauge:
-    """An NVIDIA GPU, by its driver's library."""
+    """NVIDIA GPUs, by their driver's library."""
 
-    def __init__(self, nvml: Any) -> None:
+    def __init__(self, nvml: Any, names: Sequence[str]) -> None:
+        """`nvml`: the module pynvml; `names`: the devices, each by its index or its UUID."""
         self._nvml = nvml
         nvml.nvmlInit()
-        self._device = _first_visible(nvml)
+        self._devices = [_device_of(nvml, name) for name in names]
 
     def read(self, pid: int) -> Mapping[str, float]:
         """What of all that a driver does not know is left out."""
-        nvml, device = self._nvml, self._device
+        return combine([self._read(device) for device in self._devices])
+
+    def _read(self, device: Any) -> Mapping[str, float]:
+        nvml = self._nvml
         reads: dict[str, Callable[[], Any]] = {
             "device_utilization_percent": lambda: nvml.nvmlDeviceGetUtilizationRates(device).gpu,
             "device_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(device).used,
@@ -93,16 +98,14 @@ class TegraGauge:
         return read_tegrastats(line)
 
 
-def _first_visible(nvml: Any) -> Any:
-    """The GPU that CUDA calls its first: the library knows nothing of which ones a process is shown."""
-    name = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+def _device_of(nvml: Any, name: str) -> Any:
     if name.startswith(("GPU-", "MIG-")):
         return nvml.nvmlDeviceGetHandleByUUID(name)
     return nvml.nvmlDeviceGetHandleByIndex(int(name) if name.isdigit() else 0)
 
 
-def open_gauge(device_class: DeviceClass, *, is_emulated: bool) -> Gauge:
-    """Returns what reads such a device here; that of the processes where the device's own cannot be read."""
+def open_gauge(device_class: DeviceClass, *, is_emulated: bool, count: int = 1) -> Gauge:
+    """Returns what reads `count` such devices here; that of the processes where the device's own cannot be read."""
     if is_emulated or device_class is DeviceClass.CPU:
         return ProcessGauge()
     if device_class is DeviceClass.JETSON:
@@ -111,7 +114,8 @@ def open_gauge(device_class: DeviceClass, *, is_emulated: bool) -> Gauge:
     try:
         # Not installed with everything: pip install nvidia-ml-py.
         nvml = importlib.import_module("pynvml")
-        return NvmlGauge(nvml)
+        # The library knows nothing of which ones a process is shown.
+        return NvmlGauge(nvml, visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), count))
     except ImportError:
         return ProcessGauge()
 

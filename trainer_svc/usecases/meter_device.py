@@ -20,7 +20,8 @@ async def meter_device(attempt: LiveAttempt, pid: int, device: Device, every_sec
     and the job goes on without.
     """
     try:
-        gauge = await asyncio.to_thread(open_gauge, device.device_class, is_emulated=bool(device.profile))
+        emulated, count = bool(device.profile), attempt.claim.device_count
+        gauge = await asyncio.to_thread(open_gauge, device.device_class, is_emulated=emulated, count=count)
         while True:
             await asyncio.sleep(every_seconds)
             # Before the first step there is no step to tell it of.
