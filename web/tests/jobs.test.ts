@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { WatchTrainingJobResponseSchema } from "@/gen/reeltune/scheduler/v1/training_history_pb";
 import { JobState } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import { fieldOf, mistake, parametersOf, FIELDS } from "@/lib/jobs/fields";
+import { DEVICES, devicesOf, fieldOf, mistake, parametersOf, FIELDS } from "@/lib/jobs/fields";
 import { JobStory, smoothed } from "@/lib/jobs/story";
 
 let sequence = 0n;
@@ -114,4 +114,13 @@ test.each([
       text,
     ),
   ).toBe(told);
+});
+
+test("devices belong to the request, and what is left empty is left out", () => {
+  const draft = { "lora.rank": "8", deviceCount: " 2 " };
+  expect(devicesOf(draft)).toEqual({ deviceCount: 2 });
+  expect(parametersOf(draft)).toEqual({ lora: { rank: 8 } });
+  expect(devicesOf({ deviceCount: " " })).toEqual({});
+  expect(fieldOf("device_count")).toBe(DEVICES.path);
+  expect(mistake(DEVICES, "1.5")).toBeDefined();
 });

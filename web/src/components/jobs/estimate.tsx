@@ -17,19 +17,23 @@ const SETTLE_MS = 500;
 export function Estimate({
   modelId,
   datasetId,
+  deviceCount,
   parameters,
 }: {
   modelId: string;
   datasetId: string;
+  /** As many as the service takes where there is none. */
+  deviceCount?: number;
   parameters: JsonObject;
 }) {
-  const asked = useSettled(JSON.stringify({ modelId, datasetId, parameters }));
+  const asked = useSettled(JSON.stringify({ modelId, datasetId, deviceCount, parameters }));
   const found = useQuery({
     queryKey: ["estimate", asked],
     queryFn: ({ signal }) => {
       const { parameters: given, ...request } = JSON.parse(asked) as {
         modelId: string;
         datasetId: string;
+        deviceCount?: number;
         parameters: JsonObject;
       };
       return estimates.estimateTrainingJob(
@@ -57,7 +61,7 @@ export function Estimate({
             : ""}
         </p>
         {found.isSuccess && devices.length === 0 && (
-          <p>No trainer is there at the moment; the job would wait for one.</p>
+          <p>No trainer that could take it is there at the moment; the job would wait for one.</p>
         )}
         {devices.map((device, index) => (
           <Device key={index} device={device} />

@@ -10,7 +10,7 @@ import { TrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/training_p
 import { useAttempt } from "@/lib/attempt";
 import { datasets, models, training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
-import { FIELDS, fieldOf, mistake, parametersOf } from "@/lib/jobs/fields";
+import { DEVICES, devicesOf, FIELDS, fieldOf, mistake, parametersOf } from "@/lib/jobs/fields";
 import { Estimate } from "./estimate";
 import { PresetChoice, useStart } from "./preset_choice";
 import { Button, Field, INPUT, Loading, PageTitle, Panel, Problem } from "../ui";
@@ -27,7 +27,7 @@ export function NewJob() {
   const complaints = Object.fromEntries(
     Object.entries(problem?.fields ?? {}).map(([name, text]) => [fieldOf(name), text]),
   );
-  const isMistaken = FIELDS.some((field) => mistake(field, draft[field.path] ?? ""));
+  const isMistaken = [...FIELDS, DEVICES].some((field) => mistake(field, draft[field.path] ?? ""));
   const create = (event: FormEvent) => {
     event.preventDefault();
     void attempt(async () => {
@@ -40,7 +40,7 @@ export function NewJob() {
     // Whoever works by keyboard is taken to what is wrong.
     if (problem) document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
   }, [problem]);
-  const known = new Set(["name", "modelId", "datasetId", ...FIELDS.map((field) => field.path)]);
+  const known = new Set(["name", "modelId", "datasetId", DEVICES.path, ...FIELDS.map((field) => field.path)]);
   const isElsewhere = problem && !Object.keys(complaints).some((name) => known.has(name));
   return (
     <form onSubmit={create} noValidate>
@@ -72,13 +72,13 @@ export function NewJob() {
         <Panel title="How">
           <PresetChoice value={draft.preset ?? ""} onChange={(value) => change("preset", value)} start={start} />
           <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
-            {FIELDS.map((field) => (
+            {[...FIELDS, DEVICES].map((field) => (
               <Field
                 key={field.path}
                 label={field.label}
                 hint={field.hint}
                 inputMode="decimal"
-                placeholder={start.valueOf(field)}
+                placeholder={field === DEVICES ? field.byDefault : start.valueOf(field)}
                 value={draft[field.path] ?? ""}
                 onChange={(event) => change(field.path, event.target.value)}
                 problem={mistake(field, draft[field.path] ?? "") ?? complaints[field.path]}
@@ -87,7 +87,12 @@ export function NewJob() {
           </div>
         </Panel>
         {!isMistaken && (
-          <Estimate modelId={draft.model ?? ""} datasetId={draft.dataset ?? ""} parameters={parametersOf(draft)} />
+          <Estimate
+            modelId={draft.model ?? ""}
+            datasetId={draft.dataset ?? ""}
+            {...devicesOf(draft)}
+            parameters={parametersOf(draft)}
+          />
         )}
         {isElsewhere && <Problem title="The job was not accepted">{problem.message}</Problem>}
         <div className="flex flex-wrap items-center gap-4">
@@ -109,6 +114,7 @@ function requestOf(draft: Draft) {
     name: draft.name ?? "",
     modelId: draft.model ?? "",
     datasetId: draft.dataset ?? "",
+    ...devicesOf(draft),
     parameters: fromJson(TrainingParametersSchema, parametersOf(draft)),
     requestId: draft.requestId ?? "",
   };

@@ -90,6 +90,21 @@ export const FIELDS: readonly JobField[] = [
   },
 ];
 
+/** Of the request itself, not of its parameters. */
+export const DEVICES: JobField = {
+  path: "deviceCount",
+  label: "Devices",
+  hint: "Of one trainer, that train together: each takes a share of every step.",
+  byDefault: "1",
+  isInteger: true,
+};
+
+/** Returns what a draft says of devices, as part of a request; nothing where it says nothing. */
+export function devicesOf(draft: Readonly<Record<string, string>>): { deviceCount?: number } {
+  const text = draft[DEVICES.path]?.trim();
+  return text ? { deviceCount: Number(text) } : {};
+}
+
 /** Returns the parameters that a draft asks for, as JSON of `TrainingParameters`; what is left empty is left out. */
 export function parametersOf(draft: Readonly<Record<string, string>>): JsonObject {
   const parameters: JsonObject = draft.preset ? { preset: draft.preset } : {};
