@@ -67,10 +67,8 @@ class OutboxStore:
     async def take(self, limit: int) -> AsyncIterator[OutboxBatch]:
         """Gives due wake-ups that nobody else has; those marked as published are gone when the block ends."""
         async with transaction(self._pool) as connection:
-            await connection.execute(self._sql.allow_idle)
-            rows = await connection.fetch(self._sql.lock_due_outbox, limit)
-            idle = await connection.fetchval(self._sql.count_idle_workers, self._lease) if len(rows) > 1 else 1
-            batch = OutboxBatch([_wake_up_from_row(row) for row in rows], idle)
+            rows = await connection.fetch(self._sql.lock_due_outbox, limit, self._lease)
+            batch = OutboxBatch([_wake_up_from_row(row) for row in rows], rows[0]["idle_workers"] if rows else 0)
             yield batch
             if batch.published:
                 await connection.execute(self._sql.delete_outbox, batch.published)
@@ -96,7 +94,7 @@ class OutboxBatch:
     def __init__(self, wake_ups: Sequence[WakeUp], idle_trainers: int) -> None:
         self.wake_ups = wake_ups
         self.idle_trainers = idle_trainers
-        """How many could be woken; not counted for a single wake-up."""
+        """How many could be woken."""
         self.published: list[int] = []
         """Ids of those that the broker has confirmed, and of those that need no message beside them."""
 

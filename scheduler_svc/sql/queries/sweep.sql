@@ -71,18 +71,18 @@ ON CONFLICT DO NOTHING
 SET LOCAL idle_in_transaction_session_timeout = '60 s'
 
 -- name: lock_due_outbox
--- Locks wake-ups that are due; others' locks are passed by.
-SELECT id, job_id, generation, device_class FROM outbox
+-- Locks wake-ups that are due, others' locks are passed by; tells how many workers are there and have no job, and lets the transaction wait for the broker.
+WITH idle AS MATERIALIZED (
+    SELECT count(*) AS workers, set_config('idle_in_transaction_session_timeout', '60s', true)
+    FROM workers
+    WHERE heartbeat_time > clock_timestamp() - $2::interval AND drain_time IS NULL
+        AND NOT EXISTS (SELECT FROM jobs WHERE worker_id = workers.id AND state IN ('STARTING', 'RUNNING', 'STOPPING'))
+)
+SELECT id, job_id, generation, device_class, (SELECT workers FROM idle) AS idle_workers FROM outbox
 WHERE not_before <= clock_timestamp()
 ORDER BY not_before, id
 LIMIT $1
 FOR UPDATE SKIP LOCKED
-
--- name: count_idle_workers
--- Counts the workers that are there and have no job.
-SELECT count(*) FROM workers
-WHERE heartbeat_time > clock_timestamp() - $1::interval AND drain_time IS NULL
-    AND NOT EXISTS (SELECT FROM jobs WHERE worker_id = workers.id AND state IN ('STARTING', 'RUNNING', 'STOPPING'))
 
 -- name: next_outbox
 -- Time until the next wake-up is due; null when there is none.
