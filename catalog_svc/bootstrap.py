@@ -248,6 +248,8 @@ def _start_validators(
         pool=children,
         wanted=manage.validation_wanted,
         lease_seconds=settings.validation_lease_seconds,
+        is_passing=_is_passing,
+        pause_seconds=settings.validation_pause_seconds,
     )
     for number in range(1, settings.validations + 1):
         runtime.background.start(f"validator {number}", validators.run(), is_intake=True)

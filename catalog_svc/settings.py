@@ -68,6 +68,9 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     validations: int = Field(default=2, ge=1, le=32)
     """Datasets and models validated at once; they share the decode processes."""
     validation_lease_seconds: float = Field(default=30, gt=0)
+    validation_pause_seconds: float = Field(default=5, gt=0)
+    """Pause before a validation goes on that an unforeseen error has cut; it doubles, and the sixth error in a row ends
+    it."""
     model_tool_command: str = ""
     """Starts the program that makes previews and tries models, such as `python -m trainer_svc.qlora.model_tool`; empty:
     there are no previews, and models are not tried."""

@@ -22,8 +22,6 @@ from catalog_svc.domain.storage_usage import StorageAllowance
 
 ImportId = NewType("ImportId", str)
 
-MAX_FAILURES = 6
-"""How often in a row, with no file got meanwhile, an import is tried that fails by what nobody has foreseen."""
 MAX_FAILED_FILES = 1000
 """An import of which more files fail is given up."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

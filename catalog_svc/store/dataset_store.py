@@ -43,12 +43,16 @@ class DatasetStore:
         return {row["sha256"]: outcome_from_row(row) for row in rows}
 
     async def put_probes(self, dataset_id: EntryId, outcomes: Mapping[str, ProbeOutcome]) -> None:
-        """Keeps what decoding found, by SHA-256; raises LeaseLost if the dataset is gone."""
+        """Keeps what decoding found, by SHA-256; raises LeaseLost if the dataset is gone.
+
+        It is progress: failures of the validation count anew.
+        """
         columns = zip(*(_probe_columns(sha256, outcome) for sha256, outcome in outcomes.items()), strict=True)
         try:
             await self._pool.execute(queries().put_probes, dataset_id, *(list(column) for column in columns))
         except asyncpg.ForeignKeyViolationError as error:
             raise LeaseLost(dataset_id) from error
+        await self._pool.execute(queries().forget_validation_failures, dataset_id)
 
     async def set_progress(self, dataset_id: EntryId, clips: int, checked: int, duration_seconds: float) -> None:
         """Notes how far a validation has come; watchers are told."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from catalog_svc.domain.dataset_check import DatasetVerdict
@@ -19,6 +19,15 @@ from meshkit.failpoints import failpoint
 from meshkit.postgres import Connection, Pool, transaction
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimedValidation:
+    """An entry that one validator works on."""
+
+    entry: Entry
+    failures: int
+    """How often in a row, with no clip found meanwhile, its validation was cut by what nobody had foreseen."""
+
+
 class ValidationStore:
     """Claims entries to validate, and ends validations; who lost the lease changes nothing."""
 
@@ -26,19 +35,19 @@ class ValidationStore:
         self._pool = pool
         self._lease = lease
 
-    async def claim(self, token: str) -> Entry | None:
+    async def claim(self, token: str) -> ClaimedValidation | None:
         """Leases the entry that has waited longest; None if nothing waits."""
         row = await self._pool.fetchrow(queries().claim_validation, token, self._lease)
-        return None if row is None else entry_from_row(row)
+        return None if row is None else ClaimedValidation(entry_from_row(row), row["validation_failures"])
 
     async def renew(self, entry_id: EntryId, token: str) -> None:
         """Extends the lease; raises LeaseLost."""
         if await self._pool.fetchval(queries().renew_validation, entry_id, token, self._lease) is None:
             raise LeaseLost(entry_id)
 
-    async def release(self, entry_id: EntryId, token: str) -> None:
-        """Gives the lease back, so that another replica goes on at once."""
-        await self._pool.execute(queries().release_validation, entry_id, token)
+    async def release(self, entry_id: EntryId, token: str, pause: timedelta, *, is_failure: bool = False) -> None:
+        """Gives the lease back; the validation is taken up again after the pause. Failures are counted."""
+        await self._pool.execute(queries().release_validation, entry_id, token, pause, int(is_failure))
 
     async def end_dataset(
         self, dataset_id: EntryId, token: str, verdict: DatasetVerdict, samples: Iterable[SampleText]

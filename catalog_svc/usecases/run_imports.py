@@ -11,17 +11,14 @@ from datetime import timedelta
 import structlog
 
 from catalog_svc.domain.errors import LeaseLost
-from catalog_svc.domain.imports import MAX_FAILURES, Import
+from catalog_svc.domain.imports import Import
+from catalog_svc.domain.unforeseen import MAX_FAILURES, RETRY_SECONDS, pause_after
 from catalog_svc.store.import_store import ImportStore
 from catalog_svc.usecases.lease import under_lease
 from catalog_svc.usecases.run_import import RunImport
 from meshkit.ids import new_id
 
 LOOK_SECONDS = 2.0
-_RETRY_SECONDS = 5.0
-_LONGEST_PAUSE_SECONDS = 300.0
-_LEAST_PAUSE_SECONDS = 1.0
-"""After an import could not even be given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class RunImports:
     lease_seconds: float
     is_passing: Callable[[Exception], bool]
     """Tells an error of what is away for the moment from one that nobody has foreseen."""
-    pause_seconds: float = _RETRY_SECONDS
+    pause_seconds: float = RETRY_SECONDS
     """After the first failure that nobody has foreseen; twice as long after each further one."""
 
     async def run(self) -> None:
@@ -48,7 +45,7 @@ class RunImports:
                 await self.imports.forget_files()
             except Exception as error:  # database or object store away: the work is taken up again
                 structlog.get_logger().warning("import.postponed", error=repr(error))
-                pause = _RETRY_SECONDS
+                pause = RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self.wanted.wait()
@@ -76,17 +73,11 @@ class RunImports:
         except Exception as error:
             if self.is_passing(error):
                 # What is away may be back in a moment; meanwhile others have their turn.
-                await self._release(found, token, _RETRY_SECONDS)
+                await self._release(found, token, RETRY_SECONDS)
                 raise
             logger.exception("import.failed_unforeseen", failures=found.failures + 1)
-            await self._release(found, token, self._pause(found.failures), is_failure=True)
+            await self._release(found, token, pause_after(found.failures, self.pause_seconds), is_failure=True)
         return True
-
-    def _pause(self, failures: int) -> float:
-        if failures + 1 == MAX_FAILURES:
-            return 0.0  # what is left is to give it up; when that fails, too, there is a pause again
-        longest: float = min(_LONGEST_PAUSE_SECONDS, self.pause_seconds * 2 ** min(failures, MAX_FAILURES))
-        return longest if failures < MAX_FAILURES else max(_LEAST_PAUSE_SECONDS, longest)
 
     async def _release(self, found: Import, token: str, pause_seconds: float, *, is_failure: bool = False) -> None:
         try:

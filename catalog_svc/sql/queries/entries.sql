@@ -96,13 +96,16 @@ SELECT DISTINCT 'CONTENT', object_key FROM files WHERE entry_id = $1 AND locatio
 -- name: begin_validation
 -- Sends an entry to the validators.
 UPDATE entries
-SET state = 'PROCESSING', revision = revision + 1, update_time = now(), lease_token = NULL, lease_expire_time = NULL
+SET state = 'PROCESSING', revision = revision + 1, update_time = now(), lease_token = NULL, lease_expire_time = NULL,
+    validation_failures = 0
 WHERE id = $1;
 
 -- name: claim_validation
--- Leases the entry that has waited longest for a validator, if there is one that nobody else works on.
+-- Leases the entry that has waited longest for a validator, if there is one that nobody else works on. A lease that was
+-- not given back is a failure: whoever had it died.
 UPDATE entries
-SET lease_token = $1, lease_expire_time = now() + $2::interval
+SET validation_failures = validation_failures + CASE WHEN lease_token IS NULL THEN 0 ELSE 1 END,
+    lease_token = $1, lease_expire_time = now() + $2::interval
 WHERE id = (
     SELECT id FROM entries
     WHERE state = 'PROCESSING' AND delete_time IS NULL AND (lease_expire_time IS NULL OR lease_expire_time < now())
@@ -119,9 +122,14 @@ WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING' AND delete_time IS N
 RETURNING id;
 
 -- name: release_validation
--- Gives a lease back, so that another replica goes on at once.
-UPDATE entries SET lease_token = NULL, lease_expire_time = NULL
+-- Gives a lease back, so that another replica goes on at once, or later; counts failures.
+UPDATE entries
+SET lease_token = NULL, lease_expire_time = now() + $3::interval, validation_failures = validation_failures + $4
 WHERE id = $1 AND lease_token = $2 AND state = 'PROCESSING' AND delete_time IS NULL;
+
+-- name: forget_validation_failures
+-- Has failures of a validation count anew: it has come further.
+UPDATE entries SET validation_failures = 0 WHERE id = $1 AND validation_failures > 0;
 
 -- name: end_validation
 -- Sets the state that a validation ends with; returns nothing if its lease is lost.

@@ -20,7 +20,8 @@ from reeltune.catalog.v1 import import_pb2 as pb
 from reeltune.catalog.v1 import import_service_pb2 as im
 
 from catalog_svc.clients.sources.source import Source
-from catalog_svc.domain.imports import MAX_FAILURES, Import, ImportItem, ImportState
+from catalog_svc.domain.imports import Import, ImportItem, ImportState
+from catalog_svc.domain.unforeseen import MAX_FAILURES
 from catalog_svc.store.import_store import ImportStore
 from catalog_svc.usecases.fetch_file import FetchFile
 from catalog_svc.usecases.run_import import RunImport

@@ -1,0 +1,103 @@
+"""Validations that fail by an error of our own: tried again some times, then ended with an issue."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from reeltune.catalog.v1 import dataset_content_pb2 as content
+from reeltune.catalog.v1 import dataset_pb2, model_pb2
+
+from catalog_svc.domain.clip import ClipFault, FaultyClip
+from catalog_svc.domain.entry import EntryId, EntryKind
+from catalog_svc.domain.unforeseen import MAX_FAILURES, pause_after
+from catalog_svc.store.validation_store import ClaimedValidation
+from catalog_svc.usecases.validate_dataset import ValidateDataset
+from catalog_svc.usecases.validate_model import ValidateModel
+from meshkit.testing import assert_eventually
+from tests.rpc.catalog.catalog_mesh import ALICE, CatalogMesh, Start, model_files
+from tests.rpc.catalog.clips import h264_clip
+
+
+async def test_an_error_of_our_own_ends_a_dataset_after_some_tries_and_it_can_be_validated_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = await start(validation_pause_seconds=0.01)
+    dataset = await mesh.create_dataset()
+    await mesh.put_all(dataset.id, {"a.mp4": h264_clip(), "annotations.csv": b"video,caption\na.mp4,A bar.\n"})
+    tries = []
+
+    async def spoiled(*_: object) -> None:
+        tries.append(1)
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(ValidateDataset, "_plan", spoiled)
+    failed = await mesh.validated(dataset.id)
+    request = content.ListDatasetIssuesRequest(dataset_id=dataset.id)
+    (issue,) = (await mesh.datasets.ListDatasetIssues(request, metadata=mesh.as_user())).issues
+    monkeypatch.undo()
+    again = await mesh.validated(dataset.id)
+
+    assert (failed.state, failed.counts.errors) == (dataset_pb2.DATASET_STATE_ERROR, 1)
+    assert (len(tries), issue.reason) == (MAX_FAILURES, "VALIDATION_FAILED")
+    assert "validate again" in issue.remedy
+    assert dataset.id in issue.remedy
+    assert "bug of ours" not in str(issue), "the log is for the operator"
+    assert again.state == dataset_pb2.DATASET_STATE_READY, await mesh.issues(dataset.id)
+
+
+async def test_an_error_of_our_own_ends_a_model_after_some_tries(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = await start(validation_pause_seconds=0.01)
+    model = await mesh.create_model()
+    await mesh.put_all(model.id, model_files())
+
+    async def spoiled(*_: object) -> None:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(ValidateModel, "check", spoiled)
+    failed = await mesh.validated_model(model.id)
+    assert failed.state == model_pb2.MODEL_STATE_ERROR
+    assert [issue.reason for issue in failed.issues] == ["VALIDATION_FAILED"]
+
+
+async def test_a_validation_that_kills_its_validators_is_not_taken_up_for_ever(start: Start) -> None:
+    mesh = await waiting(await start(validation_lease_seconds=0.2))
+
+    async def claimed() -> ClaimedValidation | None:
+        """By a validator that dies at once: the lease is never given back."""
+        return await mesh.stores.validations.claim(str(uuid.uuid4()))
+
+    taken = [await assert_eventually(claimed) for _ in range(MAX_FAILURES + 1)]
+    assert [found.failures for found in taken if found] == list(range(MAX_FAILURES + 1)), "the last one gives it up"
+
+
+async def test_failures_count_from_the_last_clip_that_was_found(start: Start) -> None:
+    mesh = await waiting(await start())
+
+    async def failed(*, finds: str = "") -> int:
+        """Fails once, after a clip was found, if one is named; returns the failures before."""
+        token = str(uuid.uuid4())
+        found = await mesh.stores.validations.claim(token)
+        assert found is not None
+        if finds:
+            await mesh.stores.datasets.put_probes(found.entry.id, {finds: FaultyClip(ClipFault.EMPTY, "nothing")})
+        await mesh.stores.validations.release(found.entry.id, token, timedelta(), is_failure=True)
+        return found.failures
+
+    assert [await failed(), await failed(), await failed(finds="a" * 64), await failed()] == [0, 1, 2, 1]
+
+
+def test_pauses_grow_and_what_cannot_even_be_given_up_rests_too() -> None:
+    pauses = [pause_after(failures) for failures in range(MAX_FAILURES + 2)]
+    assert pauses[: MAX_FAILURES - 1] == [5, 10, 20, 40, 80]
+    assert pauses[MAX_FAILURES - 1] == 0
+    assert pauses[MAX_FAILURES:] == [300, 300]
+
+
+async def waiting(mesh: CatalogMesh) -> CatalogMesh:
+    """Returns a mesh with a dataset to be validated that no service works on any more."""
+    dataset = await mesh.create_dataset()
+    await mesh.services.aclose()
+    await mesh.stores.entries.begin_validation(EntryKind.DATASET, EntryId(dataset.id), ALICE)
+    return mesh
