@@ -175,6 +175,7 @@ class _Progress:
         self._outcomes = outcomes
         self._unsaved: dict[str, ProbeOutcome] = {}
         self._reported_at = time.monotonic()
+        self._reporting = asyncio.Lock()
 
     def add(self, sha256: str, outcome: ProbeOutcome) -> None:
         self._outcomes[sha256] = self._unsaved[sha256] = outcome
@@ -185,14 +186,16 @@ class _Progress:
             await self.report()
 
     async def report(self) -> None:
-        unsaved, self._unsaved = self._unsaved, {}
-        if unsaved:
-            await self._datasets.put_probes(self._dataset_id, unsaved)
-            await failpoint("validation.probes_kept")
-        found = [self._outcomes.get(file.sha256) for file in self._media]
-        checked = [outcome for outcome in found if outcome is not None]
-        seconds = sum(outcome.duration_seconds for outcome in checked if isinstance(outcome, DecodedClip))
-        await self._datasets.set_progress(self._dataset_id, len(found), len(checked), seconds)
+        # One at a time, and of what is kept only: whoever goes on after a death must not seem to fall back.
+        async with self._reporting:
+            unsaved, self._unsaved = self._unsaved, {}
+            found = [self._outcomes.get(file.sha256) for file in self._media]
+            if unsaved:
+                await self._datasets.put_probes(self._dataset_id, unsaved)
+                await failpoint("validation.probes_kept")
+            checked = [outcome for outcome in found if outcome is not None]
+            seconds = sum(outcome.duration_seconds for outcome in checked if isinstance(outcome, DecodedClip))
+            await self._datasets.set_progress(self._dataset_id, len(found), len(checked), seconds)
         structlog.get_logger().debug(
             "dataset.progress", resource=self._dataset_id, files=len(found), checked=len(checked)
         )
