@@ -99,7 +99,7 @@ async def direct_lists(mesh: BenchMesh) -> list[float]:
         owner = await connection.fetchval("SELECT owner_id FROM entries WHERE id = $1", mesh.dataset_id)
 
         async def page(_: str) -> object:
-            rows = await connection.fetch(queries().list_samples, mesh.dataset_id, owner, None, 0, "", 101)
+            rows = await connection.fetch(queries().list_samples, mesh.dataset_id, owner, None, 0, "", 101, "")
             videos = [
                 part["video"]["path"]
                 for row in rows

@@ -13,6 +13,7 @@ from catalog_svc.domain.formats.fields import BadRow, read_sample_id, read_split
 from catalog_svc.domain.formats.format import Format
 from catalog_svc.domain.formats.row_builder import RowBuilder
 from catalog_svc.domain.formats.table import FORMATS, format_of
+from catalog_svc.domain.formats.tags import read_tags
 from catalog_svc.domain.formats.text_files import pair_text_files, read_text_file
 from catalog_svc.domain.issue import Issue, shown
 from catalog_svc.domain.media_root import MediaRoot
@@ -172,13 +173,14 @@ class AnnotationReader:
     def _row(self, file: str, record: Record, builder: RowBuilder) -> Row:
         conversation = builder.build()
         split = read_split(record.value.get("split"))
+        tags = read_tags(record.value)
         messages = canonical_json(messages_to_json(conversation.messages))
         sample_id = self._ids.claim(read_sample_id(record.value.get("sample_id")), messages)
         return Row(
             file,
             record.number,
-            Sample(sample_id, split, conversation.messages),
-            SampleText(sample_id, split, messages),
+            Sample(sample_id, split, conversation.messages, tags),
+            SampleText(sample_id, split, messages, tags),
             tuple(f"{record.prefix}{name}" for name in conversation.clip_fields),
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 from catalog_svc.domain.errors import SampleNotHeld
 from catalog_svc.domain.formats.format import CannotHold, Layout, Writer
 from catalog_svc.domain.formats.table import FORMATS
+from catalog_svc.domain.formats.tags import SEPARATOR, TAG_FIELDS
 from catalog_svc.domain.sample import AnnotationFormat, Sample
 
 WRITERS: dict[AnnotationFormat, Writer] = {known.name: known.writer for known in FORMATS if known.writer}
@@ -19,7 +20,7 @@ WRITERS: dict[AnnotationFormat, Writer] = {known.name: known.writer for known in
 
 @dataclass(slots=True)
 class AnnotationWriter:
-    """Writes one annotation file, which reads back as the same samples with the same ids and splits."""
+    """Writes one annotation file, which reads back as the same samples with the same ids, splits and tags."""
 
     format: AnnotationFormat
     """One of WRITERS."""
@@ -40,7 +41,7 @@ class AnnotationWriter:
                 raise SampleNotHeld(
                     self.format.value, self._count, sample.sample_id, error.field, error.what
                 ) from error
-            yield self._text({**row, "split": sample.split, "sample_id": sample.sample_id})
+            yield self._text({**row, "split": sample.split, "sample_id": sample.sample_id, **self._tags(sample)})
 
     def end(self) -> str:
         """Returns what ends the file."""
@@ -51,6 +52,11 @@ class AnnotationWriter:
     @property
     def _writer(self) -> Writer:
         return WRITERS[self.format]
+
+    def _tags(self, sample: Sample) -> dict[str, Any]:
+        if self._writer.layout is Layout.CSV:  # all rows have the columns of the first
+            return {TAG_FIELDS[0]: SEPARATOR.join(sample.tags)}
+        return {TAG_FIELDS[0]: list(sample.tags)} if sample.tags else {}
 
     def _text(self, row: dict[str, Any]) -> str:
         if self._writer.layout is Layout.CSV:

@@ -72,6 +72,8 @@ class Sample:
     sample_id: str
     split: str
     messages: tuple[Message, ...]
+    tags: tuple[str, ...] = ()
+    """What its owner calls the kind of thing that it asks."""
 
     def videos(self) -> tuple[VideoPart, ...]:
         """Returns the clips it shows, in order."""
@@ -86,12 +88,15 @@ class SampleText:
     split: str
     messages: str
     """`canonical_json(messages_to_json(…))`."""
+    tags: tuple[str, ...] = ()
 
     def row_text(self) -> str:
         """Returns the canonical JSON text of the whole sample."""
+        # Without tags it is the text that it was before there were any: fingerprints stay.
+        tags = f',"tags":{canonical_json(list(self.tags))}' if self.tags else ""
         return (
             f'{{"messages":{self.messages},"sample_id":{encode_basestring(self.sample_id)},'
-            f'"split":{encode_basestring(self.split)}}}'
+            f'"split":{encode_basestring(self.split)}{tags}}}'
         )
 
 

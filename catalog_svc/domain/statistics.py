@@ -14,6 +14,7 @@ from catalog_svc.domain.visual_tokens import VisualSampling, visual_tokens
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _BINS = 20
 _RESOLUTIONS = 50
+_TAGS = 50
 
 Named = tuple[tuple[str, int], ...]
 """Names and how often each is there, most first."""
@@ -49,6 +50,8 @@ class DatasetNumbers:
     used_answers: Mapping[float, int] = field(default_factory=dict)
     """As `answer_characters`, of the rows that training jobs train or evaluate on."""
     used_text: Mapping[float, int] = field(default_factory=dict)
+    tags: Mapping[str, int] = field(default_factory=dict)
+    """Rows by tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,9 @@ class DatasetStatistics:
     has_more_shapes: bool = False
     used_answers: Distribution = field(default_factory=Distribution)
     used_text: Distribution = field(default_factory=Distribution)
+    tags: Named = ()
+    """The first `_TAGS`."""
+    tag_count: int = 0
 
 
 def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatistics:
@@ -91,6 +97,8 @@ def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatis
         has_more_shapes=len(shapes) > MOST_SHAPES,
         used_answers=distribution(numbers.used_answers),
         used_text=distribution(numbers.used_text),
+        tags=_most_first(numbers.tags)[:_TAGS],
+        tag_count=len(numbers.tags),
     )
 
 

@@ -96,7 +96,7 @@ def sample_to_proto(sample: Sample) -> sample_pb2.Sample:
         sample_pb2.Message(role=message.role.value, content=[_part_to_proto(part) for part in message.content])
         for message in sample.messages
     ]
-    return sample_pb2.Sample(sample_id=sample.sample_id, split=sample.split, messages=messages)
+    return sample_pb2.Sample(sample_id=sample.sample_id, split=sample.split, messages=messages, tags=sample.tags)
 
 
 def clip_to_proto(clip: Clip, signed: SignedUrl | None = None) -> sample_pb2.Clip:

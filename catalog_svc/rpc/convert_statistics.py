@@ -43,6 +43,8 @@ def statistics_to_proto(dataset_id: str, found: DatasetStatistics) -> pb.Dataset
         row_shapes=[_shape_to_proto(shape) for shape in found.row_shapes],
         has_more_shapes=found.has_more_shapes,
         used_text_characters=_distribution_to_proto(found.used_text),
+        tags=_named_to_proto(found.tags),
+        tag_count=found.tag_count,
         used_answer_characters=_distribution_to_proto(found.used_answers),
     )
 

@@ -100,14 +100,15 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
     async def ListSamples(
         self, request: content_pb.ListSamplesRequest, context: Context
     ) -> content_pb.ListSamplesResponse:
-        if "\0" in request.split:  # no split holds it, and Postgres cannot even compare with it
-            raise invalid_field("split", "holds a NUL character; remove it")
+        for name, value in (("split", request.split), ("tag", request.tag)):
+            if "\0" in value:  # none holds it, and Postgres cannot even compare with it
+                raise invalid_field(name, "holds a NUL character; remove it")
         viewer = calling_viewer(_KIND)
-        binding = f"samples:{request.dataset_id}:{request.split}"
+        binding = f"samples:{request.dataset_id}:{request.split}:{request.tag}"
         after = self._after(request.page_token, binding)
         size = page_size(request.page_size, default=_DEFAULT_PAGE_SIZE, maximum=MAX_PAGE_SIZE)
         found, clips = await self.read_content.list_samples(
-            EntryId(request.dataset_id), viewer, after, request.split, size + 1
+            EntryId(request.dataset_id), viewer, after, size + 1, request.split, request.tag
         )
         messages = [sample_to_proto(sample) for _, sample in found[:size]]
         count = fitting(messages)

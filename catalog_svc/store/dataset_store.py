@@ -13,6 +13,7 @@ from catalog_svc.domain.dataset import DatasetFindings
 from catalog_svc.domain.dataset_check import DatasetVerdict
 from catalog_svc.domain.entry import EntryId, Viewer
 from catalog_svc.domain.errors import LeaseLost
+from catalog_svc.domain.formats.tags import SEPARATOR
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.quarantine import QuarantinedItem
 from catalog_svc.domain.sample import Sample, SampleText
@@ -74,11 +75,12 @@ class DatasetStore:
         return [quarantined_from_row(row) for row in rows]
 
     async def list_samples(
-        self, dataset_id: EntryId, viewer: Viewer, after: int, split: str, size: int
+        self, dataset_id: EntryId, viewer: Viewer, after: int, size: int, split: str = "", tag: str = ""
     ) -> list[tuple[int, Sample]]:
-        """Lists samples with their positions: at most `size` after a position, of one split or of all (empty)."""
+        """Lists samples with their positions: at most `size` after a position, of one split or of all (empty), and with
+        one tag or with any or none (empty)."""
         rows = await self._pool.fetch(
-            queries().list_samples, dataset_id, viewer.user_id, viewer.granted_id, after, split, size
+            queries().list_samples, dataset_id, viewer.user_id, viewer.granted_id, after, split, size, tag
         )
         return [(row["position"], sample_from_row(row)) for row in rows]
 
@@ -142,7 +144,7 @@ def _issue_columns(position: int, found: Issue) -> tuple[object, ...]:
 
 
 def _sample_columns(position: int, sample: SampleText) -> tuple[object, ...]:
-    return position, sample.sample_id, sample.split, sample.messages
+    return position, sample.sample_id, sample.split, sample.messages, SEPARATOR.join(sample.tags)
 
 
 def _findings_columns(found: DatasetFindings) -> tuple[object, ...]:

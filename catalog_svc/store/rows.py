@@ -94,7 +94,7 @@ def issue_from_row(row: Row) -> Issue:
 
 def sample_from_row(row: Row) -> Sample:
     """Reads a row of `samples`."""
-    return Sample(row["sample_id"], row["split"], messages_from_json(row["messages"]))
+    return Sample(row["sample_id"], row["split"], messages_from_json(row["messages"]), tuple(row["tags"]))
 
 
 def hash_to_column(value: int) -> int:

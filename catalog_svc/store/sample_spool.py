@@ -29,10 +29,11 @@ class SampleSpool:
 
     def add(self, sample: SampleText) -> None:
         """Adds a sample."""
-        self._file.write(f"{_ENCODE((sample.sample_id, sample.split, sample.messages))}\n".encode())
+        self._file.write(f"{_ENCODE((sample.sample_id, sample.split, sample.messages, sample.tags))}\n".encode())
 
     def __iter__(self) -> Iterator[SampleText]:
         """Yields the samples in the order in which they came."""
         self._file.seek(0)
         for line in self._file:
-            yield SampleText(*json.loads(line))
+            sample_id, split, messages, tags = json.loads(line)
+            yield SampleText(sample_id, split, messages, tuple(tags))

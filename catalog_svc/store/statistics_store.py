@@ -28,6 +28,7 @@ class StatisticsStore:
         answers = await self._pool.fetch(queries().count_rows_by_answer, *who)
         shown = await self._pool.fetch(queries().count_rows_by_clips, *who)
         clips = await self._pool.fetch(queries().list_clip_sizes, *who)
+        tags = await self._pool.fetch(queries().count_rows_by_tag, *who)
         return DatasetNumbers(
             splits={row["split"]: row["count"] for row in splits},
             answer_characters=_counted((row["characters"], row["count"]) for row in answers),
@@ -36,6 +37,7 @@ class StatisticsStore:
             shown=tuple(_shown_clips(row) for row in shown),
             used_answers=_counted((row["characters"], row["used"]) for row in answers),
             used_text=_counted((row["text_characters"], row["used"]) for row in answers),
+            tags={row["tag"]: row["count"] for row in tags},
         )
 
 

@@ -47,11 +47,11 @@ class ReadContent:
         return await self.datasets.list_issues(dataset_id, viewer, after, size)
 
     async def list_samples(
-        self, dataset_id: EntryId, viewer: Viewer, after: int, split: str, size: int
+        self, dataset_id: EntryId, viewer: Viewer, after: int, size: int, split: str = "", tag: str = ""
     ) -> tuple[list[tuple[int, Sample]], list[Clip]]:
         """Lists samples of a READY dataset, with positions, and the clips that they name."""
         await self._ready_dataset(dataset_id, viewer)
-        samples = await self.datasets.list_samples(dataset_id, viewer, after, split, size)
+        samples = await self.datasets.list_samples(dataset_id, viewer, after, size, split, tag)
         return samples, await self._clips_of([sample for _, sample in samples], dataset_id, viewer)
 
     async def find_sample(self, dataset_id: EntryId, viewer: Viewer, sample_id: str) -> tuple[Sample, dict[str, Clip]]:
@@ -74,7 +74,7 @@ class ReadContent:
         while clips := await self.datasets.list_clips(dataset_id, viewer, path, CLIPS_PER_BATCH):
             clip_count, path = clip_count + len(clips), clips[-1].path
             yield await self._signed(clips)
-        while samples := await self.datasets.list_samples(dataset_id, viewer, position, "", SAMPLES_PER_BATCH):
+        while samples := await self.datasets.list_samples(dataset_id, viewer, position, SAMPLES_PER_BATCH):
             sample_count, position = sample_count + len(samples), samples[-1][0]
             yield [sample for _, sample in samples]
         # A READY dataset never changes, so fewer means that it was deleted, or hidden, meanwhile.
@@ -85,7 +85,7 @@ class ReadContent:
         """Yields the text of a READY dataset's annotation file, some rows at a time; raises SampleNotHeld."""
         dataset = await self._ready_dataset(dataset_id, viewer)
         count = position = 0
-        while samples := await self.datasets.list_samples(dataset_id, viewer, position, "", SAMPLES_PER_EXPORT):
+        while samples := await self.datasets.list_samples(dataset_id, viewer, position, SAMPLES_PER_EXPORT):
             count, position = count + len(samples), samples[-1][0]
             for text in writer.write(sample for _, sample in samples):
                 yield text

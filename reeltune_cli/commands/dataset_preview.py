@@ -29,14 +29,15 @@ async def samples(
     cli: Invocation,
     dataset: DatasetArgument,
     split: Annotated[str, typer.Option("--split", help="Only samples of this split.", show_default=False)] = "",
+    tag: Annotated[str, typer.Option("--tag", help="Only samples with this tag.", show_default=False)] = "",
     limit: LimitOption = 50,
 ) -> None:
-    """List a dataset's samples: their ids, clips, questions and answers."""
+    """List a dataset's samples: their ids, clips, questions, answers and tags."""
     async with cli.client() as client:
         found = await find_dataset(client, dataset)
-        request = content.ListSamplesRequest(dataset_id=found.id, split=split, page_size=min(limit, 1000))
+        request = content.ListSamplesRequest(dataset_id=found.id, split=split, tag=tag, page_size=min(limit, 1000))
         rows = await all_pages(client.datasets.ListSamples, request, "samples", limit)
-        table = columns(("SAMPLE", "SPLIT", "CLIPS", "ASKED", "ANSWERED"), (_row(sample) for sample in rows))
+        table = columns(("SAMPLE", "SPLIT", "CLIPS", "ASKED", "ANSWERED", "TAGS"), (_row(sample) for sample in rows))
         cli.answer({"samples": [to_document(sample) for sample in rows]}, table)
 
 
@@ -87,7 +88,7 @@ def _row(sample: sample_pb2.Sample) -> tuple[str, ...]:
         for role in ("user", "assistant")
     }
     words = [" ".join(said[role])[:_CELL] for role in ("user", "assistant")]
-    return (sample.sample_id, sample.split, clips[:_CELL], *words)
+    return (sample.sample_id, sample.split, clips[:_CELL], *words, ", ".join(sample.tags)[:_CELL])
 
 
 def _write_frames(made: pb.SamplePreview, to: Path) -> list[list[str]]:

@@ -114,6 +114,7 @@ def _view(numbers: pb.DatasetStatistics) -> Group:
             ("rows by split", _named(numbers.splits)),
             ("clips by size", _named(numbers.resolutions)),
             ("clips by codec", _named(numbers.codecs)),
+            ("rows by tag", _named(numbers.tags, numbers.tag_count)),
         ]
     )
     table = columns(("", "COUNT", "MIN", "5%", "HALF", "95%", "MAX", "MEAN"), [_row(*spread) for spread in spreads])
@@ -126,6 +127,8 @@ def _row(title: str, spread: pb.Distribution) -> tuple[object, ...]:
     return title, f"{spread.count:,}", *(f"{number:,.2f}".rstrip("0").rstrip(".") for number in numbers)
 
 
-def _named(counts: Sequence[pb.NamedCount]) -> str:
+def _named(counts: Sequence[pb.NamedCount], total: int = 0) -> str:
+    """The first names; `total` is how many there are, if that is more than are listed."""
     shown = ", ".join(f"{each.name} {each.count:,}" for each in counts[:_SHOWN_NAMES])
-    return shown if len(counts) <= _SHOWN_NAMES else f"{shown}, and {len(counts) - _SHOWN_NAMES} more"
+    more = max(total, len(counts)) - _SHOWN_NAMES
+    return shown if more <= 0 else f"{shown}, and {more:,} more"

@@ -182,8 +182,32 @@ def _evaluation_view(found: evaluation_pb2.Evaluation) -> Group:
     ]
     if questions:
         parts.append(columns(("EXACT MATCH BY QUESTION", "ROWS", *(name.upper() for name in names)), questions))
+    parts += _tag_tables(found, names)
     parts.append(facts([("note", note) for note in found.notes]))
     return Group(*parts)
+
+
+def _tag_tables(found: evaluation_pb2.Evaluation, names: list[str]) -> list[Table]:
+    """A table of what was gained by tag, and one of each measure under every condition."""
+    if not found.tags:
+        return []
+    labels = [each.tag or "(no tag)" for each in found.tags]
+    gains = [
+        (
+            label,
+            each.rows,
+            *(_estimate(value, "+") for value in (each.gain.exact_match, each.gain.rouge_l, each.gain.token_f1)),
+        )
+        for label, each in zip(labels, found.tags, strict=True)
+    ]
+    tables = [columns(("GAINED BY TAG", "ROWS", "EXACT MATCH", "ROUGE-L", "TOKEN F1"), gains)]
+    for measure, title in (("exact_match", "EXACT MATCH"), ("rouge_l", "ROUGE-L"), ("token_f1", "TOKEN F1")):
+        rows = [
+            (label, each.rows, *(f"{value:.3f}" for value in getattr(each, measure)))
+            for label, each in zip(labels, found.tags, strict=True)
+        ]
+        tables.append(columns((f"{title} BY TAG", "ROWS", *(name.upper() for name in names)), rows))
+    return tables
 
 
 def _merge_view(made: merge_pb2.Merge) -> Table:

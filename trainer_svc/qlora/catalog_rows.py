@@ -21,7 +21,9 @@ def sample_to_row(sample: sample_pb2.Sample) -> dict[str, Any]:
         {"role": message.role, "content": [part_to_row(part) for part in message.content]}
         for message in sample.messages
     ]
-    return {"sample_id": sample.sample_id, "split": sample.split or "train", "messages": messages}
+    row = {"sample_id": sample.sample_id, "split": sample.split or "train", "messages": messages}
+    # Without tags it is the row that it was before there were any: checkpoints know it by its bytes.
+    return row | {"tags": list(sample.tags)} if sample.tags else row
 
 
 def part_to_row(part: sample_pb2.ContentPart) -> dict[str, Any]:

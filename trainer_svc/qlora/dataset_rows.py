@@ -8,7 +8,8 @@ One row is one conversation, with its videos as content parts:
       {"role": "assistant", "content": [{"type": "text", "text": "A ball."}]}]}
 
 `uri` is a path inside the dataset folder, or the name of a file in its `clips/`. `split` is train (default),
-eval or test; start, end, fps, max_frames and max_pixels are optional and win over the run's own sampling.
+eval or test; start, end, fps, max_frames and max_pixels are optional and win over the run's own sampling. `tags`, a
+list of texts, is optional: evaluations tell of each tag by itself.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Sample:
     sample_id: str
     split: str
     turns: tuple[Turn, ...]
+    tags: tuple[str, ...] = ()
 
     @property
     def clips(self) -> tuple[Clip, ...]:
@@ -151,7 +153,15 @@ def _sample(row: Any, dataset: Path, seen: set[str]) -> Sample:
     turns = tuple(_turn(message, f"messages[{index}]", dataset) for index, message in enumerate(messages))
     if not any(turn.role == "assistant" for turn in turns):
         raise ValueError("messages: no assistant turn, so nothing to learn")
-    return Sample(sample_id, KNOWN_SPLITS[split], turns)
+    return Sample(sample_id, KNOWN_SPLITS[split], turns, _tags(row.get("tags")))
+
+
+def _tags(tags: Any) -> tuple[str, ...]:
+    if tags is None:
+        return ()
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
+        raise ValueError("tags: not a list of texts")
+    return tuple(dict.fromkeys(tags))
 
 
 def _turn(message: Any, where: str, dataset: Path) -> Turn:

@@ -162,7 +162,7 @@ def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
             attention=attention,
         )
         answers[condition] = measured(text, exam.reference, evaluation.answerer.loss(sample, frames, tuned=tuned))
-    return AnsweredRow(sample.sample_id, exam.question, exam.reference, answers)
+    return AnsweredRow(sample.sample_id, exam.question, exam.reference, answers, sample.tags)
 
 
 def _take(evaluation: _Evaluation, sample: Sample, clips: Sequence[Clip], attention: Attention) -> list[DecodedFrames]:

@@ -12,6 +12,7 @@ from trainer_svc.qlora.answer_metrics import NORMALIZATION, estimate, exact_matc
 
 MEASURES = ("exact_match", "rouge_l", "token_f1")
 _MOST_QUESTIONS = 20
+_MOST_TAGS = 20
 _CONTRACT = "EVALUATION_CONDITION_"
 _WORDS = {
     Condition.BASE: "base",
@@ -44,6 +45,7 @@ class AnsweredRow:
     question: str
     reference: str
     answers: Mapping[Condition, Answer]
+    tags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `answers.jsonl` holds them."""
@@ -52,7 +54,8 @@ class AnsweredRow:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> AnsweredRow:
         answers = {Condition(name): Answer(**answer) for name, answer in value["answers"].items()}
-        return cls(value["sample_id"], value["question"], value["reference"], answers)
+        # Checkpoints from before there were tags have none.
+        return cls(value["sample_id"], value["question"], value["reference"], answers, tuple(value.get("tags", ())))
 
 
 def measured(text: str, reference: str, loss: tuple[float, int]) -> Answer:
@@ -73,6 +76,11 @@ def build_report(
         for condition in wanted.conditions
         if condition not in told
     ]
+    by_tag, tags_left_out = _by_tag(rows)
+    if tags_left_out:
+        lacking.append(
+            f"{tags_left_out} more tags, of fewer rows, are not told apart; answers.jsonl has the tags of each row"
+        )
     if total_rows > len(rows):
         lacking.append(f"stopped after {len(rows)} of {total_rows} rows")
     return {
@@ -82,6 +90,8 @@ def build_report(
         "results": [_result(rows, condition, wanted.seed) for condition in told],
         "comparisons": [_comparison(rows, *pair, wanted.seed) for pair in pairs],
         "questions": list(_questions(rows, told)),
+        "tags": [_tag(tag, group, told, wanted.seed) for tag, group in by_tag],
+        "tags_left_out": tags_left_out,
         "notes": [*notes, *lacking],
         "normalization": NORMALIZATION,
     }
@@ -105,6 +115,7 @@ def report_card(report: Mapping[str, Any]) -> str:
     for pair in report["comparisons"]:
         measures = " | ".join(_shown(pair[name], sign="+") for name in MEASURES)
         lines.append(f"| {_name(pair['condition'])} − {_name(pair['against'])} | {measures} |")
+    lines += _tag_table(report)
     lines += ["", *(f"- {note}" for note in report["notes"]), f"- Answers are compared by: {report['normalization']}."]
     return "\n".join(lines) + "\n"
 
@@ -144,6 +155,46 @@ def _questions(rows: Sequence[AnsweredRow], told: Sequence[Condition]) -> Iterat
             answers = [row.answers[condition].exact_match for row in group if condition in row.answers]
             means.append(sum(answers) / len(answers) if answers else 0.0)
         yield {"question": question, "rows": len(group), "exact_match": means}
+
+
+def _by_tag(rows: Sequence[AnsweredRow]) -> tuple[list[tuple[str, list[AnsweredRow]]], int]:
+    """The rows of each tag, most first, and how many tags are left out; last, under "", those without any tag."""
+    tagged: dict[str, list[AnsweredRow]] = defaultdict(list)
+    for row in rows:
+        for tag in row.tags:
+            tagged[tag].append(row)
+    most_first = sorted(tagged.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    untagged = [row for row in rows if not row.tags]
+    rest = [("", untagged)] if most_first and untagged else []
+    return [*most_first[:_MOST_TAGS], *rest], max(0, len(most_first) - _MOST_TAGS)
+
+
+def _tag(tag: str, rows: Sequence[AnsweredRow], told: Sequence[Condition], seed: int) -> dict[str, Any]:
+    means = {
+        name: [_mean([getattr(row.answers[each], name) for row in rows if each in row.answers]) for each in told]
+        for name in MEASURES
+    }
+    gain = _comparison(rows, Condition.TUNED, Condition.BASE, seed)
+    return {"tag": tag, "rows": len(rows), **means, "gain": gain}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _tag_table(report: Mapping[str, Any]) -> Iterator[str]:
+    """Base and tuned model by tag; no line without tags."""
+    if not report["tags"]:
+        return
+    yield ""
+    yield "| tag | rows | exact match: base | tuned | difference | ROUGE-L: base | tuned | token F1: base | tuned |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for each in report["tags"]:
+        # A tag may hold what ends a cell.
+        name = f"`{each['tag'].replace('|', chr(92) + '|')}`" if each["tag"] else "(no tag)"
+        exact, *others = ([f"{value:.3f}" for value in each[measure][:2]] for measure in MEASURES)
+        cells = [name, str(each["rows"]), *exact, _shown(each["gain"]["exact_match"], sign="+"), *others[0], *others[1]]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _name(condition: str) -> str:

@@ -54,9 +54,10 @@ SELECT $1, * FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::bigi
 
 -- name: insert_samples
 -- Adds samples in their order.
-INSERT INTO samples (dataset_id, position, sample_id, split, messages)
-SELECT $1, position, sample_id, split, messages::jsonb
-FROM unnest($2::int[], $3::text[], $4::text[], $5::text[]) AS row (position, sample_id, split, messages);
+-- No tag holds a semicolon.
+INSERT INTO samples (dataset_id, position, sample_id, split, messages, tags)
+SELECT $1, position, sample_id, split, messages::jsonb, string_to_array(tags, ';')
+FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[]) AS row (position, sample_id, split, messages, tags);
 
 -- name: list_issues
 -- Lists the issues of a dataset that the viewer may see, from a position on.
@@ -69,7 +70,7 @@ LIMIT $5;
 -- name: list_samples
 -- Lists the samples of a READY dataset that the viewer may see, from a position on.
 SELECT s.* FROM samples s JOIN entries e ON e.id = s.dataset_id
-WHERE s.dataset_id = $1 AND s.position > $4 AND ($5 = '' OR s.split = $5) AND e.state = 'READY'
+WHERE s.dataset_id = $1 AND s.position > $4 AND ($5 = '' OR s.split = $5) AND ($7 = '' OR $7 = ANY (s.tags)) AND e.state = 'READY'
   AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
 ORDER BY s.position
 LIMIT $6;

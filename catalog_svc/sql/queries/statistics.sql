@@ -5,6 +5,13 @@ FROM samples s JOIN entries e ON e.id = s.dataset_id
 WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
 GROUP BY s.split;
 
+-- name: count_rows_by_tag
+-- Counts the samples of a dataset that the viewer may see, by tag; one with several tags counts for each.
+SELECT tag, count(*) AS count
+FROM samples s JOIN entries e ON e.id = s.dataset_id CROSS JOIN LATERAL unnest(s.tags) AS tag
+WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
+GROUP BY tag;
+
 -- name: count_rows_by_answer
 -- Counts the samples of a dataset that the viewer may see, by the characters of their answers and of all their words;
 -- `used`: those of the splits that a training job trains or evaluates on.

@@ -38,6 +38,16 @@ def report_of(run: RecordingRun) -> dict[str, Any]:
     return report
 
 
+def tagged(dataset: Path, folder: Path) -> Path:
+    """The dataset, its first row with two tags, its last one with none."""
+    shutil.copytree(dataset, folder)
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").open(encoding="utf-8")]
+    for number, row in enumerate(rows[:-1]):
+        row["tags"] = ["colour"] if number else ["colour", "first"]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
 def exact(report: dict[str, Any]) -> dict[str, float]:
     return {
         result["condition"].removeprefix("EVALUATION_CONDITION_"): result["exact_match"]["mean"]
@@ -46,9 +56,9 @@ def exact(report: dict[str, Any]) -> dict[str, float]:
 
 
 def test_it_finds_what_was_learned_and_that_it_comes_from_the_video(
-    new_run: Runs, colour_adapter: Path, asked: TrainingSpec
+    new_run: Runs, colour_adapter: Path, asked: TrainingSpec, dataset: Path, tmp_path: Path
 ) -> None:
-    run = new_run()
+    run = new_run(data=tagged(dataset, tmp_path / "tagged"))
     evaluate(run, asked, WANTED, colour_adapter)
 
     assert isinstance(run.last, Completed)
@@ -65,6 +75,9 @@ def test_it_finds_what_was_learned_and_that_it_comes_from_the_video(
     assert (better["condition"], better["against"]) == ("EVALUATION_CONDITION_TUNED", "EVALUATION_CONDITION_BASE")
     assert better["exact_match"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert [(each["question"], each["rows"]) for each in report["questions"]] == [("colour?", ROWS)]
+    assert [(each["tag"], each["rows"], each["exact_match"][:2]) for each in report["tags"]] == [
+        ("colour", ROWS - 1, [0.0, 1.0]), ("first", 1, [0.0, 1.0]), ("", 1, [0.0, 1.0])
+    ]  # fmt: skip
     assert run.series("tuned_exact_match")[ROWS] == 1.0
 
     # The report is the contract's message, field by field.

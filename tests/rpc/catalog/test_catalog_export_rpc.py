@@ -29,6 +29,7 @@ ROWS = [
         ],
         "videos": ["a.mp4"],
         "split": "train" if number else "eval",
+        **({"tags": ["a tag", f"t{number}"]} if number < 9 else {}),
     }
     for number in range(250)
 ]
@@ -60,6 +61,7 @@ async def test_an_exported_dataset_can_be_uploaded_again_and_is_the_same(mesh: C
     assert [path.name for path in folder.iterdir()] == ["annotations.json"]
     rows = json.loads(written.read_text())
     assert len(rows) == len(ROWS)
+    assert (rows[8]["tags"], "tags" in rows[9]) == (["a tag", "t8"], False)
     assert rows[8]["conversations"][1]["value"] == NO_LINE_ENDS
     assert rows[7]["conversations"][1] == {"from": "gpt", "value": "Bar 7."}
     again = await mesh.ready_dataset({"annotations.json": written.read_bytes(), "a.mp4": h264_clip(0)}, name="second")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from reeltune.catalog.v1 import dataset_content_pb2 as content
 from reeltune.catalog.v1 import dataset_statistics_pb2, sample_service_pb2
 
 from tests.rpc.catalog.catalog_mesh import CatalogMesh, refused
 from tests.rpc.catalog.clips import h264_clip
 
-ROWS = """video,question,answer,split
-a.mp4,What?,A bar.,train
-a.mp4,Where?,Left,train
-b.mp4,What?,Nothing at all,eval
-c.mp4,What is never trained?,A text that is longer than any other,test
+ROWS = """video,question,answer,split,tags
+a.mp4,What?,A bar.,train,shape;colour
+a.mp4,Where?,Left,train,
+b.mp4,What?,Nothing at all,eval,shape
+c.mp4,What is never trained?,A text that is longer than any other,test,place
 """
 
 
@@ -23,6 +24,8 @@ async def test_a_ready_dataset_tells_its_numbers_and_another_one_does_not(mesh: 
     request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=dataset.id, sampling=sampling)
     found = (await mesh.samples.GetDatasetStatistics(request, metadata=mesh.as_user())).statistics
     assert [(split.name, split.count) for split in found.splits] == [("train", 2), ("eval", 1), ("test", 1)]
+    assert [(tag.name, tag.count) for tag in found.tags] == [("shape", 2), ("colour", 1), ("place", 1)]
+    assert found.tag_count == 3
     assert {size.name for size in found.resolutions} == {"64x64", "128x64", "192x64"}
     assert [(codec.name, codec.count) for codec in found.codecs] == [("h264", 3)]
     assert (found.clip_seconds.minimum, found.clip_seconds.maximum, found.clip_seconds.count) == (1.0, 2.0, 3)
@@ -41,6 +44,16 @@ async def test_a_ready_dataset_tells_its_numbers_and_another_one_does_not(mesh: 
     assert found.visual_tokens.minimum > 0
     assert found.sampling.family == dataset_statistics_pb2.VISION_FAMILY_QWEN3_VL
     assert (found.sampling.max_frames, found.dataset_id) == (4, dataset.id)
+
+    listed = content.ListSamplesRequest(dataset_id=dataset.id, tag="shape", page_size=1)
+    first = await mesh.datasets.ListSamples(listed, metadata=mesh.as_user())
+    listed.page_token = first.next_page_token
+    second = await mesh.datasets.ListSamples(listed, metadata=mesh.as_user())
+    assert [list(sample.tags) for page in (first, second) for sample in page.samples] == [
+        ["shape", "colour"],
+        ["shape"],
+    ]
+    assert second.next_page_token == ""
 
     empty = await mesh.create_dataset("empty")
     request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=empty.id)

@@ -77,7 +77,7 @@ KEYS = st.sampled_from(
      "sample_id", "start", "end", "max_frames", "conversations", "from", "value", "videos", "query", "response",
      "history", "instruction", "input", "output", "system", "schemaVersion", "source", "s3Location", "uri",
      "contents", "parts", "systemInstruction", "fileData", "mimeType", "fileUri", "videoMetadata", "startOffset",
-     "image", "video_url"]
+     "image", "video_url", "tags", "category"]
 )  # fmt: skip
 NEARLY_JSON = JSON | st.sampled_from(
     ["user", "human", "gpt", "assistant", "model", "a.mp4", "<video>", "video", "text", "1s"]
@@ -340,3 +340,46 @@ def test_memory_does_not_grow_with_the_file(file: str, tmp_path: Path) -> None:
         tracemalloc.stop()
     assert count == 4000
     assert peak < path.stat().st_size / 8
+
+
+TWENTY = [f"t{number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("given_tags", "expected"),
+    [
+        ({}, ()),
+        ({"tags": None, "category": ""}, ()),
+        ({"tags": ["sport", " two words ", "sport"]}, ("sport", "two words")),
+        ({"tags": "b; a,c ;;"}, ("b", "a", "c")),
+        ({"tags": ["a;b", 7], "category": "c"}, ("a", "b", "7", "c")),
+        ({"category": 3}, ("3",)),
+        ({"tags": TWENTY[:16]}, tuple(TWENTY[:16])),
+        ({"tags": "x" * 64}, ("x" * 64,)),
+    ],
+)
+def test_a_row_may_have_tags(given_tags: dict[str, Any], expected: tuple[str, ...]) -> None:
+    parsed = parse_value({"video": "a.mp4", "caption": "A bar.", **given_tags})
+    assert parsed.issues == []
+    (row,) = parsed.rows
+    assert row.sample.tags == row.text.tags == expected
+
+
+def test_the_id_of_a_row_does_not_depend_on_its_tags_and_its_text_does() -> None:
+    plain, tagged = parse_value(
+        *({"video": "a.mp4", "caption": "A bar."} | more for more in ({}, {"tags": "b;a"}))
+    ).rows
+    assert tagged.sample.sample_id == f"{plain.sample.sample_id}:2"
+    assert "tags" not in plain.text.row_text()
+    assert json.loads(tagged.text.row_text())["tags"] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [TWENTY, "x" * 65, "a\nb", "a\u2028b", "\x00", [["a"]], {"a": 1}, True, 1.5, ["a", None, False]],
+    ids=repr,
+)
+def test_what_is_no_tag_is_refused_by_field(tags: Any) -> None:
+    found = only_issue(parse_value({"video": "a.mp4", "caption": "A bar.", "category": tags}))
+    assert (found.reason, found.row, found.field) == ("TAGS_INVALID", 1, "category")
+    assert "64" in found.remedy

@@ -22,6 +22,7 @@ TEXT = st.one_of(
     # What `str.splitlines` and some editors take for the end of a line, and JSON and CSV do not.
     st.text("\v\f\x1c\x1d\x1e\x85\u2028\u2029,", min_size=1, max_size=8).map(lambda text: f"a{text}b"),
 ).filter(lambda text: text == text.strip() and text != "" and not TAG.search(text))
+TAG_TEXT = st.text("aZ0 äß|\"'[]<>-", min_size=1, max_size=12).map(lambda text: f"t{text}t")
 PATH = st.text("abcäö0_- .", min_size=1, max_size=12).map(lambda stem: f"clips/x{stem}.mp4")
 SECONDS = st.floats(0, 1e5, allow_nan=False)
 LIMITED = st.builds(
@@ -63,7 +64,8 @@ def turns(video: st.SearchStrategy[VideoPart], *, is_dense: bool) -> st.SearchSt
 
 def samples(messages: st.SearchStrategy[tuple[Message, ...]]) -> st.SearchStrategy[list[Sample]]:
     ids = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=12)
-    sample = st.builds(Sample, ids, st.sampled_from(["train", "eval", "a.b-c_1"]), messages)
+    tags = st.lists(TAG_TEXT, max_size=3, unique=True).map(tuple)
+    sample = st.builds(Sample, ids, st.sampled_from(["train", "eval", "a.b-c_1"]), messages, tags)
     return st.lists(sample, min_size=1, max_size=4, unique_by=lambda sample: sample.sample_id)
 
 
@@ -172,4 +174,12 @@ def test_rows_look_as_other_trainers_want_them() -> None:
         "query": "<video>Q", "response": "A", "videos": ["a.mp4"], "split": "eval", "sample_id": "mine"
     }  # fmt: skip
     table = "".join(AnnotationWriter(AnnotationFormat.COLUMNS).write([sample]))
-    assert table == "video,question,answer,split,sample_id\r\na.mp4,Q,A,eval,mine\r\n"
+    assert table == "video,question,answer,split,sample_id,tags\r\na.mp4,Q,A,eval,mine,\r\n"
+
+
+def test_tags_stand_beside_a_row_as_a_list_or_in_a_column() -> None:
+    sample = Sample("mine", "eval", (user("a.mp4", "Q"), assistant("A")), ("sport", "two words"))
+    swift = "".join(AnnotationWriter(AnnotationFormat.MS_SWIFT).write([sample]))
+    assert json.loads(swift)["tags"] == ["sport", "two words"]
+    table = "".join(AnnotationWriter(AnnotationFormat.COLUMNS).write([sample]))
+    assert table.endswith("a.mp4,Q,A,eval,mine,sport;two words\r\n")

@@ -46,6 +46,15 @@ def test_an_evaluation_tells_base_tuned_and_what_the_video_is_worth() -> None:
                 }
             ],
             "questions": [{"question": "Which colour?", "rows": 8, "exact_match": [0, 0.75, 0.25]}],
+            "tags": [
+                {
+                    "tag": tag,
+                    "rows": 4,
+                    **{measure: [0, 0.75, 0.25] for measure in measures},
+                    "gain": {measure: estimate(0.75, 0.5, 0.9) for measure in measures},
+                }
+                for tag in ("who is where", "")
+            ],
             "notes": ["stopped after 8 of 9 rows"],
         },
         evaluation_pb2.Evaluation(),
@@ -57,6 +66,10 @@ def test_an_evaluation_tells_base_tuned_and_what_the_video_is_worth() -> None:
     assert ["tuned", "8", *(["0.750", "[0.000,", "1.000]"] * 3), "1.5000"] in shown
     assert ["tuned", "-", "shuffled", "clips", *(["+0.500", "[-0.100,", "+0.900]"] * 3)] in shown
     assert ["Which", "colour?", "8", "0.000", "0.750", "0.250"] in shown
+    gained = ["+0.750", "[+0.500,", "+0.900]"] * 3
+    assert ["who", "is", "where", "4", *gained] in shown
+    assert ["(no", "tag)", "4", *gained] in shown
+    assert shown.count(["who", "is", "where", "4", "0.000", "0.750", "0.250"]) == len(measures)
     assert ["note", "stopped", "after", "8", "of", "9", "rows"] in shown
 
 

@@ -53,6 +53,11 @@ def test_a_row_may_hold_what_elsewhere_ends_a_line(tmp_path: Path, separator: st
     assert samples[0].turns[1].parts == (said,)
 
 
+def test_tags_come_with_a_row(tmp_path: Path) -> None:
+    first, second = load_samples(dataset(tmp_path, row(tags=["b", "a", "b"]), row("s2")))
+    assert (first.tags, second.tags) == (("b", "a"), ())
+
+
 def test_a_clips_own_settings_win_over_the_runs() -> None:
     sampling = SamplingSpec(max_frames=8, min_frames=4, fps=1.0, max_pixels=100)
     own = Clip(Path("a"), fps=0.0, max_frames=2).frame_request(sampling)
@@ -70,6 +75,8 @@ def answer(text: Any) -> list[dict[str, Any]]:
         (row(sample_id=""), "sample_id"),
         (row(split="holdout"), "split: 'holdout'"),
         (row(messages=[]), "messages"),
+        (row(tags="a"), "tags"),
+        (row(tags=["a", 1]), "tags"),
         (row(messages=[{"role": "human", "content": "q"}]), "messages[0].role: 'human'"),
         (row(messages=[{"role": "user", "content": "q"}]), "no assistant turn"),
         (row(messages=answer("  ")), "messages[1].content: the answer is empty"),

@@ -27,7 +27,7 @@ from reeltune.catalog.v1 import dataset_pb2 as reeltune_dot_catalog_dot_v1_dot_d
 from reeltune.catalog.v1 import sample_pb2 as reeltune_dot_catalog_dot_v1_dot_sample__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)reeltune/catalog/v1/dataset_content.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!reeltune/catalog/v1/dataset.proto\x1a reeltune/catalog/v1/sample.proto\"\xa2\x01\n\x18ListDatasetIssuesRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"~\n\x19ListDatasetIssuesResponse\x12\x39\n\x06issues\x18\x01 \x03(\x0b\x32!.reeltune.catalog.v1.DatasetIssueR\x06issues\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbb\x01\n\x12ListSamplesRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x1d\n\x05split\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05split\"\xa5\x01\n\x13ListSamplesResponse\x12\x35\n\x07samples\x18\x01 \x03(\x0b\x32\x1b.reeltune.catalog.v1.SampleR\x07samples\x12/\n\x05\x63lips\x18\x02 \x03(\x0b\x32\x19.reeltune.catalog.v1.ClipR\x05\x63lips\x12&\n\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xa4\x01\n\x14\x45xportDatasetRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12S\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.reeltune.catalog.v1.AnnotationFormatB\x14\xbaH\x11\x82\x01\x0e\x18\x00\x18\x01\x18\x02\x18\x03\x18\x04\x18\x05\x18\x06R\x06\x66ormat\"H\n\x15\x45xportDatasetResponse\x12\x1b\n\tfile_name\x18\x01 \x01(\tR\x08\x66ileName\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"Q\n\x16UndeleteDatasetRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\"Q\n\x17UndeleteDatasetResponse\x12\x36\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1c.reeltune.catalog.v1.DatasetR\x07\x64\x61tasetb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)reeltune/catalog/v1/dataset_content.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!reeltune/catalog/v1/dataset.proto\x1a reeltune/catalog/v1/sample.proto\"\xa2\x01\n\x18ListDatasetIssuesRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"~\n\x19ListDatasetIssuesResponse\x12\x39\n\x06issues\x18\x01 \x03(\x0b\x32!.reeltune.catalog.v1.DatasetIssueR\x06issues\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd6\x01\n\x12ListSamplesRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x1d\n\x05split\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05split\x12\x19\n\x03tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03tag\"\xa5\x01\n\x13ListSamplesResponse\x12\x35\n\x07samples\x18\x01 \x03(\x0b\x32\x1b.reeltune.catalog.v1.SampleR\x07samples\x12/\n\x05\x63lips\x18\x02 \x03(\x0b\x32\x19.reeltune.catalog.v1.ClipR\x05\x63lips\x12&\n\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xa4\x01\n\x14\x45xportDatasetRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\x12S\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.reeltune.catalog.v1.AnnotationFormatB\x14\xbaH\x11\x82\x01\x0e\x18\x00\x18\x01\x18\x02\x18\x03\x18\x04\x18\x05\x18\x06R\x06\x66ormat\"H\n\x15\x45xportDatasetResponse\x12\x1b\n\tfile_name\x18\x01 \x01(\tR\x08\x66ileName\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"Q\n\x16UndeleteDatasetRequest\x12\x37\n\ndataset_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^ds_[0-9A-Z]{26}$R\tdatasetId\"Q\n\x17UndeleteDatasetResponse\x12\x36\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1c.reeltune.catalog.v1.DatasetR\x07\x64\x61tasetb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSAMPLESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_LISTSAMPLESREQUEST'].fields_by_name['split']._loaded_options = None
   _globals['_LISTSAMPLESREQUEST'].fields_by_name['split']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSAMPLESREQUEST'].fields_by_name['tag']._loaded_options = None
+  _globals['_LISTSAMPLESREQUEST'].fields_by_name['tag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_EXPORTDATASETREQUEST'].fields_by_name['dataset_id']._loaded_options = None
   _globals['_EXPORTDATASETREQUEST'].fields_by_name['dataset_id']._serialized_options = b'\272H\025r\0232\021^ds_[0-9A-Z]{26}$'
   _globals['_EXPORTDATASETREQUEST'].fields_by_name['format']._loaded_options = None
@@ -59,15 +61,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDATASETISSUESRESPONSE']._serialized_start=329
   _globals['_LISTDATASETISSUESRESPONSE']._serialized_end=455
   _globals['_LISTSAMPLESREQUEST']._serialized_start=458
-  _globals['_LISTSAMPLESREQUEST']._serialized_end=645
-  _globals['_LISTSAMPLESRESPONSE']._serialized_start=648
-  _globals['_LISTSAMPLESRESPONSE']._serialized_end=813
-  _globals['_EXPORTDATASETREQUEST']._serialized_start=816
-  _globals['_EXPORTDATASETREQUEST']._serialized_end=980
-  _globals['_EXPORTDATASETRESPONSE']._serialized_start=982
-  _globals['_EXPORTDATASETRESPONSE']._serialized_end=1054
-  _globals['_UNDELETEDATASETREQUEST']._serialized_start=1056
-  _globals['_UNDELETEDATASETREQUEST']._serialized_end=1137
-  _globals['_UNDELETEDATASETRESPONSE']._serialized_start=1139
-  _globals['_UNDELETEDATASETRESPONSE']._serialized_end=1220
+  _globals['_LISTSAMPLESREQUEST']._serialized_end=672
+  _globals['_LISTSAMPLESRESPONSE']._serialized_start=675
+  _globals['_LISTSAMPLESRESPONSE']._serialized_end=840
+  _globals['_EXPORTDATASETREQUEST']._serialized_start=843
+  _globals['_EXPORTDATASETREQUEST']._serialized_end=1007
+  _globals['_EXPORTDATASETRESPONSE']._serialized_start=1009
+  _globals['_EXPORTDATASETRESPONSE']._serialized_end=1081
+  _globals['_UNDELETEDATASETREQUEST']._serialized_start=1083
+  _globals['_UNDELETEDATASETREQUEST']._serialized_end=1164
+  _globals['_UNDELETEDATASETRESPONSE']._serialized_start=1166
+  _globals['_UNDELETEDATASETRESPONSE']._serialized_end=1247
 # @@protoc_insertion_point(module_scope)

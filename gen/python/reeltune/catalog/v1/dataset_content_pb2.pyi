@@ -88,6 +88,7 @@ class ListSamplesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset. Required."""
     page_size: _builtins.int
@@ -96,6 +97,8 @@ class ListSamplesRequest(_message.Message):
     """The `next_page_token` of the page before; empty for the first page."""
     split: _builtins.str
     """Only samples of this split; empty for all."""
+    tag: _builtins.str
+    """Only samples with this tag; empty for all."""
     def __init__(
         self,
         *,
@@ -103,10 +106,11 @@ class ListSamplesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         split: _builtins.str = ...,
+        tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "page_size", b"page_size", "page_token", b"page_token", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "page_size", b"page_size", "page_token", b"page_token", "split", b"split", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -98,10 +98,14 @@ class DatasetStatistics(_message.Message):
     HAS_MORE_SHAPES_FIELD_NUMBER: _builtins.int
     USED_TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
     USED_ANSWER_CHARACTERS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    TAG_COUNT_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset."""
     has_more_shapes: _builtins.bool
     """True when there are more than 100 such shapes, and the smallest are not listed."""
+    tag_count: _builtins.int
+    """How many different tags there are, those that are not listed included."""
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedCount]:
         """Rows by split, most first."""
@@ -156,6 +160,10 @@ class DatasetStatistics(_message.Message):
     def used_answer_characters(self) -> Global___Distribution:
         """As `answer_characters`, of the same rows."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedCount]:
+        """Rows by tag, most first; at most 50. A row with several tags counts for each."""
+
     def __init__(
         self,
         *,
@@ -174,10 +182,12 @@ class DatasetStatistics(_message.Message):
         has_more_shapes: _builtins.bool = ...,
         used_text_characters: Global___Distribution | None = ...,
         used_answer_characters: Global___Distribution | None = ...,
+        tags: _abc.Iterable[Global___NamedCount] | None = ...,
+        tag_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "sampling", b"sampling", "text_characters", b"text_characters", "used_answer_characters", b"used_answer_characters", "used_text_characters", b"used_text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "codecs", b"codecs", "dataset_id", b"dataset_id", "has_more_shapes", b"has_more_shapes", "resolutions", b"resolutions", "row_shapes", b"row_shapes", "sampling", b"sampling", "splits", b"splits", "text_characters", b"text_characters", "used_answer_characters", b"used_answer_characters", "used_text_characters", b"used_text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "clip_fps", b"clip_fps", "clip_frames", b"clip_frames", "clip_seconds", b"clip_seconds", "codecs", b"codecs", "dataset_id", b"dataset_id", "has_more_shapes", b"has_more_shapes", "resolutions", b"resolutions", "row_shapes", b"row_shapes", "sampling", b"sampling", "splits", b"splits", "tag_count", b"tag_count", "tags", b"tags", "text_characters", b"text_characters", "used_answer_characters", b"used_answer_characters", "used_text_characters", b"used_text_characters", "visual_tokens", b"visual_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,6 +132,7 @@ class Sample(_message.Message):
     SAMPLE_ID_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     sample_id: _builtins.str
     """Identifies the sample within its dataset; the same rows give the same ids."""
     split: _builtins.str
@@ -140,16 +141,23 @@ class Sample(_message.Message):
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
         """The turns, first to last; the last one is the assistant's."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its owner calls the kind of thing that it asks, for tables by kind: at most 16, each of at most 64 printable characters without `,`
+        and `;`.
+        """
+
     def __init__(
         self,
         *,
         sample_id: _builtins.str = ...,
         split: _builtins.str = ...,
         messages: _abc.Iterable[Global___Message] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "sample_id", b"sample_id", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "sample_id", b"sample_id", "split", b"split", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

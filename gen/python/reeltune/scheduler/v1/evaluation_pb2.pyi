@@ -163,6 +163,8 @@ class Evaluation(_message.Message):
     QUESTIONS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     NORMALIZATION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    TAGS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The evaluation's job."""
     source_job_id: _builtins.str
@@ -177,6 +179,8 @@ class Evaluation(_message.Message):
     """Rows asked for; more than `rows` when the job was stopped."""
     normalization: _builtins.str
     """How answers are compared, in words."""
+    tags_left_out: _builtins.int
+    """How many more tags there are."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConditionResult]:
         """One result for each condition, that of the base model first."""
@@ -193,6 +197,12 @@ class Evaluation(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a reader must know, such as a control that could not be asked."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagResult]:
+        """The same by tag, for the 20 tags with most rows, most first; a row with several counts for each. Where some rows have tags, those without
+        any come last, under the empty tag.
+        """
+
     def __init__(
         self,
         *,
@@ -207,14 +217,66 @@ class Evaluation(_message.Message):
         questions: _abc.Iterable[Global___QuestionResult] | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         normalization: _builtins.str = ...,
+        tags: _abc.Iterable[Global___TagResult] | None = ...,
+        tags_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "dataset_id", b"dataset_id", "job_id", b"job_id", "normalization", b"normalization", "notes", b"notes", "questions", b"questions", "results", b"results", "rows", b"rows", "source_job_id", b"source_job_id", "split", b"split", "total_rows", b"total_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "dataset_id", b"dataset_id", "job_id", b"job_id", "normalization", b"normalization", "notes", b"notes", "questions", b"questions", "results", b"results", "rows", b"rows", "source_job_id", b"source_job_id", "split", b"split", "tags", b"tags", "tags_left_out", b"tags_left_out", "total_rows", b"total_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class TagResult(_message.Message):
+    """What became of the rows with one tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    EXACT_MATCH_FIELD_NUMBER: _builtins.int
+    ROUGE_L_FIELD_NUMBER: _builtins.int
+    TOKEN_F1_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag; empty for rows without any."""
+    rows: _builtins.int
+    """Rows answered."""
+    @_builtins.property
+    def exact_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Exact match of each condition, in the order of `results`."""
+
+    @_builtins.property
+    def rouge_l(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """ROUGE-L of each condition."""
+
+    @_builtins.property
+    def token_f1(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Token F1 of each condition."""
+
+    @_builtins.property
+    def gain(self) -> Global___ConditionComparison:
+        """What the tuned model has gained over the base model on these rows."""
+
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        exact_match: _abc.Iterable[_builtins.float] | None = ...,
+        rouge_l: _abc.Iterable[_builtins.float] | None = ...,
+        token_f1: _abc.Iterable[_builtins.float] | None = ...,
+        gain: Global___ConditionComparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gain", b"gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact_match", b"exact_match", "gain", b"gain", "rouge_l", b"rouge_l", "rows", b"rows", "tag", b"tag", "token_f1", b"token_f1"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagResult: _TypeAlias = TagResult  # noqa: Y015
 
 @_typing.final
 class Estimate(_message.Message):

@@ -11,7 +11,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/scheduler/v1/evaluation.proto.
  */
 export const file_reeltune_scheduler_v1_evaluation: GenFile = /*@__PURE__*/
-  fileDesc("CiZyZWVsdHVuZS9zY2hlZHVsZXIvdjEvZXZhbHVhdGlvbi5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIvgCChRFdmFsdWF0aW9uUGFyYW1ldGVycxIpCgVzcGxpdBgBIAEoCUIaukgXchUYZDIRXltBLVphLXowLTlfLi1dKiQSIgoIbWF4X3Jvd3MYAiABKAVCC7pICBoGGKCNBigASACIAQESJwoObWF4X25ld190b2tlbnMYAyABKAVCCrpIBxoFGIAgKAFIAYgBARIxCgt0ZW1wZXJhdHVyZRgEIAEoAUIXukgUEhIZAAAAAAAAAEApAAAAAAAAAABIAogBARIRCgRzZWVkGAUgASgNSAOIAQESTwoIY29udHJvbHMYBiADKA4yKC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXZhbHVhdGlvbkNvbnRyb2xCE7pIEJIBDRgBIgmCAQYYARgCGAMSGAoQd2l0aG91dF9jb250cm9scxgHIAEoCEILCglfbWF4X3Jvd3NCEQoPX21heF9uZXdfdG9rZW5zQg4KDF90ZW1wZXJhdHVyZUIHCgVfc2VlZCLSAgoKRXZhbHVhdGlvbhIOCgZqb2JfaWQYASABKAkSFQoNc291cmNlX2pvYl9pZBgCIAEoCRISCgpkYXRhc2V0X2lkGAMgASgJEg0KBXNwbGl0GAQgASgJEgwKBHJvd3MYBSABKAMSEgoKdG90YWxfcm93cxgGIAEoAxI3CgdyZXN1bHRzGAcgAygLMiYucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkNvbmRpdGlvblJlc3VsdBI/Cgtjb21wYXJpc29ucxgIIAMoCzIqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Db25kaXRpb25Db21wYXJpc29uEjgKCXF1ZXN0aW9ucxgJIAMoCzIlLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdWVzdGlvblJlc3VsdBINCgVub3RlcxgKIAMoCRIVCg1ub3JtYWxpemF0aW9uGAsgASgJIjMKCEVzdGltYXRlEgwKBG1lYW4YASABKAESCwoDbG93GAIgASgBEgwKBGhpZ2gYAyABKAEihwIKD0NvbmRpdGlvblJlc3VsdBI9Cgljb25kaXRpb24YASABKA4yKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXZhbHVhdGlvbkNvbmRpdGlvbhIMCgRyb3dzGAIgASgDEjQKC2V4YWN0X21hdGNoGAMgASgLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkVzdGltYXRlEjAKB3JvdWdlX2wYBCABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXN0aW1hdGUSMQoIdG9rZW5fZjEYBSABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXN0aW1hdGUSDAoEbG9zcxgGIAEoASKsAgoTQ29uZGl0aW9uQ29tcGFyaXNvbhI9Cgljb25kaXRpb24YASABKA4yKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXZhbHVhdGlvbkNvbmRpdGlvbhI7CgdhZ2FpbnN0GAIgASgOMioucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkV2YWx1YXRpb25Db25kaXRpb24SNAoLZXhhY3RfbWF0Y2gYAyABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXN0aW1hdGUSMAoHcm91Z2VfbBgEIAEoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Fc3RpbWF0ZRIxCgh0b2tlbl9mMRgFIAEoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Fc3RpbWF0ZSJFCg5RdWVzdGlvblJlc3VsdBIQCghxdWVzdGlvbhgBIAEoCRIMCgRyb3dzGAIgASgDEhMKC2V4YWN0X21hdGNoGAMgAygBKq4BChFFdmFsdWF0aW9uQ29udHJvbBIiCh5FVkFMVUFUSU9OX0NPTlRST0xfVU5TUEVDSUZJRUQQABIlCiFFVkFMVUFUSU9OX0NPTlRST0xfU0hVRkZMRURfQ0xJUFMQARImCiJFVkFMVUFUSU9OX0NPTlRST0xfUkVWRVJTRURfRlJBTUVTEAISJgoiRVZBTFVBVElPTl9DT05UUk9MX1NIVUZGTEVEX0ZSQU1FUxADKvcBChNFdmFsdWF0aW9uQ29uZGl0aW9uEiQKIEVWQUxVQVRJT05fQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASHQoZRVZBTFVBVElPTl9DT05ESVRJT05fQkFTRRABEh4KGkVWQUxVQVRJT05fQ09ORElUSU9OX1RVTkVEEAISJwojRVZBTFVBVElPTl9DT05ESVRJT05fU0hVRkZMRURfQ0xJUFMQAxIoCiRFVkFMVUFUSU9OX0NPTkRJVElPTl9SRVZFUlNFRF9GUkFNRVMQBBIoCiRFVkFMVUFUSU9OX0NPTkRJVElPTl9TSFVGRkxFRF9GUkFNRVMQBWIGcHJvdG8z", [file_buf_validate_validate]);
+  fileDesc("CiZyZWVsdHVuZS9zY2hlZHVsZXIvdjEvZXZhbHVhdGlvbi5wcm90bxIVcmVlbHR1bmUuc2NoZWR1bGVyLnYxIvgCChRFdmFsdWF0aW9uUGFyYW1ldGVycxIpCgVzcGxpdBgBIAEoCUIaukgXchUYZDIRXltBLVphLXowLTlfLi1dKiQSIgoIbWF4X3Jvd3MYAiABKAVCC7pICBoGGKCNBigASACIAQESJwoObWF4X25ld190b2tlbnMYAyABKAVCCrpIBxoFGIAgKAFIAYgBARIxCgt0ZW1wZXJhdHVyZRgEIAEoAUIXukgUEhIZAAAAAAAAAEApAAAAAAAAAABIAogBARIRCgRzZWVkGAUgASgNSAOIAQESTwoIY29udHJvbHMYBiADKA4yKC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXZhbHVhdGlvbkNvbnRyb2xCE7pIEJIBDRgBIgmCAQYYARgCGAMSGAoQd2l0aG91dF9jb250cm9scxgHIAEoCEILCglfbWF4X3Jvd3NCEQoPX21heF9uZXdfdG9rZW5zQg4KDF90ZW1wZXJhdHVyZUIHCgVfc2VlZCKZAwoKRXZhbHVhdGlvbhIOCgZqb2JfaWQYASABKAkSFQoNc291cmNlX2pvYl9pZBgCIAEoCRISCgpkYXRhc2V0X2lkGAMgASgJEg0KBXNwbGl0GAQgASgJEgwKBHJvd3MYBSABKAMSEgoKdG90YWxfcm93cxgGIAEoAxI3CgdyZXN1bHRzGAcgAygLMiYucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkNvbmRpdGlvblJlc3VsdBI/Cgtjb21wYXJpc29ucxgIIAMoCzIqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Db25kaXRpb25Db21wYXJpc29uEjgKCXF1ZXN0aW9ucxgJIAMoCzIlLnJlZWx0dW5lLnNjaGVkdWxlci52MS5RdWVzdGlvblJlc3VsdBINCgVub3RlcxgKIAMoCRIVCg1ub3JtYWxpemF0aW9uGAsgASgJEi4KBHRhZ3MYDCADKAsyIC5yZWVsdHVuZS5zY2hlZHVsZXIudjEuVGFnUmVzdWx0EhUKDXRhZ3NfbGVmdF9vdXQYDSABKAMimAEKCVRhZ1Jlc3VsdBILCgN0YWcYASABKAkSDAoEcm93cxgCIAEoAxITCgtleGFjdF9tYXRjaBgDIAMoARIPCgdyb3VnZV9sGAQgAygBEhAKCHRva2VuX2YxGAUgAygBEjgKBGdhaW4YBiABKAsyKi5yZWVsdHVuZS5zY2hlZHVsZXIudjEuQ29uZGl0aW9uQ29tcGFyaXNvbiIzCghFc3RpbWF0ZRIMCgRtZWFuGAEgASgBEgsKA2xvdxgCIAEoARIMCgRoaWdoGAMgASgBIocCCg9Db25kaXRpb25SZXN1bHQSPQoJY29uZGl0aW9uGAEgASgOMioucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkV2YWx1YXRpb25Db25kaXRpb24SDAoEcm93cxgCIAEoAxI0CgtleGFjdF9tYXRjaBgDIAEoCzIfLnJlZWx0dW5lLnNjaGVkdWxlci52MS5Fc3RpbWF0ZRIwCgdyb3VnZV9sGAQgASgLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkVzdGltYXRlEjEKCHRva2VuX2YxGAUgASgLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkVzdGltYXRlEgwKBGxvc3MYBiABKAEirAIKE0NvbmRpdGlvbkNvbXBhcmlzb24SPQoJY29uZGl0aW9uGAEgASgOMioucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkV2YWx1YXRpb25Db25kaXRpb24SOwoHYWdhaW5zdBgCIAEoDjIqLnJlZWx0dW5lLnNjaGVkdWxlci52MS5FdmFsdWF0aW9uQ29uZGl0aW9uEjQKC2V4YWN0X21hdGNoGAMgASgLMh8ucmVlbHR1bmUuc2NoZWR1bGVyLnYxLkVzdGltYXRlEjAKB3JvdWdlX2wYBCABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXN0aW1hdGUSMQoIdG9rZW5fZjEYBSABKAsyHy5yZWVsdHVuZS5zY2hlZHVsZXIudjEuRXN0aW1hdGUiRQoOUXVlc3Rpb25SZXN1bHQSEAoIcXVlc3Rpb24YASABKAkSDAoEcm93cxgCIAEoAxITCgtleGFjdF9tYXRjaBgDIAMoASquAQoRRXZhbHVhdGlvbkNvbnRyb2wSIgoeRVZBTFVBVElPTl9DT05UUk9MX1VOU1BFQ0lGSUVEEAASJQohRVZBTFVBVElPTl9DT05UUk9MX1NIVUZGTEVEX0NMSVBTEAESJgoiRVZBTFVBVElPTl9DT05UUk9MX1JFVkVSU0VEX0ZSQU1FUxACEiYKIkVWQUxVQVRJT05fQ09OVFJPTF9TSFVGRkxFRF9GUkFNRVMQAyr3AQoTRXZhbHVhdGlvbkNvbmRpdGlvbhIkCiBFVkFMVUFUSU9OX0NPTkRJVElPTl9VTlNQRUNJRklFRBAAEh0KGUVWQUxVQVRJT05fQ09ORElUSU9OX0JBU0UQARIeChpFVkFMVUFUSU9OX0NPTkRJVElPTl9UVU5FRBACEicKI0VWQUxVQVRJT05fQ09ORElUSU9OX1NIVUZGTEVEX0NMSVBTEAMSKAokRVZBTFVBVElPTl9DT05ESVRJT05fUkVWRVJTRURfRlJBTUVTEAQSKAokRVZBTFVBVElPTl9DT05ESVRJT05fU0hVRkZMRURfRlJBTUVTEAViBnByb3RvMw", [file_buf_validate_validate]);
 
 /**
  * How an evaluation asks: each row's clips and its conversation up to the last answer, once to the base model and once to the tuned one.
@@ -158,6 +158,21 @@ export type Evaluation = Message<"reeltune.scheduler.v1.Evaluation"> & {
    * @generated from field: string normalization = 11;
    */
   normalization: string;
+
+  /**
+   * The same by tag, for the 20 tags with most rows, most first; a row with several counts for each. Where some rows have tags, those without
+   * any come last, under the empty tag.
+   *
+   * @generated from field: repeated reeltune.scheduler.v1.TagResult tags = 12;
+   */
+  tags: TagResult[];
+
+  /**
+   * How many more tags there are.
+   *
+   * @generated from field: int64 tags_left_out = 13;
+   */
+  tagsLeftOut: bigint;
 };
 
 /**
@@ -166,6 +181,62 @@ export type Evaluation = Message<"reeltune.scheduler.v1.Evaluation"> & {
  */
 export const EvaluationSchema: GenMessage<Evaluation> = /*@__PURE__*/
   messageDesc(file_reeltune_scheduler_v1_evaluation, 1);
+
+/**
+ * What became of the rows with one tag.
+ *
+ * @generated from message reeltune.scheduler.v1.TagResult
+ */
+export type TagResult = Message<"reeltune.scheduler.v1.TagResult"> & {
+  /**
+   * The tag; empty for rows without any.
+   *
+   * @generated from field: string tag = 1;
+   */
+  tag: string;
+
+  /**
+   * Rows answered.
+   *
+   * @generated from field: int64 rows = 2;
+   */
+  rows: bigint;
+
+  /**
+   * Exact match of each condition, in the order of `results`.
+   *
+   * @generated from field: repeated double exact_match = 3;
+   */
+  exactMatch: number[];
+
+  /**
+   * ROUGE-L of each condition.
+   *
+   * @generated from field: repeated double rouge_l = 4;
+   */
+  rougeL: number[];
+
+  /**
+   * Token F1 of each condition.
+   *
+   * @generated from field: repeated double token_f1 = 5;
+   */
+  tokenF1: number[];
+
+  /**
+   * What the tuned model has gained over the base model on these rows.
+   *
+   * @generated from field: reeltune.scheduler.v1.ConditionComparison gain = 6;
+   */
+  gain?: ConditionComparison | undefined;
+};
+
+/**
+ * Describes the message reeltune.scheduler.v1.TagResult.
+ * Use `create(TagResultSchema)` to create a new message.
+ */
+export const TagResultSchema: GenMessage<TagResult> = /*@__PURE__*/
+  messageDesc(file_reeltune_scheduler_v1_evaluation, 2);
 
 /**
  * A mean over rows, and where it would lie if other rows of the kind had been asked.
@@ -200,7 +271,7 @@ export type Estimate = Message<"reeltune.scheduler.v1.Estimate"> & {
  * Use `create(EstimateSchema)` to create a new message.
  */
 export const EstimateSchema: GenMessage<Estimate> = /*@__PURE__*/
-  messageDesc(file_reeltune_scheduler_v1_evaluation, 2);
+  messageDesc(file_reeltune_scheduler_v1_evaluation, 3);
 
 /**
  * What one condition came to.
@@ -256,7 +327,7 @@ export type ConditionResult = Message<"reeltune.scheduler.v1.ConditionResult"> &
  * Use `create(ConditionResultSchema)` to create a new message.
  */
 export const ConditionResultSchema: GenMessage<ConditionResult> = /*@__PURE__*/
-  messageDesc(file_reeltune_scheduler_v1_evaluation, 3);
+  messageDesc(file_reeltune_scheduler_v1_evaluation, 4);
 
 /**
  * The difference between two conditions, row by row.
@@ -305,7 +376,7 @@ export type ConditionComparison = Message<"reeltune.scheduler.v1.ConditionCompar
  * Use `create(ConditionComparisonSchema)` to create a new message.
  */
 export const ConditionComparisonSchema: GenMessage<ConditionComparison> = /*@__PURE__*/
-  messageDesc(file_reeltune_scheduler_v1_evaluation, 4);
+  messageDesc(file_reeltune_scheduler_v1_evaluation, 5);
 
 /**
  * What became of the rows that ask one question.
@@ -340,7 +411,7 @@ export type QuestionResult = Message<"reeltune.scheduler.v1.QuestionResult"> & {
  * Use `create(QuestionResultSchema)` to create a new message.
  */
 export const QuestionResultSchema: GenMessage<QuestionResult> = /*@__PURE__*/
-  messageDesc(file_reeltune_scheduler_v1_evaluation, 5);
+  messageDesc(file_reeltune_scheduler_v1_evaluation, 6);
 
 /**
  * Names a way to take the meaning out of the clips while everything else stays.
