@@ -14,8 +14,9 @@ from typing import BinaryIO, TypeVar
 import structlog
 
 from catalog_svc.clients.sources.source import Source
+from catalog_svc.domain.annotations import MAX_FILE_BYTES
 from catalog_svc.domain.errors import FileTooLarge, SourceRefused, SourceUnavailable
-from catalog_svc.domain.imports import Import, ImportItem
+from catalog_svc.domain.imports import AnnotationSource, Import, ImportItem
 from catalog_svc.domain.upload import FileHeader
 from catalog_svc.usecases.store_file import StoreFile
 
@@ -59,7 +60,7 @@ class FetchFile:
         return random.uniform(most / 2, most)  # noqa: S311  # no secret
 
     async def _fetch(self, found: Import, source: Source, item: ImportItem) -> int:
-        most = self.store_file.max_file_bytes
+        most = _most_bytes(found, item, self.store_file.max_file_bytes)
         if item.size_bytes is not None and item.size_bytes > most:
             raise FileTooLarge(item.path, item.size_bytes, most)
         with tempfile.TemporaryFile(dir=self.spool_dir) as spool:
@@ -74,6 +75,13 @@ class FetchFile:
                     return size
             await self.store_file.store(found.owner_id, header, spool, found.allowance)
         return size
+
+
+def _most_bytes(found: Import, item: ImportItem, most: int) -> int:
+    """Returns how long a file may be: of an annotation file no more is taken than is read."""
+    source = found.draft.source
+    is_annotation = isinstance(source, AnnotationSource) and item.location == source.url
+    return min(most, MAX_FILE_BYTES) if is_annotation else most
 
 
 async def _spooled(

@@ -256,6 +256,17 @@ async def test_a_dead_validators_work_is_taken_up_again_and_no_clip_decoded_twic
     assert sorted(decoded) == sorted(digests - known)
 
 
+async def test_an_annotation_file_beyond_the_limit_is_refused_before_a_byte_is_read(mesh: CatalogMesh) -> None:
+    dataset = await mesh.create_dataset()
+    await mesh.put_all(dataset.id, {"annotations.csv": b"video,caption\na.mp4,A bar.\n", "a.mp4": h264_clip()})
+    # A record of 2 GiB whose object nobody can read.
+    await mesh.pool.execute(
+        "UPDATE files SET size_bytes = $1, object_key = 'nowhere' WHERE path = 'annotations.csv'", 2 * 1024**3
+    )
+    assert (await mesh.validated(dataset.id)).state == dataset_pb2.DATASET_STATE_ERROR
+    assert ("ANNOTATIONS_TOO_LARGE", "annotations.csv", 0) in await mesh.issues(dataset.id)
+
+
 async def test_two_replicas_never_validate_the_same_entry(start: Start) -> None:
     meshes = [await start(), await start()]
     entries = [await meshes[0].create_dataset(f"set {number}") for number in range(6)]

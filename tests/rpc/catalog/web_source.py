@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +27,10 @@ class WebSource:
     redirects: dict[str, str] = field(default_factory=dict)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """By path: the answer waits for the event."""
+    endless: dict[str, bytes] = field(default_factory=dict)
+    """By path: the beginning of an answer of unknown length that goes on in one line until nobody reads it."""
+    endless_bytes: int = 0
+    """How many of them were sent."""
     requests: list[str] = field(default_factory=list)
 
     @property
@@ -65,10 +70,20 @@ class WebSource:
             writer.write(_reply(self.failures[path].pop(0)))
         elif path in self.redirects:
             writer.write(_reply(302, b"", f"location: {self.redirects[path]}"))
+        elif path in self.endless:
+            await self._send_endlessly(self.endless[path], writer)
         elif path in self.files:
             writer.write(_reply(200, self.files[path]))
         else:
             writer.write(_reply(404))
+
+    async def _send_endlessly(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n")
+        piece = b"x" * 1024 * 1024
+        for chunk in itertools.chain([head], itertools.repeat(piece)):
+            writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            await writer.drain()  # ends by an error when the other side has had enough
+            self.endless_bytes += len(chunk)
 
 
 @asynccontextmanager
