@@ -156,7 +156,8 @@ class ValidateDataset:
 
 
 def _speaks_of_clips(plan: AnnotationPlan | Issue, path: str) -> bool:
-    return path == DATASET_INFO_NAME if isinstance(plan, Issue) else plan.speaks_of_clips(path)
+    # An annotation file that is not read, such as one that is too large, is no clip either, and never fetched.
+    return path in (DATASET_INFO_NAME, plan.file) if isinstance(plan, Issue) else plan.speaks_of_clips(path)
 
 
 class _Progress:
