@@ -32,6 +32,7 @@ NAMES = (
     "preview",
     "validate",
     "register_rows",
+    "large_dataset",
     "upload",
 )
 RECORD = FOLDER / "results.json"
