@@ -57,7 +57,8 @@ class ObjectStore:
     """The catalog's part of the bucket.
 
     Verified content lies under its owner and digest: `contents/{owner_id}/{sha256}`; what is on its way lies under
-    `uploads/{upload_id}`, the only place that a presigned URL can write to.
+    `uploads/{upload_id}`, the only place that a presigned URL can write to. Pictures of clips that stay in other
+    buckets lie under `pictures/{location_id}/{sha256}`.
     """
 
     def __init__(self, blobs: BlobStore) -> None:
@@ -198,17 +199,20 @@ class ObjectStore:
         else:
             await self._blobs.get_file(place.object_key, path)
 
-    async def put_picture(self, place: ContentPlace, picture: Picture, data: bytes) -> None:
-        """Stores a picture of a clip in this service's own bucket; it goes when the clip's content does."""
-        await self._blobs.put_bytes(picture_key(place, picture), data, content_type=picture.content_type)
+    async def put_picture(self, key: str, picture: Picture, data: bytes) -> None:
+        """Stores a picture of a clip in this service's own bucket, under `pictures_key`."""
+        await self._blobs.put_bytes(f"{key}{picture.value}", data, content_type=picture.content_type)
 
-    def picture_url(self, place: ContentPlace, picture: Picture) -> SignedUrl:
-        """Returns where to GET a picture of a clip."""
+    def picture_url(self, key: str, picture: Picture) -> SignedUrl:
+        """Returns where to GET a picture of a clip by its `pictures_key`."""
         expire_time = datetime.now(UTC) + URL_TTL
-        return SignedUrl(self._blobs.presign_get(picture_key(place, picture), URL_TTL), expire_time)
+        return SignedUrl(self._blobs.presign_get(f"{key}{picture.value}", URL_TTL), expire_time)
 
     async def remove_content(self, object_key: str) -> None:
-        """Removes content from this service's own bucket, and the pictures that were made of it."""
+        """Removes content from this service's own bucket, and the pictures that were made of it.
+
+        The `pictures_key` of a clip in another bucket is the key of no content, but of pictures.
+        """
         for picture in Picture:
             await self._blobs.remove(f"{object_key}{picture.value}")
         await self._blobs.remove(object_key)
@@ -258,11 +262,6 @@ class ObjectStore:
                         return
         except BlobNotFound as error:
             raise BytesMissing(f"staged object of {upload_id}") from error
-
-
-def picture_key(place: ContentPlace, picture: Picture) -> str:
-    """Returns the key of a picture of the clip that lies there."""
-    return f"{place.object_key}{picture.value}"
 
 
 def upload_key(upload_id: UploadId) -> str:

@@ -19,3 +19,11 @@ class ContentPlace:
 def content_place(owner_id: str, sha256: str) -> ContentPlace:
     """Returns where an owner's bytes lie in the service's own bucket: each once, whatever entries use them."""
     return ContentPlace(f"contents/{owner_id}/{sha256}")
+
+
+def pictures_key(place: ContentPlace, sha256: str) -> str:
+    """Returns what the keys of the pictures of a clip begin with, all of them in the service's own bucket.
+
+    They lie beside the clip where that is ours, and in a place by themselves where it stays in another bucket.
+    """
+    return place.object_key if place.location_id is None else f"pictures/{place.location_id}/{sha256}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from catalog_svc.domain.content import ContentPlace, content_place
+from catalog_svc.domain.content import ContentPlace, content_place, pictures_key
 from catalog_svc.domain.entry import Action, Entry, EntryId, EntryKind, Viewer, next_state
 from catalog_svc.domain.errors import (
     InvalidField,
@@ -229,6 +229,5 @@ async def check_room(connection: Connection, owner_id: str, allowance: StorageAl
 
 
 async def _discard_content(connection: Connection, gone: StoredFile) -> None:
-    """Has the bytes of a file removed that has gone; those in another bucket are not ours to remove."""
-    if gone.place.location_id is None:
-        await connection.execute(queries().discard_content, gone.place.object_key)
+    """Has the bytes of a file removed that has gone; of those in another bucket, what was made of them here."""
+    await connection.execute(queries().discard_content, pictures_key(gone.place, gone.sha256))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalog_svc.clients.object_store import ObjectStore, Picture, SignedUrl
 from catalog_svc.domain.clip import Clip
+from catalog_svc.domain.content import pictures_key
 from catalog_svc.domain.entry import EntryId, EntryKind, Viewer
 from catalog_svc.domain.errors import ClipNotFound
 from catalog_svc.domain.file_path import is_path
@@ -53,8 +54,11 @@ class ShowClips:
             ShownClip(
                 clip,
                 url,
-                self.objects.picture_url(clip.place, Picture.POSTER) if clip.decoded.has_poster else None,
-                self.objects.picture_url(clip.place, Picture.PROXY) if clip.decoded.has_proxy else None,
+                self._picture(clip, Picture.POSTER) if clip.decoded.has_poster else None,
+                self._picture(clip, Picture.PROXY) if clip.decoded.has_proxy else None,
             )
             for clip, url in zip(clips, urls, strict=True)
         ]
+
+    def _picture(self, clip: Clip, picture: Picture) -> SignedUrl:
+        return self.objects.picture_url(pictures_key(clip.place, clip.sha256), picture)

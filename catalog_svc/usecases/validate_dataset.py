@@ -15,6 +15,7 @@ import structlog
 from catalog_svc.clients.object_store import ObjectStore, Picture
 from catalog_svc.domain.annotations import AnnotationPlan, AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
+from catalog_svc.domain.content import pictures_key
 from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
 from catalog_svc.domain.dataset_info import DATASET_INFO_NAME
 from catalog_svc.domain.entry import EntryId
@@ -112,7 +113,7 @@ class ValidateDataset:
 
     async def _forget_pictures(self, media: Sequence[StoredFile]) -> None:
         """Has contents looked at again that went while pictures were made of them: these would outlast them."""
-        await self.files.discard_gone([file.place.object_key for file in media if file.place.location_id is None])
+        await self.files.discard_gone([pictures_key(file.place, file.sha256) for file in media])
 
     async def _probe_all(self, waiting: Iterator[StoredFile], folder: Path, progress: _Progress) -> None:
         for file in waiting:  # the workers share the iterator
@@ -141,17 +142,13 @@ class ValidateDataset:
             path.unlink(missing_ok=True)
 
     async def _with_pictures(self, file: StoredFile, path: Path, clip: DecodedClip, poster: bytes) -> DecodedClip:
-        """Stores what people look at: a poster, and a short copy of a clip that browsers do not play.
-
-        Of a clip that stays in its owner's own bucket nothing is kept here.
-        """
-        if file.place.location_id is not None:
-            return clip
+        """Stores what people look at: a poster, and a short copy of a clip that browsers do not play."""
         proxy = b"" if clip.is_browser_playable else await self.pool.make_proxy(path)
+        key = pictures_key(file.place, file.sha256)
         if poster:
-            await self.objects.put_picture(file.place, Picture.POSTER, poster)
+            await self.objects.put_picture(key, Picture.POSTER, poster)
         if proxy:
-            await self.objects.put_picture(file.place, Picture.PROXY, proxy)
+            await self.objects.put_picture(key, Picture.PROXY, proxy)
         return replace(clip, has_poster=bool(poster), has_proxy=bool(proxy))
 
 

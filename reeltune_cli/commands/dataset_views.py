@@ -89,7 +89,7 @@ def _clip_view(clip: sample_pb2.Clip) -> Table:
             ("sound", "yes" if clip.has_audio else "no"),
             ("decoder", clip.decoder),
             ("damaged", f"{clip.damaged_frames:,} frames" if clip.damaged_frames else ""),
-            ("kept", "in its owner's bucket, without poster and proxy here" if clip.is_reference else ""),
+            ("kept", "in its owner's bucket" if clip.is_reference else ""),
             ("original", clip.url),
             ("poster", clip.poster_url),
             ("proxy", clip.proxy_url),

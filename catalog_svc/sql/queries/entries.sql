@@ -89,9 +89,11 @@ UNION ALL
 SELECT DISTINCT 'CONTENT', '', '', NULL, object_key, now() + interval '1 hour' FROM gone WHERE complete_time IS NULL;
 
 -- name: discard_files_of_entry
--- Has the objects of an entry's files removed, if no other file uses them when their turn comes.
+-- Has the objects of an entry's files removed, and the pictures of those in other buckets, if no other file uses them when
+-- their turn comes.
 INSERT INTO garbage (kind, object_key)
-SELECT DISTINCT 'CONTENT', object_key FROM files WHERE entry_id = $1 AND location_id IS NULL;
+SELECT DISTINCT 'CONTENT', CASE WHEN location_id IS NULL THEN object_key ELSE 'pictures/' || location_id || '/' || sha256 END
+FROM files WHERE entry_id = $1;
 
 -- name: begin_validation
 -- Sends an entry to the validators.

@@ -62,6 +62,11 @@ WHERE id = $1;
 INSERT INTO garbage (kind, object_key) VALUES ('CONTENT', $1);
 
 -- name: discard_gone
--- Has those of some objects removed, and what was made of them, that are no contents any more.
+-- Has those of some objects removed, and what was made of them, that are no contents any more, nor made of what lies elsewhere.
 INSERT INTO garbage (kind, object_key)
-SELECT 'CONTENT', key FROM unnest($1::text[]) AS key WHERE NOT EXISTS (SELECT FROM contents c WHERE c.object_key = key);
+SELECT 'CONTENT', key FROM unnest($1::text[]) AS key
+WHERE NOT EXISTS (SELECT FROM contents c WHERE c.object_key = key)
+  AND NOT EXISTS (
+    SELECT FROM files f
+    WHERE f.location_id IS NOT NULL AND f.sha256 = right(key, 64) AND key = 'pictures/' || f.location_id || '/' || f.sha256
+  );

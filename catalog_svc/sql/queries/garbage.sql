@@ -5,8 +5,12 @@ WHERE id = (SELECT id FROM garbage WHERE due_time <= now() ORDER BY due_time LIM
 RETURNING *;
 
 -- name: is_object_wanted
--- Tells whether a file, or an upload that is under way, needs an object.
+-- Tells whether a file, or an upload that is under way, needs an object; a file in another bucket needs its pictures.
 SELECT EXISTS (SELECT FROM files WHERE object_key = $1 AND location_id IS NULL)
+    OR EXISTS (
+        SELECT FROM files f
+        WHERE f.location_id IS NOT NULL AND f.sha256 = right($1, 64) AND $1 = 'pictures/' || f.location_id || '/' || f.sha256
+    )
     OR EXISTS (SELECT FROM uploads WHERE object_key = $1 AND complete_time IS NULL);
 
 -- name: delete_content

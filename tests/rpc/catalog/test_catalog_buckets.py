@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -13,12 +14,15 @@ import pytest_asyncio
 from cryptography.fernet import Fernet
 from reeltune.catalog.v1 import clip_service_pb2 as clp
 from reeltune.catalog.v1 import dataset_pb2, storage_location_pb2
+from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import import_pb2 as pb
 from reeltune.catalog.v1 import snapshot_service_pb2 as snap
 from reeltune.catalog.v1 import storage_service_pb2 as st
+from reeltune.catalog.v1 import version_service_pb2 as vs
 
 from meshkit.blob import BlobStore
 from meshkit.embedded import S3Server
+from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import S3_IDENTITY
 from tests.rpc.catalog.catalog_mesh import BOB, CatalogMesh, Start, collected, refused
 from tests.rpc.catalog.clips import h264_clip
@@ -99,7 +103,9 @@ async def test_by_reference_clips_are_read_where_they_are(elsewhere: Elsewhere) 
     )
     streamed = [clip for message in await collected(stream) for clip in message.clips.clips]
     listed = (await mesh.clips.ListClips(clp.ListClipsRequest(dataset_id=ready.id), metadata=mesh.as_user())).clips
-    assert [(clip.is_reference, clip.poster_url) for clip in listed] == [(True, "")] * 2, "it says why there is none"
+    assert [clip.is_reference for clip in listed] == [True] * 2
+    for clip in listed:
+        assert (await mesh.http.get(clip.poster_url)).content.startswith(b"\xff\xd8"), "a JPEG"
     for clip in (*(await elsewhere.clips(ready.id)).clips, *streamed):
         assert f"/{BUCKET}/set/" in clip.url
         assert S3_IDENTITY.secret_key not in clip.url
@@ -107,6 +113,49 @@ async def test_by_reference_clips_are_read_where_they_are(elsewhere: Elsewhere) 
     request = st.DeleteStorageLocationRequest(storage_location_id=elsewhere.location.id)
     failure = await refused(mesh.storage.DeleteStorageLocation(request, metadata=mesh.as_user()))
     assert failure.reason == "STORAGE_LOCATION_IN_USE"
+
+
+async def test_pictures_of_references_last_as_long_as_a_version_refers_to_them(elsewhere: Elsewhere) -> None:
+    mesh = elsewhere.mesh
+    first = await elsewhere.ready(pb.IMPORT_MODE_REFERENCE)
+    request = vs.CreateDatasetVersionRequest(dataset_id=first.id)
+    second = (await mesh.versions.CreateDatasetVersion(request, metadata=mesh.as_user())).dataset
+    prefix = f"pictures/{elsewhere.location.id}/"
+    digests = {hashlib.sha256(FILES[f"set/clips/{name}.mp4"]).hexdigest() for name in ("a", "b c")}
+    kept = [f"{prefix}{digest}.poster.jpg" for digest in sorted(digests)]
+
+    async def pictures() -> list[str]:
+        return sorted(item.key for item in await mesh.blobs.list(prefix))
+
+    assert await pictures() == kept
+    await deleted(mesh, first.id)
+    await assert_eventually(nothing_is_due(mesh))
+    assert await pictures() == kept
+    listed = (await mesh.clips.ListClips(clp.ListClipsRequest(dataset_id=second.id), metadata=mesh.as_user())).clips
+    assert [(await mesh.http.get(clip.poster_url)).status_code for clip in listed] == [200, 200]
+    await deleted(mesh, second.id)
+
+    async def all_gone() -> bool:
+        return await pictures() == []
+
+    await assert_eventually(all_gone)
+
+
+async def deleted(mesh: CatalogMesh, dataset_id: str) -> None:
+    await mesh.datasets.DeleteDataset(ds.DeleteDatasetRequest(dataset_id=dataset_id), metadata=mesh.as_user())
+
+
+def nothing_is_due(mesh: CatalogMesh) -> Callable[[], Awaitable[bool]]:
+    """What was deleted is purged, and its pictures have been looked at."""
+
+    async def is_clean() -> bool:
+        left = await mesh.pool.fetchval(
+            "SELECT (SELECT count(*) FROM garbage WHERE object_key LIKE 'pictures/%')"
+            " + (SELECT count(*) FROM entries WHERE delete_time IS NOT NULL)"
+        )
+        return bool(left == 0)
+
+    return is_clean
 
 
 @pytest.mark.parametrize(("data", "cause"), [(h264_clip(9), "SOURCE_CHANGED"), (None, "SOURCE_NOT_FOUND")])

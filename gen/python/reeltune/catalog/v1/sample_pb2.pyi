@@ -85,7 +85,7 @@ class Clip(_message.Message):
     proxy_url: _builtins.str
     """Where to GET its first seconds as H.264 without sound, if no browser plays it as it is; set with `url`. A secret like it."""
     is_reference: _builtins.bool
-    """True for a clip that was imported by reference: it stays in its owner's bucket, and nothing made of it, such as a poster, is kept here."""
+    """True for a clip that was imported by reference: it stays in its owner's bucket. Only what is made of it to be looked at is kept here."""
     @_builtins.property
     def url_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When `url` ends, at most 15 minutes after it was made."""

@@ -161,7 +161,7 @@ export type Clip = Message$1<"reeltune.catalog.v1.Clip"> & {
   proxyUrl: string;
 
   /**
-   * True for a clip that was imported by reference: it stays in its owner's bucket, and nothing made of it, such as a poster, is kept here.
+   * True for a clip that was imported by reference: it stays in its owner's bucket. Only what is made of it to be looked at is kept here.
    *
    * @generated from field: bool is_reference = 21;
    */
