@@ -35,7 +35,9 @@ async def sources(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server)
 async def stack(tmp_path_factory: pytest.TempPathFactory, sources: ImportSources) -> AsyncIterator[RunningMesh]:
     """The whole mesh, started as a user starts it."""
     skip_without_servers()
-    async with running_mesh(tmp_path_factory.mktemp("stack"), settings=sources.settings) as mesh:
+    # Tests keep a token of the first for as long as all of them take.
+    settings = {**sources.settings, "AUTH_ACCESS_TOKEN_SECONDS": "3600"}
+    async with running_mesh(tmp_path_factory.mktemp("stack"), settings=settings) as mesh:
         yield mesh
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 
 import psutil
+import pytest
 from reeltune.scheduler.v1 import job_event_pb2
 from reeltune.scheduler.v1 import training_history_pb2 as history
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
@@ -17,6 +18,9 @@ from tests.e2e.running_mesh import RunningMesh
 from tests.faults.conftest import LEASE_SECONDS, Workplace
 from tests.faults.lifecycle_model import Life, check_life
 from tests.faults.watched_job import STEPS, WatchedJob, watched_job
+
+# Real trainings, twice for some, and the mesh's start: minutes on a machine that is busy.
+pytestmark = pytest.mark.timeout(1200)
 
 UNDISTURBED = ("QUEUED", "STARTING", "RUNNING", "COMPLETED")
 TWICE = ("QUEUED", "STARTING", "RUNNING", "QUEUED", "STARTING", "RUNNING", "COMPLETED")

@@ -19,8 +19,8 @@ from tests.faults.conftest import Workplace
 
 STEPS = 24
 """Some seconds of training, more on a busy machine."""
-_CHECKPOINT_SECONDS = 120
-_END_SECONDS = 200
+_CHECKPOINT_SECONDS = 300
+_END_SECONDS = 600
 
 
 class WatchedJob:
