@@ -12,7 +12,7 @@ from trainer_svc.clients.scheduler_messages import log_to_proto, reason_to_proto
 from trainer_svc.domain.attempt import FailReason
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.domain.reports import LogLine
-from trainer_svc.qlora.catalog_rows import part_to_row
+from trainer_svc.qlora.catalog_rows import part_to_row, sample_to_row
 from trainer_svc.qlora.spec import GroupShare, TrainingSpec
 
 
@@ -108,6 +108,13 @@ def test_an_allocation_of_ranks_arrives() -> None:
     assert (allocation.warmup_steps, allocation.warmup_rank, allocation.min_rank) == (9, 12, 1)
     assert allocation.calibration_batches == 3
     assert set(allocation.shares) == {GroupShare("vision", 0.25, 1.0), GroupShare("language", 0.0, 0.5)}
+
+
+def test_a_row_has_the_tags_of_its_sample_and_nothing_more_without_any() -> None:
+    assert sample_to_row(sample_pb2.Sample(sample_id="a", tags=["b", "a"])) == {
+        "sample_id": "a", "split": "train", "messages": [], "tags": ["b", "a"]
+    }  # fmt: skip
+    assert sample_to_row(sample_pb2.Sample(sample_id="a")).keys() == {"sample_id", "split", "messages"}
 
 
 def test_only_limits_that_a_row_sets_are_written() -> None:

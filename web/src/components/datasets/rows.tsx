@@ -47,6 +47,15 @@ function Row({ sample }: { sample: Sample }) {
             {textOf(message)}
           </p>
         ))}
+        {sample.tags.length > 0 && (
+          <p className="flex flex-wrap gap-1 pt-1">
+            {sample.tags.map((tag) => (
+              <Chip key={tag} tone="plain">
+                {tag}
+              </Chip>
+            ))}
+          </p>
+        )}
       </div>
     </li>
   );
