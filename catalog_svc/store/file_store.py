@@ -142,7 +142,7 @@ class FileStore:
                 raise StoredFileNotFound(path)
             gone = file_from_row(row)
             await connection.execute(queries().change_content, entry_id, state, -1, -gone.size_bytes)
-            await _discard_content(connection, gone)
+            await _discard_content(connection, entry_id, gone)
         return gone
 
     async def discard_gone(self, object_keys: Sequence[str]) -> None:
@@ -206,7 +206,7 @@ class FileStore:
         state = next_state(entry.kind, entry.state, Action.CHANGE_FILES)
         await connection.execute(queries().change_content, entry.id, state, 0 if before else 1, growth)
         if before is not None:
-            await _discard_content(connection, before)
+            await _discard_content(connection, entry.id, before)
         return file_from_row(row)
 
     async def _committed(self, connection: Connection, upload: Upload) -> StoredFile | None:
@@ -228,6 +228,8 @@ async def check_room(connection: Connection, owner_id: str, allowance: StorageAl
         raise QuotaExceeded(allowance.limit_bytes, before, added_bytes)
 
 
-async def _discard_content(connection: Connection, gone: StoredFile) -> None:
+async def _discard_content(connection: Connection, entry_id: EntryId, gone: StoredFile) -> None:
     """Has the bytes of a file removed that has gone; of those in another bucket, what was made of them here."""
+    # Its pictures go, too: should it come back, they are made anew.
+    await connection.execute(queries().forget_probe, entry_id, gone.sha256)
     await connection.execute(queries().discard_content, pictures_key(gone.place, gone.sha256))

@@ -32,6 +32,11 @@ WHERE dataset_id = $1;
 -- Lists what decoding has found in a dataset so far, without what an older version found and knew less of.
 SELECT * FROM clip_probes WHERE dataset_id = $1 AND (fault IS NOT NULL OR perceptual_hash IS NOT NULL);
 
+-- name: forget_probe
+-- Forgets what decoding found in bytes that a dataset holds no more.
+DELETE FROM clip_probes
+WHERE dataset_id = $1 AND sha256 = $2 AND NOT EXISTS (SELECT FROM files f WHERE f.entry_id = $1 AND f.sha256 = $2);
+
 -- name: put_probes
 -- Keeps what decoding found.
 INSERT INTO clip_probes (dataset_id, sha256, fault, detail, frame_count, duration_seconds, fps, width, height, codec, damaged_frames,

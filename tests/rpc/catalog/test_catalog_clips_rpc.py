@@ -67,6 +67,11 @@ async def test_a_clip_that_browsers_do_not_play_has_a_copy_and_all_of_it_goes_wi
         return len(await mesh.blobs.list()) == 2
 
     await assert_eventually(is_swept)
+    # Once it is back, so are its pictures.
+    await mesh.put_all(dataset.id, files)
+    await mesh.validated(dataset.id)
+    again = await get(mesh, dataset.id, "a.mkv")
+    assert [(await mesh.http.get(url)).status_code for url in (again.poster_url, again.proxy_url)] == [200, 200]
 
 
 async def test_a_dataset_that_is_deleted_leaves_no_picture(mesh: CatalogMesh) -> None:
