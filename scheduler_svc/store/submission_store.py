@@ -98,10 +98,14 @@ class SubmissionStore:
                 added = await self._add(connection, fit, has_room=True)
             if added is None:
                 raise AssertionError("there was room, and then limits counted")
-            answers = [
-                await self._answer(connection, one, added, refusal)
-                for one, refusal in zip(asked, refusals, strict=True)
-            ]
+            answers: list[Job | Exception] = []
+            for one, refusal in zip(asked, refusals, strict=True):
+                create_time = added.get(one.submission.id)
+                answers.append(
+                    await self._answer(connection, one, refusal)
+                    if create_time is None
+                    else _accepted(one.submission, create_time)
+                )
             await failpoint("job.create.before_commit")
             return answers
 
@@ -117,16 +121,8 @@ class SubmissionStore:
         added = {row["id"]: row["create_time"] for row in rows}
         return None if None in added else added
 
-    async def _answer(
-        self,
-        connection: Connection,
-        one: _Asked,
-        added: Mapping[JobId, datetime],
-        refusal: QuotaExceeded | None,
-    ) -> Job | Exception:
-        create_time = added.get(one.submission.id)
-        if create_time is not None:
-            return _accepted(one.submission, create_time)
+    async def _answer(self, connection: Connection, one: _Asked, refusal: QuotaExceeded | None) -> Job | Exception:
+        """What is answered to one that was not added."""
         if one.key is None:
             return refusal or _source_gone(one.submission)
         # A repetition gets its first answer, whether there would be room for another job or not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 import structlog
 
@@ -17,8 +18,20 @@ from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 _BATCH = 200
 _IDLE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.02
+_ALL_TOLD_PAUSE_SECONDS = 0.1
+"""Once every idle trainer has been woken, further wake-ups may wait for each other: who becomes idle asks by itself."""
 _RETRY_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOutcome:
+    """What a round of the relay has found."""
+
+    is_full: bool
+    """There may be more that is due."""
+    all_told: bool
+    """There were more wake-ups than trainers to wake."""
 
 
 class OutboxRelay:
@@ -37,15 +50,15 @@ class OutboxRelay:
                 await self._wake_ups.wait_connected(_CONNECT_SECONDS)
                 await self._welcome_broker()
                 self._notifications.outbox.clear()
-                while await self.relay():
+                while (outcome := await self.relay()).is_full:
                     pass
-                await self._wait()
+                await self._wait(_ALL_TOLD_PAUSE_SECONDS if outcome.all_told else _PAUSE_SECONDS)
             except (NatsUnavailable, *POSTGRES_TROUBLE) as error:
                 structlog.get_logger().warning("relay.failed", cause=repr(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def relay(self) -> bool:
-        """Publishes one batch; tells whether it was a full one. Raises NatsUnavailable when the broker is away."""
+    async def relay(self) -> RelayOutcome:
+        """Publishes one batch. Raises NatsUnavailable when the broker is away."""
         async with self._outbox.take(_BATCH) as batch:
             sent, spared = choose_to_send(batch.wake_ups, batch.idle_trainers)
             troubles = await self._wake_ups.publish_all(sent)
@@ -56,7 +69,7 @@ class OutboxRelay:
         for trouble in troubles:
             if trouble is not None:
                 raise trouble
-        return len(batch.wake_ups) == _BATCH
+        return RelayOutcome(is_full=len(batch.wake_ups) == _BATCH, all_told=bool(spared))
 
     async def _welcome_broker(self) -> None:
         await self._wake_ups.prepare()
@@ -66,9 +79,9 @@ class OutboxRelay:
             await self._outbox.republish_all()
             self._connection = connection
 
-    async def _wait(self) -> None:
+    async def _wait(self, pause_seconds: float) -> None:
         # Jobs that come in quick succession share a round.
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(pause_seconds)
         if self._notifications.outbox.is_set():
             return
         due = await self._outbox.next_due()

@@ -19,7 +19,7 @@ from meshkit.testing.plugin import NATS_USER
 from scheduler_svc.clients.wake_ups import STREAM, WakeUps
 from scheduler_svc.domain.job import DeviceClass, JobState, StateReason, WakeUp
 from scheduler_svc.store.notifications import Notifications
-from scheduler_svc.usecases.relay_outbox import OutboxRelay
+from scheduler_svc.usecases.relay_outbox import OutboxRelay, RelayOutcome
 from tests.integration.scheduler.scheduler_stores import OWNER, Stores, files_of
 
 
@@ -105,6 +105,27 @@ async def test_of_many_wake_ups_no_more_are_published_than_trainers_could_heed(
         await assert_eventually(lambda: _outbox_is_empty(stores))
         published = [message_id for _, _, message_id in await _messages(jetstream)]
     assert published == [f"{job.id}:1" for job in (*anywhere[:2], *jetson[:2])]
+
+
+@pytest.mark.parametrize(("jobs", "all_told"), [(0, False), (2, False), (3, True)])
+async def test_a_round_knows_whether_every_idle_trainer_has_been_woken(
+    stores: Stores, jobs: int, *, all_told: bool
+) -> None:
+    for _ in range(2):
+        await stores.worker()
+    for _ in range(jobs):
+        await stores.submit()
+
+    class Taking(WakeUps):
+        def __init__(self) -> None:
+            """Without a broker."""
+
+        async def publish_all(self, wake_ups: Sequence[WakeUp]) -> Sequence[NatsUnavailable | None]:
+            return [None] * len(wake_ups)
+
+    outcome = await OutboxRelay(stores.outbox, Taking(), Notifications("")).relay()
+    assert outcome == RelayOutcome(is_full=False, all_told=all_told)
+    assert await _outbox_is_empty(stores)
 
 
 async def test_wake_ups_wait_for_the_ones_that_speak_for_them(stores: Stores) -> None:
