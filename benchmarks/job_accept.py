@@ -5,7 +5,8 @@ request id so that a retry makes no second job, and has asked the catalog for mo
 The baseline (`benchmarks/baselines`) inserts the same job record, with the same parameters checked by pydantic and the
 token verified by the same code, into the same Postgres server (fsync and synchronous_commit on), and then publishes a
 Celery task to a durable RabbitMQ queue with publisher confirms on. It asks no catalog, keeps no event and knows no
-request ids. In neither does anybody consume.
+request ids. In neither does anybody consume: with no trainer to wake, ours publishes one wake-up for all jobs that came
+since the last, where the baseline has to publish a task for each.
 
 Each is one Python process, reached directly on loopback with 16 calls in flight on kept connections, by clients that
 cost next to nothing; all share the machine's cores with their servers and the client. They run in turn, each on empty
