@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
@@ -78,17 +79,28 @@ class Batcher(Generic[_Item, _Answer]):
         _settle(futures, answers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Remembered(Generic[_Answer]):
+    """An answer, by the loop's clock."""
+
+    answer: _Answer
+    refresh_at: float
+    expiry: asyncio.TimerHandle
+
+
 class SharedCalls(Generic[_Key, _Answer]):
     """Answers equal questions that are open at the same time by one call, and may remember the answer for a moment.
 
     Without a memory an answer is never older than its question: who comes while a call is under way gets the next one.
+    With one, whoever asks in the second half of an answer's time has the next one fetched and does not wait for it:
+    where questions come without a pause nobody ever waits.
     """
 
     def __init__(self, call: Callable[[_Key], Awaitable[_Answer]], *, good_for_seconds: float = 0) -> None:
         """What `call` raises is raised for all who share it, and not remembered; it runs in a context of its own."""
         self._call = call
         self._good_for = good_for_seconds
-        self._remembered: dict[_Key, _Answer] = {}
+        self._remembered: dict[_Key, _Remembered[_Answer]] = {}
         self._changes = 0
         self._waiting: dict[_Key, list[asyncio.Future[_Answer]]] = {}
         self._calls: dict[_Key, asyncio.Task[None]] = {}
@@ -97,27 +109,31 @@ class SharedCalls(Generic[_Key, _Answer]):
         """Returns the answer to come. Cancelling it stops nothing but the wait."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Answer] = loop.create_future()
-        if key in self._remembered:
-            future.set_result(self._remembered[key])
-            return future
-        self._waiting.setdefault(key, []).append(future)
-        if key not in self._calls:
+        known = self._remembered.get(key)
+        if known is None:
+            self._waiting.setdefault(key, []).append(future)
+        else:
+            future.set_result(known.answer)
+        if key not in self._calls and (known is None or loop.time() >= known.refresh_at):
             self._calls[key] = loop.create_task(self._call_for(key), context=Context())
         return future
 
     def forget(self) -> None:
         """Forgets all answers: something has changed."""
-        self._remembered.clear()
+        for key in list(self._remembered):
+            self._drop(key)
         self._changes += 1
 
     async def _call_for(self, key: _Key) -> None:
         try:
-            while futures := self._waiting.pop(key, None):
-                await self._answer(key, futures)
+            while True:
+                await self._answer(key, self._waiting.pop(key, []))
                 if key in self._remembered:
                     # For who came meanwhile it is not too old either.
                     late = self._waiting.pop(key, [])
-                    _settle(late, [self._remembered[key]] * len(late))
+                    _settle(late, [self._remembered[key].answer] * len(late))
+                if key not in self._waiting:
+                    return
         finally:
             del self._calls[key]
 
@@ -134,12 +150,20 @@ class SharedCalls(Generic[_Key, _Answer]):
                 future.cancel()
             raise
         _settle(futures, [answer] * len(futures))
-        if self._good_for and changes == self._changes and not isinstance(answer, Exception):
-            # From the beginning of the call: what it tells may have changed right after.
-            good_until = began + self._good_for
-            if good_until > loop.time():
-                self._remembered[key] = answer
-                loop.call_at(good_until, self._remembered.pop, key, None)
+        if not self._good_for or changes != self._changes:
+            return
+        # What was remembered is no better than what was told now, be it an error.
+        self._drop(key)
+        # From the beginning of the call: what it tells may have changed right after.
+        good_until = began + self._good_for
+        if not isinstance(answer, Exception) and good_until > loop.time():
+            expiry = loop.call_at(good_until, self._remembered.pop, key, None)
+            self._remembered[key] = _Remembered(answer, began + self._good_for / 2, expiry)
+
+    def _drop(self, key: _Key) -> None:
+        known = self._remembered.pop(key, None)
+        if known is not None:
+            known.expiry.cancel()
 
 
 def _settle(futures: Sequence[asyncio.Future[_Answer]], answers: Sequence[_Answer | Exception]) -> None:

@@ -22,7 +22,7 @@ from scheduler_svc.clients.dataset_shapes import DatasetShapes
 from scheduler_svc.domain.errors import DatasetNotFound, DatasetNotReady, ModelNotFound, ModelNotReady
 from scheduler_svc.domain.parameters import DatasetFacts, ModelFacts
 
-_GOOD_FOR_SECONDS = 0.05
+_GOOD_FOR_SECONDS = 0.1
 """How old an answer may be. Who deletes a model and submits within that time may still be told that the job waits; the
 job then fails as if the model had been deleted a moment later, which nobody can prevent."""
 _PASSED_ON = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)

@@ -21,7 +21,7 @@ from scheduler_svc.store.rows import worker_from_json, worker_from_row, worker_t
 
 _WORKER = AnswerCodec(worker_to_json, worker_from_json)
 
-_GOOD_FOR_SECONDS = 0.05
+_GOOD_FOR_SECONDS = 0.1
 
 
 class WorkerStore:

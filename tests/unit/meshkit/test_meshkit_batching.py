@@ -140,6 +140,58 @@ async def _is_asked_again(shared: SharedCalls[str, int]) -> bool:
     return await shared.ask("a") == 3
 
 
+async def test_who_asks_late_has_the_next_answer_fetched_and_does_not_wait() -> None:
+    calls = 0
+
+    async def answer(_: str) -> int:
+        nonlocal calls
+        calls += 1
+        return calls
+
+    shared = SharedCalls(answer, good_for_seconds=1)
+    now = asyncio.get_running_loop().time
+    began = now()
+    assert await shared.ask("a") == 1
+    told: list[int] = []
+
+    async def has_changed() -> bool:
+        is_known = now() < began + 1
+        future = shared.ask("a")
+        assert future.done() or not is_known
+        told.append(await future)
+        return told[-1] > 1
+
+    await assert_eventually(has_changed)
+    assert now() - began >= 0.5, "nothing is fetched while the answer is young"
+    assert set(told[:-1]) == {1}
+
+
+async def test_an_answer_that_cannot_be_fetched_anew_is_not_told_any_longer() -> None:
+    calls = 0
+
+    async def answer(_: str) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ValueError("gone")
+        return calls
+
+    shared = SharedCalls(answer, good_for_seconds=0.4)
+    assert await shared.ask("a") == 1
+    told: list[int | str] = []
+
+    async def is_fetched_again() -> bool:
+        try:
+            told.append(await shared.ask("a"))
+        except ValueError as error:  # the answer had expired meanwhile
+            told.append(str(error))
+        return calls >= 3
+
+    await assert_eventually(is_fetched_again)
+    assert told[-1] == 3
+    assert set(told[:-1]) <= {1, "gone"}
+
+
 async def test_an_error_is_shared_and_not_kept() -> None:
     answers = iter((OSError("gone"), "there"))
 
