@@ -24,7 +24,7 @@ from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.clients.guarded_http import FetchLimits, GuardedHttp
 from catalog_svc.clients.local_content import LocalContent
 from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
-from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.object_store import ObjectStore, open_store
 from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.clients.spool_folder import spool_folder
 from catalog_svc.clients.token_keys import attempt_grant_keys, ended_sessions, user_token_keys
@@ -353,7 +353,7 @@ async def _open_object_store(settings: CatalogSettings, runtime: Runtime) -> Obj
     )
     runtime.stack.push_async_callback(blobs.close)
     await blobs.ensure_bucket()
-    return ObjectStore(blobs)
+    return await open_store(blobs)
 
 
 async def _open_scheduler(settings: CatalogSettings, runtime: Runtime) -> grpc.aio.Channel | None:

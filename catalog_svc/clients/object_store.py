@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import structlog
+
 from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.upload import PART_BYTES, Part, Upload, UploadId
-from meshkit.blob import BlobNotFound, BlobStore
+from meshkit.blob import BlobNotFound, BlobStore, VerifiedPut
 
 URL_TTL = timedelta(minutes=15)
 _CHUNK_BYTES = 1024 * 1024
@@ -56,14 +58,16 @@ class Picture(enum.Enum):
 class ObjectStore:
     """The catalog's part of the bucket.
 
-    Verified content lies under its owner and digest: `contents/{owner_id}/{sha256}`; what is on its way lies under
-    `uploads/{upload_id}`, the only place that a presigned URL can write to. Pictures of clips that stay in other
-    buckets lie under `pictures/{location_id}/{sha256}`.
+    Verified content lies under its owner and digest: `contents/{owner_id}/{sha256}`. What is on its way lies under
+    `uploads/{upload_id}`, unless the store verifies it as it comes: then it goes straight to its place. A presigned URL
+    can write nothing else. Pictures of clips that stay in other buckets lie under `pictures/{location_id}/{sha256}`.
     """
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, *, is_verifying: bool) -> None:
+        """`is_verifying`: the store refuses other bytes than the signed ones, and to overwrite; see `open_store`."""
         self._blobs = blobs
         self._foreign: ForeignObjects | None = None
+        self.is_verifying = is_verifying
 
     def read_also(self, foreign: ForeignObjects) -> None:
         """Has content in other buckets read, too."""
@@ -91,6 +95,21 @@ class ObjectStore:
         if multipart_id is None:
             return self._blobs.presign_put(key, URL_TTL, length=part.size_bytes)
         return self._blobs.presign_part(key, multipart_id, part.number, URL_TTL, length=part.size_bytes)
+
+    def direct_put(self, place: ContentPlace, size_bytes: int, sha256: str) -> VerifiedPut:
+        """Returns where to PUT content straight to its place; only where the store is verifying."""
+        return self._blobs.presign_verified_put(place.object_key, URL_TTL, length=size_bytes, sha256=sha256)
+
+    async def content_size(self, place: ContentPlace) -> int:
+        """Returns the length of content in this service's own bucket.
+
+        Raises:
+            BytesMissing: there is none.
+        """
+        try:
+            return (await self._blobs.stat(place.object_key)).size
+        except BlobNotFound as error:
+            raise BytesMissing(f"content {place.object_key}") from error
 
     async def begin_parts(self, upload_id: UploadId) -> str:
         """Starts a multipart upload and returns S3's name for it."""
@@ -262,6 +281,16 @@ class ObjectStore:
                         return
         except BlobNotFound as error:
             raise BytesMissing(f"staged object of {upload_id}") from error
+
+
+async def open_store(blobs: BlobStore) -> ObjectStore:
+    """Returns the catalog's part of a bucket, after a trial of whether its store verifies what is sent to it."""
+    leniency = await blobs.find_leniency()
+    if leniency is None:
+        structlog.get_logger().info("objects.verified_by_store")
+    else:
+        structlog.get_logger().warning("objects.verified_here", cause=f"the object store {leniency}")
+    return ObjectStore(blobs, is_verifying=leniency is None)
 
 
 def upload_key(upload_id: UploadId) -> str:

@@ -56,6 +56,8 @@ class Upload:
     """S3's name for the multipart upload; None for a file that fits into one PUT."""
     stored: StoredFile | None = None
     """The file in place, once the upload is complete."""
+    is_direct: bool = False
+    """Its bytes are sent straight to their place, and the store verifies them as they come."""
 
 
 @dataclass(frozen=True, slots=True)

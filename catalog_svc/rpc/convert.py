@@ -163,6 +163,7 @@ def upload_to_proto(offer: UploadOffer) -> upload_pb2.Upload:
                 size_bytes=part.size_bytes,
                 url=url,
                 arrived=part.number in offer.arrived,
+                headers=offer.headers,
             )
             for part, url in offer.parts
         ],

@@ -34,7 +34,10 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     page_tokens: PageTokens
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.CreateUploadResponse:
-        offer = await self.upload_by_parts.open(calling_user(), calling_token(), header_from_proto(request.file))
+        header = header_from_proto(request.file)
+        offer = await self.upload_by_parts.open(
+            calling_user(), calling_token(), header, accepts_headers=request.accepts_headers
+        )
         return pb.CreateUploadResponse(upload=upload_to_proto(offer))
 
     async def CompleteUpload(self, request: pb.CompleteUploadRequest, context: Context) -> pb.CompleteUploadResponse:

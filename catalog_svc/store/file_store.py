@@ -42,9 +42,12 @@ class FileStore:
         header: FileHeader,
         *,
         is_resumable: bool,
+        is_direct: bool = False,
         allowance: StorageAllowance = NO_LIMIT,
     ) -> Upload:
         """Opens an upload, or finds the open one of the same file; completes it at once where its bytes are stored.
+
+        As long as it is open its object is kept, whoever else has used it or puts it there.
 
         Raises:
             EntryNotFound, StateConflict, TooManyFiles: the parent takes no file from this caller.
@@ -61,7 +64,7 @@ class FileStore:
                 await self._put(connection, entry, header)
                 row = await connection.fetchrow(queries().insert_complete_upload, *columns)
             else:
-                row = await connection.fetchrow(queries().open_upload, *columns, is_resumable)
+                row = await connection.fetchrow(queries().open_upload, *columns, is_resumable, is_direct)
                 if row is not None and row["is_new"]:
                     await check_room(connection, owner_id, allowance, header.size_bytes)
         assert row is not None
@@ -97,15 +100,14 @@ class FileStore:
             if await connection.fetchval(queries().complete_upload, upload.id) is None:
                 return (await self._committed(connection, upload)) or await self._lost(upload)
             await self._check_can_take(connection, entry, header)
-            await connection.execute(queries().discard_staged, entry.id, upload.id)
+            await _discard_written(connection, upload)
             return await self._put(connection, entry, header)
 
     async def discard_upload(self, upload: Upload) -> None:
         """Drops an open upload and has its objects removed, those under its digest included if nothing uses them."""
-        header = upload.header
         async with transaction(self._pool) as connection:
             await connection.execute(queries().discard_upload, upload.id)
-            await connection.execute(queries().discard_staged, header.parent_id, upload.id)
+            await _discard_written(connection, upload)
             await connection.execute(queries().discard_content, upload.place.object_key)
 
     async def list_page(self, entry_id: EntryId, owner_id: str, after: str, size: int) -> list[StoredFile]:
@@ -226,6 +228,14 @@ async def check_room(connection: Connection, owner_id: str, allowance: StorageAl
     if not allowance.has_room(used):
         before = used - added_bytes + allowance.used_elsewhere_bytes
         raise QuotaExceeded(allowance.limit_bytes, before, added_bytes)
+
+
+async def _discard_written(connection: Connection, upload: Upload) -> None:
+    """Has collected what the presigned URLs of an upload that has ended have written, and may still write."""
+    if upload.is_direct:
+        await connection.execute(queries().discard_late_content, upload.place.object_key)
+    else:
+        await connection.execute(queries().discard_staged, upload.header.parent_id, upload.id)
 
 
 async def _discard_content(connection: Connection, entry_id: EntryId, gone: StoredFile) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.upload import UploadId
 from catalog_svc.store.queries import queries
-from meshkit.postgres import Pool, transaction
+from meshkit.postgres import Connection, Pool, transaction
 
 
 class GarbageKind(enum.StrEnum):
@@ -66,10 +66,20 @@ class GarbageStore:
 
     @contextlib.asynccontextmanager
     async def unwanted(self, garbage: Garbage) -> AsyncIterator[bool]:
-        """Tells whether no file or upload needs an object, and keeps it so while the block runs, which removes it."""
-        async with transaction(self._pool) as connection:
-            await connection.execute(queries().lock_object, garbage.object_key)
-            is_wanted = await connection.fetchval(queries().is_object_wanted, garbage.object_key)
-            yield not is_wanted
+        """Tells whether no file or upload needs an object, and keeps it so while the block runs, which removes it.
+
+        It is no content any more before the block begins, whatever becomes of the block: nobody is told that bytes are
+        in place which have just gone.
+        """
+        async with self._locked(garbage.object_key) as (connection, is_wanted):
             if not is_wanted:
                 await connection.execute(queries().delete_content, garbage.object_key)
+        async with self._locked(garbage.object_key) as (_, is_wanted):
+            yield not is_wanted
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, object_key: str) -> AsyncIterator[tuple[Connection, bool]]:
+        """Keeps an object from being announced, and tells whether it is wanted."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(queries().lock_object, object_key)
+            yield connection, bool(await connection.fetchval(queries().is_object_wanted, object_key))

@@ -59,7 +59,7 @@ def upload_from_row(row: Row) -> Upload:
     stored = None
     if row["complete_time"] is not None:
         stored = StoredFile(header.path, header.size_bytes, header.sha256, row["complete_time"], place)
-    return Upload(UploadId(row["id"]), row["owner_id"], header, place, row["multipart_id"], stored)
+    return Upload(UploadId(row["id"]), row["owner_id"], header, place, row["multipart_id"], stored, row["is_direct"])
 
 
 def clip_from_row(row: Row) -> Clip:

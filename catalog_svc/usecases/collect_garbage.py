@@ -12,6 +12,7 @@ from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.store.entry_store import EntryStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.garbage_store import Garbage, GarbageKind, GarbageStore
+from meshkit.failpoints import failpoint
 
 REMEMBER_UPLOADS = timedelta(hours=24)
 REMEMBER_REQUESTS = timedelta(days=7)
@@ -58,6 +59,7 @@ class CollectGarbage:
             async with self.garbage.unwanted(piece) as is_unwanted:
                 if is_unwanted:
                     await self.objects.remove_content(piece.object_key)
+                    await failpoint("garbage.removed")
         elif not await self.garbage.is_alive(piece.entry_id):
             removed = await self.objects.remove_entry(piece.entry_id)
             structlog.get_logger().info("garbage.entry_removed", resource=piece.entry_id, objects=removed)

@@ -6,7 +6,14 @@ import asyncio
 from dataclasses import dataclass, field
 
 from catalog_svc.clients.object_store import BytesMissing, Digest, ObjectStore
-from catalog_svc.domain.errors import DigestMismatch, EntryNotFound, StateConflict, UploadIncomplete, UploadNotFound
+from catalog_svc.domain.errors import (
+    DigestMismatch,
+    EntryNotFound,
+    LengthMismatch,
+    StateConflict,
+    UploadIncomplete,
+    UploadNotFound,
+)
 from catalog_svc.domain.upload import StoredFile, Upload, UploadId, plan_parts
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
@@ -31,7 +38,7 @@ class SettleUpload:
 
         Raises:
             UploadIncomplete: parts are missing.
-            DigestMismatch: the bytes are not the announced ones; the upload is discarded.
+            DigestMismatch, LengthMismatch: the bytes are not the announced ones; the upload is discarded.
             EntryNotFound, StateConflict, UploadNotFound: parent or upload has gone, or takes no file any more.
         """
         task = self._running.get(upload.id)
@@ -54,16 +61,18 @@ class SettleUpload:
             done.exception()  # whoever still waits gets it; should nobody, it was their upload and they will ask again
 
     async def _settle(self, upload: Upload) -> StoredFile:
+        header = upload.header
         try:
-            async with self.slots:
-                digest = await self._verified(upload)
+            digest = await self._arrived(upload) if upload.is_direct else await self._verified(upload)
         except BytesMissing:
             # Another replica may have finished it a moment ago.
             return await self._finished_elsewhere(upload)
-        header = upload.header
-        if digest != Digest(header.size_bytes, header.sha256):
+        if digest.sha256 != header.sha256:
             await self.files.discard_upload(upload)
             raise DigestMismatch(header.path, header.sha256, digest.sha256)
+        if digest.size_bytes != header.size_bytes:
+            await self.files.discard_upload(upload)
+            raise LengthMismatch(header.path, header.size_bytes, digest.size_bytes)
         await failpoint("upload.stored")
         try:
             stored = await self.files.commit(upload)
@@ -77,7 +86,15 @@ class SettleUpload:
         )
         return stored
 
+    async def _arrived(self, upload: Upload) -> Digest:
+        """Looks at what was sent straight to its place. Nothing comes there but bytes of the digest that names it."""
+        return Digest(await self.objects.content_size(upload.place), upload.header.sha256)
+
     async def _verified(self, upload: Upload) -> Digest:
+        async with self.slots:
+            return await self._settled(upload)
+
+    async def _settled(self, upload: Upload) -> Digest:
         if upload.multipart_id is None:
             return await self.objects.settle_small(upload)
         parts = plan_parts(upload.header.size_bytes)

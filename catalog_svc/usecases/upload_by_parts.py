@@ -1,8 +1,11 @@
-"""Uploads by presigned URLs: the client PUTs the parts, this service never touches them on the way."""
+"""Uploads by presigned URLs: the client PUTs the parts, this service never touches them on the way.
+
+A file of one part goes straight to its place, if the client sends the headers that have the store verify it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from catalog_svc.clients.object_store import URL_TTL, ObjectStore
@@ -25,6 +28,8 @@ class UploadOffer:
     arrived: frozenset[int]
     """Numbers of the parts that an earlier call has sent already."""
     expire_time: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """To be sent with each part exactly so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,14 @@ class UploadByParts:
     max_file_bytes: int
     scheduler: Scheduler
 
-    async def open(self, owner_id: str, token: str, header: FileHeader) -> UploadOffer:
+    async def open(self, owner_id: str, token: str, header: FileHeader, *, accepts_headers: bool) -> UploadOffer:
         """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
         check_header(header, self.max_file_bytes, field="file")
         allowance = await self.scheduler.allowance(owner_id, token)
+        parts = plan_parts(header.size_bytes)
+        is_direct = accepts_headers and len(parts) == 1 and self.objects.is_verifying
         upload = await self.files.open_upload(
-            UploadId(new_id("upl")), owner_id, header, is_resumable=True, allowance=allowance
+            UploadId(new_id("upl")), owner_id, header, is_resumable=True, is_direct=is_direct, allowance=allowance
         )
         await failpoint("upload.opened")
         expire_time = datetime.now(UTC) + URL_TTL
@@ -51,7 +58,9 @@ class UploadByParts:
                 "file_stored", owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
             )
             return UploadOffer(upload, (), frozenset(), expire_time)
-        parts = plan_parts(header.size_bytes)
+        if upload.is_direct:
+            put = self.objects.direct_put(upload.place, header.size_bytes, header.sha256)
+            return UploadOffer(upload, ((parts[0], put.url),), frozenset(), expire_time, put.headers)
         arrived: frozenset[int] = frozenset()
         if upload.multipart_id is not None:
             arrived = await self.objects.arrived_parts(upload.id, upload.multipart_id, parts)

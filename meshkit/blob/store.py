@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,10 +25,14 @@ from minio.datatypes import Part
 from minio.error import MinioException, S3Error
 
 from meshkit.blob.presign import REGION, PresignKey, presign
+from meshkit.blob.verified_put import VerifiedPut, find_leniency, presign_verified_put
+from meshkit.ids import new_id
 
 MIN_PART_BYTES = 5 * 1024 * 1024
 """Smallest part of a multipart upload but the last."""
 
+_TRIALS = "trials/"
+_LONGEST_TRIAL = timedelta(minutes=10)
 _COPY_BYTES = 512 * 1024 * 1024
 _MAX_CONNECT_SECONDS = 5
 _MAX_READ_SECONDS = 60
@@ -106,6 +110,7 @@ class BlobStore:
         self._client = Minio(endpoint, access_key, secret_key, secure=secure, region=REGION, http_client=self._http)
         own_url = f"{'https' if secure else 'http'}://{endpoint}"
         self._presign_key = PresignKey(access_key, secret_key, public_url or own_url)
+        self._own_key = PresignKey(access_key, secret_key, own_url)
 
     async def close(self) -> None:
         """Closes the connections; running requests are finished first."""
@@ -233,6 +238,30 @@ class BlobStore:
     def presign_put(self, key: str, ttl: timedelta, *, length: int | None = None) -> str:
         """Returns a URL to upload an object in one request; of exactly `length` bytes if given."""
         return presign(self._presign_key, "PUT", self._path(key), ttl, headers=_length_header(length))
+
+    def presign_verified_put(self, key: str, ttl: timedelta, *, length: int, sha256: str) -> VerifiedPut:
+        """Returns a PUT that succeeds for these bytes only, and only if there is no such object yet.
+
+        Whether that holds depends on the store: see `find_leniency`.
+        """
+        return presign_verified_put(self._presign_key, self._path(key), ttl, length=length, sha256=sha256)
+
+    async def find_leniency(self) -> str | None:
+        """Tries whether the store verifies what `presign_verified_put` asks it to; returns what it fails at, or None.
+
+        Leaves nothing behind; what a trial left that was killed goes with the next one.
+
+        Raises:
+            BlobUnavailable: it does not answer.
+        """
+        key = f"{_TRIALS}{new_id('try')}"
+        try:
+            return await self._run(lambda: find_leniency(self._http, self._own_key, self._path(key)))
+        finally:
+            await self.remove(key)
+            for left in await self.list(_TRIALS):
+                if left.modify_time is not None and datetime.now(UTC) - left.modify_time > _LONGEST_TRIAL:
+                    await self.remove(left.key)
 
     async def create_multipart(self, key: str, *, content_type: str = "application/octet-stream") -> str:
         """Starts a multipart upload and returns its id."""

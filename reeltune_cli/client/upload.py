@@ -23,7 +23,9 @@ _CHUNK_BYTES = 512 * 1024
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _COMPLETE_TIMEOUT_SECONDS = 600
-"""The mesh reads the whole file back to verify it."""
+"""The mesh reads a file of several parts back to verify it."""
+_OTHER_BYTES, _THERE_ALREADY = 400, 412
+"""What the store answers to a PUT whose bytes it verifies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class _Upload:
             size_bytes=file.size_bytes,
             sha256=await asyncio.to_thread(_sha256, file.file),
         )
-        upload = (await self._client.uploads.CreateUpload(pb.CreateUploadRequest(file=header))).upload
+        upload = await self._open(header)
         if upload.complete:
             self._progress.advance(file.path, file.size_bytes)
         else:
@@ -170,7 +172,7 @@ class _Upload:
                 return
             if attempt < _TRIES - 1:
                 await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
-                part = await self._fresh(header, part.number)
+                part = await self._fresh(header, part.number, part.size_bytes)
         next_step = "run the same command again: what was sent is kept"
         raise ClientError(f"{file.path} cannot be sent: {problem}", "UPLOAD_FAILED", next_step)
 
@@ -186,20 +188,29 @@ class _Upload:
                 self._progress.advance(file.path, len(chunk))
 
         try:
-            response = await self._http.put(part.url, content=body(), headers={"Content-Length": str(part.size_bytes)})
+            headers = {**part.headers, "Content-Length": str(part.size_bytes)}
+            response = await self._http.put(part.url, content=body(), headers=headers)
         except httpx.TransportError as error:
             problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         else:
-            if response.is_success:
+            status = response.status_code
+            if response.is_success or (part.headers and status == _THERE_ALREADY):
                 return None
-            problem = f"the object store answered {response.status_code}"
+            problem = f"the object store answered {status}"
+            if part.headers and status == _OTHER_BYTES:
+                problem += ": the bytes are not those that were read before; was the file changed meanwhile?"
         self._progress.advance(file.path, -sent)
         return problem
 
-    async def _fresh(self, header: pb.FileHeader, number: int) -> upload_pb2.UploadPart:
+    async def _fresh(self, header: pb.FileHeader, number: int, size_bytes: int) -> upload_pb2.UploadPart:
         """Returns the part with a new URL, in case the old one has ended; parts already sent are kept."""
-        upload = (await self._client.uploads.CreateUpload(pb.CreateUploadRequest(file=header))).upload
-        return next(part for part in upload.parts if part.number == number)
+        upload = await self._open(header)
+        arrived = upload_pb2.UploadPart(number=number, size_bytes=size_bytes, arrived=True)
+        return next((part for part in upload.parts if part.number == number), arrived)
+
+    async def _open(self, header: pb.FileHeader) -> upload_pb2.Upload:
+        request = pb.CreateUploadRequest(file=header, accepts_headers=True)
+        return (await self._client.uploads.CreateUpload(request)).upload
 
 
 def _sha256(file: Path) -> str:

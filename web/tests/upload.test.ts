@@ -6,7 +6,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { UploadPartSchema } from "@/gen/reeltune/catalog/v1/upload_pb";
 import { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
 import { Ledger } from "@/lib/upload/ledger";
-import { PartRefused, type Put } from "@/lib/upload/put";
+import { PartRefused, type Put, putPart, refusalOf, type Target } from "@/lib/upload/put";
 import { UploadQueue } from "@/lib/upload/queue";
 
 const PARENT = "ds_01";
@@ -17,6 +17,8 @@ const text = "0123456789ab"; // three parts
 class Store {
   parts = new Map<number, string>();
   isStored = false;
+  areHeadersAccepted = false;
+  headers: Record<string, string> = {};
   puts: number[] = [];
   offers = 0;
   failures = new Map<number, number>();
@@ -25,8 +27,9 @@ class Store {
     UploadService,
     createRouterTransport(({ service }) => {
       service(UploadService, {
-        createUpload: ({ file }) => {
+        createUpload: ({ file, acceptsHeaders }) => {
           this.offers += 1;
+          this.areHeadersAccepted = acceptsHeaders;
           const size = Number(file!.sizeBytes);
           const parts = Array.from({ length: Math.ceil(size / PART) }, (_, index) =>
             create(UploadPartSchema, {
@@ -35,6 +38,7 @@ class Store {
               sizeBytes: BigInt(Math.min(PART, size - index * PART)),
               url: `https://store.test/${index + 1}?offer=${this.offers}`,
               arrived: this.parts.has(index + 1),
+              headers: this.headers,
             }),
           );
           return {
@@ -51,7 +55,7 @@ class Store {
     }),
   );
 
-  readonly put: Put = async (url, body, onSent) => {
+  readonly put: Put = async ({ url }, body, onSent) => {
     const number = Number(new URL(url).pathname.slice(1));
     this.puts.push(number);
     const left = this.failures.get(number) ?? 0;
@@ -108,7 +112,7 @@ test("a file is sent by parts, verified, and then forgotten", async () => {
 
 test("after a reload only what is missing is sent, and the file is not read again", async () => {
   const left = new Promise<void>(() => undefined);
-  const cut: Put = async (url, ...rest) => (url.includes("/3?") ? left : store.put(url, ...rest));
+  const cut: Put = async (to, ...rest) => (to.url.includes("/3?") ? left : store.put(to, ...rest));
   const before = queue(cut);
   await before.add([{ file: clip(), path: "a.mp4" }]);
   await vi.waitFor(() => expect(store.parts.size).toBe(2));
@@ -178,7 +182,7 @@ test("a lost connection is waited out, however long it takes", async () => {
 
 test("a part that fails for good stops the others of its file", async () => {
   const signals: AbortSignal[] = [];
-  const refuse: Put = async (url, _body, _onSent, signal) => {
+  const refuse: Put = async ({ url }, _body, _onSent, signal) => {
     if (url.includes("/1?")) throw new TypeError("the disk was pulled out");
     signals.push(signal);
     await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
@@ -193,11 +197,11 @@ test("a part that fails for good stops the others of its file", async () => {
 
 test("addresses that have ended are renewed once for all parts of a file", async () => {
   vi.useFakeTimers({ toFake: ["Date"] });
-  const late: Put = async (url, ...rest) => {
+  const late: Put = async (to, ...rest) => {
     // The first three parts take a quarter of an hour.
     if (store.puts.length < 3) vi.setSystemTime(Date.now() + 5 * 60_000);
-    if (!url.includes(`offer=${Math.ceil((store.puts.length + 1) / 3)}`)) throw new PartRefused(403);
-    await store.put(url, ...rest);
+    if (!to.url.includes(`offer=${Math.ceil((store.puts.length + 1) / 3)}`)) throw new PartRefused(403);
+    await store.put(to, ...rest);
   };
   const made = queue(late);
   await made.add([{ file: new File([text + text], "a.mp4", { lastModified: 1000 }), path: "a.mp4" }]);
@@ -232,9 +236,9 @@ test("a browser that remembers nothing still sends, and says so", async () => {
 });
 
 test("a part whose answer was lost counts as arrived", async () => {
-  const lost: Put = async (url, body, ...rest) => {
-    await store.put(url, body, ...rest);
-    if (url.includes("/1?offer=1")) throw new PartRefused(0);
+  const lost: Put = async (to, body, ...rest) => {
+    await store.put(to, body, ...rest);
+    if (to.url.includes("/1?offer=1")) throw new PartRefused(0);
   };
   const made = queue(lost);
   await made.add([{ file: clip(), path: "a.mp4" }]);
@@ -283,4 +287,51 @@ test("what failed goes on when it is tried again", async () => {
   put = store.put;
   made.retry();
   await vi.waitFor(() => expect(made.snapshot().totals.done).toBe(1));
+});
+
+test("headers that have the store verify the bytes are sent as they were given", async () => {
+  store.headers = { "x-amz-checksum-sha256": "YWJj", "if-none-match": "*" };
+  const targets: Target[] = [];
+  const made = queue((to, ...rest) => {
+    targets.push({ ...to });
+    return store.put(to, ...rest);
+  });
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  await ended(made);
+
+  expect(store.areHeadersAccepted).toBe(true);
+  expect(targets.map((to) => to.headers)).toEqual([store.headers, store.headers, store.headers]);
+});
+
+test("what the store has already need not be sent, and other bytes than the announced ones are told", () => {
+  expect(refusalOf(200, true)).toBeUndefined();
+  expect(refusalOf(412, true)).toBeUndefined();
+  expect(refusalOf(412, false)?.message).toBe("the object store answered 412");
+  expect(refusalOf(400, true)?.message).toMatch(/not the one that was read before/);
+});
+
+test("a part is put with its headers", async () => {
+  const sent: Record<string, string> = {};
+  class Request {
+    upload = {};
+    status = 0;
+    onload = () => undefined;
+    open = () => undefined;
+    setRequestHeader = (name: string, value: string) => Object.assign(sent, { [name]: value });
+    send() {
+      this.status = 412;
+      this.onload();
+    }
+  }
+  vi.stubGlobal("XMLHttpRequest", Request);
+  const headers = { "if-none-match": "*", "content-encoding": "identity" };
+  await putPart(
+    { url: "https://store.test/1", headers },
+    new Blob(["0123"]),
+    () => undefined,
+    new AbortController().signal,
+  );
+  vi.unstubAllGlobals();
+
+  expect(sent).toEqual(headers);
 });

@@ -82,9 +82,9 @@ DELETE FROM entries WHERE id = $1;
 
 -- name: discard_uploads_of_entry
 -- Turns the uploads of an entry into garbage; what they store meanwhile, when they have ended.
-WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id, object_key, complete_time)
+WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id, object_key, complete_time, is_direct)
 INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
-SELECT 'UPLOAD', $1, id, multipart_id, '', now() FROM gone WHERE complete_time IS NULL
+SELECT 'UPLOAD', $1, id, multipart_id, '', now() FROM gone WHERE complete_time IS NULL AND NOT is_direct
 UNION ALL
 SELECT DISTINCT 'CONTENT', '', '', NULL, object_key, now() + interval '1 hour' FROM gone WHERE complete_time IS NULL;
 

@@ -1,8 +1,8 @@
 -- name: open_upload
 -- Opens an upload, or finds the open one of the same file.
-INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (entry_id, path, sha256, size_bytes) WHERE is_resumable AND complete_time IS NULL
+INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, is_direct)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (entry_id, path, sha256, size_bytes, is_direct) WHERE is_resumable AND complete_time IS NULL
 DO UPDATE SET touch_time = now()
 RETURNING *, xmax = 0 AS is_new;
 
@@ -28,12 +28,16 @@ UPDATE uploads SET complete_time = now() WHERE id = $1 AND complete_time IS NULL
 -- Deletes an open upload and has its objects removed.
 WITH gone AS (DELETE FROM uploads WHERE id = $1 AND complete_time IS NULL RETURNING *)
 INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
-SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone;
+SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone WHERE NOT is_direct;
 
 -- name: discard_staged
 -- Has the staged object of an upload removed: now, and again when no presigned URL can write it any longer.
 INSERT INTO garbage (kind, entry_id, upload_id, due_time)
 VALUES ('UPLOAD', $1, $2, now()), ('UPLOAD', $1, $2, now() + interval '20 minutes');
+
+-- name: discard_late_content
+-- Has an object removed that presigned URLs can write, if nothing uses it when none of them can do so any longer.
+INSERT INTO garbage (kind, object_key, due_time) VALUES ('CONTENT', $1, now() + interval '20 minutes');
 
 -- name: discard_abandoned_uploads
 -- Deletes open uploads that nobody has touched for long, and has their objects removed.
@@ -42,11 +46,12 @@ WITH gone AS (
     WHERE id IN (SELECT id FROM uploads WHERE complete_time IS NULL AND touch_time < now() - $1::interval LIMIT 1000)
     RETURNING *
 )
--- The bytes under their digest as well: a service that dies between storing and recording them leaves them behind.
-INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key)
-SELECT 'UPLOAD', entry_id, id, multipart_id, '' FROM gone
+-- The bytes under their digest as well: a service that dies between storing and recording them leaves them behind, and so does
+-- a client that has sent them straight there, for as long as its URL lives.
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
+SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() FROM gone WHERE NOT is_direct
 UNION ALL
-SELECT DISTINCT 'CONTENT', '', '', NULL, object_key FROM gone;
+SELECT 'CONTENT', '', '', NULL, object_key, GREATEST(now(), max(touch_time) + interval '20 minutes') FROM gone GROUP BY object_key;
 
 -- name: forget_complete_uploads
 -- Forgets finished uploads after their time.

@@ -63,15 +63,15 @@ class MortalCatalog:
                 self.deaths += 1
                 self.current = await self.start()
 
-    async def put(self, dataset_id: str, path: str, data: bytes) -> None:
+    async def put(self, dataset_id: str, path: str, data: bytes, *, accepts_headers: bool = False) -> None:
         """Uploads a file as a client does that begins anew after each death."""
         digest = hashlib.sha256(data).hexdigest()
         header = us.FileHeader(parent_id=dataset_id, path=path, size_bytes=len(data), sha256=digest)
-        request = us.CreateUploadRequest(file=header)
+        request = us.CreateUploadRequest(file=header, accepts_headers=accepts_headers)
         created = await self.call(lambda c: UploadServiceStub(c).CreateUpload(request, metadata=self.metadata))
         for part in created.upload.parts:
             body = data[part.offset_bytes : part.offset_bytes + part.size_bytes]
-            assert part.arrived or (await self.http.put(part.url, content=body)).status_code == 200
+            assert part.arrived or (await self.http.put(part.url, content=body, headers=dict(part.headers))).is_success
         if not created.upload.complete:
             complete = us.CompleteUploadRequest(upload_id=created.upload.id)
             await self.call(lambda c: UploadServiceStub(c).CompleteUpload(complete, metadata=self.metadata, timeout=60))
@@ -100,14 +100,15 @@ async def test_what_a_killed_catalog_had_begun_is_finished_once(
     rows = "".join(f"{path},A bar.\n" for path in files)
     dataset_id = await create(catalog.current, catalog.metadata)
     paths = iter(files)
-    for place in UPLOAD_PLACES:
-        await catalog.arm(f"{place}=kill")
-        path = next(paths)
-        await catalog.put(dataset_id, path, files[path])
+    for accepts_headers in (False, True):
+        for place in UPLOAD_PLACES:
+            await catalog.arm(f"{place}=kill")
+            path = next(paths)
+            await catalog.put(dataset_id, path, files[path], accepts_headers=accepts_headers)
     await catalog.arm("upload.assembled=kill")
     notes = {"annotations.csv": f"video,caption\n{rows}".encode(), "large.bin": os.urandom(2 * PART_BYTES + 7)}
     await catalog.put(dataset_id, "large.bin", notes["large.bin"])
-    assert catalog.deaths == 4
+    assert catalog.deaths == 7
     await asyncio.gather(*(catalog.put(dataset_id, path, data) for path, data in {**files, **notes}.items()))
 
     # With more processes than clips all would be found at once.
@@ -141,6 +142,20 @@ async def test_what_a_killed_catalog_had_begun_is_finished_once(
         return sorted({item.key.partition(".")[0] for item in await blobs.list()}) == wanted
 
     await assert_eventually(only_what_is_wanted)
+
+
+async def test_bytes_that_a_killed_catalog_has_just_removed_are_asked_for_again(
+    catalog: MortalCatalog, blobs: BlobStore
+) -> None:
+    dataset_id, data = await create(catalog.current, catalog.metadata), os.urandom(1000)
+    await catalog.put(dataset_id, "a.mp4", data, accepts_headers=True)
+    await catalog.arm("garbage.removed=kill")
+    removal = us.DeleteFileRequest(parent_id=dataset_id, path="a.mp4")
+    await UploadServiceStub(catalog.current.channel).DeleteFile(removal, metadata=catalog.metadata)
+    assert await asyncio.wait_for(catalog.current.process.wait(), 60) == -9
+    catalog.current = await catalog.start()
+    await catalog.put(dataset_id, "b.mp4", data, accepts_headers=True)
+    assert await blobs.get_bytes(f"contents/usr_alice/{hashlib.sha256(data).hexdigest()}") == data
 
 
 async def _probes_kept(database: Database) -> int:

@@ -108,7 +108,14 @@ class CatalogMesh:
         return (await self.models.CreateModel(request, metadata=self.as_user(user))).model
 
     async def open_upload(
-        self, parent_id: str, path: str, data: bytes, user: str = ALICE, **other: Any
+        self,
+        parent_id: str,
+        path: str,
+        data: bytes,
+        user: str = ALICE,
+        *,
+        accepts_headers: bool = False,
+        **other: Any,
     ) -> upload_pb2.Upload:
         header = us.FileHeader(
             **{
@@ -119,13 +126,13 @@ class CatalogMesh:
                 **other,
             }
         )
-        request = us.CreateUploadRequest(file=header)
+        request = us.CreateUploadRequest(file=header, accepts_headers=accepts_headers)
         return (await self.uploads.CreateUpload(request, metadata=self.as_user(user))).upload
 
     async def put_parts(self, upload: upload_pb2.Upload, data: bytes) -> None:
         for part in upload.parts:
             body = data[part.offset_bytes : part.offset_bytes + part.size_bytes]
-            response = await self.http.put(part.url, content=body)
+            response = await self.http.put(part.url, content=body, headers=dict(part.headers))
             assert response.status_code == 200, response.text
 
     async def complete(self, upload_id: str, user: str = ALICE) -> upload_pb2.StoredFile:

@@ -44,7 +44,7 @@ async def start(
     """Starts the service; keyword arguments override settings."""
     async with AsyncExitStack() as stack:
 
-        async def start_service(scheduler: str = "", **overrides: Any) -> CatalogMesh:
+        async def start_service(scheduler: str = "", *, is_verifying: bool = True, **overrides: Any) -> CatalogMesh:
             """`scheduler` is the address of one; none by default, and what is deleted goes at once."""
             settings = CatalogSettings(
                 **{
@@ -66,7 +66,7 @@ async def start(
             services = await stack.enter_async_context(AsyncExitStack())
             background = Background()
             channel = await stack.enter_async_context(open_channel(scheduler)) if scheduler else None
-            stores = make_stores(settings, pool, ObjectStore(blob_store), Scheduler(channel))
+            stores = make_stores(settings, pool, ObjectStore(blob_store, is_verifying=is_verifying), Scheduler(channel))
             registrations = wire(settings, Runtime(services, background, CollectorRegistry()), stores)
             services.push_async_callback(background.stop)
             served = await serve(registrations, error_table=ERRORS, long_rpcs=LONG_RPCS, settings=settings)

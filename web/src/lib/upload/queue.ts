@@ -163,7 +163,9 @@ export class UploadQueue {
 
   async #offer(item: Item, sha256: string): Promise<Upload> {
     const file = { parentId: this.parentId, path: item.path, sizeBytes: BigInt(item.sizeBytes), sha256 };
-    const { upload } = await this.#persist(item, () => this.tools.uploads.createUpload({ file }, this.#call()));
+    const { upload } = await this.#persist(item, () =>
+      this.tools.uploads.createUpload({ file, acceptsHeaders: true }, this.#call()),
+    );
     if (!upload) throw new Error("the service did not say where to send the file");
     return upload;
   }
@@ -212,7 +214,7 @@ export class UploadQueue {
       const offered = await offer.part(part.number, refused);
       if (!offered) break;
       try {
-        await this.tools.put(offered.url, body, this.#counted(item, onSent), signal);
+        await this.tools.put(offered, body, this.#counted(item, onSent), signal);
         break;
       } catch (error) {
         onSent(0);

@@ -25,17 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reeltune/catalog/v1/upload.proto\x12\x13reeltune.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x06Upload\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tparent_id\x18\x02 \x01(\tR\x08parentId\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x1a\n\x08\x63omplete\x18\x06 \x01(\x08R\x08\x63omplete\x12\x35\n\x05parts\x18\x07 \x03(\x0b\x32\x1f.reeltune.catalog.v1.UploadPartR\x05parts\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x92\x01\n\nUploadPart\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12!\n\x0coffset_bytes\x18\x02 \x01(\x03R\x0boffsetBytes\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x10\n\x03url\x18\x04 \x01(\tR\x03url\x12\x18\n\x07\x61rrived\x18\x05 \x01(\x08R\x07\x61rrived\"\x94\x01\n\nStoredFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x03 \x01(\tR\x06sha256\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reeltune/catalog/v1/upload.proto\x12\x13reeltune.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x06Upload\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tparent_id\x18\x02 \x01(\tR\x08parentId\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x1a\n\x08\x63omplete\x18\x06 \x01(\x08R\x08\x63omplete\x12\x35\n\x05parts\x18\x07 \x03(\x0b\x32\x1f.reeltune.catalog.v1.UploadPartR\x05parts\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x96\x02\n\nUploadPart\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12!\n\x0coffset_bytes\x18\x02 \x01(\x03R\x0boffsetBytes\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x10\n\x03url\x18\x04 \x01(\tR\x03url\x12\x18\n\x07\x61rrived\x18\x05 \x01(\x08R\x07\x61rrived\x12\x46\n\x07headers\x18\x06 \x03(\x0b\x32,.reeltune.catalog.v1.UploadPart.HeadersEntryR\x07headers\x1a:\n\x0cHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x94\x01\n\nStoredFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x03 \x01(\tR\x06sha256\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reeltune.catalog.v1.upload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPLOADPART_HEADERSENTRY']._loaded_options = None
+  _globals['_UPLOADPART_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_UPLOAD']._serialized_start=91
   _globals['_UPLOAD']._serialized_end=363
   _globals['_UPLOADPART']._serialized_start=366
-  _globals['_UPLOADPART']._serialized_end=512
-  _globals['_STOREDFILE']._serialized_start=515
-  _globals['_STOREDFILE']._serialized_end=663
+  _globals['_UPLOADPART']._serialized_end=644
+  _globals['_UPLOADPART_HEADERSENTRY']._serialized_start=586
+  _globals['_UPLOADPART_HEADERSENTRY']._serialized_end=644
+  _globals['_STOREDFILE']._serialized_start=647
+  _globals['_STOREDFILE']._serialized_end=795
 # @@protoc_insertion_point(module_scope)

@@ -79,11 +79,32 @@ class UploadPart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NUMBER_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     ARRIVED_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts from 1."""
     offset_bytes: _builtins.int
@@ -94,6 +115,13 @@ class UploadPart(_message.Message):
     """Where to PUT exactly these bytes. A secret: whoever has it can write the part."""
     arrived: _builtins.bool
     """True when these bytes have arrived already, by an earlier call for the same file: they need not be sent again."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers to send with exactly these values, beside `Content-Length`; none unless `CreateUploadRequest.accepts_headers` was set. The store then
+        checks the bytes itself and never overwrites: 400 means that they are not the announced ones, and 412 that the announced ones are stored already,
+        which is as good as having sent them.
+        """
+
     def __init__(
         self,
         *,
@@ -102,10 +130,11 @@ class UploadPart(_message.Message):
         size_bytes: _builtins.int = ...,
         url: _builtins.str = ...,
         arrived: _builtins.bool = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "number", b"number", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "headers", b"headers", "number", b"number", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,7 +142,7 @@ Global___UploadPart: _TypeAlias = UploadPart  # noqa: Y015
 
 @_typing.final
 class StoredFile(_message.Message):
-    """A file in place: its bytes were read back and their digest matched."""
+    """A file in place: the digest of its stored bytes was verified, by this service or by the store as it took them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -28,7 +28,7 @@ from reeltune.access.v1 import access_pb2 as reeltune_dot_access_dot_v1_dot_acce
 from reeltune.catalog.v1 import upload_pb2 as reeltune_dot_catalog_dot_v1_dot_upload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(reeltune/catalog/v1/upload_service.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a reeltune/catalog/v1/upload.proto\"\xcf\x01\n\nFileHeader\x12>\n\tparent_id\x18\x01 \x01(\tB!\xbaH\x1er\x19\x32\x17^(ds|mdl)_[0-9A-Z]{26}$\xc8\x01\x01R\x08parentId\x12\x1f\n\x04path\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x04\xc8\x01\x01R\x04path\x12.\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0f\xbaH\x0c\"\n\x18\x80\x80\x80\x80\x80\xa0\x01(\x00R\tsizeBytes\x12\x30\n\x06sha256\x18\x04 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{64}$\xc8\x01\x01R\x06sha256\"R\n\x13\x43reateUploadRequest\x12;\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.FileHeaderB\x06\xbaH\x03\xc8\x01\x01R\x04\x66ile\"K\n\x14\x43reateUploadResponse\x12\x33\n\x06upload\x18\x01 \x01(\x0b\x32\x1b.reeltune.catalog.v1.UploadR\x06upload\"O\n\x15\x43ompleteUploadRequest\x12\x36\n\tupload_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^upl_[0-9A-Z]{26}$R\x08uploadId\"M\n\x16\x43ompleteUploadResponse\x12\x33\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.StoredFileR\x04\x66ile\"\x85\x01\n\x11UploadFileRequest\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.FileHeaderH\x00R\x06header\x12#\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@H\x00R\x05\x63hunkB\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"I\n\x12UploadFileResponse\x12\x33\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.StoredFileR\x04\x66ile\"\x9e\x01\n\x10ListFilesRequest\x12;\n\tparent_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^(ds|mdl)_[0-9A-Z]{26}$R\x08parentId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"r\n\x11ListFilesResponse\x12\x35\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1f.reeltune.catalog.v1.StoredFileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"q\n\x11\x44\x65leteFileRequest\x12;\n\tparent_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^(ds|mdl)_[0-9A-Z]{26}$R\x08parentId\x12\x1f\n\x04path\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x04\xc8\x01\x01R\x04path\"\x14\n\x12\x44\x65leteFileResponse2\x91\x06\n\rUploadService\x12\x88\x01\n\x0c\x43reateUpload\x12(.reeltune.catalog.v1.CreateUploadRequest\x1a).reeltune.catalog.v1.CreateUploadResponse\"#\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x18\"\x0b/v1/uploads:\x01*b\x06upload\x12\xa1\x01\n\x0e\x43ompleteUpload\x12*.reeltune.catalog.v1.CompleteUploadRequest\x1a+.reeltune.catalog.v1.CompleteUploadResponse\"6\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02+\" /v1/uploads/{upload_id}/complete:\x01*b\x04\x66ile\x12\x66\n\nUploadFile\x12&.reeltune.catalog.v1.UploadFileRequest\x1a\'.reeltune.catalog.v1.UploadFileResponse\"\x05\xaa\xd4\x18\x01\x02(\x01\x12\xa7\x01\n\tListFiles\x12%.reeltune.catalog.v1.ListFilesRequest\x1a&.reeltune.catalog.v1.ListFilesResponse\"K\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02@\x12\x1e/v1/datasets/{parent_id}/filesZ\x1e\x12\x1c/v1/models/{parent_id}/files\x12\xbe\x01\n\nDeleteFile\x12&.reeltune.catalog.v1.DeleteFileRequest\x1a\'.reeltune.catalog.v1.DeleteFileResponse\"_\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02T*(/v1/datasets/{parent_id}/files/{path=**}Z(*&/v1/models/{parent_id}/files/{path=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(reeltune/catalog/v1/upload_service.proto\x12\x13reeltune.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1freeltune/access/v1/access.proto\x1a reeltune/catalog/v1/upload.proto\"\xcf\x01\n\nFileHeader\x12>\n\tparent_id\x18\x01 \x01(\tB!\xbaH\x1er\x19\x32\x17^(ds|mdl)_[0-9A-Z]{26}$\xc8\x01\x01R\x08parentId\x12\x1f\n\x04path\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x04\xc8\x01\x01R\x04path\x12.\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0f\xbaH\x0c\"\n\x18\x80\x80\x80\x80\x80\xa0\x01(\x00R\tsizeBytes\x12\x30\n\x06sha256\x18\x04 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{64}$\xc8\x01\x01R\x06sha256\"{\n\x13\x43reateUploadRequest\x12;\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.FileHeaderB\x06\xbaH\x03\xc8\x01\x01R\x04\x66ile\x12\'\n\x0f\x61\x63\x63\x65pts_headers\x18\x02 \x01(\x08R\x0e\x61\x63\x63\x65ptsHeaders\"K\n\x14\x43reateUploadResponse\x12\x33\n\x06upload\x18\x01 \x01(\x0b\x32\x1b.reeltune.catalog.v1.UploadR\x06upload\"O\n\x15\x43ompleteUploadRequest\x12\x36\n\tupload_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^upl_[0-9A-Z]{26}$R\x08uploadId\"M\n\x16\x43ompleteUploadResponse\x12\x33\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.StoredFileR\x04\x66ile\"\x85\x01\n\x11UploadFileRequest\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.FileHeaderH\x00R\x06header\x12#\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@H\x00R\x05\x63hunkB\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"I\n\x12UploadFileResponse\x12\x33\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1f.reeltune.catalog.v1.StoredFileR\x04\x66ile\"\x9e\x01\n\x10ListFilesRequest\x12;\n\tparent_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^(ds|mdl)_[0-9A-Z]{26}$R\x08parentId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"r\n\x11ListFilesResponse\x12\x35\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1f.reeltune.catalog.v1.StoredFileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"q\n\x11\x44\x65leteFileRequest\x12;\n\tparent_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^(ds|mdl)_[0-9A-Z]{26}$R\x08parentId\x12\x1f\n\x04path\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x04\xc8\x01\x01R\x04path\"\x14\n\x12\x44\x65leteFileResponse2\x91\x06\n\rUploadService\x12\x88\x01\n\x0c\x43reateUpload\x12(.reeltune.catalog.v1.CreateUploadRequest\x1a).reeltune.catalog.v1.CreateUploadResponse\"#\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02\x18\"\x0b/v1/uploads:\x01*b\x06upload\x12\xa1\x01\n\x0e\x43ompleteUpload\x12*.reeltune.catalog.v1.CompleteUploadRequest\x1a+.reeltune.catalog.v1.CompleteUploadResponse\"6\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02+\" /v1/uploads/{upload_id}/complete:\x01*b\x04\x66ile\x12\x66\n\nUploadFile\x12&.reeltune.catalog.v1.UploadFileRequest\x1a\'.reeltune.catalog.v1.UploadFileResponse\"\x05\xaa\xd4\x18\x01\x02(\x01\x12\xa7\x01\n\tListFiles\x12%.reeltune.catalog.v1.ListFilesRequest\x1a&.reeltune.catalog.v1.ListFilesResponse\"K\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02@\x12\x1e/v1/datasets/{parent_id}/filesZ\x1e\x12\x1c/v1/models/{parent_id}/files\x12\xbe\x01\n\nDeleteFile\x12&.reeltune.catalog.v1.DeleteFileRequest\x1a\'.reeltune.catalog.v1.DeleteFileResponse\"_\xaa\xd4\x18\x01\x02\x82\xd3\xe4\x93\x02T*(/v1/datasets/{parent_id}/files/{path=**}Z(*&/v1/models/{parent_id}/files/{path=**}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,25 +74,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILEHEADER']._serialized_start=192
   _globals['_FILEHEADER']._serialized_end=399
   _globals['_CREATEUPLOADREQUEST']._serialized_start=401
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=483
-  _globals['_CREATEUPLOADRESPONSE']._serialized_start=485
-  _globals['_CREATEUPLOADRESPONSE']._serialized_end=560
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=562
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=641
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=643
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=720
-  _globals['_UPLOADFILEREQUEST']._serialized_start=723
-  _globals['_UPLOADFILEREQUEST']._serialized_end=856
-  _globals['_UPLOADFILERESPONSE']._serialized_start=858
-  _globals['_UPLOADFILERESPONSE']._serialized_end=931
-  _globals['_LISTFILESREQUEST']._serialized_start=934
-  _globals['_LISTFILESREQUEST']._serialized_end=1092
-  _globals['_LISTFILESRESPONSE']._serialized_start=1094
-  _globals['_LISTFILESRESPONSE']._serialized_end=1208
-  _globals['_DELETEFILEREQUEST']._serialized_start=1210
-  _globals['_DELETEFILEREQUEST']._serialized_end=1323
-  _globals['_DELETEFILERESPONSE']._serialized_start=1325
-  _globals['_DELETEFILERESPONSE']._serialized_end=1345
-  _globals['_UPLOADSERVICE']._serialized_start=1348
-  _globals['_UPLOADSERVICE']._serialized_end=2133
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=524
+  _globals['_CREATEUPLOADRESPONSE']._serialized_start=526
+  _globals['_CREATEUPLOADRESPONSE']._serialized_end=601
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=603
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=682
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=684
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=761
+  _globals['_UPLOADFILEREQUEST']._serialized_start=764
+  _globals['_UPLOADFILEREQUEST']._serialized_end=897
+  _globals['_UPLOADFILERESPONSE']._serialized_start=899
+  _globals['_UPLOADFILERESPONSE']._serialized_end=972
+  _globals['_LISTFILESREQUEST']._serialized_start=975
+  _globals['_LISTFILESREQUEST']._serialized_end=1133
+  _globals['_LISTFILESRESPONSE']._serialized_start=1135
+  _globals['_LISTFILESRESPONSE']._serialized_end=1249
+  _globals['_DELETEFILEREQUEST']._serialized_start=1251
+  _globals['_DELETEFILEREQUEST']._serialized_end=1364
+  _globals['_DELETEFILERESPONSE']._serialized_start=1366
+  _globals['_DELETEFILERESPONSE']._serialized_end=1386
+  _globals['_UPLOADSERVICE']._serialized_start=1389
+  _globals['_UPLOADSERVICE']._serialized_end=2174
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,11 @@ class CreateUploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
+    ACCEPTS_HEADERS_FIELD_NUMBER: _builtins.int
+    accepts_headers: _builtins.bool
+    """True when the caller sends the headers that a part names and takes 412 for arrival: a file of one part then goes straight to its place, where
+    the object store verifies it, in about half the time. False, the default: parts name no headers.
+    """
     @_builtins.property
     def file(self) -> Global___FileHeader:
         """Which file is to come. Required."""
@@ -68,10 +73,11 @@ class CreateUploadRequest(_message.Message):
         self,
         *,
         file: Global___FileHeader | None = ...,
+        accepts_headers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_headers", b"accepts_headers", "file", b"file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,8 +88,8 @@ class UploadServiceServicer:
     def CompleteUpload(self, request, context):
         """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
 
-        Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH`
-        when the bytes are not the promised ones (the upload is discarded: send it anew).
+        Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH` or
+        `LENGTH_MISMATCH` when the bytes are not the promised ones (the upload is discarded: send it anew).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

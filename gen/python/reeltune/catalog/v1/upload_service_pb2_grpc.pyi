@@ -47,8 +47,8 @@ class UploadServiceStub:
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]
     """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
 
-    Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH`
-    when the bytes are not the promised ones (the upload is discarded: send it anew).
+    Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH` or
+    `LENGTH_MISMATCH` when the bytes are not the promised ones (the upload is discarded: send it anew).
     """
     UploadFile: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.UploadFileRequest, _upload_service_pb2.UploadFileResponse]
     """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
@@ -86,8 +86,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
 
-    Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH`
-    when the bytes are not the promised ones (the upload is discarded: send it anew).
+    Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH` or
+    `LENGTH_MISMATCH` when the bytes are not the promised ones (the upload is discarded: send it anew).
     """
     UploadFile: _aio.StreamUnaryMultiCallable[_upload_service_pb2.UploadFileRequest, _upload_service_pb2.UploadFileResponse]  # type: ignore[assignment]
     """Takes one file as a stream: first its header, then its bytes in chunks of at most 1 MiB.
@@ -134,8 +134,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_service_pb2.CompleteUploadResponse, _abc.Awaitable[_upload_service_pb2.CompleteUploadResponse]]:
         """Assembles the parts, verifies length and SHA-256, and puts the file in place. Completing a complete upload succeeds.
 
-        Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH`
-        when the bytes are not the promised ones (the upload is discarded: send it anew).
+        Errors: NOT_FOUND `UPLOAD_NOT_FOUND`; FAILED_PRECONDITION `UPLOAD_INCOMPLETE` when parts are missing; INVALID_ARGUMENT `DIGEST_MISMATCH` or
+        `LENGTH_MISMATCH` when the bytes are not the promised ones (the upload is discarded: send it anew).
         """
 
     @_abc_1.abstractmethod

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reeltune/catalog/v1/upload.proto.
  */
 export const file_reeltune_catalog_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("CiByZWVsdHVuZS9jYXRhbG9nL3YxL3VwbG9hZC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSLMAQoGVXBsb2FkEgoKAmlkGAEgASgJEhEKCXBhcmVudF9pZBgCIAEoCRIMCgRwYXRoGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGc2hhMjU2GAUgASgJEhAKCGNvbXBsZXRlGAYgASgIEi4KBXBhcnRzGAcgAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5VcGxvYWRQYXJ0Ei8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJkCgpVcGxvYWRQYXJ0Eg4KBm51bWJlchgBIAEoBRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSEgoKc2l6ZV9ieXRlcxgDIAEoAxILCgN1cmwYBCABKAkSDwoHYXJyaXZlZBgFIAEoCCJvCgpTdG9yZWRGaWxlEgwKBHBhdGgYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIOCgZzaGEyNTYYAyABKAkSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("CiByZWVsdHVuZS9jYXRhbG9nL3YxL3VwbG9hZC5wcm90bxITcmVlbHR1bmUuY2F0YWxvZy52MSLMAQoGVXBsb2FkEgoKAmlkGAEgASgJEhEKCXBhcmVudF9pZBgCIAEoCRIMCgRwYXRoGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSDgoGc2hhMjU2GAUgASgJEhAKCGNvbXBsZXRlGAYgASgIEi4KBXBhcnRzGAcgAygLMh8ucmVlbHR1bmUuY2F0YWxvZy52MS5VcGxvYWRQYXJ0Ei8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLTAQoKVXBsb2FkUGFydBIOCgZudW1iZXIYASABKAUSFAoMb2Zmc2V0X2J5dGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMSCwoDdXJsGAQgASgJEg8KB2Fycml2ZWQYBSABKAgSPQoHaGVhZGVycxgGIAMoCzIsLnJlZWx0dW5lLmNhdGFsb2cudjEuVXBsb2FkUGFydC5IZWFkZXJzRW50cnkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEibwoKU3RvcmVkRmlsZRIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDgoGc2hhMjU2GAMgASgJEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * One file on its way into a dataset or a model.
@@ -124,6 +124,15 @@ export type UploadPart = Message<"reeltune.catalog.v1.UploadPart"> & {
    * @generated from field: bool arrived = 5;
    */
   arrived: boolean;
+
+  /**
+   * Headers to send with exactly these values, beside `Content-Length`; none unless `CreateUploadRequest.accepts_headers` was set. The store then
+   * checks the bytes itself and never overwrites: 400 means that they are not the announced ones, and 412 that the announced ones are stored already,
+   * which is as good as having sent them.
+   *
+   * @generated from field: map<string, string> headers = 6;
+   */
+  headers: { [key: string]: string };
 };
 
 /**
@@ -134,7 +143,7 @@ export const UploadPartSchema: GenMessage<UploadPart> = /*@__PURE__*/
   messageDesc(file_reeltune_catalog_v1_upload, 1);
 
 /**
- * A file in place: its bytes were read back and their digest matched.
+ * A file in place: the digest of its stored bytes was verified, by this service or by the store as it took them.
  *
  * @generated from message reeltune.catalog.v1.StoredFile
  */
