@@ -1,12 +1,13 @@
 """`upload`: 200 clips through the edge, against the `minio` client putting the same bytes straight into the store.
 
-Ours is what `reeltune dataset upload` does before the validation: every file hashed, announced, sent through Envoy by a
-presigned URL, read back, held against its SHA-256, stored under it and recorded. The baseline is `Minio.fput_object`
-over plaintext loopback to the same server, with as many files in flight; it proves nothing of what it stored. Both send
-the same files in turn, other bytes each round: what an owner has stored is not sent again, as a last upload shows.
+Ours is what `reeltune dataset upload` does before the validation: every file hashed, announced, sent through Envoy and
+TLS by a presigned URL straight to its place, held there against its SHA-256 by the store, and recorded. The baseline is
+`Minio.fput_object` over plaintext loopback to the same server, with as many files in flight; nobody proves what it
+stored. Both send the same files in turn, other bytes each round: what an owner has stored is not sent again, as a last
+upload shows.
 
-Verified bytes are written a second time, because a presigned URL can write the first place as long as it lives: the
-store takes every byte in twice and gives it out once, which is about what the ratio says.
+On two cores it is processor time that is shared out, most of it the store's own and the same for both sides. What ours
+adds is TLS at both ends of the edge, the store's SHA-256 of every byte, and the rows in Postgres.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from reeltune.catalog.v1.model_service_pb2_grpc import add_ModelServiceServicer_
 from reeltune.catalog.v1.sample_service_pb2_grpc import add_SampleServiceServicer_to_server
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 from reeltune.catalog.v1.storage_service_pb2_grpc import add_StorageServiceServicer_to_server
+from reeltune.catalog.v1.upload_batch_service_pb2_grpc import add_UploadBatchServiceServicer_to_server
 from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
 from reeltune.catalog.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
 from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
@@ -38,6 +39,7 @@ from catalog_svc.rpc.model_servicer import ModelServicer
 from catalog_svc.rpc.sample_servicer import SampleServicer
 from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
 from catalog_svc.rpc.storage_servicer import StorageServicer
+from catalog_svc.rpc.upload_batch_servicer import UploadBatchServicer
 from catalog_svc.rpc.upload_servicer import UploadServicer
 from catalog_svc.rpc.usage_servicer import UsageServicer
 from catalog_svc.rpc.version_servicer import VersionServicer
@@ -199,6 +201,9 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
         ),
         ServicerRegistration(add_ModelServiceServicer_to_server, model),
         ServicerRegistration(add_UploadServiceServicer_to_server, upload),
+        ServicerRegistration(
+            add_UploadBatchServiceServicer_to_server, UploadBatchServicer(upload.upload_by_parts, ERRORS)
+        ),
         ServicerRegistration(add_VersionServiceServicer_to_server, VersionServicer(keep_versions, page_tokens)),
         ServicerRegistration(add_ClipServiceServicer_to_server, clip),
         ServicerRegistration(add_UsageServiceServicer_to_server, UsageServicer(stores.usage, page_tokens)),

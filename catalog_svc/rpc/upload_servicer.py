@@ -16,7 +16,7 @@ from catalog_svc.rpc.caller import Context, calling_token, calling_user
 from catalog_svc.rpc.convert import file_to_proto, header_from_proto, upload_to_proto
 from catalog_svc.rpc.list_requests import MAX_PAGE_SIZE
 from catalog_svc.usecases.manage_files import ManageFiles
-from catalog_svc.usecases.upload_by_parts import UploadByParts
+from catalog_svc.usecases.upload_by_parts import UploadByParts, Wanted
 from catalog_svc.usecases.upload_by_stream import UploadByStream
 from meshkit.rpc.failure import invalid_field
 from meshkit.rpc.paging import PageTokens, page_size
@@ -34,10 +34,8 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     page_tokens: PageTokens
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.CreateUploadResponse:
-        header = header_from_proto(request.file)
-        offer = await self.upload_by_parts.open(
-            calling_user(), calling_token(), header, accepts_headers=request.accepts_headers
-        )
+        wanted = Wanted(header_from_proto(request.file), request.accepts_headers)
+        offer = await self.upload_by_parts.open(calling_user(), calling_token(), wanted)
         return pb.CreateUploadResponse(upload=upload_to_proto(offer))
 
     async def CompleteUpload(self, request: pb.CompleteUploadRequest, context: Context) -> pb.CompleteUploadResponse:

@@ -74,8 +74,10 @@ class GarbageStore:
         async with self._locked(garbage.object_key) as (connection, is_wanted):
             if not is_wanted:
                 await connection.execute(queries().delete_content, garbage.object_key)
-        async with self._locked(garbage.object_key) as (_, is_wanted):
-            yield not is_wanted
+        async with self._locked(garbage.object_key) as (connection, is_wanted):
+            # Content again: it came and went between the two, and whoever gave it up has left a piece of garbage.
+            is_content = await connection.fetchval(queries().is_content, garbage.object_key)
+            yield not (is_wanted or is_content)
 
     @contextlib.asynccontextmanager
     async def _locked(self, object_key: str) -> AsyncIterator[tuple[Connection, bool]]:

@@ -4,12 +4,15 @@ A file of one part goes straight to its place, if the client sends the headers t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from catalog_svc.clients.object_store import URL_TTL, ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
+from catalog_svc.domain.storage_usage import StorageAllowance
 from catalog_svc.domain.upload import FileHeader, Part, StoredFile, Upload, UploadId, plan_parts
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
@@ -17,6 +20,11 @@ from catalog_svc.usecases.check_header import check_header
 from catalog_svc.usecases.settle_upload import SettleUpload
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
+
+_AT_ONCE = 4
+"""Files of one call: each takes a connection to the database."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,15 @@ class UploadOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file that somebody wants to upload."""
+
+    header: FileHeader
+    accepts_headers: bool
+    """Headers that have the store verify a file of one part will be sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class UploadByParts:
     """Opens and completes uploads."""
 
@@ -42,20 +59,45 @@ class UploadByParts:
     max_file_bytes: int
     scheduler: Scheduler
 
-    async def open(self, owner_id: str, token: str, header: FileHeader, *, accepts_headers: bool) -> UploadOffer:
+    async def open(self, owner_id: str, token: str, wanted: Wanted) -> UploadOffer:
         """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
-        check_header(header, self.max_file_bytes, field="file")
+        check_header(wanted.header, self.max_file_bytes, field="file")
+        return await self._open(owner_id, wanted, await self.scheduler.allowance(owner_id, token))
+
+    async def open_many(self, owner_id: str, token: str, wanted: Sequence[Wanted]) -> list[UploadOffer | Exception]:
+        """Opens uploads, each by itself; returns offers and errors in order."""
         allowance = await self.scheduler.allowance(owner_id, token)
-        parts = plan_parts(header.size_bytes)
-        is_direct = accepts_headers and len(parts) == 1 and self.objects.is_verifying
+
+        async def open_one(one: Wanted) -> UploadOffer:
+            check_header(one.header, self.max_file_bytes, field="file")
+            return await self._open(owner_id, one, allowance)
+
+        return await _each(open_one, wanted)
+
+    async def complete_many(self, owner_id: str, upload_ids: Sequence[UploadId]) -> list[StoredFile | Exception]:
+        """Completes uploads, each by itself; returns files and errors in order."""
+        return await _each(lambda upload_id: self.complete(owner_id, upload_id), upload_ids)
+
+    async def _open(self, owner_id: str, wanted: Wanted, allowance: StorageAllowance) -> UploadOffer:
+        header, parts = wanted.header, plan_parts(wanted.header.size_bytes)
+        is_direct = wanted.accepts_headers and len(parts) == 1 and self.objects.is_verifying
         upload = await self.files.open_upload(
             UploadId(new_id("upl")), owner_id, header, is_resumable=True, is_direct=is_direct, allowance=allowance
         )
         await failpoint("upload.opened")
+        return await self._offer(upload, parts)
+
+    async def _offer(self, upload: Upload, parts: Sequence[Part]) -> UploadOffer:
+        header = upload.header
         expire_time = datetime.now(UTC) + URL_TTL
         if upload.stored is not None:
             audit.record(
-                "file_stored", owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
+                "file_stored",
+                upload.owner_id,
+                header.parent_kind,
+                header.parent_id,
+                path=header.path,
+                sha256=header.sha256,
             )
             return UploadOffer(upload, (), frozenset(), expire_time)
         if upload.is_direct:
@@ -82,3 +124,17 @@ class UploadByParts:
         if settled != made:
             await self.objects.remove_upload(upload.id, made)
         return replace(upload, multipart_id=settled)
+
+
+async def _each(work: Callable[[_Item], Awaitable[_Result]], items: Sequence[_Item]) -> list[_Result | Exception]:
+    """Does the same for all, a few at a time, whatever becomes of the others."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(item: _Item) -> _Result | Exception:
+        async with slots:
+            try:
+                return await work(item)
+            except Exception as error:  # its place in the answer tells it
+                return error
+
+    return await asyncio.gather(*(one(item) for item in items))

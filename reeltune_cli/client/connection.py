@@ -17,6 +17,7 @@ from reeltune.catalog.v1.import_service_pb2_grpc import ImportServiceStub
 from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
+from reeltune.catalog.v1.upload_batch_service_pb2_grpc import UploadBatchServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.usage_service_pb2_grpc import UsageServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
@@ -69,6 +70,7 @@ class Client:
         self.clips = ClipServiceStub(self.channel)
         self.samples = SampleServiceStub(self.channel)
         self.uploads = UploadServiceStub(self.channel)
+        self.upload_batches = UploadBatchServiceStub(self.channel)
         self.imports = ImportServiceStub(self.channel)
         self.storage = StorageServiceStub(self.channel)
         self.usage = UsageServiceStub(self.channel)

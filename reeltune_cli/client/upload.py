@@ -1,4 +1,4 @@
-"""Folders into datasets and models: presigned multipart PUTs, a few at a time, resumable."""
+"""Folders into datasets and models: presigned PUTs, a few at a time, resumable; small files share their calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import grpc
 import httpx
+from reeltune.catalog.v1 import upload_batch_service_pb2 as batch_pb
 from reeltune.catalog.v1 import upload_pb2
 from reeltune.catalog.v1 import upload_service_pb2 as pb
 
@@ -18,12 +20,19 @@ from reeltune_cli.client.errors import ClientError
 from reeltune_cli.client.progress import Silence, TransferProgress
 
 FILES_AT_ONCE = 4
+_SMALL_BYTES = 8 * 1024 * 1024
+"""Files of up to so many bytes are announced and completed together."""
+_BATCH_FILES = 16
+_BATCHES_AT_ONCE = 3
+"""While one is being sent, another is read and announced, and a third is completed."""
 _PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 512 * 1024
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _COMPLETE_TIMEOUT_SECONDS = 600
 """The mesh reads a file of several parts back to verify it."""
+_ONE_BY_ONE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+"""With what a batch is refused although its files may be taken: one of them is none, or the mesh knows no batches."""
 _OTHER_BYTES, _THERE_ALREADY = 400, 412
 """What the store answers to a PUT whose bytes it verifies."""
 
@@ -81,8 +90,8 @@ async def upload_folder(
     removed = await _remove_others(client, parent_id, {file.path for file in files})
     async with client.open_http() as http:
         upload = _Upload(client, http, parent_id, progress)
-        waiting = iter(files)
-        await _run_all(_send_each(upload, waiting) for _ in range(FILES_AT_ONCE))
+        waiting = iter(_batches(files))
+        await _run_all(_send_each(upload, waiting) for _ in range(_BATCHES_AT_ONCE))
     return UploadSummary(len(files), sum(file.size_bytes for file in files), removed)
 
 
@@ -93,7 +102,7 @@ async def upload_file(
     progress = progress or Silence()
     progress.begin(1, file.size_bytes)
     async with client.open_http() as http:
-        await _run_all([_Upload(client, http, parent_id, progress).send(file)])
+        await _run_all([_Upload(client, http, parent_id, progress).send([file])])
 
 
 async def _run_all(work: Iterable[Coroutine[None, None, None]]) -> None:
@@ -124,9 +133,23 @@ async def _remove_others(client: Client, parent_id: str, paths: set[str]) -> lis
     return removed
 
 
-async def _send_each(upload: _Upload, waiting: Iterator[LocalFile]) -> None:
-    for file in waiting:
-        await upload.send(file)
+def _batches(files: Sequence[LocalFile]) -> list[list[LocalFile]]:
+    """Returns the files in order: small ones together, a large one by itself."""
+    batches: list[list[LocalFile]] = []
+    has_room = False
+    for file in files:
+        is_small = file.size_bytes <= _SMALL_BYTES
+        if is_small and has_room and len(batches[-1]) < _BATCH_FILES:
+            batches[-1].append(file)
+        else:
+            batches.append([file])
+        has_room = is_small
+    return batches
+
+
+async def _send_each(upload: _Upload, waiting: Iterator[list[LocalFile]]) -> None:
+    for files in waiting:
+        await upload.send(files)
 
 
 class _Upload:
@@ -137,29 +160,67 @@ class _Upload:
         self._http = http
         self._parent_id = parent_id
         self._progress = progress
+        self._files = asyncio.Semaphore(FILES_AT_ONCE)
         self._parts = asyncio.Semaphore(_PARTS_AT_ONCE)
 
-    async def send(self, file: LocalFile) -> None:
-        """Puts one file in place."""
-        self._progress.begin_file(file.path, file.size_bytes)
-        header = pb.FileHeader(
+    async def send(self, files: Sequence[LocalFile]) -> None:
+        """Puts files in place that are announced and completed together."""
+        headers = [await self._header(file) for file in files]
+        uploads = await self._open_all(headers)
+        await _run_all(self._send_file(*each) for each in zip(files, headers, uploads, strict=True))
+        await self._complete_all([upload.id for upload in uploads if not upload.complete])
+        for file in files:
+            self._progress.end_file(file.path)
+
+    async def _header(self, file: LocalFile) -> pb.FileHeader:
+        return pb.FileHeader(
             parent_id=self._parent_id,
             path=file.path,
             size_bytes=file.size_bytes,
             sha256=await asyncio.to_thread(_sha256, file.file),
         )
-        upload = await self._open(header)
-        if upload.complete:
-            self._progress.advance(file.path, file.size_bytes)
-        else:
-            await self._send_parts(file, header, upload)
-            await self._client.uploads.CompleteUpload(
-                pb.CompleteUploadRequest(upload_id=upload.id), timeout=_COMPLETE_TIMEOUT_SECONDS
-            )
-        self._progress.end_file(file.path)
 
-    async def _send_parts(self, file: LocalFile, header: pb.FileHeader, upload: upload_pb2.Upload) -> None:
-        await _run_all(self._send_part(file, header, part) for part in upload.parts)
+    async def _open_all(self, headers: Sequence[pb.FileHeader]) -> list[upload_pb2.Upload]:
+        if len(headers) == 1:
+            return [await self._open(headers[0])]
+        requests = [pb.CreateUploadRequest(file=header, accepts_headers=True) for header in headers]
+        try:
+            answer = await self._client.upload_batches.BatchCreateUploads(
+                batch_pb.BatchCreateUploadsRequest(requests=requests)
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _ONE_BY_ONE:
+                raise
+            return [await self._open(header) for header in headers]
+        # Asked for by itself, a file that was refused says why.
+        return [
+            result.upload if result.HasField("upload") else await self._open(header)
+            for header, result in zip(headers, answer.results, strict=True)
+        ]
+
+    async def _complete_all(self, upload_ids: Sequence[str]) -> None:
+        requests = [pb.CompleteUploadRequest(upload_id=upload_id) for upload_id in upload_ids]
+        if len(requests) > 1:
+            try:
+                answer = await self._client.upload_batches.BatchCompleteUploads(
+                    batch_pb.BatchCompleteUploadsRequest(requests=requests), timeout=_COMPLETE_TIMEOUT_SECONDS
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _ONE_BY_ONE:
+                    raise
+            else:
+                failed = {result.upload_id for result in answer.results if result.HasField("error")}
+                requests = [request for request in requests if request.upload_id in failed]
+        for request in requests:
+            await self._client.uploads.CompleteUpload(request, timeout=_COMPLETE_TIMEOUT_SECONDS)
+
+    async def _send_file(self, file: LocalFile, header: pb.FileHeader, upload: upload_pb2.Upload) -> None:
+        async with self._files:
+            self._progress.begin_file(file.path, file.size_bytes)
+            if upload.complete:
+                self._progress.advance(file.path, file.size_bytes)
+            else:
+                await _run_all(self._send_part(file, header, part) for part in upload.parts)
 
     async def _send_part(self, file: LocalFile, header: pb.FileHeader, part: upload_pb2.UploadPart) -> None:
         for attempt in range(_TRIES):

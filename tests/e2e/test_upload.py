@@ -70,6 +70,33 @@ async def test_a_presigned_url_takes_nothing_but_what_it_was_made_for(stack: Run
     assert uncompleted.json()["details"][0]["domain"] == "reeltune"
 
 
+async def test_a_small_file_goes_straight_to_its_place(stack: RunningMesh) -> None:
+    user = await stack.sign_up()
+    data = os.urandom(300_000)
+    header = {
+        "parentId": await new_dataset(stack, user),
+        "path": "a.mp4",
+        "sizeBytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    asked = {"requests": [{"file": header, "acceptsHeaders": True}]}
+    batch = await stack.http.post("/v1/uploads:batchCreate", json=asked, headers=user.headers)
+    assert batch.status_code == 200, batch.text
+    upload = batch.json()["results"][0]["upload"]
+    (part,) = upload["parts"]
+    assert f"/s3/reeltune-catalog/contents/{user.user_id}/{header['sha256']}?" in part["url"]
+
+    bare = await stack.http.put(part["url"], content=data)
+    other = await stack.http.put(part["url"], content=os.urandom(len(data)), headers=part["headers"])
+    sent = await stack.http.put(part["url"], content=data, headers=part["headers"])
+    again = await stack.http.put(part["url"], content=data, headers=part["headers"])
+    assert [answer.status_code for answer in (bare, other, sent, again)] == [403, 400, 200, 412]
+
+    done = {"requests": [{"uploadId": upload["id"]}]}
+    completed = await stack.http.post("/v1/uploads:batchComplete", json=done, headers=user.headers)
+    assert completed.json()["results"][0]["file"]["path"] == "a.mp4", completed.text
+
+
 async def test_a_large_file_by_client_stream(stack: RunningMesh) -> None:
     user = await stack.sign_up()
     data = os.urandom(20 * 1024 * 1024)

@@ -13,6 +13,10 @@ SELECT EXISTS (SELECT FROM files WHERE object_key = $1 AND location_id IS NULL)
     )
     OR EXISTS (SELECT FROM uploads WHERE object_key = $1 AND complete_time IS NULL);
 
+-- name: is_content
+-- Tells whether an object is noted as in place.
+SELECT EXISTS (SELECT FROM contents WHERE object_key = $1);
+
 -- name: delete_content
 -- Notes that an object is gone.
 DELETE FROM contents WHERE object_key = $1;

@@ -25,6 +25,7 @@ from reeltune.catalog.v1.model_service_pb2_grpc import ModelServiceStub
 from reeltune.catalog.v1.sample_service_pb2_grpc import SampleServiceStub
 from reeltune.catalog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from reeltune.catalog.v1.storage_service_pb2_grpc import StorageServiceStub
+from reeltune.catalog.v1.upload_batch_service_pb2_grpc import UploadBatchServiceStub
 from reeltune.catalog.v1.upload_service_pb2_grpc import UploadServiceStub
 from reeltune.catalog.v1.usage_service_pb2_grpc import UsageServiceStub
 from reeltune.catalog.v1.version_service_pb2_grpc import VersionServiceStub
@@ -67,6 +68,10 @@ class CatalogMesh:
     @property
     def uploads(self) -> UploadServiceStub:
         return UploadServiceStub(self.served.channel)
+
+    @property
+    def batches(self) -> UploadBatchServiceStub:
+        return UploadBatchServiceStub(self.served.channel)
 
     @property
     def clips(self) -> ClipServiceStub:

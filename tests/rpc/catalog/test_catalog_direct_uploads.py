@@ -220,6 +220,7 @@ async def test_bytes_that_come_after_their_upload_has_ended_are_collected(mesh: 
     await delete_dataset(mesh, gone.id)
     await mesh.pool.execute("UPDATE uploads SET touch_time = now() - interval '25 hours' WHERE id = $1", idle.id)
     await assert_eventually(lambda: _has_no_upload(mesh))
+    await assert_eventually(lambda: _has_no_garbage(mesh))
     assert (await put(mesh, with_parent), await put(mesh, idle, OTHER)) == (200, 200)
     assert (await refused(mesh.complete(with_parent.id))).reason == "UPLOAD_NOT_FOUND"
     await mesh.pool.execute("UPDATE garbage SET due_time = now()")

@@ -13,7 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from reeltune.catalog.v1 import upload_pb2, upload_service_pb2, upload_service_pb2_grpc
+from reeltune.catalog.v1 import (
+    upload_batch_service_pb2,
+    upload_batch_service_pb2_grpc,
+    upload_pb2,
+    upload_service_pb2,
+    upload_service_pb2_grpc,
+)
 from reeltune.scheduler.v1 import (
     artifact_pb2,
     checkpoint_pb2,
@@ -38,6 +44,7 @@ from reeltune.scheduler.v1 import training_verbs_pb2 as verbs
 from meshkit.ids import new_id
 from meshkit.rpc.failure import Failure
 from meshkit.rpc.registration import ServicerRegistration
+from meshkit.rpc.status import status_from_failure
 from meshkit.testing import Served
 from scheduler_svc.rpc.preset_servicer import PresetServicer
 
@@ -74,6 +81,12 @@ class FailingMesh:
     """What is in place, by path in the dataset."""
     puts: list[str] = field(default_factory=list)
     """The path of each PUT."""
+    is_verifying: bool = False
+    """Parts are to be put with a header; one that is there already is not written again."""
+    batches: list[int] = field(default_factory=list)
+    """How many files each batch announced."""
+    lost_puts: int = 0
+    """So many of the next PUTs are stored, and answered as if they were not."""
     hold_after: int | None = None
     """When so many blobs are there, further PUTs wait until they are let go, and come to nothing."""
     held: threading.Event = field(default_factory=threading.Event)
@@ -106,6 +119,9 @@ class FailingMesh:
     def registrations(self) -> list[ServicerRegistration]:
         return [
             ServicerRegistration(upload_service_pb2_grpc.add_UploadServiceServicer_to_server, Uploads(self)),
+            ServicerRegistration(
+                upload_batch_service_pb2_grpc.add_UploadBatchServiceServicer_to_server, UploadBatches(self)
+            ),
             ServicerRegistration(training_service_pb2_grpc.add_TrainingServiceServicer_to_server, Training(self)),
             ServicerRegistration(quota_service_pb2_grpc.add_QuotaServiceServicer_to_server, Quotas(self)),
             ServicerRegistration(preset_service_pb2_grpc.add_PresetServiceServicer_to_server, PresetServicer()),
@@ -131,9 +147,12 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         for number, offset in enumerate(range(0, max(header.size_bytes, 1), PART_BYTES), start=1):
             size = min(PART_BYTES, header.size_bytes - offset)
             url = f"{self._mesh.url}/{upload_id}/{number:04}"
+            headers = {"if-none-match": "*"} if self._mesh.is_verifying and request.accepts_headers else {}
             arrived = len(self._mesh.blobs.get(f"/{upload_id}/{number:04}", b"")) == size > 0
             upload.parts.append(
-                upload_pb2.UploadPart(number=number, offset_bytes=offset, size_bytes=size, url=url, arrived=arrived)
+                upload_pb2.UploadPart(
+                    number=number, offset_bytes=offset, size_bytes=size, url=url, arrived=arrived, headers=headers
+                )
             )
         return upload_service_pb2.CreateUploadResponse(upload=upload)
 
@@ -157,6 +176,30 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         del self._mesh.files[request.path]
         self._mesh.deleted.append(request.path)
         return upload_service_pb2.DeleteFileResponse()
+
+
+class UploadBatches(upload_batch_service_pb2_grpc.UploadBatchServiceServicer):
+    def __init__(self, mesh: FailingMesh) -> None:
+        self._mesh = mesh
+        self._uploads = Uploads(mesh)
+
+    async def BatchCreateUploads(self, request: Any, context: Any) -> Any:
+        self._mesh.batches.append(len(request.requests))
+        response = upload_batch_service_pb2.BatchCreateUploadsResponse()
+        for one in request.requests:
+            result = response.results.add(path=one.file.path)
+            try:
+                result.upload.CopyFrom((await self._uploads.CreateUpload(one, context)).upload)
+            except Failure as failure:
+                result.error.CopyFrom(status_from_failure(failure))
+        return response
+
+    async def BatchCompleteUploads(self, request: Any, context: Any) -> Any:
+        response = upload_batch_service_pb2.BatchCompleteUploadsResponse()
+        for one in request.requests:
+            result = response.results.add(upload_id=one.upload_id)
+            result.file.CopyFrom((await self._uploads.CompleteUpload(one, context)).file)
+        return response
 
 
 class Training(training_service_pb2_grpc.TrainingServiceServicer):
@@ -331,8 +374,16 @@ def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
                 mesh.let_go.wait(60)
                 self.close_connection = True
                 return
+            if mesh.is_verifying and self.headers["If-None-Match"] != "*":
+                self._answer(403, b"")
+                return
+            is_there = mesh.is_verifying and self.path in mesh.blobs
             mesh.blobs[self.path] = body
-            self._answer(200, b"")
+            if mesh.lost_puts > 0:
+                mesh.lost_puts -= 1
+                self._answer(503, b"")
+                return
+            self._answer(412 if is_there else 200, b"")
 
         def do_GET(self) -> None:
             failure = mesh.get_failures.pop(0) if mesh.get_failures else None

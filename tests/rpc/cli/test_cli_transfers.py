@@ -81,6 +81,36 @@ async def test_failed_parts_are_sent_again(client: Client, failing_mesh: Failing
     assert recorder.moved == recorder.total
 
 
+async def test_headers_of_parts_are_sent_and_what_is_there_already_counts_as_arrived(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    failing_mesh.is_verifying, failing_mesh.lost_puts = True, 3
+    recorder = Recorder()
+    await upload_folder(client, DATASET_ID, folder, recorder)
+    assert failing_mesh.files == content_of(folder)
+    assert recorder.moved == recorder.total
+
+
+async def test_bytes_that_are_not_those_that_were_read_before_are_told(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    failing_mesh.is_verifying, failing_mesh.put_failures = True, [400] * 1000
+    with pytest.raises(ClientError) as caught:
+        await upload_folder(client, DATASET_ID, folder)
+    assert "was the file changed meanwhile?" in caught.value.message
+
+
+async def test_small_files_share_their_calls_and_large_ones_do_not(
+    client: Client, failing_mesh: FailingMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_SMALL_BYTES", 10)
+    for number in range(40):
+        (tmp_path / f"{number:02}.mp4").write_bytes(b"0" * (11 if number == 20 else 10))
+    await upload_folder(client, DATASET_ID, tmp_path)
+    assert failing_mesh.files == content_of(tmp_path)
+    assert sorted(failing_mesh.batches) == [3, 4, 16, 16]
+
+
 async def test_a_store_that_stays_away_is_told(client: Client, failing_mesh: FailingMesh, folder: Path) -> None:
     failing_mesh.put_failures += [503] * 1000
     with pytest.raises(ClientError) as caught:
