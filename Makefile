@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 NAME ?= all
 MINUTES ?= 30
 SEED ?=
+# Processes that share the tests out among them: as many as processors, but no more than four, as each has servers of its own.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
+PYTEST := REELTUNE_REQUIRE_BROWSER=1 pytest -q -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Errors are shown, progress is not.
@@ -66,8 +69,8 @@ demo: $(VENV)/.local ## Train a real QLoRA adapter through the whole mesh, on th
 up: $(VENV)/.local $(if $(filter no,$(WEB)),,reeltune_cli/web_ui/site.json) ## Run the whole mesh on this machine until Ctrl-C
 	@reeltune up
 
-test: lint gen-check web-check web tools/browser/node_modules/.package-lock.json ## Check everything: types, style, contracts, then all tests
-	@REELTUNE_REQUIRE_BROWSER=1 pytest -q
+test: lint gen-check web-check web tools/browser/node_modules/.package-lock.json ## Check everything: types, style, contracts, then all tests, by WORKERS processes
+	@$(PYTEST)
 
 e2e: $(VENV)/.dev tools/ts/node_modules/.package-lock.json web tools/browser/node_modules/.package-lock.json ## Run only the end-to-end tests
 	@REELTUNE_REQUIRE_BROWSER=1 pytest -q tests/e2e
