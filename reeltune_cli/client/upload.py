@@ -26,7 +26,10 @@ _BATCH_FILES = 16
 _BATCHES_AT_ONCE = 3
 """While one is being sent, another is read and announced, and a third is completed."""
 _PARTS_AT_ONCE = 4
+_PIECE_BYTES = 2 * 1024 * 1024
+"""Read at once: each time another thread has to be woken."""
 _CHUNK_BYTES = 512 * 1024
+"""Sent at once; so finely is progress told."""
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _COMPLETE_TIMEOUT_SECONDS = 600
@@ -283,11 +286,12 @@ async def _read_range(file: Path, offset: int, size: int) -> AsyncIterator[bytes
     stream = await asyncio.to_thread(_open_at, file, offset)
     try:
         while size > 0:
-            chunk = await asyncio.to_thread(stream.read, min(size, _CHUNK_BYTES))
-            if not chunk:
+            piece = await asyncio.to_thread(stream.read, min(size, _PIECE_BYTES))
+            if not piece:
                 raise ClientError(f"{file} became shorter during the upload", "FILE_CHANGED", "run the command again")
-            size -= len(chunk)
-            yield chunk
+            size -= len(piece)
+            for start in range(0, len(piece), _CHUNK_BYTES):
+                yield piece[start : start + _CHUNK_BYTES]
     finally:
         stream.close()
 
