@@ -92,7 +92,7 @@ class RunningMesh:
         return SignedIn(username, said["user"]["id"], said["tokens"]["accessToken"])
 
     async def run(
-        self, *arguments: str, timeout_seconds: float = 60, stdin: str = ""
+        self, *arguments: str, timeout_seconds: float = 120, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Runs `reeltune …` as this mesh's user would."""
         return await asyncio.to_thread(reeltune, self.home, *arguments, timeout_seconds=timeout_seconds, stdin=stdin)
@@ -167,7 +167,7 @@ async def running_mesh(
 
 
 def reeltune(
-    home: Path, *arguments: str, timeout_seconds: float = 60, stdin: str = ""
+    home: Path, *arguments: str, timeout_seconds: float = 120, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command line."""
     return subprocess.run(

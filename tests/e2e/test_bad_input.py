@@ -30,7 +30,7 @@ from tests.e2e.training_material import Material, first_clips, register_dataset,
 
 TRAINING = "reeltune/scheduler/v1/training_service_pb"
 INVALID_ARGUMENT = 3
-VALIDATION_SECONDS = 90
+VALIDATION_SECONDS = 240
 
 
 @dataclass(frozen=True, slots=True)

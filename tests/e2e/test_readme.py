@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.running_mesh import RunningMesh, environment
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +20,6 @@ def pasted_lines() -> list[str]:
     return PASTED.findall((ROOT / "README.md").read_text())
 
 
-@pytest.mark.timeout(600)
 async def test_the_lines_of_the_readme_work_when_pasted(stack: RunningMesh, tmp_path: Path) -> None:
     blocks = pasted_lines()
     assert len(blocks) == 2

@@ -16,8 +16,6 @@ from tests.e2e.trained_job import JOB_SECONDS, TrainedJob, get_job, submit
 from tests.e2e.training_material import first_clips, parameters
 from tests.rpc.catalog.clips import h264_clip
 
-pytestmark = pytest.mark.timeout(400)
-
 
 async def test_objects_are_trained_from_until_they_change_or_go(
     stack: RunningMesh, sources: ImportSources, trained: TrainedJob, tmp_path_factory: pytest.TempPathFactory
@@ -59,7 +57,7 @@ async def test_objects_are_trained_from_until_they_change_or_go(
 async def validated(trained: TrainedJob, dataset_id: str) -> dataset_pb2.DatasetState.ValueType:
     client = trained.owner.client
     await client.datasets.ValidateDataset(dataset_service_pb2.ValidateDatasetRequest(dataset_id=dataset_id))
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         last = [dataset async for dataset in watch_dataset(client, dataset_id)][-1]
     return last.state
 

@@ -75,7 +75,7 @@ async def register_model(client: Client, folder: Path, name: str = "tiny") -> mo
     model = (await client.models.CreateModel(model_service_pb2.CreateModelRequest(name=name))).model
     await upload_folder(client, model.id, folder)
     await client.models.ValidateModel(model_service_pb2.ValidateModelRequest(model_id=model.id))
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         async for seen in watch_model(client, model.id):
             model = seen
     return model
@@ -86,7 +86,7 @@ async def register_dataset(client: Client, folder: Path, name: str = "clips") ->
     dataset = (await client.datasets.CreateDataset(dataset_service_pb2.CreateDatasetRequest(name=name))).dataset
     await upload_folder(client, dataset.id, folder)
     await client.datasets.ValidateDataset(dataset_service_pb2.ValidateDatasetRequest(dataset_id=dataset.id))
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         async for seen in watch_dataset(client, dataset.id):
             dataset = seen
     return dataset

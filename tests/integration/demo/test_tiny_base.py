@@ -17,8 +17,6 @@ from reeltune_cli.demo.questions import Turn, clip_turns, order_turns
 from reeltune_cli.demo.recipe import BASE_RECIPE, SHIPPED_BASE, TUNING_RECIPE, BasePhase
 from trainer_svc.qlora.tiny_base import BaseTrainingError, make_base
 
-pytestmark = pytest.mark.timeout(120)
-
 _BRIEF = replace(
     BASE_RECIPE,
     phases=(BasePhase("picture", 1, 2, 2), BasePhase("clip", 1, 2, 8)),

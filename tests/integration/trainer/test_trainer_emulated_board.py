@@ -23,7 +23,6 @@ def catalog(store: FileStore, tmp_path: Path) -> Catalog:
     return tiny_catalog(store, tmp_path)
 
 
-@pytest.mark.timeout(400)
 async def test_a_small_job_completes_within_the_boards_memory_and_tells_what_the_device_does(
     mesh: Mesh, start_trainer: StartTrainer
 ) -> None:

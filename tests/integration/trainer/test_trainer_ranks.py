@@ -42,7 +42,6 @@ def processes_of(tmp_path: Path) -> list[psutil.Process]:
     return [each for each in child.children() if "trainer_svc.qlora.rank_child" in each.cmdline()]
 
 
-@pytest.mark.timeout(300)
 async def test_a_killed_process_of_two_costs_an_attempt_and_no_checkpoint(
     mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path
 ) -> None:

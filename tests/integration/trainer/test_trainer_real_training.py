@@ -54,7 +54,6 @@ async def ask(stub: InferenceServiceStub, mesh: Mesh, clip: str, question: str) 
     return ends
 
 
-@pytest.mark.timeout(240)
 async def test_a_real_job_is_trained_and_its_adapter_answers(
     mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path
 ) -> None:

@@ -32,7 +32,6 @@ def small(owner: str = "") -> training_job_pb2.TrainingJob:
     return submitted
 
 
-@pytest.mark.timeout(400)
 async def test_the_process_of_a_completed_job_trains_its_owners_next_and_nobody_elses(
     mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path
 ) -> None:
@@ -74,7 +73,6 @@ async def test_the_process_of_a_completed_job_trains_its_owners_next_and_nobody_
     await assert_eventually(lambda: not list((tmp_path / "data" / "warm").iterdir()))
 
 
-@pytest.mark.timeout(240)
 async def test_a_process_that_nobody_needs_gives_its_memory_back(
     mesh: Mesh, start_trainer: StartTrainer, tmp_path: Path
 ) -> None:
