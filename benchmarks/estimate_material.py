@@ -78,17 +78,23 @@ def _internvl() -> tuple[Any, Any]:
         InternVLConfig,
         InternVLForConditionalGeneration,
         InternVLProcessor,
+        PreTrainedTokenizerFast,
     )
     from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
     from trainer_svc.qlora.tiny_base import CHAT_TEMPLATE, build_processor
 
-    tokenizer = build_processor().tokenizer
+    words = build_processor().tokenizer
     marks = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
-    tokenizer.add_special_tokens({"additional_special_tokens": [*marks.values(), "<video>"]})
-    for name, token in (*marks.items(), ("video_token", "<video>")):
-        setattr(tokenizer, name, token)
-        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words.backend_tokenizer,
+        pad_token=words.pad_token,
+        eos_token=words.eos_token,
+        additional_special_tokens=[*marks.values(), "<video>"],
+        # Attributes that are still there when it is loaded again.
+        extra_special_tokens={**marks, "video_token": "<video>"},
+        model_max_length=words.model_max_length,
+    )
     config = InternVLConfig(
         text_config={"model_type": "qwen2", **WIDE, "vocab_size": 32_000, "num_key_value_heads": 2, "pad_token_id": 0},
         vision_config={

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from scheduler_svc.domain.errors import InvalidField
 from scheduler_svc.domain.training_options import LayerPattern, LoraInitialization
@@ -76,6 +76,26 @@ class LoraParameters:
     initialization: LoraInitialization = LoraInitialization.DEFAULT
     layer_patterns: tuple[LayerPattern, ...] = ()
     """Layers with a rank or alpha of their own; the first that fits counts."""
+
+    @property
+    def repeats_base(self) -> bool:
+        """Whether adapted layers compute the frozen weights' product twice, of inputs as they are and as dropout leaves
+        them: peft's DoRA does."""
+        return self.use_dora and self.dropout > 0
+
+    @property
+    def highest_rank(self) -> int:
+        """Of any layer, at any time: no model's layers are at hand to hold patterns against."""
+        return max(*self._ranks, self.rank_allocation.warmup_rank if self.rank_allocation else 0)
+
+    @property
+    def at_lowest_rank(self) -> Self:
+        """The adapter that none takes less than, where ranks differ by pattern."""
+        return replace(self, rank=min(self._ranks), layer_patterns=())
+
+    @property
+    def _ranks(self) -> tuple[int, ...]:
+        return (self.rank, *(each.rank for each in self.layer_patterns if each.rank))
 
 
 def lora_from_json(value: Mapping[str, Any]) -> LoraParameters:

@@ -1,26 +1,34 @@
 """How long a job takes, and what most of that goes into.
 
-Counted in operations: a token costs a part's forward pass two for each weight. A frozen part that nothing trained lies
-below runs forward only; all others once more for the gradients of what goes into them (their frozen weights need none)
-and, with checkpointing, once more again. Speeds are those that the trainer's probe has measured.
+Counted in operations: a token costs a part's forward pass two for each weight, and its attention to the others of its
+row. A frozen part that nothing trained lies below runs forward only; all others once more for the gradients of what
+goes into them (their frozen weights need none) and, with checkpointing, once more again. Weights in 4 bits are unpacked
+for each pass, and DoRA takes their norms. Speeds are those that the trainer's probe has measured; what is reached of
+them, and what unpacking and norms cost, was fitted to runs on CPUs (`benchmarks/estimate_error.py`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from scheduler_svc.domain.adapter_parameters import ModuleGroup
 from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
-from scheduler_svc.domain.estimate.memory import part_of
+from scheduler_svc.domain.estimate.memory import adapter_parameters, is_quantized, part_of
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import TokenCounts
 from scheduler_svc.domain.parameters import TrainingParameters
+from scheduler_svc.domain.speed_parameters import EncoderCache
+from scheduler_svc.domain.training_options import FramePlacement
 
 _EFFICIENCY = 0.5
 """Share of a large matrix product's speed that training reaches."""
-_LAYER_SECONDS = 0.4e-3
+_UNPACKING = 20.0
+"""Operations that making numbers of a 4-bit weight costs as much time as."""
+_NORMING = 100.0
+"""The same, of adding the update to a weight and taking the norm of the sum."""
+_LAYER_SECONDS = 0.1e-3
 """For each linear layer and pass, however little it works on."""
 _LOADING_SECONDS = 15.0
 _LOADED_BYTES_PER_SECOND = 200e6
@@ -42,13 +50,17 @@ class Duration:
     efforts: tuple[tuple[Effort, float], ...]
     steps: int
     step_seconds: float
+    """In the first pass over the data: later ones may find the vision encoder's outputs kept."""
+    first_pass: float = 1.0
+    """Of all steps, those whose clips must be decoded and encoded: a share."""
 
     @property
     def total(self) -> float:
         """Decoding goes on beside the rest and counts where it takes longer."""
         seconds = dict(self.efforts)
-        computing = seconds[Effort.VISION] + seconds[Effort.LANGUAGE]
-        return seconds[Effort.LOADING] + max(computing, seconds[Effort.DECODING])
+        computing = seconds[Effort.VISION] + seconds[Effort.LANGUAGE] * self.first_pass
+        later = seconds[Effort.LANGUAGE] * (1 - self.first_pass)
+        return seconds[Effort.LOADING] + max(computing, seconds[Effort.DECODING]) + later
 
     @property
     def dominant(self) -> Effort:
@@ -83,27 +95,53 @@ def estimate_duration(
     own = math.ceil(samples / device_count)
     vision = _part_seconds(model, ModuleGroup.VISION, row.patches * own, parameters, place)
     vision += _part_seconds(model, ModuleGroup.PROJECTOR, row.visual * own, parameters, place)
-    language = _part_seconds(model, ModuleGroup.LANGUAGE, row.total * own, parameters, place)
+    language = _part_seconds(model, ModuleGroup.LANGUAGE, row.total * own, parameters, place, row=row.total)
+    # Forward and backward, where a learned token follows.
+    language += 4.0 * model.head.parameters * row.answer * own / (place.matmul_flops * _EFFICIENCY)
     decoding = samples * row.decoded_pixels / place.decode_pixels if place.decode_pixels > 0 else 0.0
     weights = sum(part.parameters for part in (model.vision, model.projector, model.language, model.head)) * 2
+    first_pass = 1.0
+    if keeps_encoder_outputs(parameters):
+        first_pass = min(1.0, dataset.rows / max(1, steps * samples))
     efforts = (
         (Effort.LOADING, _LOADING_SECONDS + weights / _LOADED_BYTES_PER_SECOND),
-        (Effort.DECODING, steps * decoding),
-        (Effort.VISION, steps * vision),
+        (Effort.DECODING, steps * decoding * first_pass),
+        (Effort.VISION, steps * vision * first_pass),
         (Effort.LANGUAGE, steps * language),
     )
-    return Duration(efforts, steps, max(vision + language, decoding))
+    return Duration(efforts, steps, max(vision + language, decoding), first_pass)
+
+
+def keeps_encoder_outputs(parameters: TrainingParameters) -> bool:
+    """Whether the trainer keeps what the vision encoder makes of a clip, and needs the clip but once: where nothing
+    before the language model is trained, and later passes see the same frames."""
+    return (
+        parameters.speed.encoder_cache is EncoderCache.AUTO
+        and parameters.sampling.placement is FramePlacement.EVEN
+        and set(parameters.lora.target_groups) == {ModuleGroup.LANGUAGE}
+    )
 
 
 def _part_seconds(
-    model: ModelShape, group: ModuleGroup, length: int, parameters: TrainingParameters, place: Place
+    model: ModelShape, group: ModuleGroup, length: int, parameters: TrainingParameters, place: Place, *, row: int = 0
 ) -> float:
-    """Seconds of one step in a part of the model."""
+    """Seconds of one step in a part of the model, for `length` tokens of rows of `row` tokens, each of which attends to
+    all others; 0 where that is not known."""
     part, order = part_of(model, group), (ModuleGroup.VISION, ModuleGroup.PROJECTOR, ModuleGroup.LANGUAGE)
-    below = order[: order.index(group) + 1]
+    lora, optimization = parameters.lora, parameters.optimization
     passes = 1
-    if any(each in parameters.lora.target_groups for each in below):
-        passes = 3 if parameters.optimization.gradient_checkpointing else 2
-    operations = 2.0 * part.linear_parameters * length
-    overhead = part.linear_layers * _LAYER_SECONDS * parameters.optimization.gradient_accumulation_steps
+    if any(each in lora.target_groups for each in order[: order.index(group) + 1]):
+        passes = 3 if optimization.gradient_checkpointing else 2
+    repeats = 2 if lora.repeats_base and group in lora.target_groups else 1
+    operations = length * (2.0 * repeats * part.linear_parameters + 4.0 * row * part.width * part.layers)
+    batches = optimization.gradient_accumulation_steps
+    if is_quantized(group, parameters.quantization):
+        operations += batches * _UNPACKING * part.linear_parameters
+    if group in lora.target_groups:
+        adapter = adapter_parameters(model, replace(lora, target_groups=(group,)))
+        # Its own gradients come on top.
+        operations += 2.0 * adapter * length * (passes + 1) / passes
+        if lora.use_dora:
+            operations += batches * (2.0 * lora.highest_rank + _NORMING) * part.linear_parameters
+    overhead = part.linear_layers * _LAYER_SECONDS * batches
     return passes * (operations / (place.matmul_flops * _EFFICIENCY) + overhead)

@@ -14,7 +14,7 @@ autograd was seen to keep (see `benchmarks/estimate_error.py`, which measures wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from scheduler_svc.domain.adapter_parameters import LoraParameters, ModuleGroup
@@ -23,7 +23,14 @@ from scheduler_svc.domain.estimate.facts import ModelShape, Part
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import RowTokens, TokenCounts
 from scheduler_svc.domain.job import DeviceClass
-from scheduler_svc.domain.parameters import BaseSharing, ComputeType, Optimizer, QuantizationType, TrainingParameters
+from scheduler_svc.domain.parameters import (
+    BaseSharing,
+    ComputeType,
+    Optimizer,
+    QuantizationParameters,
+    QuantizationType,
+    TrainingParameters,
+)
 
 _MIB = 1 << 20
 _BYTES_4BIT = 4 / 8 + 4 / 64
@@ -34,7 +41,7 @@ _OPTIMIZER_BYTES = {"ADAMW": 8.0, "PAGED_ADAMW": 8.0, "LION_8BIT": 1.1}
 """State for each trained number; others keep about 8 bits of each of at most two moments."""
 _SMALL_OPTIMIZER_BYTES = 2.2
 _BETWEEN = 1.25
-_RUNTIME_BYTES = {DeviceClass.CPU: 700 * _MIB, DeviceClass.CUDA: 600 * _MIB, DeviceClass.JETSON: 1600 * _MIB}
+_RUNTIME_BYTES = {DeviceClass.CPU: 550 * _MIB, DeviceClass.CUDA: 600 * _MIB, DeviceClass.JETSON: 1600 * _MIB}
 """Interpreter, libraries and, on GPUs, the context. Measured on the CPU, assumed elsewhere."""
 DECODING_BYTES = (150 + 256) * _MIB
 """Of the process that decodes, and of the frames that are kept from one epoch to the next."""
@@ -45,6 +52,7 @@ _PAGED = frozenset({Optimizer.PAGED_ADAMW, Optimizer.PAGED_ADAMW_8BIT})
 _FOUR_BIT_SHARE, _BASE_SHARE = 0.3, 0.6
 """Of the bytes of 16-bit weights what the trainer takes 4 bits to leave, and of a device's memory what it lets a base
 have without sharing it out."""
+_DORA_COPIES = 3
 _UNCERTAIN = 0.15
 """Of everything that is not counted exactly."""
 
@@ -110,6 +118,8 @@ def estimate_memory(
         tokens: None where they are not known: then only what does not depend on them is counted.
     """
     trained = adapter_parameters(model, parameters.lora)
+    low = replace(parameters, lora=parameters.lora.at_lowest_rank)
+    surely = adapter_parameters(model, low.lora)
     optimizer = _OPTIMIZER_BYTES.get(str(parameters.optimization.optimizer), _SMALL_OPTIMIZER_BYTES)
     sizes = {
         **_weights(model, parameters, place, device_count if _shares_base(model, parameters, place) else 1),
@@ -119,9 +129,9 @@ def estimate_memory(
         MemoryPart.RUNTIME: _RUNTIME_BYTES.get(place.device_class, _RUNTIME_BYTES[DeviceClass.CUDA]),
     }
     least = sum(_weights(model, parameters, place, device_count if _may_share_base(parameters) else 1).values())
-    least += sizes[MemoryPart.ADAPTER] + sizes[MemoryPart.GRADIENTS]
+    least += surely * (4 + 4)
     if parameters.optimization.optimizer not in _PAGED:
-        least += sizes[MemoryPart.OPTIMIZER]
+        least += math.floor(surely * optimizer)
     rest = float(sizes[MemoryPart.RUNTIME])
     if tokens is not None:
         batch = samples_in_pass(parameters, device_count)
@@ -130,15 +140,16 @@ def estimate_memory(
         if place.device_class is DeviceClass.CPU and checkpointing:
             # What is freed between the inputs that stay is not given back: as much as if all of it were kept.
             in_use = max(in_use, _activations(model, row, batch, parameters, place, checkpointing=False))
-        sizes[MemoryPart.ACTIVATIONS] = in_use
+        sizes[MemoryPart.ACTIVATIONS] = in_use + _repeated_weights(model, parameters, place)
         sizes[MemoryPart.LOGITS] = _logits(model, row, batch, parameters, place)
         sizes[MemoryPart.FRAMES] = _frames(row, batch, _BATCHES_AHEAD, place)
         rest += max(
-            _activations(model, one, count, parameters, place, checkpointing=checkpointing)
+            _activations(model, one, count, low, place, checkpointing=checkpointing)
             + _logits(model, one, count, parameters, place)
             + _frames(one, count, 1, place)
             for one, count in _sure_batches(tokens, parameters, batch)
         )
+        rest += _repeated_weights(model, parameters, place)
     parts = tuple((part, sizes[part]) for part in MemoryPart if part in sizes)
     least += round((1 - _UNCERTAIN) * rest)
     return Memory(parts, tokens is not None, min(least, sum(sizes.values())))
@@ -205,11 +216,14 @@ def word_bytes(parameters: TrainingParameters, place: Place) -> int:
 
 def adapter_parameters(model: ModelShape, lora: LoraParameters) -> int:
     """Returns how many numbers are trained, at the highest rank that the job has."""
-    rank = _highest_rank(lora)
+    rank = lora.highest_rank
     count = 0
     for group in lora.target_groups:
         part = part_of(model, group)
         count += rank * (part.linear_inputs + part.linear_outputs)
+        if lora.use_dora:
+            # A magnitude for each row of a layer's weights (DoRA, arXiv:2402.09353, section 4.1).
+            count += part.linear_outputs
         if group in lora.temporal_groups:
             count += rank * lora.temporal_kernel_size * part.linear_layers
     return count
@@ -224,11 +238,16 @@ def part_of(model: ModelShape, group: ModuleGroup) -> Part:
     }[group]
 
 
+def is_quantized(group: ModuleGroup, quantization: QuantizationParameters) -> bool:
+    """Whether a part's layers are in 4 bits."""
+    if quantization.type is QuantizationType.NONE or group is ModuleGroup.PROJECTOR:
+        return False
+    return group is ModuleGroup.LANGUAGE or quantization.quantize_vision
+
+
 def _quantized_parameters(model: ModelShape, parameters: TrainingParameters) -> int:
-    if parameters.quantization.type is QuantizationType.NONE:
-        return 0
-    vision = model.vision.linear_parameters if parameters.quantization.quantize_vision else 0
-    return model.language.linear_parameters + vision
+    groups = (group for group in ModuleGroup if is_quantized(group, parameters.quantization))
+    return sum(part_of(model, group).linear_parameters for group in groups)
 
 
 def _activations(
@@ -263,7 +282,22 @@ def _activations(
             busiest = max(busiest, 0.5 * block)
     # The causal mask of the longest row, and the weights of one layer as they are computed with.
     mask = batch * row.total**2 * 4
-    return math.ceil(kept + busiest + mask + 2 * word * model.language.largest_linear)
+    in_hand = 2 * word * model.language.largest_linear
+    if parameters.lora.use_dora:
+        # Its norm is taken of the weights, the update and their sum, in 32 bits.
+        in_hand += _DORA_COPIES * 4 * max(part_of(model, group).largest_linear for group in targets)
+    return math.ceil(kept + busiest + mask + in_hand)
+
+
+def _repeated_weights(model: ModelShape, parameters: TrainingParameters, place: Place) -> int:
+    """Unpacked weights that wait for the backward pass, of all blocks or of the one that is computed again."""
+    if not parameters.lora.repeats_base:
+        return 0
+    parts = [part_of(model, group) for group in parameters.lora.target_groups]
+    at_once = [max(1, part.layers) if parameters.optimization.gradient_checkpointing else 1 for part in parts]
+    kept = [part.linear_parameters / blocks for part, blocks in zip(parts, at_once, strict=True)]
+    total = max(kept) if parameters.optimization.gradient_checkpointing else sum(kept)
+    return math.ceil(total * word_bytes(parameters, place))
 
 
 def _block_width(part: Part) -> float:
@@ -275,7 +309,10 @@ def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: P
     size = word * _block_width(part) + 8 * part.width
     if has_adapter:
         inputs = part.linear_inputs / max(1, part.layers)
-        size += 4 * _highest_rank(parameters.lora) * part.linear_layers / max(1, part.layers)
+        size += 4 * parameters.lora.highest_rank * part.linear_layers / max(1, part.layers)
+        if parameters.lora.use_dora:
+            # Both products are kept, for the magnitude that scales them is trained.
+            size += (word + 4) * part.linear_outputs / max(1, part.layers)
         if parameters.lora.dropout > 0:
             # What is left of them and what has dropped them: a byte each on GPUs, a number each on CPUs.
             size += inputs * (4 + (4 if place.is_emulated or place.device_class is DeviceClass.CPU else 1))
@@ -283,10 +320,6 @@ def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: P
             # In 32 bits layers that read the same share it.
             size += inputs * 4 * (0.67 if word == 4 else 1.0)
     return size
-
-
-def _highest_rank(lora: LoraParameters) -> int:
-    return lora.rank if lora.rank_allocation is None else max(lora.rank, lora.rank_allocation.warmup_rank)
 
 
 def _logits(model: ModelShape, row: RowTokens, batch: float, parameters: TrainingParameters, place: Place) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler_svc.domain.adapter_parameters import LoraParameters, ModuleGroup, RankAllocation
-from scheduler_svc.domain.estimate.effort import Effort, estimate_duration, total_steps
+from scheduler_svc.domain.estimate.effort import Duration, Effort, estimate_duration, total_steps
 from scheduler_svc.domain.estimate.facts import (
     DatasetShape,
     FrameBudget,
@@ -37,6 +37,8 @@ from scheduler_svc.domain.parameters import (
     SamplingParameters,
     TrainingParameters,
 )
+from scheduler_svc.domain.speed_parameters import EncoderCache, SpeedParameters
+from scheduler_svc.domain.training_options import FramePlacement, LayerPattern
 
 GB = 10**9
 QWEN3_VL = FrameRule(FrameBudget.ALL_FRAMES, 16, 2, 2, 131072, 786432, patches_per_token=4.0, characters_per_step=13)
@@ -272,3 +274,65 @@ def test_time_is_told_only_where_a_speed_was_measured_and_says_what_it_goes_into
 @given(st.integers(1, 10**6))
 def test_larger_vocabularies_have_longer_tokens(vocabulary: int) -> None:
     assert 1.0 <= characters_per_token(vocabulary) <= characters_per_token(vocabulary + 1000) <= 3.5
+
+
+def test_patterns_bound_the_adapter_for_no_layer_is_at_hand_to_hold_them_against() -> None:
+    plain = LoraParameters(rank=16)
+    higher = replace(plain, layer_patterns=(LayerPattern("*q_proj", rank=64), LayerPattern("*k_proj", alpha=8.0)))
+    lower = replace(plain, layer_patterns=(LayerPattern("*mlp*", rank=4),))
+    assert adapter_parameters(SEVEN_B, higher) == 4 * adapter_parameters(SEVEN_B, plain)
+    assert adapter_parameters(SEVEN_B, lower) == adapter_parameters(SEVEN_B, plain)
+    usual, raised, lowered = (memory_of(TrainingParameters(lora=lora)) for lora in (plain, higher, lower))
+    assert raised.of(MemoryPart.OPTIMIZER) == 4 * usual.of(MemoryPart.OPTIMIZER)
+    # What a job surely takes is counted at the lowest rank of any layer.
+    assert raised.least == usual.least
+    assert lowered.least < usual.least
+    assert lowered.total == usual.total
+
+
+def test_dora_trains_a_magnitude_for_each_row_and_takes_memory_and_time_for_norms() -> None:
+    plain, dora = LoraParameters(), LoraParameters(use_dora=True)
+    assert adapter_parameters(SEVEN_B, dora) - adapter_parameters(SEVEN_B, plain) == SEVEN_B.language.linear_outputs
+    usual, scaled = (memory_of(TrainingParameters(lora=lora)) for lora in (plain, dora))
+    assert scaled.of(MemoryPart.ACTIVATIONS) > usual.of(MemoryPart.ACTIVATIONS)
+    assert scaled.of(MemoryPart.ADAPTER) > usual.of(MemoryPart.ADAPTER)
+    assert seconds_of(TrainingParameters(lora=dora)) > 1.5 * seconds_of(TrainingParameters(lora=plain))
+    # Without dropout it takes the frozen weights' product from the layer.
+    undropped = replace(dora, dropout=0.0)
+    assert seconds_of(TrainingParameters(lora=undropped)) < 1.5 * seconds_of(TrainingParameters(lora=plain))
+    whole = replace(TrainingParameters(), optimization=OptimizationParameters(gradient_checkpointing=False))
+    kept = [memory_of(replace(whole, lora=lora)).of(MemoryPart.ACTIVATIONS) for lora in (dora, plain)]
+    assert kept[0] - kept[1] > 2 * SEVEN_B.language.linear_parameters
+
+
+def test_kept_outputs_of_the_encoder_spare_later_passes_decoding_and_vision() -> None:
+    rows = CLIPS.rows
+    once, thrice = (
+        TrainingParameters(optimization=OptimizationParameters(batch_size=4, max_steps=passes * rows // 4))
+        for passes in (1, 3)
+    )
+    first, later = duration_of(once), duration_of(thrice)
+    for effort in (Effort.DECODING, Effort.VISION):
+        assert dict(later.efforts)[effort] == pytest.approx(dict(first.efforts)[effort])
+    language = dict(first.efforts)[Effort.LANGUAGE]
+    assert dict(later.efforts)[Effort.LANGUAGE] == pytest.approx(3 * language)
+    assert later.total == pytest.approx(first.total + 2 * language)
+    assert later.step_seconds == first.step_seconds
+    for spoiled in (
+        replace(thrice, speed=SpeedParameters(EncoderCache.OFF)),
+        replace(thrice, sampling=SamplingParameters(placement=FramePlacement.SEGMENT_JITTER)),
+        replace(thrice, lora=LoraParameters(target_groups=(ModuleGroup.LANGUAGE, ModuleGroup.PROJECTOR))),
+    ):
+        decoding = dict(duration_of(spoiled).efforts)[Effort.DECODING]
+        assert decoding == pytest.approx(3 * dict(first.efforts)[Effort.DECODING])
+
+
+def duration_of(asked: TrainingParameters) -> Duration:
+    place = replace(GPU, matmul_flops=1e13, decode_pixels=1e7)
+    found = estimate_duration(SEVEN_B, CLIPS, count_tokens(SEVEN_B, CLIPS, asked.sampling), asked, place)
+    assert found is not None
+    return found
+
+
+def seconds_of(asked: TrainingParameters) -> float:
+    return dict(duration_of(asked).efforts)[Effort.LANGUAGE]

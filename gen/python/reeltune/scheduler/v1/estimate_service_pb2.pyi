@@ -409,7 +409,7 @@ class TimeEstimate(_message.Message):
     total_seconds: _builtins.float
     """Seconds, all of it."""
     step_seconds: _builtins.float
-    """Seconds of one optimizer step."""
+    """Seconds of one optimizer step in the first pass over the data. Later ones take less where the vision encoder's outputs are kept."""
     steps: _builtins.int
     """Optimizer steps."""
     dominant: Global___Effort.ValueType

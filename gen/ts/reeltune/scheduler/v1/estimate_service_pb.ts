@@ -348,7 +348,7 @@ export type TimeEstimate = Message<"reeltune.scheduler.v1.TimeEstimate"> & {
   totalSeconds: number;
 
   /**
-   * Seconds of one optimizer step.
+   * Seconds of one optimizer step in the first pass over the data. Later ones take less where the vision encoder's outputs are kept.
    *
    * @generated from field: double step_seconds = 2;
    */
