@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from reeltune.scheduler.v1 import evaluation_pb2 as evaluation
 from reeltune.scheduler.v1 import post_training_service_pb2 as pb
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
+from reeltune.scheduler.v1 import training_options_pb2 as options
+from reeltune.scheduler.v1 import training_parameters_pb2 as parameters_pb2
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from reeltune_cli.client import Client
 from reeltune_cli.client.download import download_artifact
 from reeltune_cli.client.watch import watch_job
 from tests.e2e.running_mesh import RunningMesh
-from tests.e2e.trained_job import JOB_SECONDS, TrainedJob, get_job
+from tests.e2e.trained_job import JOB_SECONDS, TrainedJob, get_job, submit
+from tests.e2e.training_material import parameters
 
 ROWS = 4
 
@@ -74,3 +80,25 @@ async def test_a_merged_model_is_one_that_plain_transformers_loads(trained: Trai
     assert (made.rows, made.source_job_id) == (2, trained.id)
     assert made.adapter_logit_difference < made.base_logit_difference
     assert made.layers > 0
+
+
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"initialization": options.LORA_INITIALIZATION_LOFTQ}])
+async def test_adapters_that_are_more_than_an_update_merge_into_what_they_said(
+    trained: TrainedJob, kind: dict[str, Any], tmp_path: Path
+) -> None:
+    """DoRA scales whole rows of weights; LoftQ begins with an update that makes up for the quantisation."""
+    client, wanted = trained.owner.client, parameters(2)
+    wanted.lora.MergeFrom(parameters_pb2.LoraParameters(**kind))
+    job = await finished(client, await submit(client, trained.model.id, trained.dataset.id, wanted))
+    request = pb.MergeTrainingJobRequest(job_id=job.id, parameters={"check_rows": 2})
+    merged = await finished(client, (await client.post_training.MergeTrainingJob(request)).job)
+    made = (await client.post_training.GetMerge(pb.GetMergeRequest(job_id=merged.id))).merge
+    assert made.layers > 0
+    assert made.base_logit_difference > 0
+    assert made.adapter_logit_difference < made.base_logit_difference / 2
+
+    await download_artifact(client, merged.id, tmp_path / "merged")
+    weights = load_file(tmp_path / "merged" / "model.safetensors")
+    before = load_file(trained.material.model / "model.safetensors")
+    assert weights.keys() == before.keys()
+    assert any(not torch.equal(weight, before[name].to(weight.dtype)) for name, weight in weights.items())

@@ -7,13 +7,14 @@ autograd was seen to keep (see `benchmarks/estimate_error.py`, which measures wh
 - A block in full keeps, a token: its outputs and what lies between them, 1.25 times their widths; two normalised states
   in 32 bits; and, where it has an adapter, that adapter's inputs in 32 bits, as they are or with dropout.
 - Where nothing below is trained, nothing is kept: one block's outputs come and go.
-- On CPUs the C library's heap keeps what is freed between the inputs that stay, so that with checkpointing a process
-  grows as without.
+- On CPUs the C library's heap keeps what is freed between the inputs that stay, so that with checkpointing the language
+  model's part grows as without.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -135,16 +136,17 @@ def estimate_memory(
     rest = float(sizes[MemoryPart.RUNTIME])
     if tokens is not None:
         batch = samples_in_pass(parameters, device_count)
-        row, checkpointing = tokens.largest, parameters.optimization.gradient_checkpointing
-        in_use = _activations(model, row, batch, parameters, place, checkpointing=checkpointing)
-        if place.device_class is DeviceClass.CPU and checkpointing:
+        row, checkpointed = tokens.largest, _checkpointed(parameters)
+        in_use = _activations(model, row, batch, parameters, place, checkpointed=checkpointed)
+        if place.device_class is DeviceClass.CPU and checkpointed:
             # What is freed between the inputs that stay is not given back: as much as if all of it were kept.
-            in_use = max(in_use, _activations(model, row, batch, parameters, place, checkpointing=False))
+            heap = checkpointed - {ModuleGroup.LANGUAGE}
+            in_use = max(in_use, _activations(model, row, batch, parameters, place, checkpointed=heap))
         sizes[MemoryPart.ACTIVATIONS] = in_use + _repeated_weights(model, parameters, place)
         sizes[MemoryPart.LOGITS] = _logits(model, row, batch, parameters, place)
         sizes[MemoryPart.FRAMES] = _frames(row, batch, _BATCHES_AHEAD, place)
         rest += max(
-            _activations(model, one, count, low, place, checkpointing=checkpointing)
+            _activations(model, one, count, low, place, checkpointed=checkpointed)
             + _logits(model, one, count, parameters, place)
             + _frames(one, count, 1, place)
             for one, count in _sure_batches(tokens, parameters, batch)
@@ -250,6 +252,10 @@ def _quantized_parameters(model: ModelShape, parameters: TrainingParameters) -> 
     return sum(part_of(model, group).linear_parameters for group in groups)
 
 
+def _checkpointed(parameters: TrainingParameters) -> frozenset[ModuleGroup]:
+    return frozenset(ModuleGroup) if parameters.optimization.gradient_checkpointing else frozenset()
+
+
 def _activations(
     model: ModelShape,
     row: RowTokens,
@@ -257,7 +263,7 @@ def _activations(
     parameters: TrainingParameters,
     place: Place,
     *,
-    checkpointing: bool,
+    checkpointed: Set[ModuleGroup],
 ) -> int:
     word, targets = word_bytes(parameters, place), parameters.lora.target_groups
     lengths = (
@@ -274,7 +280,7 @@ def _activations(
         if not has_trained_below:
             # What a block has in hand, in and out, until the next one is through.
             busiest = max(busiest, word * _block_width(part) * length + part.width * word * length)
-        elif checkpointing and part.layers > 1:
+        elif group in checkpointed and part.layers > 1:
             kept += part.layers * part.width * word * length
             busiest = max(busiest, 1.5 * block)
         else:
