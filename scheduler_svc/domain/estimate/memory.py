@@ -317,8 +317,8 @@ def _block_bytes(part: Part, parameters: TrainingParameters, word: int, place: P
         inputs = part.linear_inputs / max(1, part.layers)
         size += 4 * parameters.lora.highest_rank * part.linear_layers / max(1, part.layers)
         if parameters.lora.use_dora:
-            # Both products are kept, for the magnitude that scales them is trained.
-            size += (word + 4) * part.linear_outputs / max(1, part.layers)
+            # The product is kept once more, for the magnitude that scales it is trained.
+            size += word * part.linear_outputs / max(1, part.layers)
         if parameters.lora.dropout > 0:
             # What is left of them and what has dropped them: a byte each on GPUs, a number each on CPUs.
             size += inputs * (4 + (4 if place.is_emulated or place.device_class is DeviceClass.CPU else 1))
