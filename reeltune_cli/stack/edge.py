@@ -65,6 +65,9 @@ class EdgeSettings:
     """Longest wait for the answer to a unary call; the services' own limit is shorter."""
     stream_idle_seconds: int = 300
     """Longest silence on a stream; the services' heartbeats come every 15 s."""
+    put_seconds: int = 900
+    """Longest time for one PUT to the object store: a part of 8 MiB at 75 kbit/s. The catalog looks once more at what a
+    URL may have written when that and such a PUT have ended, and counts on this limit."""
     jwks_max_age_seconds: int = 60
     """How long a rotated-out signing key is still believed, and how old a key set may be when a new key signs."""
 

@@ -82,7 +82,7 @@ def test_only_routes_that_reach_no_service_skip_the_token(tmp_path: Path) -> Non
 
     skipping = {r["name"] for r in routes if "envoy.filters.http.jwt_authn" in r.get("typed_per_filter_config", {})}
 
-    assert skipping == {"s3", "preflight", "unknown"}
+    assert skipping == {"s3", "s3-put", "preflight", "unknown"}
     assert routes[-1]["name"] == "unknown"
 
 

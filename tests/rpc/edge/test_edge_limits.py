@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import ssl
 import stat
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from reeltune.scheduler.v1 import training_history_pb2, training_service_pb2
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 
 from meshkit.blob import BlobStore
+from meshkit.embedded import S3Server
 from meshkit.testing import assert_eventually
 from reeltune_cli.stack.certificates import EdgeCertificates, ensure_certificates
 from tests.rpc.edge.conftest import Edge, has_keys, loopback, running_edge
@@ -87,6 +89,19 @@ async def test_a_preflight_of_a_known_origin_is_answered_without_a_token(edge: E
         assert "access-control-allow-origin" not in refused.headers
 
 
+async def test_a_page_may_send_every_header_that_has_the_store_verify_a_file(edge: Edge, blobs: BlobStore) -> None:
+    put = blobs.presign_verified_put("preflight", TTL, length=3, sha256=hashlib.sha256(b"abc").hexdigest())
+    origin = {"origin": "http://localhost:3000"}
+    asked = {"access-control-request-method": "PUT", "access-control-request-headers": ",".join(put.headers)}
+
+    preflight = await edge.http.options(put.url, headers={**origin, **asked})
+    sent = await edge.http.put(put.url, content=b"abc", headers={**origin, **put.headers})
+
+    assert set(put.headers) <= set(preflight.headers["access-control-allow-headers"].split(", "))
+    assert "PUT" in preflight.headers["access-control-allow-methods"]
+    assert (sent.status_code, sent.headers["access-control-allow-origin"]) == (200, origin["origin"])
+
+
 async def test_a_page_can_read_the_error_of_a_refused_call(edge: Edge) -> None:
     answer = await edge.http.get("/v1/users/me", headers={"origin": "http://127.0.0.1:3000"})
 
@@ -130,6 +145,25 @@ async def test_a_multipart_upload_goes_through_part_by_part(edge: Edge, blobs: B
     await blobs.complete_multipart("uploads/whole", upload_id, etags)
 
     assert await blobs.get_bytes("uploads/whole") == b"".join(parts)
+
+
+async def test_a_put_that_never_ends_is_cut(
+    upstreams: Upstreams, s3_server: S3Server, blobs: BlobStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A part that trickles in keeps off every limit of silence, and what its URL writes must come to an end."""
+    endpoints = {"auth": loopback(upstreams.auth.port), "s3": loopback(s3_server.port)}
+    async with running_edge(tmp_path_factory.mktemp("hasty"), endpoints, upstreams.keys, put_seconds=1) as edge:
+        await assert_eventually(lambda: has_keys(edge))
+        url = httpx.URL(blobs.presign_put("endless", TTL, length=100_000))
+        trust = ssl.create_default_context(cafile=str(edge.certificates.ca))
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port, ssl=trust, server_hostname="localhost")
+        head = f"PUT {url.raw_path.decode()} HTTP/1.1\r\nhost: {url.netloc.decode()}\r\ncontent-length: 100000\r\n\r\n"
+        writer.write(head.encode() + bytes(99_999))
+        answer = await asyncio.wait_for(reader.readline(), 60)
+        writer.close()
+
+    assert answer.split()[1] in (b"408", b"504"), answer
+    assert await blobs.list("endless") == []
 
 
 async def test_the_access_log_tells_who_and_what_and_no_signature(edge: Edge, blobs: BlobStore) -> None:
