@@ -14,7 +14,8 @@ from catalog_svc.domain.visual_tokens import VisualSampling, visual_tokens
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _BINS = 20
 _RESOLUTIONS = 50
-_TAGS = 50
+MOST_TAGS = 50
+MOST_SPLITS = 50
 
 Named = tuple[tuple[str, int], ...]
 """Names and how often each is there, most first."""
@@ -39,7 +40,7 @@ class DatasetNumbers:
     """What statistics are made from."""
 
     splits: Mapping[str, int]
-    """Rows by split."""
+    """Rows by split, the MOST_SPLITS with most rows."""
     answer_characters: Mapping[float, int]
     """Rows by the length of their answers."""
     text_characters: Mapping[float, int]
@@ -50,8 +51,10 @@ class DatasetNumbers:
     used_answers: Mapping[float, int] = field(default_factory=dict)
     """As `answer_characters`, of the rows that training jobs train or evaluate on."""
     used_text: Mapping[float, int] = field(default_factory=dict)
-    tags: Mapping[str, int] = field(default_factory=dict)
-    """Rows by tag."""
+    tags: Named = ()
+    """Rows by tag, the first MOST_TAGS."""
+    tag_count: int = 0
+    """Of all tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class DatasetStatistics:
     used_answers: Distribution = field(default_factory=Distribution)
     used_text: Distribution = field(default_factory=Distribution)
     tags: Named = ()
-    """The first `_TAGS`."""
+    """The first MOST_TAGS."""
     tag_count: int = 0
 
 
@@ -97,8 +100,8 @@ def describe(numbers: DatasetNumbers, sampling: VisualSampling) -> DatasetStatis
         has_more_shapes=len(shapes) > MOST_SHAPES,
         used_answers=distribution(numbers.used_answers),
         used_text=distribution(numbers.used_text),
-        tags=_most_first(numbers.tags)[:_TAGS],
-        tag_count=len(numbers.tags),
+        tags=numbers.tags,
+        tag_count=numbers.tag_count,
     )
 
 

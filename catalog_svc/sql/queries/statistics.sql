@@ -1,16 +1,21 @@
 -- name: count_rows_by_split
--- Counts the samples of a dataset that the viewer may see, by split.
+-- Counts the samples of a dataset that the viewer may see, by split: those splits that have most. Rows name splits as they like.
 SELECT s.split, count(*) AS count
 FROM samples s JOIN entries e ON e.id = s.dataset_id
 WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
-GROUP BY s.split;
+GROUP BY s.split
+ORDER BY count(*) DESC, s.split COLLATE "C"
+LIMIT $4;
 
 -- name: count_rows_by_tag
--- Counts the samples of a dataset that the viewer may see, by tag; one with several tags counts for each.
-SELECT tag, count(*) AS count
+-- Counts the samples of a dataset that the viewer may see, by tag: those tags that have most, and how many there are.
+-- One with several tags counts for each.
+SELECT tag, count(*) AS count, count(*) OVER () AS tag_count
 FROM samples s JOIN entries e ON e.id = s.dataset_id CROSS JOIN LATERAL unnest(s.tags) AS tag
 WHERE s.dataset_id = $1 AND (($2::text IS NOT NULL AND (e.owner_id = $2 OR e.visibility = 'SHARED')) OR e.id = $3)
-GROUP BY tag;
+GROUP BY tag
+ORDER BY count(*) DESC, tag COLLATE "C"
+LIMIT $4;
 
 -- name: count_rows_by_answer
 -- Counts the samples of a dataset that the viewer may see, by the characters of their answers and of all their words;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from reeltune.catalog.v1 import dataset_content_pb2 as content
 from reeltune.catalog.v1 import dataset_statistics_pb2, sample_service_pb2
 
+from catalog_svc.store import statistics_store
 from tests.rpc.catalog.catalog_mesh import CatalogMesh, refused
 from tests.rpc.catalog.clips import h264_clip
 
@@ -54,6 +56,14 @@ async def test_a_ready_dataset_tells_its_numbers_and_another_one_does_not(mesh: 
         ["shape"],
     ]
     assert second.next_page_token == ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics_store, "MOST_TAGS", 2)
+        patch.setattr(statistics_store, "MOST_SPLITS", 1)
+        asked = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=dataset.id)
+        few = (await mesh.samples.GetDatasetStatistics(asked, metadata=mesh.as_user())).statistics
+    assert [(tag.name, tag.count) for tag in few.tags] == [("shape", 2), ("colour", 1)]
+    assert (few.tag_count, [split.name for split in few.splits]) == (3, ["train"])
 
     empty = await mesh.create_dataset("empty")
     request = sample_service_pb2.GetDatasetStatisticsRequest(dataset_id=empty.id)

@@ -108,7 +108,7 @@ class DatasetStatistics(_message.Message):
     """How many different tags there are, those that are not listed included."""
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedCount]:
-        """Rows by split, most first."""
+        """Rows by split, most first; at most 50."""
 
     @_builtins.property
     def clip_seconds(self) -> Global___Distribution:

@@ -69,7 +69,7 @@ export type DatasetStatistics = Message<"reeltune.catalog.v1.DatasetStatistics">
   datasetId: string;
 
   /**
-   * Rows by split, most first.
+   * Rows by split, most first; at most 50.
    *
    * @generated from field: repeated reeltune.catalog.v1.NamedCount splits = 2;
    */
