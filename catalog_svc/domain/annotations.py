@@ -114,6 +114,7 @@ class AnnotationReader:
         self._open_file = open_file
         self._ids = _SampleIds()
         self._format = plan.info.format
+        self._ignored = _IgnoredTags()
         self.row_count = 0
         """Of all rows so far, sound or not."""
 
@@ -157,6 +158,7 @@ class AnnotationReader:
                     yield self._row(file, record, builder)
                 except BadRow as bad:
                     yield _issue_of(bad, file, record)
+        yield from self._ignored.warnings(file)
         if is_sound and self.row_count == 0:
             yield issue.error("ANNOTATIONS_EMPTY", "the annotation file has no row", "add at least one row", file=file)
 
@@ -174,13 +176,14 @@ class AnnotationReader:
         conversation = builder.build()
         split = read_split(record.value.get("split"))
         tags = read_tags(record.value)
+        self._ignored.note(record.number, tags.ignored)
         messages = canonical_json(messages_to_json(conversation.messages))
         sample_id = self._ids.claim(read_sample_id(record.value.get("sample_id")), messages)
         return Row(
             file,
             record.number,
-            Sample(sample_id, split, conversation.messages, tags),
-            SampleText(sample_id, split, messages, tags),
+            Sample(sample_id, split, conversation.messages, tags.names),
+            SampleText(sample_id, split, messages, tags.names),
             tuple(f"{record.prefix}{name}" for name in conversation.clip_fields),
         )
 
@@ -188,6 +191,25 @@ class AnnotationReader:
 def _issue_of(bad: BadRow, file: str, record: Record) -> Issue:
     field = f"{record.prefix}{bad.field}".rstrip(".")
     return issue.error(bad.reason, bad.message, bad.remedy, file=file, row=record.number, field=field)
+
+
+class _IgnoredTags:
+    """Counts rows with a `category` that is no tag, for one warning of all."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ""
+
+    def note(self, row: int, ignored: str) -> None:
+        if ignored:
+            self._count += 1
+            self._first = self._first or f"the first is row {row}: {ignored}"
+
+    def warnings(self, file: str) -> Iterator[Issue]:
+        if self._count:
+            what = f"{self._count} rows have a category that makes no tag, and go without it; {self._first}"
+            remedy = "nothing, if it is not meant as a tag; else give tags of up to 64 characters in the field tags"
+            yield issue.warning("CATEGORY_IGNORED", what, remedy, file=file, field="category")
 
 
 class _SampleIds:

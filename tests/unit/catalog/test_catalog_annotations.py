@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from catalog_svc.domain import json_records, records, text_lines
 from catalog_svc.domain.dataset_info import DatasetInfo, parse_dataset_info
+from catalog_svc.domain.issue import Severity
 from catalog_svc.domain.sample import (
     AnnotationFormat,
     TextPart,
@@ -380,6 +381,23 @@ def test_the_id_of_a_row_does_not_depend_on_its_tags_and_its_text_does() -> None
     ids=repr,
 )
 def test_what_is_no_tag_is_refused_by_field(tags: Any) -> None:
-    found = only_issue(parse_value({"video": "a.mp4", "caption": "A bar.", "category": tags}))
-    assert (found.reason, found.row, found.field) == ("TAGS_INVALID", 1, "category")
+    found = only_issue(parse_value({"video": "a.mp4", "caption": "A bar.", "tags": tags}))
+    assert (found.reason, found.row, found.field) == ("TAGS_INVALID", 1, "tags")
     assert "64" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "category",
+    [{"a": 1}, 1.5, True, "a, b, " + "x" * 65, [f"u{number}" for number in range(20)], [["a"], None]],
+    ids=repr,
+)
+def test_a_category_that_is_no_tag_makes_one_warning_and_keeps_every_row(category: Any) -> None:
+    row = {"video": "a.mp4", "caption": "A bar.", "tags": "own"}
+    parsed = parse_value(row, row | {"category": category}, row | {"category": [category, "c"]})
+    assert len(parsed.rows) == 3
+    assert parsed.rows[0].sample.tags == ("own",)
+    assert all("own" in row.sample.tags and len(row.sample.tags) <= 16 for row in parsed.rows)
+    (found,) = parsed.issues
+    assert (found.severity, found.reason, found.field) == (Severity.WARNING, "CATEGORY_IGNORED", "category")
+    assert found.message.startswith("2 rows ")
+    assert "row 2" in found.message
