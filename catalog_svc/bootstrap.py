@@ -358,7 +358,9 @@ async def _open_object_store(settings: CatalogSettings, runtime: Runtime) -> Obj
     )
     runtime.stack.push_async_callback(blobs.close)
     await blobs.ensure_bucket()
-    return await open_store(blobs)
+    objects = await open_store(blobs)
+    runtime.background.start("store trial", objects.keep_trying())
+    return objects
 
 
 async def _open_scheduler(settings: CatalogSettings, runtime: Runtime) -> grpc.aio.Channel | None:

@@ -17,7 +17,7 @@ from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.upload import PART_BYTES, Part, Upload, UploadId
-from meshkit.blob import BlobNotFound, BlobStore, VerifiedPut
+from meshkit.blob import BlobError, BlobNotFound, BlobStore, VerifiedPut
 
 URL_TTL = timedelta(minutes=15)
 _CHUNK_BYTES = 1024 * 1024
@@ -64,10 +64,39 @@ class ObjectStore:
     """
 
     def __init__(self, blobs: BlobStore, *, is_verifying: bool) -> None:
-        """`is_verifying`: the store refuses other bytes than the signed ones, and to overwrite; see `open_store`."""
+        """`is_verifying`: the store refuses other bytes than the signed ones, and to overwrite; see `try_store`."""
         self._blobs = blobs
         self._foreign: ForeignObjects | None = None
         self.is_verifying = is_verifying
+
+    async def try_store(self) -> bool:
+        """Tries whether the store verifies what is sent to it.
+
+        Returns whether it has answered: if not, nothing is changed.
+        """
+        log = structlog.get_logger()
+        try:
+            leniency = await self._blobs.find_leniency()
+        except BlobError as error:
+            log.warning("objects.trial_unanswered", is_verifying=self.is_verifying, error=str(error))
+            return False
+        self.is_verifying = leniency is None
+        if leniency is None:
+            log.info("objects.verified_by_store")
+        else:
+            log.warning("objects.verified_here", cause=f"the object store {leniency}")
+        return True
+
+    async def keep_trying(self, *, soon_seconds: float = 5, late_seconds: float = 600) -> None:
+        """Repeats the trial for ever.
+
+        A store may be replaced or mended, and one that has not answered is asked again soon.
+        """
+        pause = soon_seconds
+        while True:
+            await asyncio.sleep(pause)
+            has_answered = await self.try_store()
+            pause = late_seconds if has_answered else min(2 * pause, late_seconds)
 
     def read_also(self, foreign: ForeignObjects) -> None:
         """Has content in other buckets read, too."""
@@ -285,12 +314,9 @@ class ObjectStore:
 
 async def open_store(blobs: BlobStore) -> ObjectStore:
     """Returns the catalog's part of a bucket, after a trial of whether its store verifies what is sent to it."""
-    leniency = await blobs.find_leniency()
-    if leniency is None:
-        structlog.get_logger().info("objects.verified_by_store")
-    else:
-        structlog.get_logger().warning("objects.verified_here", cause=f"the object store {leniency}")
-    return ObjectStore(blobs, is_verifying=leniency is None)
+    store = ObjectStore(blobs, is_verifying=False)
+    await store.try_store()
+    return store
 
 
 def upload_key(upload_id: UploadId) -> str:

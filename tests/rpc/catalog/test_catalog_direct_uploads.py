@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import os
+import zlib
 from base64 import b64encode
 from collections.abc import Mapping
 
@@ -118,6 +119,13 @@ async def test_where_the_store_verifies_nothing_the_service_does(start: Start) -
     assert (await refused(mesh.complete(upload.id))).reason == "DIGEST_MISMATCH"
 
 
+COPY_SOURCE = "what Bob has stored"
+
+
+def _crc32(data: bytes) -> str:
+    return b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
 def _checksum(data: bytes) -> str:
     return b64encode(hashlib.sha256(data).digest()).decode()
 
@@ -136,7 +144,10 @@ def _checksum(data: bytes) -> str:
         (gzip.compress(CLIP), {"content-encoding": "gzip"}),
         (CLIP, {"content-encoding": "gzip"}),
         (CLIP, {"content-type": "text/html"}),
-        (CLIP, {"x-amz-copy-source": "/catalog/contents/usr_bob/" + "0" * 64}),
+        (CLIP, {"x-amz-copy-source": COPY_SOURCE}),
+        (b"", {"x-amz-copy-source": COPY_SOURCE}),
+        (OTHER, {"x-amz-sdk-checksum-algorithm": "CRC32", "x-amz-checksum-crc32": _crc32(OTHER)}),
+        (CLIP, {"x-amz-acl": "public-read"}),
         (CLIP, {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "x-amz-decoded-content-length": "19"}),
         (CLIP, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
     ],
@@ -146,10 +157,14 @@ async def test_nothing_but_the_announced_bytes_gets_to_their_place(
 ) -> None:
     dataset = await mesh.create_dataset()
     upload = await opened(mesh, dataset.id)
+    bobs = key_of(OTHER, BOB)
+    await mesh.blobs.put_bytes(bobs, OTHER)
     headers = {name: value for name, value in {**upload.parts[0].headers, **change}.items() if value is not None}
+    if "x-amz-copy-source" in headers:
+        headers["x-amz-copy-source"] = f"/{mesh.blobs.bucket}/{bobs}"
     refusal = await mesh.http.put(upload.parts[0].url, content=body, headers=headers)
     assert refusal.status_code in (400, 403)
-    assert await keys(mesh) == []
+    assert await keys(mesh) == [bobs]
     assert (await refused(mesh.complete(upload.id))).reason == "UPLOAD_INCOMPLETE"
     assert await put(mesh, upload) == 200
     assert (await mesh.complete(upload.id)).path == "a.mp4"
