@@ -215,7 +215,15 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
 def _upload_servicer(
     settings: CatalogSettings, stores: Stores, settle_upload: SettleUpload, page_tokens: PageTokens
 ) -> UploadServicer:
-    by_parts = UploadByParts(stores.files, stores.objects, settle_upload, settings.max_file_bytes, stores.scheduler)
+    by_parts = UploadByParts(
+        stores.files,
+        stores.objects,
+        settle_upload,
+        settings.max_file_bytes,
+        stores.scheduler,
+        # Batches leave connections to those who ask for little.
+        asyncio.Semaphore(max(1, settings.postgres_pool_size // 2)),
+    )
     by_stream = UploadByStream(
         stores.files,
         stores.objects,

@@ -119,6 +119,19 @@ class FileTooLarge(CatalogError):
         self.limit_bytes = limit_bytes
 
 
+class BatchTooLarge(CatalogError):
+    """The files of a batch have more parts than one call names addresses for."""
+
+    def __init__(self, path: str, part_count: int, limit: int) -> None:
+        super().__init__(
+            f"{path} has {part_count} parts, with which the files of this batch would have more than {limit}; "
+            "open it by itself, with CreateUpload"
+        )
+        self.path = path
+        self.part_count = part_count
+        self.limit = limit
+
+
 class TooManyFiles(CatalogError):
     """The parent holds as many files as the operator allows."""
 

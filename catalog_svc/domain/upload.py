@@ -14,8 +14,10 @@ UploadId = NewType("UploadId", str)
 PART_BYTES = 8 * 1024 * 1024
 MAX_MODEL_FILES = 2_000
 """Files of one model: its snapshot is one message."""
-MAX_PARTS = 10_000
-"""S3's limit; larger files get larger parts."""
+MAX_PARTS = 4_000
+"""Larger files get larger parts. S3 takes 10,000, but the answer that names them all has to fit into one message."""
+MAX_BATCH_PARTS = 1_024
+"""Of the files of one batch together: their addresses are made while the call lasts, and fit into one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,19 @@ class Part:
 def plan_parts(size_bytes: int) -> tuple[Part, ...]:
     """Returns the parts of a file of that size: all but the last equally long; an empty file is one empty part."""
     length = part_length(size_bytes)
-    offsets = range(0, max(size_bytes, 1), length)
+    offsets = _offsets(size_bytes)
     return tuple(Part(n, offset, min(length, size_bytes - offset)) for n, offset in enumerate(offsets, start=1))
+
+
+def part_count(size_bytes: int) -> int:
+    """Returns the number of parts of a file of that size."""
+    return len(_offsets(size_bytes))
 
 
 def part_length(size_bytes: int) -> int:
     """Returns the length of all parts but the last: 8 MiB, or as many times that as MAX_PARTS demands."""
     return PART_BYTES * max(1, -(-size_bytes // (PART_BYTES * MAX_PARTS)))
+
+
+def _offsets(size_bytes: int) -> range:
+    return range(0, max(size_bytes, 1), part_length(size_bytes))

@@ -7,6 +7,7 @@ from datetime import timedelta
 import grpc
 
 from catalog_svc.domain.errors import (
+    BatchTooLarge,
     ClipNotFound,
     DigestMismatch,
     EntryExists,
@@ -173,6 +174,12 @@ ERROR_TABLE: ErrorTable = {
         "FILE_TOO_LARGE",
         str(error),
         {"path": error.path, "size_bytes": str(error.size_bytes), "limit_bytes": str(error.limit_bytes)},
+    ),
+    BatchTooLarge: lambda error: Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "BATCH_TOO_LARGE",
+        str(error),
+        {"path": error.path, "parts": str(error.part_count), "limit_parts": str(error.limit)},
     ),
     TooManyFiles: lambda error: Failure(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_FILES", str(error), {"limit": str(error.limit)}

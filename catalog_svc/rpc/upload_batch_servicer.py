@@ -12,7 +12,8 @@ from catalog_svc.domain.upload import UploadId
 from catalog_svc.rpc.caller import Context, calling_token, calling_user
 from catalog_svc.rpc.convert import file_to_proto, header_from_proto, upload_to_proto
 from catalog_svc.usecases.upload_by_parts import UploadByParts, Wanted
-from meshkit.rpc.failure import ErrorTable, failure_for
+from meshkit.rpc.failure import ErrorTable
+from meshkit.rpc.interceptors.errors import failure_to_report
 from meshkit.rpc.status import status_from_failure
 
 
@@ -52,8 +53,5 @@ class UploadBatchServicer(upload_batch_service_pb2_grpc.UploadBatchServiceServic
         return response
 
     def _status(self, error: Exception) -> status_pb2.Status:
-        """Returns what a call for one file ends with; an error that nobody has foreseen ends this call."""
-        failure = failure_for(error, self.error_table)
-        if failure is None:
-            raise error
-        return status_from_failure(failure)
+        """Returns what a call for one file ends with: also an error that nobody has foreseen is that of one file."""
+        return status_from_failure(failure_to_report(error, self.error_table))

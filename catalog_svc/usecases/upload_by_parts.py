@@ -5,15 +5,25 @@ A file of one part goes straight to its place, if the client sends the headers t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from catalog_svc.clients.object_store import URL_TTL, ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
+from catalog_svc.domain.errors import BatchTooLarge, CatalogError
 from catalog_svc.domain.storage_usage import StorageAllowance
-from catalog_svc.domain.upload import FileHeader, Part, StoredFile, Upload, UploadId, plan_parts
+from catalog_svc.domain.upload import (
+    MAX_BATCH_PARTS,
+    FileHeader,
+    Part,
+    StoredFile,
+    Upload,
+    UploadId,
+    part_count,
+    plan_parts,
+)
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
 from catalog_svc.usecases.check_header import check_header
@@ -21,8 +31,8 @@ from catalog_svc.usecases.settle_upload import SettleUpload
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 
-_AT_ONCE = 4
-"""Files of one call: each takes a connection to the database."""
+_ADDRESSES_IN_A_ROW = 64
+"""Some milliseconds of work, after which other calls have their turn."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -58,6 +68,8 @@ class UploadByParts:
     settle_upload: SettleUpload
     max_file_bytes: int
     scheduler: Scheduler
+    slots: asyncio.Semaphore
+    """How many files of all batches are opened or completed at once: each takes a connection to the database."""
 
     async def open(self, owner_id: str, token: str, wanted: Wanted) -> UploadOffer:
         """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
@@ -65,18 +77,52 @@ class UploadByParts:
         return await self._open(owner_id, wanted, await self.scheduler.allowance(owner_id, token))
 
     async def open_many(self, owner_id: str, token: str, wanted: Sequence[Wanted]) -> list[UploadOffer | Exception]:
-        """Opens uploads, each by itself; returns offers and errors in order."""
+        """Opens uploads, each by itself but the same file once; returns offers and errors in order.
+
+        The errors are those of `open`, and BatchTooLarge.
+        """
+        refused = self._refused(wanted)
+        distinct: dict[FileHeader, Wanted] = {}
+        for number, one in enumerate(wanted):
+            if number not in refused:
+                accepts = one.accepts_headers and distinct.get(one.header, one).accepts_headers
+                distinct[one.header] = Wanted(one.header, accepts)
         allowance = await self.scheduler.allowance(owner_id, token)
 
         async def open_one(one: Wanted) -> UploadOffer:
-            check_header(one.header, self.max_file_bytes, field="file")
-            return await self._open(owner_id, one, allowance)
+            async with self.slots:
+                return await self._open(owner_id, one, allowance)
 
-        return await _each(open_one, wanted)
+        offers = dict(zip(distinct, await _each(open_one, distinct.values()), strict=True))
+        return [refused[number] if number in refused else offers[one.header] for number, one in enumerate(wanted)]
 
     async def complete_many(self, owner_id: str, upload_ids: Sequence[UploadId]) -> list[StoredFile | Exception]:
         """Completes uploads, each by itself; returns files and errors in order."""
-        return await _each(lambda upload_id: self.complete(owner_id, upload_id), upload_ids)
+
+        async def complete_one(upload_id: UploadId) -> StoredFile:
+            async with self.slots:
+                upload = await self.files.get_upload(upload_id, owner_id)
+                if upload.multipart_id is None:
+                    return await self._settled(upload)
+            # Reading it through may take minutes, for which nobody else's small files shall wait.
+            return await self._settled(upload)
+
+        return await _each(complete_one, upload_ids)
+
+    def _refused(self, wanted: Sequence[Wanted]) -> dict[int, Exception]:
+        """Returns which files of a batch are not even opened, by their place, and why."""
+        refused: dict[int, Exception] = {}
+        room = MAX_BATCH_PARTS
+        for number, one in enumerate(wanted):
+            header, count = one.header, part_count(one.header.size_bytes)
+            try:
+                check_header(header, self.max_file_bytes, field="file")
+                if count > room:
+                    raise BatchTooLarge(header.path, count, MAX_BATCH_PARTS)
+                room -= count
+            except CatalogError as error:
+                refused[number] = error
+        return refused
 
     async def _open(self, owner_id: str, wanted: Wanted, allowance: StorageAllowance) -> UploadOffer:
         header, parts = wanted.header, plan_parts(wanted.header.size_bytes)
@@ -108,12 +154,21 @@ class UploadByParts:
             arrived = await self.objects.arrived_parts(upload.id, upload.multipart_id, parts)
         elif len(parts) > 1:
             upload = await self._with_multipart(upload)
-        offered = tuple((part, self.objects.write_url(upload.id, upload.multipart_id, part)) for part in parts)
-        return UploadOffer(upload, offered, arrived, expire_time)
+        return UploadOffer(upload, await self._addresses(upload, parts), arrived, expire_time)
+
+    async def _addresses(self, upload: Upload, parts: Sequence[Part]) -> tuple[tuple[Part, str], ...]:
+        offered = []
+        for part in parts:
+            if part.number % _ADDRESSES_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+            offered.append((part, self.objects.write_url(upload.id, upload.multipart_id, part)))
+        return tuple(offered)
 
     async def complete(self, owner_id: str, upload_id: UploadId) -> StoredFile:
         """Puts an uploaded file in place; one that is in place already is simply answered. See SettleUpload."""
-        upload = await self.files.get_upload(upload_id, owner_id)
+        return await self._settled(await self.files.get_upload(upload_id, owner_id))
+
+    async def _settled(self, upload: Upload) -> StoredFile:
         if upload.stored is not None:
             return upload.stored
         return await self.settle_upload.settle(upload)
@@ -126,15 +181,13 @@ class UploadByParts:
         return replace(upload, multipart_id=settled)
 
 
-async def _each(work: Callable[[_Item], Awaitable[_Result]], items: Sequence[_Item]) -> list[_Result | Exception]:
-    """Does the same for all, a few at a time, whatever becomes of the others."""
-    slots = asyncio.Semaphore(_AT_ONCE)
+async def _each(work: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item]) -> list[_Result | Exception]:
+    """Does the same for all, whatever becomes of the others."""
 
     async def one(item: _Item) -> _Result | Exception:
-        async with slots:
-            try:
-                return await work(item)
-            except Exception as error:  # its place in the answer tells it
-                return error
+        try:
+            return await work(item)
+        except Exception as error:  # its place in the answer tells it
+            return error
 
     return await asyncio.gather(*(one(item) for item in items))

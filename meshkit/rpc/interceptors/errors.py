@@ -26,7 +26,7 @@ class ErrorsInterceptor(AsyncServerInterceptor):
     """Translates exceptions by the error table, around the call and around the iteration of response streams."""
 
     def __init__(self, table: ErrorTable) -> None:
-        self._table: ErrorTable = {grpc.aio.AioRpcError: _failure_of_callee, **table}
+        self._table = table
 
     async def intercept(self, method: Handler, request_or_iterator: Any, context: RpcContext, method_name: str) -> Any:
         try:
@@ -55,13 +55,18 @@ class ErrorsInterceptor(AsyncServerInterceptor):
             await self._abort(context, error)
 
     async def _abort(self, context: RpcContext, error: Exception) -> NoReturn:
-        failure = failure_for(error, self._table)
-        if failure is None:
-            structlog.get_logger().exception("rpc.crashed", exc_info=error)
-            failure = _unforeseen()
-        elif failure.code is grpc.StatusCode.INTERNAL or failure.code is grpc.StatusCode.UNAVAILABLE:
-            structlog.get_logger().warning("rpc.failed", reason=failure.reason, cause=repr(error))
-        await abort_with(context, failure)
+        await abort_with(context, failure_to_report(error, self._table))
+
+
+def failure_to_report(error: Exception, table: ErrorTable) -> Failure:
+    """Returns what a client is told of an error, and logs what the operator has to know of it."""
+    failure = failure_for(error, {grpc.aio.AioRpcError: _failure_of_callee, **table})
+    if failure is None:
+        structlog.get_logger().exception("rpc.crashed", exc_info=error)
+        return _unforeseen()
+    if failure.code is grpc.StatusCode.INTERNAL or failure.code is grpc.StatusCode.UNAVAILABLE:
+        structlog.get_logger().warning("rpc.failed", reason=failure.reason, cause=repr(error))
+    return failure
 
 
 def _unforeseen() -> Failure:

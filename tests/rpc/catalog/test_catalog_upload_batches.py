@@ -9,10 +9,14 @@ import os
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import upload_batch_service_pb2 as pb
 from reeltune.catalog.v1 import upload_service_pb2 as us
 
+from catalog_svc.domain.upload import PART_BYTES, StoredFile, Upload
 from meshkit.ids import new_id
+from meshkit.postgres import open_pool, transaction
+from meshkit.testing import Database, assert_eventually
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Start, refused
 
 
@@ -105,6 +109,78 @@ async def test_foreign_ids_are_like_none(mesh: CatalogMesh) -> None:
     assert reason(theirs_too.error) == "UPLOAD_NOT_FOUND"
 
 
+def large(parent_id: str, path: str, parts: int) -> us.CreateUploadRequest:
+    header = us.FileHeader(parent_id=parent_id, path=path, size_bytes=parts * PART_BYTES, sha256="0" * 64)
+    return us.CreateUploadRequest(file=header, accepts_headers=True)
+
+
+async def test_the_parts_of_a_batch_have_bounds(mesh: CatalogMesh) -> None:
+    """Else a call of some kilobytes would keep the service busy for long, and its answer be too large to be sent."""
+    dataset = await mesh.create_dataset()
+    results = await create(mesh, [large(dataset.id, "a.mp4", 2560)] * 64)
+    assert {reason(result.error) for result in results} == {"BATCH_TOO_LARGE"}
+    assert results[0].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert "CreateUpload" in results[0].error.message
+    assert await mesh.pool.fetchval("SELECT count(*) FROM uploads") == 0
+    several = await create(
+        mesh, [*(large(dataset.id, f"{n}.mp4", 400) for n in range(3)), wanted(dataset.id, "s", b"")]
+    )
+    assert [len(result.upload.parts) for result in several] == [400, 400, 0, 1]
+    assert reason(several[2].error) == "BATCH_TOO_LARGE"
+    assert await mesh.pool.fetchval("SELECT count(*) FROM uploads") == 3
+
+
+async def test_an_upload_of_any_size_fits_into_an_answer(start: Start) -> None:
+    mesh = await start(max_file_bytes=2**40)
+    dataset = await mesh.create_dataset()
+    size = 9_999 * PART_BYTES
+    upload = await mesh.open_upload(dataset.id, "a.mp4", b"", size_bytes=size)
+    assert sum(part.size_bytes for part in upload.parts) == size
+    assert upload.ByteSize() < 2 * 1024 * 1024  # addresses may be longer than those of this test
+
+
+async def test_an_error_that_nobody_foresaw_is_that_of_one_file(
+    mesh: CatalogMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = await mesh.create_dataset()
+    results = await create(mesh, [wanted(dataset.id, path, path.encode()) for path in ("a", "b", "c")])
+    await asyncio.gather(*(mesh.put_parts(result.upload, result.path.encode()) for result in results))
+    commit = mesh.stores.files.commit
+
+    async def commit_all_but_one(upload: Upload) -> StoredFile:
+        if upload.header.path == "b":
+            raise ZeroDivisionError
+        return await commit(upload)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mesh.stores.files, "commit", commit_all_but_one)
+        a, b, c = await complete(mesh, [result.upload.id for result in results])
+    assert (a.file.path, reason(b.error), c.file.path) == ("a", "INTERNAL", "c")
+    assert b.error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert "ZeroDivision" not in str(b.error)
+    assert (await complete(mesh, [b.upload_id]))[0].file.path == "b"
+
+
+async def test_batches_that_wait_leave_connections_to_others(mesh: CatalogMesh, database: Database) -> None:
+    dataset, other = await mesh.create_dataset("a"), await mesh.create_dataset("b")
+    own = await open_pool(database.dsn, database.schema, min_size=1, max_size=1)
+    async with own, transaction(own) as connection:
+        await connection.execute("SELECT FROM entries WHERE id = $1 FOR UPDATE", dataset.id)
+        batches = [
+            asyncio.create_task(create(mesh, [wanted(dataset.id, f"{n} {m}.mp4", b"x") for m in range(16)]))
+            for n in range(4)
+        ]
+
+        async def are_waiting() -> bool:
+            query = "SELECT count(*) >= 4 FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'"
+            return bool(await connection.fetchval(query, database.name))
+
+        await assert_eventually(are_waiting)
+        request = ds.GetDatasetRequest(dataset_id=other.id)
+        assert (await mesh.datasets.GetDataset(request, metadata=mesh.as_user(), timeout=60)).dataset.id == other.id
+    await asyncio.gather(*batches)
+
+
 @pytest.mark.parametrize("count", [0, 65])
 async def test_a_batch_has_bounds(mesh: CatalogMesh, count: int) -> None:
     dataset = await mesh.create_dataset()
@@ -129,3 +205,7 @@ async def test_the_same_file_twice_in_a_batch_is_one_upload(mesh: CatalogMesh) -
     await mesh.put_parts(one.upload, b"x")
     completed = await complete(mesh, [one.upload.id] * 2)
     assert [result.file.path for result in completed] == ["a.mp4", "a.mp4"]
+    # Who sends no headers for one of the two gets an address without them.
+    plain, same = await create(mesh, [wanted(dataset.id, "b", b"y", accepts_headers=how) for how in (True, False)])
+    assert plain == same
+    assert not plain.upload.parts[0].headers

@@ -14,7 +14,7 @@ from catalog_svc.domain.errors import FileNotAllowed
 from catalog_svc.domain.file_path import MAX_PATH_BYTES, BadPath, ancestors, check_path, extension
 from catalog_svc.domain.model_files import check_model_file, remote_code_keys
 from catalog_svc.domain.safetensors_header import BadSafetensors, header_length, parse_header
-from catalog_svc.domain.upload import MAX_PARTS, PART_BYTES, plan_parts
+from catalog_svc.domain.upload import MAX_PARTS, PART_BYTES, part_count, plan_parts
 
 
 @given(st.text(max_size=80))
@@ -39,7 +39,7 @@ def test_ancestors_and_extensions() -> None:
 @given(st.integers(0, 5 * 1024**4))
 def test_parts_cover_the_file_without_hole_or_overlap(size: int) -> None:
     parts = plan_parts(size)
-    assert 1 <= len(parts) <= MAX_PARTS
+    assert 1 <= len(parts) == part_count(size) <= MAX_PARTS
     assert parts[0].offset_bytes == 0
     assert parts[-1].offset_bytes + parts[-1].size_bytes == size
     assert len({part.size_bytes for part in parts[:-1]}) <= 1

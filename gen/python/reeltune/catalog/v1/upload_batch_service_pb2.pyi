@@ -30,7 +30,9 @@ class BatchCreateUploadsRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[_upload_service_pb2.CreateUploadRequest]:
-        """Which files are to come, 1 to 64 of them; of any datasets and models of the caller."""
+        """Which files are to come, 1 to 64 of them; of any datasets and models of the caller. The same file twice is one upload. The files have at most 1,024
+        parts together (8 GiB): one that is too much ends with INVALID_ARGUMENT `BATCH_TOO_LARGE`, and is opened by itself with `CreateUpload`.
+        """
 
     def __init__(
         self,

@@ -28,7 +28,8 @@ export const file_reeltune_catalog_v1_upload_batch_service: GenFile = /*@__PURE_
  */
 export type BatchCreateUploadsRequest = Message<"reeltune.catalog.v1.BatchCreateUploadsRequest"> & {
   /**
-   * Which files are to come, 1 to 64 of them; of any datasets and models of the caller.
+   * Which files are to come, 1 to 64 of them; of any datasets and models of the caller. The same file twice is one upload. The files have at most 1,024
+   * parts together (8 GiB): one that is too much ends with INVALID_ARGUMENT `BATCH_TOO_LARGE`, and is opened by itself with `CreateUpload`.
    *
    * @generated from field: repeated reeltune.catalog.v1.CreateUploadRequest requests = 1;
    */
