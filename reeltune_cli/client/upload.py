@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +15,7 @@ from reeltune.catalog.v1 import upload_batch_service_pb2 as batch_pb
 from reeltune.catalog.v1 import upload_pb2
 from reeltune.catalog.v1 import upload_service_pb2 as pb
 
+from meshkit.rpc.status import failure_from_rpc_error
 from reeltune_cli.client.connection import Client
 from reeltune_cli.client.errors import ClientError
 from reeltune_cli.client.progress import Silence, TransferProgress
@@ -36,6 +37,10 @@ _COMPLETE_TIMEOUT_SECONDS = 600
 """The mesh reads a file of several parts back to verify it."""
 _ONE_BY_ONE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
 """With what a batch is refused although its files may be taken: one of them is none, or the mesh knows no batches."""
+_COMPLETE_ONE_BY_ONE = (*_ONE_BY_ONE, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""Many may take longer together than one call may last; what has been completed by then is simply answered."""
+_SEND_AGAIN = ("UPLOAD_INCOMPLETE", "UPLOAD_NOT_FOUND")
+"""Why a file cannot be completed that was sent: the upload has ended meanwhile, or the store has lost a part."""
 _OTHER_BYTES, _THERE_ALREADY = 400, 412
 """What the store answers to a PUT whose bytes it verifies."""
 
@@ -48,6 +53,22 @@ class LocalFile:
     path: str
     """Its path in the dataset or model, with `/`."""
     size_bytes: int
+
+
+@dataclass(slots=True)
+class _Sending:
+    """A file on its way."""
+
+    file: LocalFile
+    header: pb.FileHeader
+    upload: upload_pb2.Upload
+    """The newest offer: one that came before may have ended."""
+    was_changed: bool = False
+    """It has been read again, as it was not any more what had been announced."""
+
+
+class _FileChanged(Exception):
+    """A file does not hold the bytes that were announced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +191,9 @@ class _Upload:
         """Puts files in place that are announced and completed together."""
         headers = [await self._header(file) for file in files]
         uploads = await self._open_all(headers)
-        await _run_all(self._send_file(*each) for each in zip(files, headers, uploads, strict=True))
-        await self._complete_all([upload.id for upload in uploads if not upload.complete])
+        sendings = [_Sending(*each) for each in zip(files, headers, uploads, strict=True)]
+        await _run_all(self._send_file(sending) for sending in sendings)
+        await self._complete_all(sendings)
         for file in files:
             self._progress.end_file(file.path)
 
@@ -201,48 +223,81 @@ class _Upload:
             for header, result in zip(headers, answer.results, strict=True)
         ]
 
-    async def _complete_all(self, upload_ids: Sequence[str]) -> None:
-        requests = [pb.CompleteUploadRequest(upload_id=upload_id) for upload_id in upload_ids]
-        if len(requests) > 1:
+    async def _complete_all(self, sendings: Sequence[_Sending]) -> None:
+        left = [sending for sending in sendings if not sending.upload.complete]
+        if len(left) > 1:
+            requests = [pb.CompleteUploadRequest(upload_id=sending.upload.id) for sending in left]
             try:
                 answer = await self._client.upload_batches.BatchCompleteUploads(
                     batch_pb.BatchCompleteUploadsRequest(requests=requests), timeout=_COMPLETE_TIMEOUT_SECONDS
                 )
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _ONE_BY_ONE:
+                if error.code() not in _COMPLETE_ONE_BY_ONE:
                     raise
             else:
                 failed = {result.upload_id for result in answer.results if result.HasField("error")}
-                requests = [request for request in requests if request.upload_id in failed]
-        for request in requests:
-            await self._client.uploads.CompleteUpload(request, timeout=_COMPLETE_TIMEOUT_SECONDS)
+                left = [sending for sending in left if sending.upload.id in failed]
+        for sending in left:
+            await self._complete_or_send_again(sending)
 
-    async def _send_file(self, file: LocalFile, header: pb.FileHeader, upload: upload_pb2.Upload) -> None:
+    async def _complete_or_send_again(self, sending: _Sending) -> None:
+        """Completes an upload; one that has ended, or lacks what was sent, is opened and sent once more."""
+        try:
+            await self._complete(sending.upload)
+        except grpc.aio.AioRpcError as error:
+            if failure_from_rpc_error(error).reason not in _SEND_AGAIN:
+                raise
+            self._progress.advance(sending.file.path, -sending.file.size_bytes)
+            sending.upload = await self._open(sending.header)
+            await self._send_file(sending)
+            if not sending.upload.complete:
+                await self._complete(sending.upload)
+
+    async def _complete(self, upload: upload_pb2.Upload) -> None:
+        request = pb.CompleteUploadRequest(upload_id=upload.id)
+        await self._client.uploads.CompleteUpload(request, timeout=_COMPLETE_TIMEOUT_SECONDS)
+
+    async def _send_file(self, sending: _Sending) -> None:
         async with self._files:
-            self._progress.begin_file(file.path, file.size_bytes)
-            if upload.complete:
-                self._progress.advance(file.path, file.size_bytes)
-            else:
-                await _run_all(self._send_part(file, header, part) for part in upload.parts)
+            self._progress.begin_file(sending.file.path, sending.file.size_bytes)
+            try:
+                await self._send_parts(sending)
+            except _FileChanged:
+                await self._read_again(sending)
+                await self._send_parts(sending)
 
-    async def _send_part(self, file: LocalFile, header: pb.FileHeader, part: upload_pb2.UploadPart) -> None:
+    async def _send_parts(self, sending: _Sending) -> None:
+        if sending.upload.complete:
+            self._progress.advance(sending.file.path, sending.file.size_bytes)
+        else:
+            await _run_all(self._send_part(sending, part) for part in sending.upload.parts)
+
+    async def _read_again(self, sending: _Sending) -> None:
+        """Announces a file as it is now."""
+        size_bytes = (await asyncio.to_thread(sending.file.file.stat)).st_size
+        sending.file, sending.was_changed = replace(sending.file, size_bytes=size_bytes), True
+        sending.header = await self._header(sending.file)
+        sending.upload = await self._open(sending.header)
+
+    async def _send_part(self, sending: _Sending, part: upload_pb2.UploadPart) -> None:
+        path = sending.file.path
         for attempt in range(_TRIES):
             if part.arrived:  # by a run that was cut, or with an answer that was lost
-                self._progress.advance(file.path, part.size_bytes)
+                self._progress.advance(path, part.size_bytes)
                 return
             async with self._parts:
-                problem = await self._put(file, part)
+                problem = await self._put(sending, part)
             if problem is None:
                 return
             if attempt < _TRIES - 1:
                 await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
-                part = await self._fresh(header, part.number, part.size_bytes)
+                part = await self._fresh(sending, part.number, part.size_bytes)
         next_step = "run the same command again: what was sent is kept"
-        raise ClientError(f"{file.path} cannot be sent: {problem}", "UPLOAD_FAILED", next_step)
+        raise ClientError(f"{path} cannot be sent: {problem}", "UPLOAD_FAILED", next_step)
 
-    async def _put(self, file: LocalFile, part: upload_pb2.UploadPart) -> str | None:
+    async def _put(self, sending: _Sending, part: upload_pb2.UploadPart) -> str | None:
         """Sends a part; returns what went wrong if another try may help."""
-        sent = 0
+        file, sent = sending.file, 0
 
         async def body() -> AsyncIterator[bytes]:
             nonlocal sent
@@ -262,15 +317,26 @@ class _Upload:
                 return None
             problem = f"the object store answered {status}"
             if part.headers and status == _OTHER_BYTES:
-                problem += ": the bytes are not those that were read before; was the file changed meanwhile?"
+                self._progress.advance(file.path, -sent)
+                sent = 0
+                await self._check_is_unchanged(sending)
         self._progress.advance(file.path, -sent)
         return problem
 
-    async def _fresh(self, header: pb.FileHeader, number: int, size_bytes: int) -> upload_pb2.UploadPart:
+    async def _check_is_unchanged(self, sending: _Sending) -> None:
+        """Raises _FileChanged if a file has not the bytes that were announced; the second time, ClientError."""
+        if await asyncio.to_thread(_sha256, sending.file.file) == sending.header.sha256:
+            return  # a store has other reasons for this status, too
+        if sending.was_changed:
+            message = f"{sending.file.path} is being changed while it is sent"
+            raise ClientError(message, "FILE_CHANGED", "run the command again when nothing writes to it any more")
+        raise _FileChanged
+
+    async def _fresh(self, sending: _Sending, number: int, size_bytes: int) -> upload_pb2.UploadPart:
         """Returns the part with a new URL, in case the old one has ended; parts already sent are kept."""
-        upload = await self._open(header)
+        sending.upload = await self._open(sending.header)
         arrived = upload_pb2.UploadPart(number=number, size_bytes=size_bytes, arrived=True)
-        return next((part for part in upload.parts if part.number == number), arrived)
+        return next((part for part in sending.upload.parts if part.number == number), arrived)
 
     async def _open(self, header: pb.FileHeader) -> upload_pb2.Upload:
         request = pb.CreateUploadRequest(file=header, accepts_headers=True)

@@ -21,6 +21,10 @@ class Store {
   headers: Record<string, string> = {};
   puts: number[] = [];
   offers = 0;
+  /** What the upload is called that is open. */
+  id = "upl_1";
+  completed: string[] = [];
+  digests: string[] = [];
   failures = new Map<number, number>();
 
   readonly uploads = createClient(
@@ -30,6 +34,7 @@ class Store {
         createUpload: ({ file, acceptsHeaders }) => {
           this.offers += 1;
           this.areHeadersAccepted = acceptsHeaders;
+          this.digests.push(file!.sha256);
           const size = Number(file!.sizeBytes);
           const parts = Array.from({ length: Math.ceil(size / PART) }, (_, index) =>
             create(UploadPartSchema, {
@@ -42,10 +47,11 @@ class Store {
             }),
           );
           return {
-            upload: { id: "upl_1", path: file!.path, complete: this.isStored, parts: this.isStored ? [] : parts },
+            upload: { id: this.id, path: file!.path, complete: this.isStored, parts: this.isStored ? [] : parts },
           };
         },
-        completeUpload: () => {
+        completeUpload: ({ uploadId }) => {
+          this.completed.push(uploadId);
           if (this.parts.size < Math.ceil(text.length / PART))
             throw new ConnectError("parts are missing", Code.FailedPrecondition);
           this.isStored = true;
@@ -301,6 +307,54 @@ test("headers that have the store verify the bytes are sent as they were given",
 
   expect(store.areHeadersAccepted).toBe(true);
   expect(targets.map((to) => to.headers)).toEqual([store.headers, store.headers, store.headers]);
+});
+
+test("an upload that ended while it was sent is completed by its newest name", async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true, advanceTimeDelta: 200 });
+  const made = queue(async (to, ...rest) => {
+    if (to.url.endsWith("/2?offer=1")) {
+      store.id = "upl_2";
+      throw new PartRefused(403);
+    }
+    await store.put(to, ...rest);
+  });
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  const { totals } = await ended(made);
+  vi.useRealTimers();
+
+  expect(totals.done).toBe(1);
+  expect(store.completed).toEqual(["upl_2"]);
+});
+
+test("a file that is not what is remembered of it is read again, once", async () => {
+  await ledger.remember({
+    parentId: PARENT,
+    path: "a.mp4",
+    sizeBytes: 12,
+    lastModified: 1000,
+    sha256: "cd".repeat(32),
+  });
+  const made = queue(async (to, ...rest) => {
+    if (store.digests.at(-1) !== "ab".repeat(32)) throw refusalOf(400, true)!;
+    await store.put(to, ...rest);
+  });
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  const { totals } = await ended(made);
+
+  expect(totals.done).toBe(1);
+  expect(hashed).toBe(1);
+});
+
+test("a file that is never what was read just now is told, and not remembered", async () => {
+  const made = queue(async () => {
+    throw refusalOf(400, true)!;
+  });
+  await made.add([{ file: clip(), path: "a.mp4" }]);
+  const { transfers } = await ended(made);
+
+  expect(transfers[0]).toMatchObject({ stage: "failed", problem: expect.stringContaining("nothing writes to it") });
+  expect(hashed).toBe(2);
+  expect((await ledger.pending(PARENT)).map((entry) => entry.sha256)).toEqual([]);
 });
 
 test("what the store has already need not be sent, and other bytes than the announced ones are told", () => {

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -82,7 +82,16 @@ class FailingMesh:
     puts: list[str] = field(default_factory=list)
     """The path of each PUT."""
     is_verifying: bool = False
-    """Parts are to be put with a header; one that is there already is not written again."""
+    """Parts are to be put with headers, which tell the digest of a file of one part; one that is there already is not
+    written again."""
+    meanwhile: list[Callable[[], object]] = field(default_factory=list)
+    """What happens right after each of the next files is announced."""
+    is_forgetful: bool = False
+    """All uploads end with a PUT that fails."""
+    lost_uploads: list[str] = field(default_factory=list)
+    """With what reasons the next uploads cannot be completed, as nothing of them is there any more."""
+    late_batches: int = 0
+    """So many of the next batches take too long to be completed."""
     batches: list[int] = field(default_factory=list)
     """How many files each batch announced."""
     lost_puts: int = 0
@@ -147,17 +156,28 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         for number, offset in enumerate(range(0, max(header.size_bytes, 1), PART_BYTES), start=1):
             size = min(PART_BYTES, header.size_bytes - offset)
             url = f"{self._mesh.url}/{upload_id}/{number:04}"
-            headers = {"if-none-match": "*"} if self._mesh.is_verifying and request.accepts_headers else {}
+            headers = {}
+            if self._mesh.is_verifying and request.accepts_headers:
+                headers["if-none-match"] = "*"
+                if header.size_bytes <= PART_BYTES:
+                    headers["x-amz-checksum-sha256"] = header.sha256
             arrived = len(self._mesh.blobs.get(f"/{upload_id}/{number:04}", b"")) == size > 0
             upload.parts.append(
                 upload_pb2.UploadPart(
                     number=number, offset_bytes=offset, size_bytes=size, url=url, arrived=arrived, headers=headers
                 )
             )
+        if self._mesh.meanwhile:
+            self._mesh.meanwhile.pop(0)()
         return upload_service_pb2.CreateUploadResponse(upload=upload)
 
     async def CompleteUpload(self, request: Any, context: Any) -> Any:
+        if request.upload_id not in self._mesh.uploads:
+            raise Failure(grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND", "there is no such upload")
         header = self._mesh.uploads.pop(request.upload_id)
+        if self._mesh.lost_uploads:
+            self._mesh.blobs.clear()
+            raise Failure(grpc.StatusCode.FAILED_PRECONDITION, self._mesh.lost_uploads.pop(0), "parts are missing")
         prefix = f"/{request.upload_id}/"
         parts = sorted(path for path in self._mesh.blobs if path.startswith(prefix))
         content = b"".join(self._mesh.blobs[path] for path in parts)
@@ -197,8 +217,14 @@ class UploadBatches(upload_batch_service_pb2_grpc.UploadBatchServiceServicer):
     async def BatchCompleteUploads(self, request: Any, context: Any) -> Any:
         response = upload_batch_service_pb2.BatchCompleteUploadsResponse()
         for one in request.requests:
+            if self._mesh.late_batches:
+                self._mesh.late_batches -= 1
+                raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "this took too long")
             result = response.results.add(upload_id=one.upload_id)
-            result.file.CopyFrom((await self._uploads.CompleteUpload(one, context)).file)
+            try:
+                result.file.CopyFrom((await self._uploads.CompleteUpload(one, context)).file)
+            except Failure as failure:
+                result.error.CopyFrom(status_from_failure(failure))
         return response
 
 
@@ -366,6 +392,8 @@ def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if mesh.put_failures:
+                if mesh.is_forgetful:
+                    mesh.uploads.clear()
                 self._answer(mesh.put_failures.pop(0), b"")
                 return
             mesh.puts.append(self.path)
@@ -376,6 +404,10 @@ def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
                 return
             if mesh.is_verifying and self.headers["If-None-Match"] != "*":
                 self._answer(403, b"")
+                return
+            digest = self.headers["x-amz-checksum-sha256"] if mesh.is_verifying else None
+            if digest is not None and digest != hashlib.sha256(body).hexdigest():
+                self._answer(400, b"")
                 return
             is_there = mesh.is_verifying and self.path in mesh.blobs
             mesh.blobs[self.path] = body

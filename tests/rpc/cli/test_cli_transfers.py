@@ -91,13 +91,75 @@ async def test_headers_of_parts_are_sent_and_what_is_there_already_counts_as_arr
     assert recorder.moved == recorder.total
 
 
-async def test_bytes_that_are_not_those_that_were_read_before_are_told(
+async def test_a_store_that_refuses_a_file_that_nobody_changed_is_told(
     client: Client, failing_mesh: FailingMesh, folder: Path
 ) -> None:
     failing_mesh.is_verifying, failing_mesh.put_failures = True, [400] * 1000
     with pytest.raises(ClientError) as caught:
         await upload_folder(client, DATASET_ID, folder)
-    assert "was the file changed meanwhile?" in caught.value.message
+    assert (caught.value.reason, "400" in caught.value.message) == ("UPLOAD_FAILED", True)
+
+
+async def test_a_file_that_was_changed_after_it_was_read_arrives_as_it_is(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    failing_mesh.is_verifying = True
+    rows = folder / "rows.csv"
+    before, after = rows.read_text(), "clip,caption\nclips/0.mp4,more\n"
+    failing_mesh.meanwhile = [lambda: rows.write_text(after)]
+    await upload_folder(client, DATASET_ID, folder)
+    assert failing_mesh.files == content_of(folder)
+    assert failing_mesh.files["rows.csv"].decode() == after != before
+
+
+async def test_a_file_that_changes_all_the_time_is_told(
+    client: Client, failing_mesh: FailingMesh, tmp_path: Path
+) -> None:
+    failing_mesh.is_verifying = True
+    file = tmp_path / "rows.csv"
+    file.write_text("0")
+    failing_mesh.meanwhile = [lambda digit=digit: file.write_text(digit) for digit in "123456789"]
+    with pytest.raises(ClientError) as caught:
+        await upload_folder(client, DATASET_ID, tmp_path)
+    assert caught.value.reason == "FILE_CHANGED"
+    assert failing_mesh.files == {}
+
+
+async def test_an_upload_that_ended_while_it_was_sent_is_completed_by_its_newest_name(
+    client: Client, failing_mesh: FailingMesh, tmp_path: Path
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"0" * 10)
+    failing_mesh.is_forgetful, failing_mesh.put_failures = True, [403]
+    await upload_folder(client, DATASET_ID, tmp_path)
+    assert failing_mesh.files == content_of(tmp_path)
+    assert len(failing_mesh.puts) == 1
+
+
+@pytest.mark.parametrize("reason", ["UPLOAD_INCOMPLETE", "UPLOAD_NOT_FOUND"])
+async def test_what_is_lost_before_it_is_completed_is_sent_once_more(
+    client: Client, failing_mesh: FailingMesh, tmp_path: Path, reason: str
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(name.encode() * PART_BYTES)
+    recorder = Recorder()
+    failing_mesh.lost_uploads = [reason]
+    await upload_folder(client, DATASET_ID, tmp_path, recorder)
+    assert failing_mesh.files == content_of(tmp_path)
+    assert recorder.moved == recorder.total
+    (tmp_path / "b.mp4").write_bytes(b"another")
+    failing_mesh.lost_uploads = [reason] * 9
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await upload_folder(client, DATASET_ID, tmp_path)
+    assert failure_from_rpc_error(caught.value).reason == reason
+
+
+async def test_a_batch_that_takes_too_long_is_completed_file_by_file(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    failing_mesh.late_batches = 1
+    await upload_folder(client, DATASET_ID, folder)
+    assert failing_mesh.files == content_of(folder)
+    assert failing_mesh.late_batches == 0
 
 
 async def test_small_files_share_their_calls_and_large_ones_do_not(

@@ -1,10 +1,12 @@
 // Sends one part. XMLHttpRequest, because fetch does not tell how much of a body has left.
 
 export class PartRefused extends Error {
+  /** `hasOtherBytes`: the store has found that the bytes are not the announced ones. */
   constructor(
     readonly status: number,
-    meaning = "",
+    readonly hasOtherBytes = false,
   ) {
+    const meaning = hasOtherBytes ? ": the file is not the one that was read before" : "";
     super(status ? `the object store answered ${status}${meaning}` : "the connection broke");
   }
 
@@ -52,6 +54,5 @@ export const putPart: Put = ({ url, headers }, body, onSent, signal) =>
 /** Returns what a status says against a part, or nothing where the bytes are in the store. */
 export function refusalOf(status: number, isVerified: boolean): PartRefused | undefined {
   if (status < 300 || (isVerified && status === THERE_ALREADY)) return undefined;
-  const isOther = isVerified && status === OTHER_BYTES;
-  return new PartRefused(status, isOther ? ": the file is not the one that was read before" : "");
+  return new PartRefused(status, isVerified && status === OTHER_BYTES);
 }

@@ -120,13 +120,31 @@ export class UploadQueue {
 
   async #run(item: Item): Promise<void> {
     try {
-      const sha256 = await this.#digest(item);
-      await this.#send(item, sha256);
+      await this.#sendAsRead(item);
       await this.#noting((ledger) => ledger.forget(this.parentId, [item.path]));
       this.#change(item, { stage: "done", arrivedBytes: item.sizeBytes });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       this.#change(item, { stage: "failed", problem: explain(error).message });
+    }
+  }
+
+  /** Sends a file; one that is not what was read, now or before a reload, is read again once. */
+  async #sendAsRead(item: Item): Promise<void> {
+    try {
+      await this.#send(item, await this.#digest(item));
+    } catch (error) {
+      if (!(error instanceof PartRefused && error.hasOtherBytes) || this.#stop.signal.aborted) throw error;
+      await this.#noting((ledger) => ledger.forget(this.parentId, [item.path]));
+      this.#change(item, { stage: "hashing", hashedBytes: 0, arrivedBytes: 0 });
+      try {
+        await this.#send(item, await this.#digest(item));
+      } catch (again) {
+        if (!(again instanceof PartRefused) || this.#stop.signal.aborted) throw again;
+        // Nor is what was read just now to be believed when it is tried again.
+        await this.#noting((ledger) => ledger.forget(this.parentId, [item.path]));
+        throw changed(item, again);
+      }
     }
   }
 
@@ -143,12 +161,15 @@ export class UploadQueue {
   async #send(item: Item, sha256: string): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       const offer = new Offer(() => this.#offer(item, sha256));
-      const upload = await offer.upload;
-      if (upload.complete) {
+      const first = await offer.upload;
+      if (first.complete) {
         this.#change(item, { isKnown: item.sentBytes === 0 && item.arrivedBytes === 0 });
         return;
       }
-      await this.#sendParts(item, offer, upload.parts);
+      await this.#sendParts(item, offer, first.parts);
+      // The newest: an upload that ended meanwhile was opened anew with its addresses.
+      const upload = await offer.upload;
+      if (upload.complete) return;
       this.#change(item, { stage: "verifying" });
       try {
         await this.#persist(item, () => this.tools.uploads.completeUpload({ uploadId: upload.id }, this.#call()));
@@ -218,7 +239,7 @@ export class UploadQueue {
         break;
       } catch (error) {
         onSent(0);
-        if (!(error instanceof PartRefused)) throw error;
+        if (!(error instanceof PartRefused) || error.hasOtherBytes) throw error;
         if (error.status === 0) await assertReadable(item, body);
         refused = offered.url;
         const pause = pauses.next(error.isPassing);
@@ -338,6 +359,11 @@ function waiting(chosen: Chosen): Item {
 
 function unsent(item: Item, error: PartRefused): Error {
   return new Error(`${item.path} was not sent: ${error.message}. Try again: what has arrived is kept.`);
+}
+
+function changed(item: Item, error: PartRefused): Error {
+  const advice = "Try again when nothing writes to it any more: it is then read anew.";
+  return new Error(`${item.path} was not sent: ${error.message}. ${advice}`);
 }
 
 /** A browser tells a file that cannot be read any more as a lost connection, which would be waited out for ever. */
