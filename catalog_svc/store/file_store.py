@@ -193,6 +193,10 @@ class FileStore:
         before = None if found is None else file_from_row(found)
         if before is not None and before.place == place:
             return before
+        # What is known of these bytes says that there are pictures of them, which is so only where they lay before.
+        await connection.execute(
+            queries().forget_probe_of_new_place, entry.id, header.sha256, place.location_id, place.object_key
+        )
         row = await connection.fetchrow(
             queries().put_file,
             entry.id,

@@ -88,15 +88,15 @@ class ValidateDataset:
         return AnnotationReader(plan, lambda path: (folder / files[path].sha256).open("rb"))
 
     async def _outcomes(self, dataset_id: EntryId, media: Sequence[StoredFile]) -> Mapping[str, ProbeOutcome]:
-        by_digest = {file.sha256: file for file in media}
+        copies = _copies(media)
         outcomes = {
             sha256: outcome
             for sha256, outcome in (await self.datasets.list_probes(dataset_id)).items()
-            if sha256 in by_digest
+            if sha256 in copies
         }
         progress = _Progress(self.datasets, dataset_id, media, outcomes)
         await progress.report()
-        waiting = iter([file for sha256, file in by_digest.items() if sha256 not in outcomes])
+        waiting = iter([files for sha256, files in copies.items() if sha256 not in outcomes])
         with tempfile.TemporaryDirectory(prefix="reeltune-probe-", dir=self.spool_dir) as folder:
             # One more than the pool decodes, so that the next clip is fetched meanwhile.
             try:
@@ -115,14 +115,16 @@ class ValidateDataset:
         """Has contents looked at again that went while pictures were made of them: these would outlast them."""
         await self.files.discard_gone([pictures_key(file.place, file.sha256) for file in media])
 
-    async def _probe_all(self, waiting: Iterator[StoredFile], folder: Path, progress: _Progress) -> None:
-        for file in waiting:  # the workers share the iterator
-            outcome = await self._probe(file, folder)
+    async def _probe_all(self, waiting: Iterator[Sequence[StoredFile]], folder: Path, progress: _Progress) -> None:
+        for copies in waiting:  # the workers share the iterator
+            outcome = await self._probe(copies, folder)
             await failpoint("validation.clip_probed")
-            progress.add(file.sha256, outcome)
+            progress.add(copies[0].sha256, outcome)
             await progress.report_now_and_then()
 
-    async def _probe(self, file: StoredFile, folder: Path) -> ProbeOutcome:
+    async def _probe(self, copies: Sequence[StoredFile], folder: Path) -> ProbeOutcome:
+        """Decodes the first of some files with the same bytes."""
+        file = copies[0]
         if file.size_bytes == 0:
             return FaultyClip(ClipFault.EMPTY, "the file is empty")
         if file.size_bytes > self.max_clip_bytes:
@@ -135,21 +137,34 @@ class ValidateDataset:
             probed = await self.pool.probe_clip(path)
             if isinstance(probed.outcome, FaultyClip):
                 return probed.outcome
-            return await self._with_pictures(file, path, probed.outcome, probed.poster)
+            return await self._with_pictures(copies, path, probed.outcome, probed.poster)
         except ReferenceBroken as error:
             return FaultyClip(ClipFault.REFERENCE_BROKEN, str(error))
         finally:
             path.unlink(missing_ok=True)
 
-    async def _with_pictures(self, file: StoredFile, path: Path, clip: DecodedClip, poster: bytes) -> DecodedClip:
-        """Stores what people look at: a poster, and a short copy of a clip that browsers do not play."""
+    async def _with_pictures(
+        self, copies: Sequence[StoredFile], path: Path, clip: DecodedClip, poster: bytes
+    ) -> DecodedClip:
+        """Stores what people look at: a poster, and a short copy of a clip that browsers do not play.
+
+        Each place that has the clip has them: any file of the same bytes may go while the others stay.
+        """
         proxy = b"" if clip.is_browser_playable else await self.pool.make_proxy(path)
-        key = pictures_key(file.place, file.sha256)
-        if poster:
-            await self.objects.put_picture(key, Picture.POSTER, poster)
-        if proxy:
-            await self.objects.put_picture(key, Picture.PROXY, proxy)
+        for key in sorted({pictures_key(file.place, file.sha256) for file in copies}):
+            if poster:
+                await self.objects.put_picture(key, Picture.POSTER, poster)
+            if proxy:
+                await self.objects.put_picture(key, Picture.PROXY, proxy)
         return replace(clip, has_poster=bool(poster), has_proxy=bool(proxy))
+
+
+def _copies(media: Iterable[StoredFile]) -> Mapping[str, Sequence[StoredFile]]:
+    """Returns the files by their SHA-256, those first that lie in the service's own bucket."""
+    copies: dict[str, list[StoredFile]] = {}
+    for file in sorted(media, key=lambda file: file.place.location_id is not None):
+        copies.setdefault(file.sha256, []).append(file)
+    return copies
 
 
 def _speaks_of_clips(plan: AnnotationPlan | Issue, path: str) -> bool:

@@ -37,6 +37,15 @@ SELECT * FROM clip_probes WHERE dataset_id = $1 AND (fault IS NOT NULL OR percep
 DELETE FROM clip_probes
 WHERE dataset_id = $1 AND sha256 = $2 AND NOT EXISTS (SELECT FROM files f WHERE f.entry_id = $1 AND f.sha256 = $2);
 
+-- name: forget_probe_of_new_place
+-- Forgets what decoding found in bytes of a dataset that get a further place: a bucket of the user's, or an object here.
+DELETE FROM clip_probes
+WHERE dataset_id = $1 AND sha256 = $2
+  AND NOT EXISTS (
+    SELECT FROM files f
+    WHERE f.entry_id = $1 AND f.sha256 = $2 AND f.location_id IS NOT DISTINCT FROM $3::text AND ($3 IS NOT NULL OR f.object_key = $4)
+  );
+
 -- name: put_probes
 -- Keeps what decoding found.
 INSERT INTO clip_probes (dataset_id, sha256, fault, detail, frame_count, duration_seconds, fps, width, height, codec, damaged_frames,

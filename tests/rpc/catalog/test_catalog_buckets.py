@@ -18,6 +18,7 @@ from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import import_pb2 as pb
 from reeltune.catalog.v1 import snapshot_service_pb2 as snap
 from reeltune.catalog.v1 import storage_service_pb2 as st
+from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1 import version_service_pb2 as vs
 
 from meshkit.blob import BlobStore
@@ -141,16 +142,44 @@ async def test_pictures_of_references_last_as_long_as_a_version_refers_to_them(e
     await assert_eventually(all_gone)
 
 
+async def test_a_clip_has_its_pictures_wherever_it_lies(elsewhere: Elsewhere) -> None:
+    mesh = elsewhere.mesh
+    dataset = await mesh.create_dataset()
+    await elsewhere.imported(dataset.id, pb.IMPORT_MODE_REFERENCE)
+    await mesh.put(dataset.id, "clips/mine.mp4", FILES["set/clips/a.mp4"])
+    # An annotation that is wrong: the dataset stays open for other files.
+    await mesh.put(dataset.id, "annotations.csv", b"video,caption\nclips/none.mp4,A bar.\n")
+
+    async def posters() -> dict[str, int]:
+        await mesh.validated(dataset.id)
+        listed = await mesh.clips.ListClips(clp.ListClipsRequest(dataset_id=dataset.id), metadata=mesh.as_user())
+        return {clip.path: (await mesh.http.get(clip.poster_url)).status_code for clip in listed.clips}
+
+    paths = ("clips/a.mp4", "clips/b c.mp4", "clips/mine.mp4")
+    assert await posters() == dict.fromkeys(paths, 200), "the same bytes both there and here"
+    # What was referred to lies here now, and the other way round.
+    await mesh.put(dataset.id, "clips/b c.mp4", FILES["set/clips/b c.mp4"])
+    await mesh.uploads.DeleteFile(
+        us.DeleteFileRequest(parent_id=dataset.id, path="clips/mine.mp4"), metadata=mesh.as_user()
+    )
+    await assert_eventually(nothing_is_due(mesh))
+    assert await posters() == dict.fromkeys(paths[:2], 200)
+    await elsewhere.imported(dataset.id, pb.IMPORT_MODE_REFERENCE)
+    await mesh.put(dataset.id, "annotations.csv", b"video,caption\nclips/none.mp4,A bar.\n")
+    await assert_eventually(nothing_is_due(mesh))
+    assert await posters() == dict.fromkeys(paths[:2], 200)
+
+
 async def deleted(mesh: CatalogMesh, dataset_id: str) -> None:
     await mesh.datasets.DeleteDataset(ds.DeleteDatasetRequest(dataset_id=dataset_id), metadata=mesh.as_user())
 
 
 def nothing_is_due(mesh: CatalogMesh) -> Callable[[], Awaitable[bool]]:
-    """What was deleted is purged, and its pictures have been looked at."""
+    """What was deleted is purged, and what it used has been looked at; but for what uploads may still write."""
 
     async def is_clean() -> bool:
         left = await mesh.pool.fetchval(
-            "SELECT (SELECT count(*) FROM garbage WHERE object_key LIKE 'pictures/%')"
+            "SELECT (SELECT count(*) FROM garbage WHERE kind = 'CONTENT' AND due_time < now() + interval '11 minutes')"
             " + (SELECT count(*) FROM entries WHERE delete_time IS NOT NULL)"
         )
         return bool(left == 0)
