@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from trainer_svc.qlora.messages import TrainingUp
+from trainer_svc.qlora.messages import StopReason, TrainingUp
 from trainer_svc.qlora.run_context import RunContext
 
 SIGN_SECONDS = 5.0
@@ -18,6 +18,10 @@ SIGN_SECONDS = 5.0
 
 class BrokenOffError(Exception):
     """The run is to stop, and what it was at counts for nothing: who goes on with the run does it again."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class Attention:
@@ -32,15 +36,18 @@ class Attention:
 
     def look_up(self) -> None:
         """Raises `BrokenOffError` when the run is to stop."""
-        if self.hears_stop():
-            raise BrokenOffError
+        if reason := self._heard():
+            raise BrokenOffError(reason)
 
     def hears_stop(self) -> bool:
         """The same for whoever cannot be left by an exception."""
+        return self._heard() is not None
+
+    def _heard(self) -> StopReason | None:
         if self._clock() >= self._told_at + SIGN_SECONDS:
             self._run.report(self._sign)
             self._told_at = self._clock()
-        return self._run.stop_requested() is not None
+        return self._run.stop_requested()
 
 
 def between_tokens(is_cancelled: Callable[[], bool]) -> StoppingCriteriaList:

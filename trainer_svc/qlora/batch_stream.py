@@ -24,6 +24,8 @@ from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_sampling import FrameRequest
 from trainer_svc.qlora.spec import SamplingSpec
 
+_LOOK_UP_SECONDS = 0.5
+
 
 class FrameSource:
     """Decoded frames of clips, kept in memory up to a bound so that later epochs need not decode again.
@@ -45,8 +47,8 @@ class FrameSource:
         if key not in self._cache and key not in self._pending:
             self._pending[key] = self._pool.decode(clip.path, key[1])
 
-    def take(self, clip: Clip, is_abandoned: Callable[[], bool]) -> DecodedFrames:
-        """The frames; waits for them. Raises `BadClipError`, or `CancelledError` once nobody wants them any more."""
+    def take(self, clip: Clip, look_up: Callable[[], None]) -> DecodedFrames:
+        """The frames; waits for them. Raises `BadClipError`, or what `look_up` raises, which is called meanwhile."""
         key = self._key(clip)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -54,8 +56,7 @@ class FrameSource:
         self.prefetch(clip)
         future = self._pending.pop(key)
         while not wait((future,), timeout=0.2).done:
-            if is_abandoned():
-                raise CancelledError
+            look_up()
         decoded = future.result()
         self._keep(key, decoded)
         return decoded
@@ -92,9 +93,11 @@ class BatchStream:
         *,
         ahead: int,
         cache: EncoderCache | None = None,
+        look_up: Callable[[], None] | None = None,
     ) -> None:
         """`groups`: lists of indices into `samples`; `ahead`: groups kept ready; `cache`: where the encoder is run
-        apart, and then `EncoderCache.complete` makes batches whole."""
+        apart, and then `EncoderCache.complete` makes batches whole; `look_up`: called now and then while a batch is
+        waited for, which ends by what it raises."""
         self.wait_seconds = 0.0
         """Time that iteration has spent waiting for a batch."""
         self._samples = samples
@@ -103,6 +106,7 @@ class BatchStream:
         self._processor = processor
         self._ahead = ahead
         self._cache = cache
+        self._look_up = look_up
         self._ready: queue.Queue[list[Batch] | _Failure | None] = queue.Queue(maxsize=ahead)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="batches", daemon=True)
@@ -127,13 +131,21 @@ class BatchStream:
 
     def __next__(self) -> list[Batch]:
         began = time.perf_counter()
-        ready = self._ready.get()
+        ready = self._wait()
         self.wait_seconds += time.perf_counter() - began
         if ready is None:
             raise StopIteration
         if isinstance(ready, _Failure):
             raise ready.error
         return ready
+
+    def _wait(self) -> list[Batch] | _Failure | None:
+        while True:
+            try:
+                return self._ready.get(timeout=_LOOK_UP_SECONDS)
+            except queue.Empty:
+                if self._look_up is not None:
+                    self._look_up()
 
     def _produce(self) -> None:
         # A team of OpenMP threads of its own would fight with the one that trains for the same cores.
@@ -180,10 +192,14 @@ class BatchStream:
 
     def _encode(self, sample: Sample) -> EncodedSample:
         try:
-            frames = [self._source.take(clip, self._closing.is_set) for clip in sample.clips]
+            frames = [self._source.take(clip, self._give_up_when_closing) for clip in sample.clips]
         except BadClipError as error:
             raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
         return self._processor.encode(sample, frames)
+
+    def _give_up_when_closing(self) -> None:
+        if self._closing.is_set():
+            raise CancelledError
 
     def _put(self, ready: list[Batch] | _Failure | None) -> None:
         while not self._closing.is_set():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -167,9 +166,7 @@ def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
 
 def _take(evaluation: _Evaluation, sample: Sample, clips: Sequence[Clip], attention: Attention) -> list[DecodedFrames]:
     try:
-        return [evaluation.frames.take(clip, attention.hears_stop) for clip in clips]
-    except CancelledError as error:
-        raise BrokenOffError from error
+        return [evaluation.frames.take(clip, attention.look_up) for clip in clips]
     except BadClipError as error:
         raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
 

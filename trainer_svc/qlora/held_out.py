@@ -57,7 +57,9 @@ def _losses(session: Session, processor: DataProcessor, attention: Attention) ->
     mine = groups[ranks.rank :: ranks.count]
     total, targets = 0.0, 0.0
     losses: dict[str, float] = {}
-    stream = BatchStream(session.held_out, mine, source, processor, ahead=2, cache=session.encoder)
+    # Several ranks only look up together.
+    alone = attention.look_up if ranks.count == 1 else None
+    stream = BatchStream(session.held_out, mine, source, processor, ahead=2, cache=session.encoder, look_up=alone)
     with torch.no_grad(), stream:
         # All ranks look up as often as each other, also one whose share has come to its end.
         for _ in groups[:: ranks.count]:

@@ -95,7 +95,10 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
 
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
         rate = learning_rate_at(step, session.total_steps, spec.optimization)
-        batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
+        try:
+            batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
+        except BrokenOffError as broken:
+            return finish_stopped(session, step, broken.reason)
         counts = session.ranks.counts(batches)
         loss, norm = _backward(session, meter, batches, counts.targets, audit=step == start_step)
         with meter.phase("optimizer"):
@@ -132,9 +135,9 @@ def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
     try:
         if measures:
             eval_loss = measure_held_out(session, step)
-    except BrokenOffError:
+    except BrokenOffError as broken:
         session.state.owes_evaluation = True
-        return run.stop_requested()
+        return broken.reason
     session.state.owes_evaluation = False
     last = step == session.total_steps
     if run.take_checkpoint_request() or (_is_due(step, session.spec.checkpoint_every_steps) and not last):

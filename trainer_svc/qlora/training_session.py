@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainer_svc.qlora.attention import BrokenOffError
 from trainer_svc.qlora.base_sharding import Lockstep, held_share, shard_base
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.checkpoint import TrainState
@@ -158,7 +160,9 @@ def training_stream(session: Session, start_step: int) -> BatchStream:
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=frame_cache_bytes(session.spec))
     processor = DataProcessor(session.base.processor, max_tokens=session.max_tokens)
     ahead = runtime.prefetch_batches
-    return BatchStream(samples, groups, source, processor, ahead=ahead, cache=session.encoder)
+    return BatchStream(
+        samples, groups, source, processor, ahead=ahead, cache=session.encoder, look_up=_stop_while_waiting(session)
+    )
 
 
 def calibration_stream(session: Session, step: int, batches: int) -> BatchStream:
@@ -168,6 +172,18 @@ def calibration_stream(session: Session, step: int, batches: int) -> BatchStream
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
     return BatchStream(samples, list(islice(ahead, batches)), source, processor, ahead=2, cache=session.encoder)
+
+
+def _stop_while_waiting(session: Session) -> Callable[[], None] | None:
+    """For a clip that hangs. Ranks only stop together, between two steps: there the clip's own deadline has to do."""
+    if session.ranks.count > 1:
+        return None
+
+    def look_up() -> None:
+        if reason := session.run.stop_requested():
+            raise BrokenOffError(reason)
+
+    return look_up
 
 
 def _first_batch(session: Session) -> Batch:
