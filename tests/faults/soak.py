@@ -132,8 +132,8 @@ def report(
             say(f"  {what:<42}{times:>6}")
     watches = sum(len(record.watches) for record in ledger.records.values())
     say(f"\n{verdict.attempts} attempts, {watches} watches")
-    kinds = ("lost", "double", "illegal", "gaps")
-    found = ", ".join(f"{len(getattr(verdict, kind))} {kind}" for kind in kinds)
+    kinds = ("lost", "double", "illegal", "gaps", "wrong_ends")
+    found = ", ".join(f"{len(getattr(verdict, kind))} {kind.replace('_', ' ')}" for kind in kinds)
     harm = sum(faults.done.values()) - faults.done[NOT_DONE]
     figures = f"{minutes:g} min, {len(ledger.records)} jobs, {harm} faults, {found}"
     if verdict.is_good:

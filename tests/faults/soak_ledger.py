@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import grpc
 from reeltune.scheduler.v1 import job_event_pb2
 from reeltune.scheduler.v1 import training_job_pb2 as job_pb2
+from reeltune.scheduler.v1 import training_parameters_pb2 as parameters_pb2
 
 from tests.faults.lifecycle_model import name
 from tests.faults.mesh_user import Ended, MeshUser
+from tests.faults.soak_ends import Orders, wrong_end
 
 _AT_ONCE = 8
 
@@ -23,6 +25,7 @@ class Record:
 
     owner: MeshUser
     job_id: str
+    orders: Orders
     answers: list[job_pb2.TrainingJob] = field(default_factory=list)
     """What Create and the verbs answered OK."""
     watches: list[list[job_event_pb2.JobEvent]] = field(default_factory=list)
@@ -38,6 +41,8 @@ class Verdict:
     double: list[str] = field(default_factory=list)
     illegal: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    wrong_ends: list[str] = field(default_factory=list)
+    """Jobs that ended as they should not by what they were told to do."""
     unforeseen: list[str] = field(default_factory=list)
     """Answers that no contract knows, and troubles of the harness."""
     states: Counter[str] = field(default_factory=Counter)
@@ -50,7 +55,7 @@ class Verdict:
 
     @property
     def problems(self) -> list[str]:
-        return [*self.lost, *self.double, *self.illegal, *self.gaps, *self.unforeseen]
+        return [*self.lost, *self.double, *self.illegal, *self.gaps, *self.wrong_ends, *self.unforeseen]
 
 
 class Ledger:
@@ -61,9 +66,11 @@ class Ledger:
         self.verdict = Verdict()
         self._ended: dict[str, Ended] = {}
 
-    def accepted(self, owner: MeshUser, job: job_pb2.TrainingJob) -> Record:
-        """Notes a job whose Create was answered OK."""
-        return self.records.setdefault(job.id, Record(owner, job.id, [job]))
+    def accepted(
+        self, owner: MeshUser, job: job_pb2.TrainingJob, parameters: parameters_pb2.TrainingParameters
+    ) -> Record:
+        """Notes a job whose Create, with these parameters, was answered OK."""
+        return self.records.setdefault(job.id, Record(owner, job.id, Orders(parameters), [job]))
 
     async def settle(self, seconds: float) -> None:
         """Waits for every job's end, and holds its history against the model and against what its owner was told."""
@@ -101,6 +108,8 @@ class Ledger:
         self.verdict.attempts += len(ended.life.attempts)
         self._ended[record.job_id] = ended
         _check_answers(record, ended.events, self.verdict)
+        if (wrong := wrong_end(record.orders, ended.events)) is not None:
+            self.verdict.wrong_ends.append(f"{record.job_id} {wrong}")
 
 
 async def _check_deleted(record: Record, verdict: Verdict) -> None:

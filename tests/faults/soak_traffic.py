@@ -90,7 +90,7 @@ class Traffic:
         job = await self._user.patiently(
             lambda: self._user.client.training.CreateTrainingJob(request, timeout=5), _PATIENCE_SECONDS
         )
-        self._mine.append(self._ledger.accepted(self._user, job.job))
+        self._mine.append(self._ledger.accepted(self._user, job.job, request.parameters))
         self.done["submit"] += 1
 
     async def _active(self) -> list[str]:
@@ -187,6 +187,10 @@ class Traffic:
                 raise
             return
         record.answers.append(answer.job)
+        if method == "StopTrainingJob":
+            record.orders.stops.append(answer.job.sequence)
+        elif method == "RetryTrainingJob":
+            record.orders.retries.append(answer.job.sequence)
         self.done[method.removesuffix("TrainingJob").lower()] += 1
 
     def _pick(self, *, recent: bool = False) -> Record | None:

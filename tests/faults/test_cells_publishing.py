@@ -124,6 +124,7 @@ async def test_a_stop_leaves_adapter_and_checkpoint_and_a_retry_goes_on_from_the
     [
         ("trainer", "trainer.files.prepared=kill:2"),
         ("trainer", "trainer.checkpoint.uploaded=kill:2"),
+        ("trainer", "trainer.checkpoint.uploaded=error:2"),
         ("trainer", "trainer.artifact.uploaded=kill"),
         ("scheduler", "upload.begun=kill:2"),
         ("scheduler", "checkpoint.files_verified=kill"),

@@ -123,11 +123,10 @@ async def _checked_files(made: AdapterMade) -> Sequence[RemoteFile] | AttemptFai
     try:
         found = await asyncio.to_thread(describe_folder, made.adapter)
     except OSError as error:
-        return AttemptFailed(FailReason.INTERNAL, f"the adapter cannot be read: {error.strerror or error}")
+        told = f"the adapter cannot be read on the trainer's disk: {error.strerror or error}"
+        return AttemptFailed(FailReason.STORAGE_UNAVAILABLE, told)
     # Digests travel in the artifact itself: the library's own manifest would say the same twice.
     files = [file for file in found if file.path != _MANIFEST]
     if not files or set(files) != set(made.files):
-        return AttemptFailed(
-            FailReason.INTERNAL, "the adapter on the disk differs from what the training process wrote"
-        )
+        return AttemptFailed(FailReason.CRASHED, "the adapter on the disk differs from what the training process wrote")
     return files

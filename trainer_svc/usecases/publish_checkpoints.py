@@ -16,6 +16,7 @@ from trainer_svc.clients.transfers import Transfers
 from trainer_svc.domain.attempt import RemoteFile, SavedCheckpoint
 from trainer_svc.domain.backoff import Backoff
 from trainer_svc.domain.errors import (
+    AttemptFencedError,
     CallRefusedError,
     CheckpointDamagedError,
     CredentialRefusedError,
@@ -111,6 +112,12 @@ class CheckpointPublisher:
             if self._troubled_step != saved.step:
                 self._troubled_step = saved.step
                 self._warn(saved.step, f"{error}; it is tried again")
+        except AttemptFencedError:
+            raise
+        # The edge of a checkpoint: a fault of ours costs this one, and not the training that goes well without it.
+        except Exception as error:
+            structlog.get_logger().exception("checkpoint.broken", job_id=self._attempt.claim.job_id, step=saved.step)
+            self._warn(saved.step, f"a fault of the trainer: {type(error).__name__}; the operator finds it in its log")
         finally:
             self._sending = None
             if self._newest is not saved:

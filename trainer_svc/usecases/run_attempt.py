@@ -108,7 +108,7 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
         outcome = await _work(attempt, folder, tools, checkpoints)
     except AttemptFencedError:
         raise
-    # The edge of the attempt: a fault of ours must end this attempt, and neither the trainer nor other attempts.
+    # The edge of the attempt: a fault of ours must end this attempt; not its job, the trainer or other attempts.
     except Exception as error:
         structlog.get_logger().exception("attempt.broken", job_id=attempt.claim.job_id)
         outcome = _broken(error)
@@ -121,11 +121,12 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
 
 
 def _broken(error: Exception) -> AttemptFailed:
-    """What an error that nobody foresaw makes of the attempt: a disk without room is no fault of ours."""
+    """What an error that nobody foresaw makes of the attempt: a disk without room is no fault of ours, and what is one
+    is none of the job's. It may pass, so the job is tried again; one that it meets each time is quarantined."""
     if words := disk_trouble(error):
         return AttemptFailed(FailReason.STORAGE_UNAVAILABLE, f"{words} on the trainer's disk: make room there")
     return AttemptFailed(
-        FailReason.INTERNAL,
+        FailReason.CRASHED,
         f"a fault of the trainer: {type(error).__name__}; the operator finds it in the trainer's log",
     )
 

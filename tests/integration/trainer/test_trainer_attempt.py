@@ -311,7 +311,7 @@ async def test_a_child_that_speaks_nonsense_counts_as_crashed(bench: Bench) -> N
 async def test_an_adapter_that_differs_from_its_manifest_is_not_published(bench: Bench) -> None:
     await bench.run("liar")
 
-    assert reason(bench) == FailReason.INTERNAL
+    assert reason(bench) == FailReason.CRASHED
     assert not any(key.startswith(f"jobs/{JOB}/") for key in bench.mesh.store.files)
 
 
@@ -374,8 +374,27 @@ async def test_a_trainers_own_fault_ends_the_attempt_and_not_the_trainer(bench: 
     tools = replace(bench.tools, launch={Recipe.QLORA: broken})
     await run_attempt(await bench.claim(), tools)
 
-    assert reason(bench) == FailReason.INTERNAL
+    assert reason(bench) == FailReason.CRASHED
     assert "RuntimeError" in bench.mesh.scheduler.failed[0].message
+
+
+async def test_a_fault_in_publishing_a_checkpoint_costs_that_checkpoint_alone(bench: Bench) -> None:
+    class Faulty(type(bench.tools.scheduler)):
+        async def commit_checkpoint(self, grant, step, files, eval_loss):
+            raise RuntimeError("a bug")
+
+    faulty = Faulty.__new__(Faulty)
+    faulty.__dict__.update(vars(bench.tools.scheduler))
+    bench.script = "saver"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, replace(bench.tools, scheduler=faulty)))
+    await assert_eventually(lambda: any("a fault of the trainer: RuntimeError" in line for line in logged(bench)))
+    step = attempt.progress.step
+    await assert_eventually(lambda: attempt.progress.step > step)
+    attempt.drained.set()
+    await asyncio.wait_for(running, 60)
+
+    assert reason(bench) == FailReason.PREEMPTED
 
 
 async def test_the_child_sees_no_credentials_and_works_in_its_folder(bench: Bench, monkeypatch) -> None:

@@ -87,7 +87,18 @@ def early(child: Child) -> None:
 def obedient(child: Child) -> None:
     """Trains for ever, and stops as it is told."""
     child.start()
-    number = 0
+    _train_until_told(child, 0)
+
+
+def saver(child: Child) -> None:
+    """The same, once it has saved a checkpoint."""
+    child.start()
+    child.step(1)
+    child.checkpoint(1)
+    _train_until_told(child, 1)
+
+
+def _train_until_told(child: Child, number: int) -> None:
     while True:
         number += 1
         child.step(number)
@@ -205,5 +216,5 @@ def environment(child: Child) -> None:
 if __name__ == "__main__":
     scripts = {script.__name__: script for script in (normal, obedient, deaf, hung, crash, out_of_memory, nonsense)}
     scripts |= {script.__name__: script for script in (resumed, picky, liar, environment, early)}
-    scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager, chatty)}
+    scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager, chatty, saver)}
     scripts[sys.argv[1]](Child(Path(sys.argv[2]), int(sys.argv[3])))

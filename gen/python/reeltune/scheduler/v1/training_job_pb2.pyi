@@ -87,7 +87,9 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     STATE_REASON_PREEMPTED: _StateReason.ValueType  # 2
     """The trainer was drained and gave the job back at a checkpoint. Tried again at no retry's cost."""
     STATE_REASON_CRASHED: _StateReason.ValueType  # 3
-    """The training process ended without a word. Tried again; the third time in one job, stalls included, makes it QUARANTINED."""
+    """The training process ended without a word, or the trainer met a fault of its own. Tried again; the third time in one job, stalls
+    included, makes it QUARANTINED.
+    """
     STATE_REASON_STALLED: _StateReason.ValueType  # 4
     """The training process made no step within its progress deadline. Tried again as after a crash."""
     STATE_REASON_STORAGE_UNAVAILABLE: _StateReason.ValueType  # 5
@@ -111,7 +113,7 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     STATE_REASON_DEVICE_UNFIT: _StateReason.ValueType  # 14
     """The device cannot do what the job asks, for instance 4-bit products. Tried again elsewhere."""
     STATE_REASON_INTERNAL: _StateReason.ValueType  # 15
-    """A fault of the trainer itself. Not tried again."""
+    """The training process ended with an error that nobody foresaw, or the scheduler refuses the attempt's end. Not tried again."""
     STATE_REASON_PAUSED: _StateReason.ValueType  # 16
     """Its owner keeps it from the trainers."""
     STATE_REASON_RESUMED: _StateReason.ValueType  # 17
@@ -131,7 +133,9 @@ STATE_REASON_LEASE_LOST: StateReason.ValueType  # 1
 STATE_REASON_PREEMPTED: StateReason.ValueType  # 2
 """The trainer was drained and gave the job back at a checkpoint. Tried again at no retry's cost."""
 STATE_REASON_CRASHED: StateReason.ValueType  # 3
-"""The training process ended without a word. Tried again; the third time in one job, stalls included, makes it QUARANTINED."""
+"""The training process ended without a word, or the trainer met a fault of its own. Tried again; the third time in one job, stalls
+included, makes it QUARANTINED.
+"""
 STATE_REASON_STALLED: StateReason.ValueType  # 4
 """The training process made no step within its progress deadline. Tried again as after a crash."""
 STATE_REASON_STORAGE_UNAVAILABLE: StateReason.ValueType  # 5
@@ -155,7 +159,7 @@ STATE_REASON_STOP_GRACE_SPENT: StateReason.ValueType  # 13
 STATE_REASON_DEVICE_UNFIT: StateReason.ValueType  # 14
 """The device cannot do what the job asks, for instance 4-bit products. Tried again elsewhere."""
 STATE_REASON_INTERNAL: StateReason.ValueType  # 15
-"""A fault of the trainer itself. Not tried again."""
+"""The training process ended with an error that nobody foresaw, or the scheduler refuses the attempt's end. Not tried again."""
 STATE_REASON_PAUSED: StateReason.ValueType  # 16
 """Its owner keeps it from the trainers."""
 STATE_REASON_RESUMED: StateReason.ValueType  # 17

@@ -400,7 +400,8 @@ export enum StateReason {
   PREEMPTED = 2,
 
   /**
-   * The training process ended without a word. Tried again; the third time in one job, stalls included, makes it QUARANTINED.
+   * The training process ended without a word, or the trainer met a fault of its own. Tried again; the third time in one job, stalls
+   * included, makes it QUARANTINED.
    *
    * @generated from enum value: STATE_REASON_CRASHED = 3;
    */
@@ -484,7 +485,7 @@ export enum StateReason {
   DEVICE_UNFIT = 14,
 
   /**
-   * A fault of the trainer itself. Not tried again.
+   * The training process ended with an error that nobody foresaw, or the scheduler refuses the attempt's end. Not tried again.
    *
    * @generated from enum value: STATE_REASON_INTERNAL = 15;
    */
