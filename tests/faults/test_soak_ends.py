@@ -73,7 +73,8 @@ def test_a_right_end_is_let_pass(end, lines, misbehaviors, asked) -> None:
         ("a stop that was forgotten", [*BEGIN, f"{COMPLETED} 1"], [], {"stops": [3]}),
         ("crashes while it stops", [*attempts("CRASHED", "CRASHED"), "RUNNING STOPPING STOP_REQUESTED 3",
                                     "STOPPING FAILED QUARANTINED 3"], [], {"stops": [10]}),
-        ("a retry that nobody ordered", [*RETRIED, "QUEUED STARTING 2", "STARTING RUNNING 2", f"{COMPLETED} 2"], [], {}),
+        ("a retry that nobody ordered", [*RETRIED, "QUEUED STARTING 2", "STARTING RUNNING 2", f"{COMPLETED} 2"],
+         [], {}),
     ],
 )  # fmt: skip
 def test_a_wrong_end_is_found(end, lines, misbehaviors, asked) -> None:
