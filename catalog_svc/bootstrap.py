@@ -53,6 +53,7 @@ from catalog_svc.store.import_store import ImportStore
 from catalog_svc.store.location_store import LocationStore, SecretBox
 from catalog_svc.store.queries import MIGRATIONS, SCHEMA
 from catalog_svc.store.statistics_store import StatisticsStore
+from catalog_svc.store.sweep_store import SweepStore
 from catalog_svc.store.usage_store import UsageStore
 from catalog_svc.store.validation_store import ValidationStore
 from catalog_svc.store.version_store import VersionStore
@@ -74,6 +75,7 @@ from catalog_svc.usecases.run_validations import RunValidations
 from catalog_svc.usecases.settle_upload import SettleUpload
 from catalog_svc.usecases.show_clips import ShowClips
 from catalog_svc.usecases.store_file import StoreFile
+from catalog_svc.usecases.sweep_objects import SweepObjects
 from catalog_svc.usecases.try_model import TryModel
 from catalog_svc.usecases.upload_by_parts import UploadByParts
 from catalog_svc.usecases.upload_by_stream import UploadByStream
@@ -121,6 +123,7 @@ class Stores:
     imports: ImportStore
     locations: LocationStore
     garbage: GarbageStore
+    sweeps: SweepStore
     objects: ObjectStore
     usage: UsageStore
     changes: ChangeFeed
@@ -159,6 +162,7 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore, sch
         imports=ImportStore(pool, timedelta(seconds=settings.import_lease_seconds), settings.max_imports),
         locations=LocationStore(pool, SecretBox(settings.storage_key.get_secret_value())),
         garbage=GarbageStore(pool),
+        sweeps=SweepStore(pool),
         objects=objects,
         usage=UsageStore(pool),
         changes=ChangeFeed(settings.postgres_dsn.get_secret_value()),
@@ -341,6 +345,13 @@ def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Sto
         retention=timedelta(days=settings.undelete_days),
     )
     runtime.background.start("garbage collector", collector.run(settings.garbage_seconds), is_intake=True)
+    sweep = SweepObjects(
+        stores.sweeps,
+        stores.objects,
+        older_than=timedelta(hours=settings.sweep_after_hours),
+        pause=timedelta(seconds=settings.sweep_seconds),
+    )
+    runtime.background.start("sweep", sweep.run(), is_intake=True)
     runtime.background.start("change feed", stores.changes.run())
 
 

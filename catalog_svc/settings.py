@@ -53,6 +53,10 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     """How long a deleted dataset or model can be brought back."""
     garbage_seconds: float = Field(default=5, gt=0)
     """Pause between two rounds of the collector."""
+    sweep_seconds: float = Field(default=60, gt=0)
+    """Pause between two steps of the search for objects that nothing refers to; a step looks at 1000."""
+    sweep_after_hours: float = Field(default=3, ge=0)
+    """How old an object is before that search takes it; the bucket's `contents/` and `uploads/` are this service's."""
 
     decode_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Clips decoded at once."""

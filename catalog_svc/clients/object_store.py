@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import enum
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +18,13 @@ from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.upload import PART_BYTES, Part, Upload, UploadId
-from meshkit.blob import BlobError, BlobNotFound, BlobStore, VerifiedPut
+from meshkit.blob import BlobError, BlobNotFound, BlobStat, BlobStore, VerifiedPut
 
 URL_TTL = timedelta(minutes=15)
 _CHUNK_BYTES = 1024 * 1024
 _LOOKS_AT_ONCE = 32
+_CONTENT_KEY = re.compile(r"(contents/[^/]+/[0-9a-f]{64})(?:\.poster\.jpg|\.proxy\.mp4)?")
+_UPLOAD_KEY = re.compile(r"uploads/(upl_[^/]+)")
 
 
 class BytesMissing(Exception):
@@ -264,6 +267,20 @@ class ObjectStore:
         for picture in Picture:
             await self._blobs.remove(f"{object_key}{picture.value}")
         await self._blobs.remove(object_key)
+
+    async def list_page(self, prefix: str, after: str, limit: int) -> list[BlobStat]:
+        """Lists objects by key: at most `limit` after a key."""
+        return await self._blobs.list_page(prefix, after, limit)
+
+    @staticmethod
+    def content_keys(keys: Iterable[str]) -> set[str]:
+        """Returns the content that keys belong to, pictures of it included; other keys belong to none."""
+        return {found[1] for key in keys if (found := _CONTENT_KEY.fullmatch(key))}
+
+    @staticmethod
+    def upload_ids(keys: Iterable[str]) -> set[UploadId]:
+        """Returns the uploads that keys belong to; other keys belong to none."""
+        return {UploadId(found[1]) for key in keys if (found := _UPLOAD_KEY.fullmatch(key))}
 
     async def remove_upload(self, upload_id: UploadId, multipart_id: str | None) -> None:
         """Removes what is staged of an upload."""

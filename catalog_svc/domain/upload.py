@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NewType
 
 from catalog_svc.domain.content import ContentPlace
@@ -18,6 +18,11 @@ MAX_PARTS = 4_000
 """Larger files get larger parts. S3 takes 10,000, but the answer that names them all has to fit into one message."""
 MAX_BATCH_PARTS = 1_024
 """Of the files of one batch together: their addresses are made while the call lasts, and fit into one message."""
+
+
+LATE_LOOK = timedelta(minutes=35)
+"""After so long an address writes nothing any more: it ends after 15 minutes, a PUT that began before that after 15
+more (the edge sees to it), and the last five are for clocks that differ."""
 
 
 @dataclass(frozen=True, slots=True)

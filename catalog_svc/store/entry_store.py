@@ -23,6 +23,7 @@ from catalog_svc.domain.entry import (
 )
 from catalog_svc.domain.errors import EntryExists, EntryNotFound, ImportRunning, RequestIdReused
 from catalog_svc.domain.model import Model
+from catalog_svc.domain.upload import LATE_LOOK
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import described_from_row, entry_from_row
 from meshkit.postgres import Connection, Pool, transaction
@@ -134,7 +135,7 @@ class EntryStore:
         """Hides an entry from all but the attempts with a grant for it; it can be brought back until it is purged."""
         async with transaction(self._pool) as connection:
             await lock_own_entry(connection, kind, entry_id, owner_id)
-            await connection.execute(queries().discard_uploads_of_entry, entry_id)
+            await connection.execute(queries().discard_uploads_of_entry, entry_id, LATE_LOOK)
             await connection.execute(queries().hide_entry, entry_id)
 
     async def undelete(
@@ -164,7 +165,7 @@ class EntryStore:
             if entry_id is None:
                 return None
             await connection.execute(queries().discard_files_of_entry, entry_id)
-            await connection.execute(queries().discard_uploads_of_entry, entry_id)
+            await connection.execute(queries().discard_uploads_of_entry, entry_id, LATE_LOOK)
             await connection.execute(queries().delete_entry, entry_id)
         return EntryId(entry_id)
 

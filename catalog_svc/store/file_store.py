@@ -17,7 +17,7 @@ from catalog_svc.domain.errors import (
 )
 from catalog_svc.domain.file_path import ancestors
 from catalog_svc.domain.storage_usage import NO_LIMIT, StorageAllowance
-from catalog_svc.domain.upload import MAX_MODEL_FILES, FileHeader, StoredFile, Upload, UploadId
+from catalog_svc.domain.upload import LATE_LOOK, MAX_MODEL_FILES, FileHeader, StoredFile, Upload, UploadId
 from catalog_svc.store.entry_store import lock_own_entry
 from catalog_svc.store.queries import queries
 from catalog_svc.store.rows import file_from_row, upload_from_row
@@ -153,7 +153,7 @@ class FileStore:
 
     async def discard_abandoned(self, idle: timedelta, remember: timedelta) -> None:
         """Drops open uploads untouched for `idle`, and forgets those completed longer than `remember` ago."""
-        await self._pool.execute(queries().discard_abandoned_uploads, idle)
+        await self._pool.execute(queries().discard_abandoned_uploads, idle, LATE_LOOK)
         await self._pool.execute(queries().forget_complete_uploads, remember)
 
     async def _check_can_take(self, connection: Connection, entry: Entry, header: FileHeader) -> None:
@@ -237,9 +237,9 @@ async def check_room(connection: Connection, owner_id: str, allowance: StorageAl
 async def _discard_written(connection: Connection, upload: Upload) -> None:
     """Has collected what the presigned URLs of an upload that has ended have written, and may still write."""
     if upload.is_direct:
-        await connection.execute(queries().discard_late_content, upload.place.object_key)
+        await connection.execute(queries().discard_late_content, upload.place.object_key, LATE_LOOK)
     else:
-        await connection.execute(queries().discard_staged, upload.header.parent_id, upload.id)
+        await connection.execute(queries().discard_staged, upload.header.parent_id, upload.id, LATE_LOOK)
 
 
 async def _discard_content(connection: Connection, entry_id: EntryId, gone: StoredFile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import io
+import itertools
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -217,6 +218,15 @@ class BlobStore:
         """Returns all objects whose keys begin with `prefix`, in order of key (without content type and metadata)."""
         found = await self._run(lambda: list(self._client.list_objects(self.bucket, prefix, recursive=True)))
         return [_stat(item.object_name or "", item) for item in found]
+
+    async def list_page(self, prefix: str, after: str, limit: int) -> builtins.list[BlobStat]:
+        """Returns at most `limit` objects whose keys begin with `prefix` and come after `after`, in order of key."""
+
+        def list_some() -> builtins.list[Any]:
+            found = self._client.list_objects(self.bucket, prefix, recursive=True, start_after=after or None)
+            return list(itertools.islice(found, limit))
+
+        return [_stat(item.object_name or "", item) for item in await self._run(list_some)]
 
     async def remove(self, key: str) -> None:
         """Deletes an object; one that is not there is no error."""

@@ -86,6 +86,9 @@ WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id
 INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
 SELECT 'UPLOAD', $1, id, multipart_id, '', now() FROM gone WHERE complete_time IS NULL AND NOT is_direct
 UNION ALL
+SELECT 'UPLOAD', $1, id, NULL, '', now() + $2::interval FROM gone
+WHERE complete_time IS NULL AND NOT is_direct AND multipart_id IS NULL
+UNION ALL
 SELECT DISTINCT 'CONTENT', '', '', NULL, object_key, now() + interval '1 hour' FROM gone WHERE complete_time IS NULL;
 
 -- name: discard_files_of_entry

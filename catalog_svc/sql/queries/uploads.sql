@@ -33,11 +33,11 @@ SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone WHERE NOT is_direct;
 -- name: discard_staged
 -- Has the staged object of an upload removed: now, and again when no presigned URL can write it any longer.
 INSERT INTO garbage (kind, entry_id, upload_id, due_time)
-VALUES ('UPLOAD', $1, $2, now()), ('UPLOAD', $1, $2, now() + interval '20 minutes');
+VALUES ('UPLOAD', $1, $2, now()), ('UPLOAD', $1, $2, now() + $3::interval);
 
 -- name: discard_late_content
 -- Has an object removed that presigned URLs can write, if nothing uses it when none of them can do so any longer.
-INSERT INTO garbage (kind, object_key, due_time) VALUES ('CONTENT', $1, now() + interval '20 minutes');
+INSERT INTO garbage (kind, object_key, due_time) VALUES ('CONTENT', $1, now() + $2::interval);
 
 -- name: discard_abandoned_uploads
 -- Deletes open uploads that nobody has touched for long, and has their objects removed.
@@ -51,7 +51,10 @@ WITH gone AS (
 INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
 SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() FROM gone WHERE NOT is_direct
 UNION ALL
-SELECT 'CONTENT', '', '', NULL, object_key, GREATEST(now(), max(touch_time) + interval '20 minutes') FROM gone GROUP BY object_key;
+SELECT 'UPLOAD', entry_id, id, NULL, '', touch_time + $2::interval FROM gone
+WHERE NOT is_direct AND multipart_id IS NULL AND touch_time + $2::interval > now()
+UNION ALL
+SELECT 'CONTENT', '', '', NULL, object_key, GREATEST(now(), max(touch_time) + $2::interval) FROM gone GROUP BY object_key;
 
 -- name: forget_complete_uploads
 -- Forgets finished uploads after their time.
