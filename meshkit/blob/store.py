@@ -242,8 +242,16 @@ class BlobStore:
         return len(found)
 
     def presign_get(self, key: str, ttl: timedelta, *, filename: str | None = None) -> str:
-        """Returns a URL to download an object; `filename` is what a browser will call it."""
-        query = {"response-content-disposition": f'attachment; filename="{filename}"'} if filename else None
+        """Returns a URL to download an object; `filename` is what a browser will call it.
+
+        The answer has no header that whoever sent the object has chosen: the store keeps those of a PUT.
+        """
+        query = {
+            "response-cache-control": f"private, max-age={int(ttl.total_seconds())}",
+            "response-content-disposition": f'attachment; filename="{filename}"' if filename else "inline",
+            "response-content-language": "und",
+            "response-expires": "0",
+        }
         return presign(self._presign_key, "GET", self._path(key), ttl, query=query)
 
     def presign_put(self, key: str, ttl: timedelta, *, length: int | None = None) -> str:

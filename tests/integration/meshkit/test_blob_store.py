@@ -86,6 +86,25 @@ async def test_a_presigned_get_downloads_under_the_given_name(blob_store: BlobSt
         assert "adapter.safetensors" in answer.headers["content-disposition"]
 
 
+async def test_headers_that_a_sender_chose_are_not_what_a_reader_gets(blob_store: BlobStore) -> None:
+    chosen = {
+        "cache-control": "public, max-age=31536000",
+        "content-disposition": 'attachment; filename="run-me.exe"',
+        "content-language": "tlh",
+        "expires": "Thu, 01 Jan 2099 00:00:00 GMT",
+    }
+    put = blob_store.presign_verified_put("clip", TTL, length=1, sha256=hashlib.sha256(b"x").hexdigest())
+    async with httpx.AsyncClient(trust_env=False) as client:
+        own = {"x-amz-meta-note": "chosen"}
+        assert (await client.put(put.url, content=b"x", headers={**put.headers, **own})).status_code == 403
+        assert (await client.put(put.url, content=b"x", headers={**put.headers, **chosen})).status_code == 200
+        answer = await client.get(blob_store.presign_get("clip", TTL))
+    assert (answer.status_code, answer.content) == (200, b"x")
+    got = {name: answer.headers.get(name) for name in chosen}
+    assert not set(got.values()) & set(chosen.values())
+    assert (got["cache-control"], got["content-disposition"]) == ("private, max-age=300", "inline")
+
+
 async def test_a_presigned_put_takes_the_signed_length_only(blob_store: BlobStore) -> None:
     url = blob_store.presign_put("clip", TTL, length=4)
     async with httpx.AsyncClient(trust_env=False) as client:
