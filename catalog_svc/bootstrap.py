@@ -173,7 +173,7 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore, sch
 def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[ServicerRegistration]:
     """Starts the background tasks and returns the servicers."""
     manage_entries = ManageEntries(stores.entries, stores.scheduler, timedelta(days=settings.undelete_days))
-    settle_upload = SettleUpload(stores.files, stores.objects, asyncio.Semaphore(settings.settlements))
+    settle_upload = SettleUpload(stores.files, stores.garbage, stores.objects, asyncio.Semaphore(settings.settlements))
     runtime.stack.push_async_callback(settle_upload.close)
     tool = _start_model_tool(settings, runtime)
     _start_validators(settings, runtime, stores, manage_entries, tool)

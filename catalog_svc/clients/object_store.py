@@ -132,16 +132,34 @@ class ObjectStore:
         """Returns where to PUT content straight to its place; only where the store is verifying."""
         return self._blobs.presign_verified_put(place.object_key, URL_TTL, length=size_bytes, sha256=sha256)
 
-    async def content_size(self, place: ContentPlace) -> int:
-        """Returns the length of content in this service's own bucket.
+    async def sent_digest(self, upload: Upload) -> Digest | None:
+        """Returns what was sent straight to its place, by the store's word; None if it has to be read.
+
+        That word is taken of a store that verifies; it may have been another one when the bytes came.
 
         Raises:
-            BytesMissing: there is none.
+            BytesMissing: nothing is there.
         """
         try:
-            return (await self._blobs.stat(place.object_key)).size
+            found = await self._blobs.stat(upload.place.object_key, with_sha256=True)
         except BlobNotFound as error:
-            raise BytesMissing(f"content {place.object_key}") from error
+            raise BytesMissing(f"content {upload.place.object_key}") from error
+        if found.size != upload.header.size_bytes:  # wrong, whatever its digest
+            return Digest(found.size, upload.header.sha256)
+        is_proven = self.is_verifying and found.sha256 == upload.header.sha256
+        return Digest(found.size, upload.header.sha256) if is_proven else None
+
+    async def read_digest(self, upload: Upload) -> Digest:
+        """Reads what was sent straight to its place; it fits into memory.
+
+        Raises:
+            BytesMissing: nothing is there any more.
+        """
+        try:
+            data = await self._blobs.get_bytes(upload.place.object_key)
+        except BlobNotFound as error:
+            raise BytesMissing(f"content {upload.place.object_key}") from error
+        return Digest(len(data), (await asyncio.to_thread(hashlib.sha256, data)).hexdigest())
 
     async def begin_parts(self, upload_id: UploadId) -> str:
         """Starts a multipart upload and returns S3's name for it."""

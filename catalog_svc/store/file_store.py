@@ -47,6 +47,8 @@ class FileStore:
     ) -> Upload:
         """Opens an upload, or finds the open one of the same file; completes it at once where its bytes are stored.
 
+        A resumable one of the same file that would be sent the other way, direct or staged, is dropped: a file is on
+        its way once, and counts once.
         As long as it is open its object is kept, whoever else has used it or puts it there.
 
         Raises:

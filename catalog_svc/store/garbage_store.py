@@ -65,18 +65,18 @@ class GarbageStore:
         return bool(await self._pool.fetchval(queries().is_entry_alive, entry_id))
 
     @contextlib.asynccontextmanager
-    async def unwanted(self, garbage: Garbage) -> AsyncIterator[bool]:
+    async def unwanted(self, object_key: str) -> AsyncIterator[bool]:
         """Tells whether no file or upload needs an object, and keeps it so while the block runs, which removes it.
 
         It is no content any more before the block begins, whatever becomes of the block: nobody is told that bytes are
         in place which have just gone.
         """
-        async with self._locked(garbage.object_key) as (connection, is_wanted):
+        async with self._locked(object_key) as (connection, is_wanted):
             if not is_wanted:
-                await connection.execute(queries().delete_content, garbage.object_key)
-        async with self._locked(garbage.object_key) as (connection, is_wanted):
+                await connection.execute(queries().delete_content, object_key)
+        async with self._locked(object_key) as (connection, is_wanted):
             # Content again: it came and went between the two, and whoever gave it up has left a piece of garbage.
-            is_content = await connection.fetchval(queries().is_content, garbage.object_key)
+            is_content = await connection.fetchval(queries().is_content, object_key)
             yield not (is_wanted or is_content)
 
     @contextlib.asynccontextmanager

@@ -56,7 +56,7 @@ class CollectGarbage:
         if piece.kind is GarbageKind.UPLOAD:
             await self.objects.remove_upload(piece.upload_id, piece.multipart_id)
         elif piece.kind is GarbageKind.CONTENT:
-            async with self.garbage.unwanted(piece) as is_unwanted:
+            async with self.garbage.unwanted(piece.object_key) as is_unwanted:
                 if is_unwanted:
                     await self.objects.remove_content(piece.object_key)
                     await failpoint("garbage.removed")

@@ -16,6 +16,7 @@ from catalog_svc.domain.errors import (
 )
 from catalog_svc.domain.upload import StoredFile, Upload, UploadId, plan_parts
 from catalog_svc.store.file_store import FileStore
+from catalog_svc.store.garbage_store import GarbageStore
 from catalog_svc.usecases import audit
 from meshkit.failpoints import failpoint
 
@@ -25,6 +26,7 @@ class SettleUpload:
     """Settles uploads, each once at a time in this process."""
 
     files: FileStore
+    garbage: GarbageStore
     objects: ObjectStore
     slots: asyncio.Semaphore
     """How many are verified at once: each holds a part in memory."""
@@ -68,10 +70,10 @@ class SettleUpload:
             # Another replica may have finished it a moment ago.
             return await self._finished_elsewhere(upload)
         if digest.sha256 != header.sha256:
-            await self.files.discard_upload(upload)
+            await self._discard(upload)
             raise DigestMismatch(header.path, header.sha256, digest.sha256)
         if digest.size_bytes != header.size_bytes:
-            await self.files.discard_upload(upload)
+            await self._discard(upload)
             raise LengthMismatch(header.path, header.size_bytes, digest.size_bytes)
         await failpoint("upload.stored")
         try:
@@ -87,8 +89,20 @@ class SettleUpload:
         return stored
 
     async def _arrived(self, upload: Upload) -> Digest:
-        """Looks at what was sent straight to its place. Nothing comes there but bytes of the digest that names it."""
-        return Digest(await self.objects.content_size(upload.place), upload.header.sha256)
+        """Looks at what was sent straight to its place, and reads it if the store cannot vouch for it."""
+        digest = await self.objects.sent_digest(upload)
+        if digest is None:
+            async with self.slots:
+                digest = await self.objects.read_digest(upload)
+        return digest
+
+    async def _discard(self, upload: Upload) -> None:
+        """Drops an upload of other bytes than the announced ones; where these lie in the right ones' place, at once."""
+        await self.files.discard_upload(upload)
+        if upload.is_direct:
+            async with self.garbage.unwanted(upload.place.object_key) as is_unwanted:
+                if is_unwanted:
+                    await self.objects.remove_content(upload.place.object_key)
 
     async def _verified(self, upload: Upload) -> Digest:
         async with self.slots:

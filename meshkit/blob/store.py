@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import io
 import itertools
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -36,6 +36,7 @@ MIN_PART_BYTES = 5 * 1024 * 1024
 _TRIALS = "trials/"
 _LONGEST_TRIAL = timedelta(minutes=10)
 _COPY_BYTES = 512 * 1024 * 1024
+_SHA256_BYTES = 32
 _MAX_CONNECT_SECONDS = 5
 _MAX_READ_SECONDS = 60
 # Every request of this class may be repeated: names are unique, and what a first try has done the second finds done.
@@ -69,6 +70,8 @@ class BlobStat:
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What was given as `metadata`, with lower-case names."""
+    sha256: str | None = None
+    """64 hexadecimal digits, as the store found them; None if it was not asked, or knows none of the whole object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +212,10 @@ class BlobStore:
             response.close()
             response.release_conn()
 
-    async def stat(self, key: str) -> BlobStat:
+    async def stat(self, key: str, *, with_sha256: bool = False) -> BlobStat:
         """Returns what is known of an object. Raises BlobNotFound."""
-        found = await self._run(lambda: self._client.stat_object(self.bucket, key))
+        headers: Any = {"x-amz-checksum-mode": "ENABLED"} if with_sha256 else None
+        found = await self._run(lambda: self._client.stat_object(self.bucket, key, extra_headers=headers))
         return _stat(key, found)
 
     async def list(self, prefix: str = "") -> list[BlobStat]:
@@ -421,4 +425,13 @@ def _stat(key: str, found: Any) -> BlobStat:
         modify_time=found.last_modified,
         content_type=found.content_type or "",
         metadata=metadata,
+        sha256=_hexadecimal((found.metadata or {}).get("x-amz-checksum-sha256", "")),
     )
+
+
+def _hexadecimal(checksum: str) -> str | None:
+    try:
+        digest = b64decode(checksum, validate=True)
+    except ValueError:  # that of an object in parts has their number behind it, and is not that of the bytes
+        return None
+    return digest.hex() if len(digest) == _SHA256_BYTES else None

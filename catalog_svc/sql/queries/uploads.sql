@@ -1,5 +1,17 @@
 -- name: open_upload
--- Opens an upload, or finds the open one of the same file.
+-- Opens an upload, or finds the open one of the same file; drops that which would be sent another way, and has its objects removed.
+WITH gone AS (
+    DELETE FROM uploads
+    WHERE entry_id = $3 AND path = $4 AND sha256 = $5 AND size_bytes = $6 AND is_direct <> $9
+        AND $8 AND is_resumable AND complete_time IS NULL
+    RETURNING *
+), discarded AS (
+    INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
+    SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() + wait
+    FROM gone CROSS JOIN (VALUES (interval '0'), (interval '20 minutes')) AS times (wait) WHERE NOT is_direct
+    UNION ALL
+    SELECT 'CONTENT', '', '', NULL, object_key, now() + interval '20 minutes' FROM gone WHERE is_direct
+)
 INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, is_direct)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (entry_id, path, sha256, size_bytes, is_direct) WHERE is_resumable AND complete_time IS NULL

@@ -74,3 +74,6 @@ async def test_only_one_of_many_writes_of_the_same_bytes_wins(blob_store: BlobSt
         answers = await asyncio.gather(*(http.put(put.url, content=data, headers=dict(put.headers)) for _ in range(12)))
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 11
     assert await blob_store.get_bytes("once") == data
+    assert (await blob_store.stat("once", with_sha256=True)).sha256 == hashlib.sha256(data).hexdigest()
+    await blob_store.put_bytes("without", data)
+    assert (await blob_store.stat("without", with_sha256=True)).sha256 in (None, hashlib.sha256(data).hexdigest())

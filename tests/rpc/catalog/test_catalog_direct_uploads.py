@@ -16,7 +16,8 @@ from reeltune.catalog.v1 import dataset_service_pb2 as ds
 from reeltune.catalog.v1 import upload_pb2
 from reeltune.catalog.v1 import upload_service_pb2 as us
 
-from catalog_svc.domain.upload import PART_BYTES
+from catalog_svc.clients.object_store import Digest
+from catalog_svc.domain.upload import PART_BYTES, UploadId
 from meshkit.testing import assert_eventually
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Start, refused
 
@@ -75,6 +76,9 @@ async def test_a_file_of_one_part_goes_straight_to_its_place(mesh: CatalogMesh, 
     assert (await refused(mesh.complete(upload.id))).reason == "UPLOAD_INCOMPLETE"
     assert await put(mesh, upload, data) == 200
     assert await keys(mesh) == [key_of(data)]
+    # The store vouches for the bytes: they need not be read.
+    known = await mesh.stores.files.get_upload(UploadId(upload.id), ALICE)
+    assert await mesh.stores.objects.sent_digest(known) == Digest(size, hashlib.sha256(data).hexdigest())
     stored = await mesh.complete(upload.id)
     assert (stored.path, stored.size_bytes, stored.sha256) == ("a.mp4", size, hashlib.sha256(data).hexdigest())
     assert (await mesh.complete(upload.id)).sha256 == stored.sha256
@@ -90,15 +94,56 @@ async def test_who_sends_no_headers_is_told_of_none(mesh: CatalogMesh) -> None:
     staged = await mesh.open_upload(dataset.id, "a.mp4", CLIP)
     assert not staged.parts[0].headers
     assert f"/uploads/{staged.id}?" in staged.parts[0].url
-    # Who sends them meanwhile has an upload of their own; either is completed, whichever comes first.
-    direct = await opened(mesh, dataset.id)
-    assert direct.id != staged.id
-    await mesh.put_parts(staged, CLIP)
-    assert await put(mesh, direct) == 200
-    assert (await mesh.complete(direct.id)).sha256 == (await mesh.complete(staged.id)).sha256
+
+
+@pytest.mark.parametrize("is_direct_first", [True, False])
+async def test_a_file_is_on_its_way_once(mesh: CatalogMesh, is_direct_first: bool) -> None:
+    dataset = await mesh.create_dataset()
+    first, second = [
+        await mesh.open_upload(dataset.id, "a.mp4", CLIP, accepts_headers=accepts)
+        for accepts in (is_direct_first, not is_direct_first)
+    ]
+    assert first.id != second.id
+    assert await pending(mesh) == len(CLIP)
+    assert await put(mesh, first) == 200
+    assert (await refused(mesh.complete(first.id))).reason == "UPLOAD_NOT_FOUND"
+    assert await put(mesh, second) in (200, 412)
+    assert (await mesh.complete(second.id)).path == "a.mp4"
+    assert await pending(mesh) == 0
     assert await mesh.blobs.get_bytes(key_of(CLIP)) == CLIP
     await mesh.pool.execute("UPDATE garbage SET due_time = now()")
     await only(mesh, key_of(CLIP))
+
+
+@pytest.mark.parametrize("is_verifying", [True, False])
+@pytest.mark.parametrize("sent", [CLIP, OTHER])
+async def test_what_no_store_vouches_for_is_read(mesh: CatalogMesh, sent: bytes, is_verifying: bool) -> None:
+    """As when the store was another one, or held for a better one, when the address was given out."""
+    dataset = await mesh.create_dataset()
+    upload = await opened(mesh, dataset.id)
+    await mesh.blobs.put_bytes(key_of(CLIP), sent)
+    mesh.stores.objects.is_verifying = is_verifying
+    if sent == CLIP:
+        assert (await mesh.complete(upload.id)).path == "a.mp4"
+        return
+    refusal = await refused(mesh.complete(upload.id))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
+    # The wrong bytes lie in nobody's way.
+    again = await opened(mesh, dataset.id)
+    assert bool(again.parts[0].headers) == is_verifying
+    assert await put(mesh, again) == 200
+    assert (await mesh.complete(again.id)).path == "a.mp4"
+    assert await mesh.blobs.get_bytes(key_of(CLIP)) == CLIP
+    await mesh.pool.execute("UPDATE garbage SET due_time = now()")
+    await only(mesh, key_of(CLIP))
+
+
+async def test_a_store_that_verifies_no_more_is_not_believed(mesh: CatalogMesh) -> None:
+    dataset = await mesh.create_dataset()
+    upload = await opened(mesh, dataset.id)
+    assert await put(mesh, upload) == 200
+    mesh.stores.objects.is_verifying = False
+    assert (await mesh.complete(upload.id)).sha256 == hashlib.sha256(CLIP).hexdigest()
 
 
 async def test_larger_files_go_in_parts(mesh: CatalogMesh) -> None:
