@@ -66,7 +66,7 @@ class FileStore:
                 await self._put(connection, entry, header)
                 row = await connection.fetchrow(queries().insert_complete_upload, *columns)
             else:
-                row = await connection.fetchrow(queries().open_upload, *columns, is_resumable, is_direct)
+                row = await connection.fetchrow(queries().open_upload, *columns, is_resumable, is_direct, LATE_LOOK)
                 if row is not None and row["is_new"]:
                     await check_room(connection, owner_id, allowance, header.size_bytes)
         assert row is not None

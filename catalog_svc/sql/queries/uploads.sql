@@ -8,9 +8,9 @@ WITH gone AS (
 ), discarded AS (
     INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
     SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() + wait
-    FROM gone CROSS JOIN (VALUES (interval '0'), (interval '20 minutes')) AS times (wait) WHERE NOT is_direct
+    FROM gone CROSS JOIN (VALUES (interval '0'), ($10::interval)) AS times (wait) WHERE NOT is_direct
     UNION ALL
-    SELECT 'CONTENT', '', '', NULL, object_key, now() + interval '20 minutes' FROM gone WHERE is_direct
+    SELECT 'CONTENT', '', '', NULL, object_key, now() + $10::interval FROM gone WHERE is_direct
 )
 INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, is_direct)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
