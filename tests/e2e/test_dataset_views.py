@@ -19,7 +19,8 @@ async def test_clips_and_numbers_of_a_dataset(stack: RunningMesh, tmp_path: Path
     (tmp_path / "clips").mkdir()
     for path, data in files.items():
         (tmp_path / path).write_bytes(data)
-    rows = [{"video": path, "caption": "Something moves."} for path in files]
+    tags = {TURNED: ["turned", "odd"], "clips/bikes.mp4": ["street"]}
+    rows = [{"video": path, "caption": "Something moves.", "tags": tags[path]} for path in files]
     (tmp_path / "annotations.json").write_text(json.dumps(rows))
     name = f"views-{secrets.token_hex(4)}"
     signed_up = await stack.run(
@@ -32,6 +33,13 @@ async def test_clips_and_numbers_of_a_dataset(stack: RunningMesh, tmp_path: Path
     numbers = await answer(stack, "dataset", "statistics", "views", "--max-frames", "4")
     assert [clip["path"] for clip in listed["clips"]] == sorted(files)
     assert numbers["statistics"]["visualTokens"]["count"] == "2"
+    assert [(tag["name"], tag["count"]) for tag in numbers["statistics"]["tags"]] == [
+        ("odd", "1"),
+        ("street", "1"),
+        ("turned", "1"),
+    ]
+    tagged = await answer(stack, "dataset", "samples", "views", "--tag", "odd")
+    assert [sample["tags"] for sample in tagged["samples"]] == [["turned", "odd"]]
 
     said = await stack.http.post("/v1/auth/login", json={"username": name, "password": PASSWORD})
     headers = {"authorization": f"Bearer {said.json()['tokens']['accessToken']}"}
