@@ -243,30 +243,70 @@ class ObjectStore:
         return digest
 
     async def read(self, place: ContentPlace, max_bytes: int) -> bytes:
-        """Returns verified content of at most that length."""
+        """Returns verified content of at most that length; raises BytesMissing."""
         if place.location_id is not None:
             return await self._foreign_objects().read(place, max_bytes)
-        return await self._blobs.get_bytes(place.object_key, max_bytes=max_bytes)
+        try:
+            return await self._blobs.get_bytes(place.object_key, max_bytes=max_bytes)
+        except BlobNotFound as error:
+            raise BytesMissing(f"content {place.object_key}") from error
 
     async def read_beginning(self, place: ContentPlace, length: int) -> bytes:
-        """Returns the first `length` bytes of verified content in the own bucket, or all if there are fewer."""
+        """Returns the first `length` bytes of verified content in the own bucket, or all if there are fewer.
+
+        Raises:
+            BytesMissing: there is none.
+        """
         stream = self._blobs.iter_bytes(place.object_key, chunk_size=min(length, _CHUNK_BYTES))
         data = bytearray()
-        async with contextlib.aclosing(stream):
-            async for chunk in stream:
-                data += chunk
-                if len(data) >= length:
-                    break
+        try:
+            async with contextlib.aclosing(stream):
+                async for chunk in stream:
+                    data += chunk
+                    if len(data) >= length:
+                        break
+        except BlobNotFound as error:
+            raise BytesMissing(f"content {place.object_key}") from error
         return bytes(data[:length])
 
     async def download(self, place: ContentPlace, size_bytes: int, path: Path) -> None:
-        """Writes verified content to a file."""
+        """Writes verified content to a file; raises BytesMissing."""
         if place.location_id is not None:
             await self._foreign_objects().download(place, size_bytes, path)
         elif size_bytes <= PART_BYTES:  # one request less, and most clips are small
             await asyncio.to_thread(path.write_bytes, await self.read(place, size_bytes))
         else:
-            await self._blobs.get_file(place.object_key, path)
+            try:
+                await self._blobs.get_file(place.object_key, path)
+            except BlobNotFound as error:
+                raise BytesMissing(f"content {place.object_key}") from error
+
+    async def fetch(self, place: ContentPlace, size_bytes: int, sha256: str, path: Path) -> None:
+        """Writes content to a file, and holds it against its digest once more.
+
+        Raises:
+            BytesMissing: there is none in this service's own bucket, or other bytes lie there.
+        """
+        await self.download(place, size_bytes, path)
+        if place.location_id is None and await asyncio.to_thread(_sha256_of, path) != sha256:
+            raise BytesMissing(f"content {place.object_key} has other bytes")
+
+    async def is_content_lost(self, place: ContentPlace, sha256: str) -> bool:
+        """Tells whether content is gone from this service's own bucket; other bytes in its place are removed.
+
+        To be called under the lock of the object, so that nobody puts the right ones there meanwhile.
+        """
+        hasher, stream = hashlib.sha256(), self._blobs.iter_bytes(place.object_key, chunk_size=_CHUNK_BYTES)
+        try:
+            async with contextlib.aclosing(stream):
+                async for chunk in stream:
+                    await asyncio.to_thread(hasher.update, chunk)
+        except BlobNotFound:
+            return True
+        if hasher.hexdigest() == sha256:
+            return False
+        await self._blobs.remove(place.object_key)
+        return True
 
     async def put_picture(self, key: str, picture: Picture, data: bytes) -> None:
         """Stores a picture of a clip in this service's own bucket, under `pictures_key`."""
@@ -352,6 +392,11 @@ async def open_store(blobs: BlobStore) -> ObjectStore:
     store = ObjectStore(blobs, is_verifying=False)
     await store.try_store()
     return store
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def upload_key(upload_id: UploadId) -> str:

@@ -18,6 +18,7 @@ class ClipFault(enum.StrEnum):
     TIMEOUT = "CLIP_TIMEOUT"
     TOO_LARGE = "CLIP_TOO_LARGE"
     REFERENCE_BROKEN = "CLIP_REFERENCE_BROKEN"
+    CONTENT_LOST = "CLIP_CONTENT_LOST"
 
 
 REMEDIES = {
@@ -27,6 +28,7 @@ REMEDIES = {
     ClipFault.UNDECODABLE: "encode the clip again, such as H.264 in MP4, and upload it, or remove it and its rows",
     ClipFault.TIMEOUT: "encode the clip again, shorter or smaller, and upload it, or remove it and its rows",
     ClipFault.REFERENCE_BROKEN: "put the object back as it was, or import it again",
+    ClipFault.CONTENT_LOST: "upload the clip again: its bytes are no longer what was stored",
     ClipFault.TOO_LARGE: "scale the clip down and upload it again, or remove it and its rows",
 }
 
@@ -52,8 +54,9 @@ VIDEO_EXTENSIONS = frozenset(
 )
 """A file with one of these says that it is a clip: if it does not decode, that is an error even if no row uses it."""
 
-# What depends on the machine's load must be tried again by the next validation; all else is a property of the bytes.
-TRANSIENT_FAULTS = frozenset({ClipFault.TIMEOUT, ClipFault.REFERENCE_BROKEN})
+# What depends on the machine's load, or on a store, must be tried again by the next validation; all else is a property
+# of the bytes.
+TRANSIENT_FAULTS = frozenset({ClipFault.TIMEOUT, ClipFault.REFERENCE_BROKEN, ClipFault.CONTENT_LOST})
 
 
 @dataclass(frozen=True, slots=True)

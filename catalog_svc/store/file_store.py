@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from catalog_svc.domain.content import ContentPlace, content_place, pictures_key
@@ -148,6 +148,18 @@ class FileStore:
             await connection.execute(queries().change_content, entry_id, state, -1, -gone.size_bytes)
             await _discard_content(connection, entry_id, gone)
         return gone
+
+    async def forget_content(self, object_key: str, is_lost: Callable[[], Awaitable[bool]]) -> None:
+        """Notes that an object is not in place, if that is so: whoever has its bytes is asked for them again.
+
+        Args:
+            object_key: Of the object.
+            is_lost: Tells whether it is gone; asked under the object's lock.
+        """
+        async with transaction(self._pool) as connection:
+            await connection.execute(queries().lock_object, object_key)
+            if await is_lost():
+                await connection.execute(queries().delete_content, object_key)
 
     async def discard_gone(self, object_keys: Sequence[str]) -> None:
         """Has the pictures removed of those contents that are in place no more."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from catalog_svc.clients.object_store import ObjectStore, Picture
+from catalog_svc.clients.object_store import BytesMissing, ObjectStore, Picture
+from catalog_svc.domain import issue
 from catalog_svc.domain.annotations import AnnotationPlan, AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip, ProbeOutcome
 from catalog_svc.domain.content import pictures_key
@@ -28,6 +29,7 @@ from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.sample_spool import SampleSpool
+from catalog_svc.usecases.lost_content import CONTENT_LOST, LOST, REMEDY, forget_lost
 from catalog_svc.usecases.read_dataset_info import read_dataset_info
 from meshkit.failpoints import failpoint
 
@@ -68,24 +70,42 @@ class ValidateDataset:
                 yield verdict, samples if verdict.is_sound else ()
 
     async def _plan(self, files: Mapping[str, StoredFile]) -> AnnotationPlan | Issue:
-        info = await read_dataset_info(self.objects, files)
+        try:
+            info = await read_dataset_info(self.objects, files)
+        except BytesMissing:
+            return await self._lost(files[DATASET_INFO_NAME])
         if isinstance(info, Issue):
             return info
         return plan_annotations({path: file.size_bytes for path, file in files.items()}, info)
 
-    async def _rows(self, files: Mapping[str, StoredFile], plan: AnnotationPlan, folder: Path) -> AnnotationReader:
-        """Fetches the files of a plan and returns what reads them."""
+    async def _rows(
+        self, files: Mapping[str, StoredFile], plan: AnnotationPlan, folder: Path
+    ) -> AnnotationReader | Issue:
+        """Fetches the files of a plan and returns what reads them, or says which of them are lost."""
         wanted = {files[path].sha256: files[path] for path in ((plan.file,) if plan.file else plan.clips_by_text)}
         waiting = iter(wanted.values())
+        lost: dict[str, Issue] = {}
 
         async def fetch_each() -> None:
             for file in waiting:  # the fetchers share the iterator
-                await self.objects.download(file.place, file.size_bytes, folder / file.sha256)
+                try:
+                    await self.objects.fetch(file.place, file.size_bytes, file.sha256, folder / file.sha256)
+                except BytesMissing:
+                    lost[file.sha256] = await self._lost(file)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_FETCHES_AT_ONCE):
                 group.create_task(fetch_each())
+        if plan.file and lost:
+            return lost[files[plan.file].sha256]
+        if lost:
+            texts = {path: clip for path, clip in plan.clips_by_text.items() if files[path].sha256 not in lost}
+            plan = replace(plan, clips_by_text=texts, issues=(*plan.issues, *lost.values()))
         return AnnotationReader(plan, lambda path: (folder / files[path].sha256).open("rb"))
+
+    async def _lost(self, file: StoredFile) -> Issue:
+        await forget_lost(self.files, self.objects, file)
+        return issue.error(CONTENT_LOST, LOST, REMEDY, file=file.path)
 
     async def _outcomes(self, dataset_id: EntryId, media: Sequence[StoredFile]) -> Mapping[str, ProbeOutcome]:
         copies = _copies(media)
@@ -133,11 +153,14 @@ class ValidateDataset:
             )
         path = folder / file.sha256
         try:
-            await self.objects.download(file.place, file.size_bytes, path)
+            await self.objects.fetch(file.place, file.size_bytes, file.sha256, path)
             probed = await self.pool.probe_clip(path)
             if isinstance(probed.outcome, FaultyClip):
                 return probed.outcome
             return await self._with_pictures(copies, path, probed.outcome, probed.poster)
+        except BytesMissing:
+            await forget_lost(self.files, self.objects, file)
+            return FaultyClip(ClipFault.CONTENT_LOST, LOST)
         except ReferenceBroken as error:
             return FaultyClip(ClipFault.REFERENCE_BROKEN, str(error))
         finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catalog_svc.clients.object_store import ObjectStore
+from catalog_svc.clients.object_store import BytesMissing, ObjectStore
 from catalog_svc.domain.chat_template import TEMPLATE_FILE
 from catalog_svc.domain.entry import EntryId
 from catalog_svc.domain.errors import FileNotAllowed
@@ -27,6 +27,7 @@ from catalog_svc.domain.safetensors_header import (
 from catalog_svc.domain.upload import StoredFile
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.file_store import FileStore
+from catalog_svc.usecases.lost_content import CONTENT_LOST, LOST, REMEDY, forget_lost
 from catalog_svc.usecases.try_model import TryModel
 
 MAX_JSON_BYTES = 128 * 1024 * 1024
@@ -61,7 +62,11 @@ class ValidateModel:
         reading = _Reading()
         with tempfile.TemporaryDirectory(prefix="reeltune-model-", dir=self.spool_dir) as folder:
             for file in files:
-                await self._read(file, Path(folder), reading)
+                try:
+                    await self._read(file, Path(folder), reading)
+                except BytesMissing:
+                    await forget_lost(self.files, self.objects, file)
+                    reading.issues.append(ModelIssue(CONTENT_LOST, f"{file.path}: {LOST}", REMEDY, file.path))
         found = check_model(_content(files, reading))
         return await self.try_model.judge(found, files) if isinstance(found, ModelFacts) else ModelVerdict(None, found)
 
@@ -89,7 +94,7 @@ class ValidateModel:
             return
         path = folder / file.sha256
         try:
-            await self.objects.download(file.place, file.size_bytes, path)
+            await self.objects.fetch(file.place, file.size_bytes, file.sha256, path)
             places = await self.pool.remote_code_places(path)
             if places is None:
                 what = f"{file.path} is not JSON"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from datetime import timedelta
 
@@ -45,6 +46,49 @@ async def test_an_error_of_our_own_ends_a_dataset_after_some_tries_and_it_can_be
     assert dataset.id in issue.remedy
     assert "bug of ours" not in str(issue), "the log is for the operator"
     assert again.state == dataset_pb2.DATASET_STATE_READY, await mesh.issues(dataset.id)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_files_whose_bytes_are_lost_are_named_and_can_be_sent_again(
+    mesh: CatalogMesh, *, is_damaged: bool
+) -> None:
+    files = {"a.mp4": h264_clip(), "b.mp4": h264_clip(1), "annotations.csv": b"video,caption\na.mp4,A.\nb.mp4,B.\n"}
+    dataset = await mesh.create_dataset()
+    await mesh.put_all(dataset.id, files)
+
+    async def lose(path: str) -> None:
+        key = f"contents/{ALICE}/{hashlib.sha256(files[path]).hexdigest()}"
+        await (mesh.blobs.put_bytes(key, bytes(len(files[path]))) if is_damaged else mesh.blobs.remove(key))
+
+    await lose("a.mp4")
+    lost = await mesh.validated(dataset.id)
+    assert lost.state == dataset_pb2.DATASET_STATE_ERROR
+    assert await mesh.issues(dataset.id) == [("CLIP_CONTENT_LOST", "a.mp4", 1)]
+    await lose("annotations.csv")
+    await mesh.put(dataset.id, "a.mp4", files["a.mp4"])
+    await mesh.validated(dataset.id)
+    assert ("FILE_CONTENT_LOST", "annotations.csv", 0) in await mesh.issues(dataset.id)
+    upload = await mesh.open_upload(dataset.id, "annotations.csv", files["annotations.csv"], accepts_headers=True)
+    assert not upload.complete, "the bytes are asked for"
+    await mesh.put_parts(upload, files["annotations.csv"])
+    await mesh.complete(upload.id)
+    ready = await mesh.validated(dataset.id)
+    assert ready.state == dataset_pb2.DATASET_STATE_READY, await mesh.issues(dataset.id)
+
+
+async def test_a_text_or_a_model_file_that_is_lost_is_named(mesh: CatalogMesh) -> None:
+    texts = {"a.mp4": h264_clip(), "a.txt": b"A bar.", "b.mp4": h264_clip(1), "b.txt": b"Another."}
+    dataset, model = await mesh.create_dataset(), await mesh.create_model()
+    await mesh.put_all(dataset.id, texts)
+    await mesh.put_all(model.id, model_files())
+    for data in (texts["b.txt"], model_files()["model.safetensors"]):
+        await mesh.blobs.remove(f"contents/{ALICE}/{hashlib.sha256(data).hexdigest()}")
+    await mesh.validated(dataset.id)
+    assert ("FILE_CONTENT_LOST", "b.txt", 0) in await mesh.issues(dataset.id)
+    found = await mesh.validated_model(model.id)
+    assert ("FILE_CONTENT_LOST", "model.safetensors") in [(each.reason, each.file) for each in found.issues]
+    await mesh.put(model.id, "model.safetensors", model_files()["model.safetensors"])
+    assert "FILE_CONTENT_LOST" not in [each.reason for each in (await mesh.validated_model(model.id)).issues]
 
 
 async def test_an_error_of_our_own_ends_a_model_after_some_tries(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
