@@ -131,11 +131,11 @@ async def test_page_tokens_belong_to_their_caller_kind_and_filter(mesh: CatalogM
         await mesh.create_dataset(f"set {number}")
     token = (await list_page(mesh, page_size=1)).next_page_token
     assert token
-    last = "A" if token[-1] != "A" else "B"
+    other = "A" if token[-2] != "A" else "B"
     for call in (
         list_page(mesh, BOB, page_token=token),
         list_page(mesh, page_token=token, filter="state = READY"),
-        list_page(mesh, page_token=token[:-2] + last + token[-1]),
+        list_page(mesh, page_token=token[:-2] + other + token[-1]),
         list_page(mesh, page_token="nonsense"),
         mesh.models.ListModels(ms.ListModelsRequest(page_token=token), metadata=mesh.as_user()),
     ):
