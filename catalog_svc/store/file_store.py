@@ -68,6 +68,8 @@ class FileStore:
             else:
                 row = await connection.fetchrow(queries().open_upload, *columns, is_resumable, is_direct, LATE_LOOK)
                 if row is not None and row["is_new"]:
+                    if is_direct:
+                        await connection.execute(queries().release_late_content, key)
                     await check_room(connection, owner_id, allowance, header.size_bytes)
         assert row is not None
         return upload_from_row(row)
@@ -102,14 +104,14 @@ class FileStore:
             if await connection.fetchval(queries().complete_upload, upload.id) is None:
                 return (await self._committed(connection, upload)) or await self._lost(upload)
             await self._check_can_take(connection, entry, header)
-            await _discard_written(connection, upload)
+            await _discard_written(connection, upload, is_dropped=False)
             return await self._put(connection, entry, header)
 
     async def discard_upload(self, upload: Upload) -> None:
         """Drops an open upload and has its objects removed, those under its digest included if nothing uses them."""
         async with transaction(self._pool) as connection:
-            await connection.execute(queries().discard_upload, upload.id)
-            await _discard_written(connection, upload)
+            is_dropped = await connection.fetchval(queries().discard_upload, upload.id)
+            await _discard_written(connection, upload, is_dropped=is_dropped)
             await connection.execute(queries().discard_content, upload.place.object_key)
 
     async def list_page(self, entry_id: EntryId, owner_id: str, after: str, size: int) -> list[StoredFile]:
@@ -198,6 +200,7 @@ class FileStore:
     async def _put(self, connection: Connection, entry: Entry, header: FileHeader) -> StoredFile:
         place = content_place(entry.owner_id, header.sha256)
         await connection.execute(queries().put_content, place.object_key, entry.owner_id, header.size_bytes)
+        await connection.execute(queries().release_late_content, place.object_key)
         return await self._put_at(connection, entry, header, place)
 
     async def _put_at(
@@ -248,10 +251,11 @@ async def check_room(connection: Connection, owner_id: str, allowance: StorageAl
         raise QuotaExceeded(allowance.limit_bytes, before, added_bytes)
 
 
-async def _discard_written(connection: Connection, upload: Upload) -> None:
+async def _discard_written(connection: Connection, upload: Upload, *, is_dropped: bool) -> None:
     """Has collected what the presigned URLs of an upload that has ended have written, and may still write."""
     if upload.is_direct:
-        await connection.execute(queries().discard_late_content, upload.place.object_key, LATE_LOOK)
+        late = (upload.place.object_key, LATE_LOOK, upload.owner_id, upload.header.size_bytes, is_dropped)
+        await connection.execute(queries().discard_late_content, *late)
     else:
         await connection.execute(queries().discard_staged, upload.header.parent_id, upload.id, LATE_LOOK)
 

@@ -57,8 +57,10 @@ class GarbageStore:
         )
 
     async def strike_off(self, garbage: Garbage) -> None:
-        """Notes that a piece is removed."""
-        await self._pool.execute(queries().delete_garbage, garbage.id)
+        """Notes that a piece is removed; what it held for late bytes is free."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(queries().lock_usage_of_garbage, garbage.id)
+            await connection.execute(queries().delete_garbage, garbage.id)
 
     async def is_alive(self, entry_id: EntryId) -> bool:
         """Tells whether an entry exists."""
@@ -72,8 +74,8 @@ class GarbageStore:
         in place which have just gone.
         """
         async with self._locked(object_key) as (connection, is_wanted):
-            if not is_wanted:
-                await connection.execute(queries().delete_content, object_key)
+            if not is_wanted and await connection.fetchval(queries().delete_content, object_key) is not None:
+                await connection.execute(queries().hold_late_content, object_key)
         async with self._locked(object_key) as (connection, is_wanted):
             # Content again: it came and went between the two, and whoever gave it up has left a piece of garbage.
             is_content = await connection.fetchval(queries().is_content, object_key)

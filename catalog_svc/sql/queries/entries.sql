@@ -82,14 +82,21 @@ DELETE FROM entries WHERE id = $1;
 
 -- name: discard_uploads_of_entry
 -- Turns the uploads of an entry into garbage; what they store meanwhile, when they have ended.
-WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING id, multipart_id, object_key, complete_time, is_direct)
-INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
-SELECT 'UPLOAD', $1, id, multipart_id, '', now() FROM gone WHERE complete_time IS NULL AND NOT is_direct
+-- What their URLs may still write counts until then.
+WITH gone AS (DELETE FROM uploads WHERE entry_id = $1 RETURNING *)
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time, owner_id, late_bytes, held_bytes)
+SELECT 'UPLOAD', $1, id, multipart_id, '', now(), NULL, 0, 0 FROM gone WHERE complete_time IS NULL AND NOT is_direct
 UNION ALL
-SELECT 'UPLOAD', $1, id, NULL, '', now() + $2::interval FROM gone
+SELECT 'UPLOAD', $1, id, NULL, '', now() + $2::interval, owner_id, size_bytes, size_bytes FROM gone
 WHERE complete_time IS NULL AND NOT is_direct AND multipart_id IS NULL
 UNION ALL
-SELECT DISTINCT 'CONTENT', '', '', NULL, object_key, now() + interval '1 hour' FROM gone WHERE complete_time IS NULL;
+SELECT 'CONTENT', '', '', NULL, key, now() + CASE WHEN is_direct THEN $2::interval ELSE interval '1 hour' END, owner_id,
+       late_bytes, CASE WHEN EXISTS (SELECT FROM contents c WHERE c.object_key = key) THEN 0 ELSE late_bytes END
+FROM (
+    SELECT object_key AS key, max(owner_id) AS owner_id, bool_and(is_direct) AS is_direct,
+           COALESCE(max(size_bytes) FILTER (WHERE is_direct), 0) AS late_bytes
+    FROM gone WHERE complete_time IS NULL GROUP BY object_key
+) AS places;
 
 -- name: discard_files_of_entry
 -- Has the objects of an entry's files removed, and the pictures of those in other buckets, if no other file uses them when

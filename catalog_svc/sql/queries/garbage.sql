@@ -18,12 +18,16 @@ SELECT EXISTS (SELECT FROM files WHERE object_key = $1 AND location_id IS NULL)
 SELECT EXISTS (SELECT FROM contents WHERE object_key = $1);
 
 -- name: delete_content
--- Notes that an object is gone.
-DELETE FROM contents WHERE object_key = $1;
+-- Notes that an object is gone; returns nothing if it was not noted as in place.
+DELETE FROM contents WHERE object_key = $1 RETURNING object_key;
 
 -- name: is_entry_alive
 -- Tells whether an entry exists.
 SELECT EXISTS (SELECT FROM entries WHERE id = $1);
+
+-- name: lock_usage_of_garbage
+-- Has others wait who change what an owner has announced, if this piece counts to it: all take this row before those of garbage.
+SELECT FROM storage_usage WHERE owner_id = (SELECT owner_id FROM garbage WHERE id = $1) FOR UPDATE;
 
 -- name: delete_garbage
 -- Strikes a piece of garbage off the list.

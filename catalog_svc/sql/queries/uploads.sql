@@ -6,11 +6,12 @@ WITH gone AS (
         AND $8 AND is_resumable AND complete_time IS NULL
     RETURNING *
 ), discarded AS (
-    INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
-    SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() + wait
+    INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time, owner_id, late_bytes)
+    SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() + wait, NULL, 0
     FROM gone CROSS JOIN (VALUES (interval '0'), ($10::interval)) AS times (wait) WHERE NOT is_direct
     UNION ALL
-    SELECT 'CONTENT', '', '', NULL, object_key, now() + $10::interval FROM gone WHERE is_direct
+    -- What may come there late is counted when the content has gone that the new upload leaves.
+    SELECT 'CONTENT', '', '', NULL, object_key, now() + $10::interval, owner_id, size_bytes FROM gone WHERE is_direct
 )
 INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, is_direct)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -37,10 +38,13 @@ SELECT u.* FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AN
 UPDATE uploads SET complete_time = now() WHERE id = $1 AND complete_time IS NULL RETURNING id;
 
 -- name: discard_upload
--- Deletes an open upload and has its objects removed.
-WITH gone AS (DELETE FROM uploads WHERE id = $1 AND complete_time IS NULL RETURNING *)
-INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
-SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone WHERE NOT is_direct;
+-- Deletes an open upload and has its objects removed; returns whether it was open.
+WITH gone AS (DELETE FROM uploads WHERE id = $1 AND complete_time IS NULL RETURNING *),
+staged AS (
+    INSERT INTO garbage (kind, entry_id, upload_id, multipart_id)
+    SELECT 'UPLOAD', entry_id, id, multipart_id FROM gone WHERE NOT is_direct
+)
+SELECT EXISTS (SELECT FROM gone);
 
 -- name: discard_staged
 -- Has the staged object of an upload removed: now, and again when no presigned URL can write it any longer.
@@ -48,8 +52,22 @@ INSERT INTO garbage (kind, entry_id, upload_id, due_time)
 VALUES ('UPLOAD', $1, $2, now()), ('UPLOAD', $1, $2, now() + $3::interval);
 
 -- name: discard_late_content
--- Has an object removed that presigned URLs can write, if nothing uses it when none of them can do so any longer.
-INSERT INTO garbage (kind, object_key, due_time) VALUES ('CONTENT', $1, now() + $2::interval);
+-- Has an object removed that presigned URLs can write, if nothing uses it when none of them can do so any longer. Where the
+-- upload was dropped, these bytes count until then.
+INSERT INTO garbage (kind, object_key, due_time, owner_id, late_bytes, held_bytes)
+SELECT 'CONTENT', $1, now() + $2::interval, $3, $4::bigint,
+       CASE WHEN $5::boolean AND NOT EXISTS (SELECT FROM contents WHERE object_key = $1) THEN $4::bigint ELSE 0 END;
+
+-- name: hold_late_content
+-- Counts what may still come to a place from which content has just gone.
+UPDATE garbage SET held_bytes = late_bytes
+WHERE id = (
+    SELECT id FROM garbage WHERE object_key = $1 AND late_bytes > 0 AND due_time > now() ORDER BY due_time DESC LIMIT 1
+);
+
+-- name: release_late_content
+-- Counts no longer what may come to a place, as content or an upload does now.
+UPDATE garbage SET held_bytes = 0 WHERE object_key = $1 AND late_bytes > 0 AND held_bytes > 0;
 
 -- name: discard_abandoned_uploads
 -- Deletes open uploads that nobody has touched for long, and has their objects removed.
@@ -60,13 +78,19 @@ WITH gone AS (
 )
 -- The bytes under their digest as well: a service that dies between storing and recording them leaves them behind, and so does
 -- a client that has sent them straight there, for as long as its URL lives.
-INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time)
-SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() FROM gone WHERE NOT is_direct
+INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time, owner_id, late_bytes, held_bytes)
+SELECT 'UPLOAD', entry_id, id, multipart_id, '', now(), NULL, 0, 0 FROM gone WHERE NOT is_direct
 UNION ALL
-SELECT 'UPLOAD', entry_id, id, NULL, '', touch_time + $2::interval FROM gone
+SELECT 'UPLOAD', entry_id, id, NULL, '', touch_time + $2::interval, owner_id, size_bytes, size_bytes FROM gone
 WHERE NOT is_direct AND multipart_id IS NULL AND touch_time + $2::interval > now()
 UNION ALL
-SELECT 'CONTENT', '', '', NULL, object_key, GREATEST(now(), max(touch_time) + $2::interval) FROM gone GROUP BY object_key;
+SELECT 'CONTENT', '', '', NULL, key, GREATEST(now(), touch_time + $2::interval), owner_id, late_bytes,
+       CASE WHEN EXISTS (SELECT FROM contents c WHERE c.object_key = key) THEN 0 ELSE late_bytes END
+FROM (
+    SELECT object_key AS key, max(owner_id) AS owner_id, max(touch_time) AS touch_time,
+           COALESCE(max(size_bytes) FILTER (WHERE is_direct), 0) AS late_bytes
+    FROM gone GROUP BY object_key
+) AS places;
 
 -- name: forget_complete_uploads
 -- Forgets finished uploads after their time.

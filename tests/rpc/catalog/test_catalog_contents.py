@@ -101,7 +101,7 @@ async def test_a_deleted_entry_takes_along_what_its_uploads_store_afterwards(mes
     dataset = await mesh.create_dataset()
     upload = await mesh.open_upload(dataset.id, "a.mp4", b"late")
     await delete_dataset(mesh, dataset.id)
-    assert await usage(mesh) == (0, 0, 0)
+    assert await usage(mesh) == (0, 0, len(b"late"))  # its address may still write as much
     await mesh.put_parts(upload, b"late")
     await mesh.blobs.put_bytes(content_key(b"late"), b"late")
     assert (await refused(mesh.complete(upload.id))).code is grpc.StatusCode.NOT_FOUND

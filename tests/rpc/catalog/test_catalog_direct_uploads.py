@@ -17,7 +17,11 @@ from reeltune.catalog.v1 import upload_pb2
 from reeltune.catalog.v1 import upload_service_pb2 as us
 
 from catalog_svc.clients.object_store import Digest
-from catalog_svc.domain.upload import PART_BYTES, UploadId
+from catalog_svc.domain.entry import EntryId
+from catalog_svc.domain.errors import QuotaExceeded
+from catalog_svc.domain.storage_usage import StorageAllowance
+from catalog_svc.domain.upload import PART_BYTES, FileHeader, UploadId
+from meshkit.ids import new_id
 from meshkit.testing import assert_eventually
 from tests.rpc.catalog.catalog_mesh import ALICE, BOB, CatalogMesh, Start, refused
 
@@ -47,6 +51,16 @@ async def put(mesh: CatalogMesh, upload: upload_pb2.Upload, data: bytes = CLIP) 
 
 async def pending(mesh: CatalogMesh) -> int:
     return int(await mesh.pool.fetchval("SELECT pending_bytes FROM storage_usage WHERE owner_id = $1", ALICE) or 0)
+
+
+async def counts(mesh: CatalogMesh, *, stored: int, late: int) -> None:
+    """Waits until the only owner has stored so much, and so much may still come."""
+
+    async def is_so() -> bool:
+        row = await mesh.pool.fetchrow("SELECT stored_bytes, pending_bytes FROM storage_usage")
+        return tuple(row or ()) == (stored, late)
+
+    await assert_eventually(is_so)
 
 
 async def delete_dataset(mesh: CatalogMesh, dataset_id: str) -> None:
@@ -300,6 +314,60 @@ async def test_an_upload_that_is_dropped_soon_is_looked_after_until_its_address_
     await only(mesh)
 
 
+async def test_what_an_address_may_still_write_counts_until_it_has_ended(start: Start) -> None:
+    mesh = await start(abandoned_upload_hours=24)
+    size = len(CLIP)
+    first = await mesh.create_dataset("first")
+    await opened(mesh, first.id)
+    await delete_dataset(mesh, first.id)
+    await counts(mesh, stored=0, late=size)
+    second = await mesh.create_dataset("second")
+    upload = await opened(mesh, second.id)
+    await counts(mesh, stored=0, late=size)  # of the upload, which may write the same place
+    assert await put(mesh, upload) == 200
+    await mesh.complete(upload.id)
+    await counts(mesh, stored=size, late=0)
+    await delete_file(mesh, second.id)
+    await counts(mesh, stored=0, late=size)
+    assert await put(mesh, upload) == 200
+    staged = await mesh.open_upload(second.id, "b.mp4", OTHER)
+    await delete_dataset(mesh, second.id)
+    await counts(mesh, stored=0, late=size + len(OTHER))
+    await mesh.put_parts(staged, OTHER)
+    await mesh.pool.execute("UPDATE garbage SET due_time = now()")
+    await only(mesh)
+    await counts(mesh, stored=0, late=0)
+    third = await mesh.create_dataset("third")
+    idle = await opened(mesh, third.id)
+    false = await mesh.open_upload(third.id, "b.mp4", CLIP, accepts_headers=True, size_bytes=size + 5)
+    await counts(mesh, stored=0, late=2 * size + 5)
+    await mesh.pool.execute("UPDATE uploads SET touch_time = now() - interval '25 hours'")
+    await assert_eventually(lambda: _has_no_upload(mesh))
+    await counts(mesh, stored=0, late=0)
+    assert await put(mesh, idle) == 200
+    assert await put(mesh, false, CLIP + b"12345") in (400, 412)
+
+
+async def test_a_dropped_upload_holds_its_room_against_the_next(start: Start) -> None:
+    mesh = await start()
+    dataset = await mesh.create_dataset("gone")
+    await opened(mesh, dataset.id)
+    await delete_dataset(mesh, dataset.id)
+    header = FileHeader(
+        EntryId((await mesh.create_dataset()).id), "b.mp4", len(OTHER), hashlib.sha256(OTHER).hexdigest()
+    )
+    room = StorageAllowance(len(CLIP) + len(OTHER) - 1, used_elsewhere_bytes=0)
+    with pytest.raises(QuotaExceeded):
+        await mesh.stores.files.open_upload(
+            UploadId(new_id("upl")), ALICE, header, is_resumable=True, is_direct=True, allowance=room
+        )
+    await mesh.pool.execute("UPDATE garbage SET due_time = now()")
+    await assert_eventually(lambda: _has_no_garbage(mesh))
+    await mesh.stores.files.open_upload(
+        UploadId(new_id("upl")), ALICE, header, is_resumable=True, is_direct=True, allowance=room
+    )
+
+
 async def test_what_one_deletes_while_another_sends_it_stays(mesh: CatalogMesh) -> None:
     first, second = await mesh.create_dataset("first"), await mesh.create_dataset("second")
     one, two = await opened(mesh, first.id), await opened(mesh, second.id)
@@ -331,8 +399,8 @@ async def test_content_that_comes_and_goes_by_all_ways_is_there_for_whoever_has_
     await asyncio.gather(*(come_and_go(number) for number in range(4)))
     await mesh.pool.execute("UPDATE garbage SET due_time = now()")
     await only(mesh)
-    usage = await mesh.pool.fetchrow("SELECT stored_bytes, stored_objects, pending_bytes FROM storage_usage")
-    assert tuple(usage or ()) == (0, 0, 0)
+    await counts(mesh, stored=0, late=0)
+    assert await mesh.pool.fetchval("SELECT stored_objects FROM storage_usage") == 0
 
 
 async def _has_no_garbage(mesh: CatalogMesh) -> bool:

@@ -39,7 +39,7 @@ class Usage(_message.Message):
     stored_files: _builtins.int
     """Distinct files stored."""
     pending_bytes: _builtins.int
-    """Bytes announced by uploads that are under way; they count against the quota."""
+    """Bytes announced by uploads that are under way, or that addresses of dropped ones may still write; they count against the quota."""
     datasets: _builtins.int
     """Datasets, versions and deleted ones included."""
     dataset_bytes: _builtins.int

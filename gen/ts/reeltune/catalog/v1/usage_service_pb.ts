@@ -43,7 +43,7 @@ export type Usage = Message<"reeltune.catalog.v1.Usage"> & {
   storedFiles: bigint;
 
   /**
-   * Bytes announced by uploads that are under way; they count against the quota.
+   * Bytes announced by uploads that are under way, or that addresses of dropped ones may still write; they count against the quota.
    *
    * @generated from field: int64 pending_bytes = 4;
    */
