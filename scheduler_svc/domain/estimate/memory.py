@@ -53,7 +53,8 @@ _PAGED = frozenset({Optimizer.PAGED_ADAMW, Optimizer.PAGED_ADAMW_8BIT})
 _FOUR_BIT_SHARE, _BASE_SHARE = 0.3, 0.6
 """Of the bytes of 16-bit weights what the trainer takes 4 bits to leave, and of a device's memory what it lets a base
 have without sharing it out."""
-_DORA_COPIES = 3
+_DORA_COPIES, _NORM_WORD = 3, 4
+"""What the norm of a layer's weights is taken of, in numbers of 32 bits."""
 _UNCERTAIN = 0.15
 """Of everything that is not counted exactly."""
 
@@ -142,7 +143,9 @@ def estimate_memory(
             # What is freed between the inputs that stay is not given back: as much as if all of it were kept.
             heap = checkpointed - {ModuleGroup.LANGUAGE}
             in_use = max(in_use, _activations(model, row, batch, parameters, place, checkpointed=heap))
-        sizes[MemoryPart.ACTIVATIONS] = in_use + _repeated_weights(model, parameters, place)
+        sizes[MemoryPart.ACTIVATIONS] = (
+            in_use + _repeated_weights(model, parameters, place) + _identity(model, parameters)
+        )
         sizes[MemoryPart.LOGITS] = _logits(model, row, batch, parameters, place)
         sizes[MemoryPart.FRAMES] = _frames(row, batch, _BATCHES_AHEAD, place)
         rest += max(
@@ -291,19 +294,34 @@ def _activations(
     in_hand = 2 * word * model.language.largest_linear
     if parameters.lora.use_dora:
         # Its norm is taken of the weights, the update and their sum, in 32 bits.
-        in_hand += _DORA_COPIES * 4 * max(part_of(model, group).largest_linear for group in targets)
+        in_hand += _DORA_COPIES * _NORM_WORD * max(part_of(model, group).largest_linear for group in targets)
     return math.ceil(kept + busiest + mask + in_hand)
 
 
 def _repeated_weights(model: ModelShape, parameters: TrainingParameters, place: Place) -> int:
-    """Unpacked weights that wait for the backward pass, of all blocks or of the one that is computed again."""
+    """Weights in the form they are computed with that wait for the backward pass, of all blocks or of the one that is
+    computed again; none of layers that are in 32 bits anyhow, which nobody copies."""
     if not parameters.lora.repeats_base:
         return 0
-    parts = [part_of(model, group) for group in parameters.lora.target_groups]
+    word = word_bytes(parameters, place)
+    targets = parameters.lora.target_groups
+    copied = [group for group in targets if word != _NORM_WORD or is_quantized(group, parameters.quantization)]
+    parts = [part_of(model, group) for group in copied]
     at_once = [max(1, part.layers) if parameters.optimization.gradient_checkpointing else 1 for part in parts]
     kept = [part.linear_parameters / blocks for part, blocks in zip(parts, at_once, strict=True)]
-    total = max(kept) if parameters.optimization.gradient_checkpointing else sum(kept)
-    return math.ceil(total * word_bytes(parameters, place))
+    total = max(kept, default=0.0) if parameters.optimization.gradient_checkpointing else sum(kept)
+    return math.ceil(total * word)
+
+
+def _identity(model: ModelShape, parameters: TrainingParameters) -> int:
+    """The square matrix of ones on the diagonal that peft's DoRA sends through an adapter to get its update: as wide as
+    the layer's inputs, one layer at a time. What is widest is not told: the largest layer is taken to lead from or to
+    what a token has between two blocks."""
+    if not parameters.lora.use_dora:
+        return 0
+    parts = [part_of(model, group) for group in parameters.lora.target_groups]
+    widest = max(max(part.width, part.largest_linear // max(1, part.width)) for part in parts)
+    return _NORM_WORD * widest**2
 
 
 def _block_width(part: Part) -> float:

@@ -31,6 +31,7 @@ from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import characters_per_token, count_tokens, rows_over_context
 from scheduler_svc.domain.job import DeviceClass
 from scheduler_svc.domain.parameters import (
+    ComputeType,
     OptimizationParameters,
     QuantizationParameters,
     QuantizationType,
@@ -303,6 +304,49 @@ def test_dora_trains_a_magnitude_for_each_row_and_takes_memory_and_time_for_norm
     whole = replace(TrainingParameters(), optimization=OptimizationParameters(gradient_checkpointing=False))
     kept = [memory_of(replace(whole, lora=lora)).of(MemoryPart.ACTIVATIONS) for lora in (dora, plain)]
     assert kept[0] - kept[1] > 2 * SEVEN_B.language.linear_parameters
+
+
+@pytest.mark.parametrize(
+    ("device", "compute_type", "copied"),
+    [
+        (DeviceClass.CPU, ComputeType.AUTO, 0),
+        (DeviceClass.CPU, ComputeType.BF16, 2),
+        (DeviceClass.CUDA, ComputeType.AUTO, 2),
+        (DeviceClass.CUDA, ComputeType.FP32, 0),
+    ],
+)
+def test_dora_copies_no_weights_that_are_in_32_bits_anyhow(
+    device: DeviceClass, compute_type: ComputeType, copied: int
+) -> None:
+    """Else a job would be refused for memory that it does not take."""
+    whole = OptimizationParameters(gradient_checkpointing=False)
+    asked = TrainingParameters(lora=LoraParameters(use_dora=True), optimization=whole)
+    packed, plain = (
+        memory_of(
+            replace(asked, quantization=QuantizationParameters(kind, compute_type=compute_type)), place=Place(device)
+        )
+        for kind in (QuantizationType.NF4, QuantizationType.NONE)
+    )
+    spared = 0 if copied else 4 * SEVEN_B.language.linear_parameters
+    assert packed.of(MemoryPart.ACTIVATIONS) - plain.of(MemoryPart.ACTIVATIONS) == spared
+    least = [
+        memory.least - memory.of(MemoryPart.QUANTIZED_WEIGHTS) - memory.of(MemoryPart.UNQUANTIZED_WEIGHTS)
+        for memory in (packed, plain)
+    ]
+    assert least[0] - least[1] == pytest.approx(0.85 * spared, abs=10)
+
+
+def test_doras_identity_matrix_is_counted_but_refuses_nothing() -> None:
+    halved = replace(SEVEN_B, language=replace(SEVEN_B.language, width=SEVEN_B.language.width // 2))
+    dora, dora_wide, plain, plain_wide = (
+        memory_of(TrainingParameters(lora=LoraParameters(use_dora=use_dora)), model)
+        for use_dora in (True, False)
+        for model in (SEVEN_B, halved)
+    )
+    # Inputs that are 24,414 numbers wide instead of 12,207, in 32 bits; all else by token is the same without DoRA.
+    more = 4 * (24_414**2 - 12_207**2)
+    assert (dora_wide.total - plain_wide.total) - (dora.total - plain.total) == pytest.approx(more, abs=4)
+    assert (dora_wide.least - plain_wide.least) - (dora.least - plain.least) == pytest.approx(0, abs=4)
 
 
 def test_kept_outputs_of_the_encoder_spare_later_passes_decoding_and_vision() -> None:
