@@ -40,6 +40,8 @@ class TrainState:
     """The adapter's tensors at the lowest loss; None before, and where nobody will ask for them."""
     owes_evaluation: bool = False
     """Whether the measurement that belongs to this step was broken off."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """The newest loss, and the newest on the held-out samples."""
 
 
 def save_checkpoint(
@@ -64,6 +66,7 @@ def save_checkpoint(
         "allocation": state.allocation,
         "evaluations": asdict(state.evaluations),
         "owes_evaluation": state.owes_evaluation,
+        "measured": state.measured,
         "random": plain_states(),
         "ranks": list(ranks),
     }
@@ -88,6 +91,7 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     # Checkpoints of versions that kept no such record have none.
     state.evaluations = Evaluations(**content.get("evaluations", {}))
     state.owes_evaluation = content.get("owes_evaluation", False)
+    state.measured = content.get("measured", {})
     state.best = load_file(checkpoint / _BEST) if (checkpoint / _BEST).is_file() else None
     restore_plain_states(content["random"])
     _restore_torch_random_states(load_file(checkpoint / "random.safetensors"))

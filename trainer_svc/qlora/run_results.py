@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from trainer_svc.qlora.adapter_files import write_adapter
@@ -51,11 +50,12 @@ def finish_stopped(session: Session, step: int, reason: StopReason) -> None:
     session.run.report(Stopped(reason, step, adapter_dir, checkpoint, manifest))
 
 
-def finish_completed(session: Session, steps: int, loss: float) -> None:
+def finish_completed(session: Session, steps: int) -> None:
     if not session.ranks.is_first:
         return
     manifest = _write_adapter(session, steps)
-    final_loss = loss if math.isfinite(loss) else 0.0
+    # Not of this process alone: a run may go on for nothing but a measurement that it owes. Old checkpoints have none.
+    final_loss = session.state.measured.get("loss", 0.0)
     early = ""
     if steps < session.total_steps:
         early = f"ended at step {steps} of {session.total_steps}: {session.state.evaluations.in_words()}"
@@ -70,7 +70,7 @@ def _write_adapter(session: Session, steps: int) -> dict[str, Any]:
         "held_out_samples": len(session.held_out),
         "rows_sha256": session.identity["dataset"],
         "trained_parameters": sum(value.numel() for value in trainable(session.state.model).values()),
-        **session.measured,
+        **session.state.measured,
     }
     state = session.state
     if state.best is not None:

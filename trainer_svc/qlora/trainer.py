@@ -77,7 +77,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
 
 def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
     run, spec = session.run, session.spec
-    meter, loss, overflows = StepMeter(session.base.device), math.nan, 0
+    meter, overflows = StepMeter(session.base.device), 0
     if start_step < session.total_steps:
         run.report(Starting("first_step"))
     session.state.model.train()
@@ -88,7 +88,7 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
         if reason := run.stop_requested():
             return finish_stopped(session, step, reason)
         if session.state.evaluations.is_spent(spec.early_stopping.patience):
-            return finish_completed(session, step, loss)
+            return finish_completed(session, step)
 
         if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
             reallocate_ranks(session, step)
@@ -125,7 +125,7 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
     # A stop that came with the last step still wins: the owner asked for a stopped run.
     if run.stop_requested() is StopReason.USER:
         return finish_stopped(session, session.total_steps, StopReason.USER)
-    return finish_completed(session, session.total_steps, loss)
+    return finish_completed(session, session.total_steps)
 
 
 def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
@@ -181,7 +181,7 @@ def _update(
             raise NonFiniteLossError(step + 1, loss, norm, list(chain.from_iterable(names)))
     else:
         overflows = 0
-        session.measured["loss"] = loss
+        state.measured["loss"] = loss
     set_learning_rate(state.optimizer, rate)
     state.scaler.step(state.optimizer)
     state.scaler.update()

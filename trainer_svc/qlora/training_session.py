@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from typing import Any
@@ -52,8 +52,6 @@ class Session:
     encoder: EncoderCache | None
     """Where the vision encoder is run apart."""
     shares_base: bool
-    measured: dict[str, float] = field(default_factory=dict)
-    """The newest loss, and the newest on the held-out samples."""
 
     @property
     def max_tokens(self) -> int:

@@ -69,6 +69,14 @@ def sidecar(run: RecordingRun) -> dict[str, Any]:
     return content
 
 
+def assert_same_account(one: RecordingRun, two: RecordingRun) -> None:
+    """What is published beside the weights, and what the service is told."""
+    assert sidecar(one) == sidecar(two)
+    assert isinstance(one.last, Completed)
+    assert isinstance(two.last, Completed)
+    assert one.last.final_loss == two.last.final_loss == sidecar(two)["training"]["loss"]
+
+
 @pytest.fixture(scope="module")
 def stopping(spec: TrainingSpec) -> TrainingSpec:
     """Its loss on the held-out samples soon rises: what it learns is wrong for two of them."""
@@ -131,7 +139,7 @@ def test_a_run_goes_on_counting_where_it_was_broken(
     assert (resumed.last.steps, resumed.last.early_end) == (last, stopped.last.early_end)
     assert list(resumed.series("loss")) == [last] * before_the_end
     assert_same_weights(resumed, stopped)
-    assert sidecar(resumed)["training"]["adapter_of_step"] == sidecar(stopped)["training"]["adapter_of_step"]
+    assert_same_account(resumed, stopped)
 
 
 def test_a_stop_also_publishes_the_best_adapter_and_keeps_the_newest_checkpoint(
@@ -265,6 +273,7 @@ def test_a_measurement_that_was_broken_off_is_made_by_whoever_goes_on(
     assert isinstance(stopped.last, Completed)
     assert (resumed.last.steps, resumed.last.early_end) == (stopped.last.steps, stopped.last.early_end)
     assert_same_weights(resumed, stopped)
+    assert_same_account(resumed, stopped)
     for name in ("eval_loss", "loss"):
         assert broken[0].series(name) | resumed.series(name) == stopped.series(name)
     saved = [message for message in resumed.messages if isinstance(message, CheckpointSaved)]
@@ -286,6 +295,7 @@ def test_a_run_whose_last_measurement_was_broken_off_only_measures(
     assert resumed.series("eval_loss") == whole.series("eval_loss")
     assert not resumed.series("loss")
     assert_same_weights(resumed, whole)
+    assert_same_account(resumed, whole)
 
 
 def test_a_measurement_that_takes_long_shows_that_it_goes_on(
@@ -331,7 +341,7 @@ def _forget_new_options(checkpoints: Path) -> None:
     for name in ("use_dora", "initialization", "layer_patterns"):
         del specification["lora"][name]
     del specification["sampling"]["placement"], specification["early_stopping"], specification["restore_best"]
-    del state["evaluations"], state["owes_evaluation"]
+    del state["evaluations"], state["owes_evaluation"], state["measured"]
     write_json(folder / STATE, state)
     (folder / MANIFEST).unlink()
     write_json(folder / MANIFEST, build_manifest(folder))

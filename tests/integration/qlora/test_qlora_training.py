@@ -201,6 +201,8 @@ def test_a_run_that_was_drained_and_goes_on_equals_one_that_never_stopped(
     assert next(message for message in resumed.messages if isinstance(message, Started)).start_step == stop_at
     assert broken.series("loss") | resumed.series("loss") == whole.series("loss")
     assert_same_weights(resumed, whole)
+    accounts = [json.loads((run.folders.adapter / SIDECAR).read_bytes()) for run in (resumed, whole)]
+    assert accounts[0] == accounts[1]
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
