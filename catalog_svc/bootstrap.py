@@ -349,7 +349,9 @@ def _start_housekeeping(settings: CatalogSettings, runtime: Runtime, stores: Sto
         stores.sweeps,
         stores.objects,
         older_than=timedelta(hours=settings.sweep_after_hours),
+        due_after=timedelta(days=settings.sweep_due_days),
         pause=timedelta(seconds=settings.sweep_seconds),
+        takes_many=settings.sweep_many,
     )
     runtime.background.start("sweep", sweep.run(), is_intake=True)
     runtime.background.start("change feed", stores.changes.run())

@@ -56,7 +56,11 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     sweep_seconds: float = Field(default=60, gt=0)
     """Pause between two steps of the search for objects that nothing refers to; a step looks at 1000."""
     sweep_after_hours: float = Field(default=3, ge=0)
-    """How old an object is before that search takes it; the bucket's `contents/` and `uploads/` are this service's."""
+    """How old an object is before that search takes note of it."""
+    sweep_due_days: float = Field(default=7, ge=0)
+    """What it has noted goes if it is still there, and still nobody's, after so long."""
+    sweep_many: bool = False
+    """Whether it goes on where most of a thousand objects are unknown; for once, when somebody has looked at them."""
 
     decode_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Clips decoded at once."""

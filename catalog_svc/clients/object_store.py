@@ -7,7 +7,7 @@ import contextlib
 import enum
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,11 @@ _CHUNK_BYTES = 1024 * 1024
 _LOOKS_AT_ONCE = 32
 _CONTENT_KEY = re.compile(r"(contents/[^/]+/[0-9a-f]{64})(?:\.poster\.jpg|\.proxy\.mp4)?")
 _UPLOAD_KEY = re.compile(r"uploads/(upl_[^/]+)")
+_MARKS = "catalogs/"
+_MARK_TEXT = b"""A catalog keeps its files in this bucket; the last part of this key is the name of its database.
+Where there is more than one such object, no catalog searches the bucket for files that nobody refers to.
+Delete this one if its database is no more.
+"""
 
 
 class BytesMissing(Exception):
@@ -331,14 +336,33 @@ class ObjectStore:
         return await self._blobs.list_page(prefix, after, limit)
 
     @staticmethod
-    def content_keys(keys: Iterable[str]) -> set[str]:
-        """Returns the content that keys belong to, pictures of it included; other keys belong to none."""
-        return {found[1] for key in keys if (found := _CONTENT_KEY.fullmatch(key))}
+    def content_key(key: str) -> str | None:
+        """Returns the content that a key belongs to, as that of a picture of it does; None if to none."""
+        found = _CONTENT_KEY.fullmatch(key)
+        return found[1] if found else None
 
     @staticmethod
-    def upload_ids(keys: Iterable[str]) -> set[UploadId]:
-        """Returns the uploads that keys belong to; other keys belong to none."""
-        return {UploadId(found[1]) for key in keys if (found := _UPLOAD_KEY.fullmatch(key))}
+    def upload_id(key: str) -> UploadId | None:
+        """Returns the upload that a key belongs to; None if to none."""
+        found = _UPLOAD_KEY.fullmatch(key)
+        return UploadId(found[1]) if found else None
+
+    @staticmethod
+    def mark_key(identity: str) -> str:
+        """Returns the key of the mark of a database that keeps files in this bucket."""
+        return f"{_MARKS}{identity}"
+
+    async def list_marks(self) -> set[str]:
+        """Returns which databases keep files in this bucket, by their marks."""
+        return {item.key.removeprefix(_MARKS) for item in await self._blobs.list(_MARKS)}
+
+    async def put_mark(self, identity: str) -> None:
+        """Marks the bucket as one that a database keeps files in."""
+        await self._blobs.put_if_absent(self.mark_key(identity), _MARK_TEXT, content_type="text/plain")
+
+    async def put_unknown_mark(self) -> None:
+        """Marks the bucket as one that holds files of a database that has left no mark."""
+        await self.put_mark("unknown")
 
     async def remove_upload(self, upload_id: UploadId, multipart_id: str | None) -> None:
         """Removes what is staged of an upload."""

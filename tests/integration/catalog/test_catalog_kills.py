@@ -139,7 +139,7 @@ async def test_what_a_killed_catalog_had_begun_is_finished_once(
 
     async def only_what_is_wanted() -> bool:
         # A clip's poster lies beside it, under its name with an ending.
-        return sorted({item.key.partition(".")[0] for item in await blobs.list()}) == wanted
+        return sorted({item.key.partition(".")[0] for item in await blobs.list("contents/")}) == wanted
 
     await assert_eventually(only_what_is_wanted)
 

@@ -56,6 +56,7 @@ async def start(
                     "auth_target": "127.0.0.1:1",
                     "spool_dir": tmp_path,
                     "garbage_seconds": 0.2,
+                    "sweep_seconds": 3600,
                     "undelete_days": 0,
                     "validation_lease_seconds": 3,
                     **overrides,
