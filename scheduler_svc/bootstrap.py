@@ -99,7 +99,7 @@ class _Stores:
         self.queue = QueueStore(pool, queries, lease)
         self.quotas = QuotaStore(pool, queries)
         self.leases = LeaseStore(pool, queries)
-        self.outbox = OutboxStore(pool, queries, lease)
+        self.outbox = OutboxStore(pool, queries)
         self.garbage = GarbageStore(pool, queries)
 
 

@@ -58,16 +58,15 @@ class LeaseStore:
 class OutboxStore:
     """The outbox."""
 
-    def __init__(self, pool: Pool, queries: Queries, lease: timedelta) -> None:
+    def __init__(self, pool: Pool, queries: Queries) -> None:
         self._pool = pool
         self._sql = queries
-        self._lease = lease
 
     @contextlib.asynccontextmanager
     async def take(self, limit: int) -> AsyncIterator[OutboxBatch]:
         """Gives due wake-ups that nobody else has; those marked as published are gone when the block ends."""
         async with transaction(self._pool) as connection:
-            rows = await connection.fetch(self._sql.lock_due_outbox, limit, self._lease)
+            rows = await connection.fetch(self._sql.lock_due_outbox, limit)
             batch = OutboxBatch([_wake_up_from_row(row) for row in rows], rows[0]["idle_workers"] if rows else 0)
             yield batch
             if batch.published:

@@ -71,11 +71,12 @@ ON CONFLICT DO NOTHING
 SET LOCAL idle_in_transaction_session_timeout = '60 s'
 
 -- name: lock_due_outbox
--- Locks wake-ups that are due, others' locks are passed by; tells how many workers are there and have no job, and lets the transaction wait for the broker.
+-- Locks wake-ups that are due, others' locks are passed by; tells how many workers have no job, and lets the transaction wait for the broker.
+-- A worker without a job is heard of only when it asks, which may be less often than a lease lasts: one that seems lost may be there.
 WITH idle AS MATERIALIZED (
     SELECT count(*) AS workers, set_config('idle_in_transaction_session_timeout', '60s', true)
     FROM workers
-    WHERE heartbeat_time > clock_timestamp() - $2::interval AND drain_time IS NULL
+    WHERE drain_time IS NULL
         AND NOT EXISTS (SELECT FROM jobs WHERE worker_id = workers.id AND state IN ('STARTING', 'RUNNING', 'STOPPING'))
 )
 SELECT id, job_id, generation, device_class, (SELECT workers FROM idle) AS idle_workers FROM outbox

@@ -52,7 +52,7 @@ class Stores:
         self.events = EventStore(self.pool, queries)
         self.workers = WorkerStore(self.pool, queries, self.lease)
         self.leases = LeaseStore(self.pool, queries)
-        self.outbox = OutboxStore(self.pool, queries, self.lease)
+        self.outbox = OutboxStore(self.pool, queries)
         self.garbage = GarbageStore(self.pool, queries)
         self.quotas = QuotaStore(self.pool, queries)
         self.queue = QueueStore(self.pool, queries, self.lease)
