@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_svc.qlora.errors import CheckpointMismatchError
-from trainer_svc.qlora.folder_files import is_whole, write_folder, write_json
+from trainer_svc.qlora.folder_files import is_whole, undo_broken_replacements, write_folder, write_json
 from trainer_svc.qlora.spec import TrainingSpec
 
 _PREFIX = "step-"
@@ -59,12 +59,13 @@ def write_checkpoint(
 ) -> Path:
     """Writes `folder`/step-NNNNNNNN whole: what `fill` writes, and a state of `content`. Then deletes what the rule
     does not keep. `identity` is what must be the same for a run to go on from here, `eval_loss` the loss on the
-    held-out samples at this very step.
+    held-out samples at this very step. One of this run and step that is there stays, unless it owes the measurement
+    that this one has (`owes_evaluation` in its content).
 
     Raises `DiskTroubleError`; what was there before still is.
     """
     target = folder / f"{_PREFIX}{step:08d}"
-    if _is_of_run(target, identity):
+    if _is_of_run(target, identity) and not (_owes(read_state(target)) and not _owes(content)):
         # The same step of the same run again, after a resume: replacing it could only lose it.
         return target
 
@@ -84,6 +85,7 @@ def write_checkpoint(
 def newest_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path | None, list[Path]]:
     """(the newest whole checkpoint, newer ones that are damaged). Raises `CheckpointMismatchError` when it belongs
     to another run."""
+    undo_broken_replacements(folder, _PREFIX)
     damaged = []
     for _, candidate in _numbered(folder):
         if not is_whole(candidate):
@@ -109,6 +111,10 @@ def _is_of_run(checkpoint: Path, identity: dict[str, Any]) -> bool:
         return False
     saved = read_state(checkpoint).get("identity")
     return isinstance(saved, dict) and _in_present_terms(saved, identity) == identity
+
+
+def _owes(content: Mapping[str, Any]) -> bool:
+    return bool(content.get("owes_evaluation"))
 
 
 def _in_present_terms(saved: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from trainer_svc.qlora.errors import DiskTroubleError
 from trainer_svc.qlora.model_folder import file_sha256
 
 MANIFEST = "manifest.json"
+_REPLACED = ".replaced"
 _DISK_TROUBLES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 # How safetensors, which writes by itself, passes the system's word on.
 _FOREIGN_OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -57,7 +58,7 @@ def disk_trouble(error: Exception) -> str:
 
 def _put_in_place(building: Path, folder: Path) -> None:
     if folder.exists():
-        replaced = folder.with_name(f".{folder.name}.replaced")
+        replaced = folder.with_name(f".{folder.name}{_REPLACED}")
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
         building.rename(folder)
@@ -65,6 +66,18 @@ def _put_in_place(building: Path, folder: Path) -> None:
     else:
         building.rename(folder)
     _sync(folder.parent)
+
+
+def undo_broken_replacements(parent: Path, prefix: str) -> None:
+    """Puts back the folders of `prefix` in `parent` whose replacement a death broke off before the new one was in its
+    place, and deletes those that had been replaced. For who reads them first, while nobody writes."""
+    for replaced in sorted(parent.glob(f".{prefix}*{_REPLACED}")):
+        folder = parent / replaced.name.removeprefix(".").removesuffix(_REPLACED)
+        if folder.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(folder)
+            _sync(parent)
 
 
 def build_manifest(folder: Path) -> dict[str, Any]:

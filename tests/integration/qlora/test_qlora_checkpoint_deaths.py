@@ -41,7 +41,7 @@ print(len(operations))
 """
 
 
-def write(folder: Path, step: int, size: int = 3000) -> Path:
+def write(folder: Path, step: int, size: int = 3000, *, owes: bool = False) -> Path:
     """A checkpoint of three files beside the state, as the training library's."""
 
     def fill(building: Path) -> None:
@@ -49,7 +49,8 @@ def write(folder: Path, step: int, size: int = 3000) -> Path:
             with (building / f"{name}.safetensors").open("wb") as stream:
                 stream.write(bytes([step]) * size)
 
-    return write_checkpoint(folder, {"scaler": {}}, fill, step=step, identity=IDENTITY, keep=KEEP)
+    content = {"scaler": {}, "owes_evaluation": owes}
+    return write_checkpoint(folder, content, fill, step=step, identity=IDENTITY, keep=KEEP)
 
 
 def dying(folder: Path, step: int, operation: int) -> tuple[int, str]:
@@ -95,6 +96,43 @@ def test_the_same_step_again_never_takes_the_one_that_is_there(tmp_path: Path) -
         folder = shutil.copytree(tmp_path / "prepared", tmp_path / str(operation))
         dying(folder, 1, operation)
         assert newest_step(folder) == 1
+
+
+def test_one_that_owes_a_measurement_gives_way_to_one_that_has_it_and_to_no_other(tmp_path: Path) -> None:
+    write(tmp_path, 1, owes=True)
+    inode = (tmp_path / "step-00000001" / "state.json").stat().st_ino
+    write(tmp_path, 1, owes=True)
+    assert (tmp_path / "step-00000001" / "state.json").stat().st_ino == inode
+    measured = write(tmp_path, 1)
+    assert not read_state(measured)["owes_evaluation"]
+    write(tmp_path, 1, owes=True)
+    assert not read_state(measured)["owes_evaluation"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_death_while_one_that_owes_is_replaced_leaves_either(tmp_path: Path) -> None:
+    """The only one there is: there is none before to go on from."""
+    prepared = tmp_path / "prepared"
+    write(prepared, 3, owes=True)
+    code, said = dying(shutil.copytree(prepared, tmp_path / "whole"), 3, 0)
+    assert code == 0, said
+
+    owed = []
+    # What comes before its second half is as in the first test.
+    for operation in range(int(said) // 2, int(said) + 1):
+        folder = shutil.copytree(prepared, tmp_path / str(operation))
+        code, said_then = dying(folder, 3, operation)
+        assert code == -signal.SIGKILL, said_then
+        assert newest_step(folder) == 3
+        owed.append(bool(read_state(folder / "step-00000003")["owes_evaluation"]))
+        write(folder, 3)
+        write(folder, 4)
+        names = [path.name for path in folder.iterdir() if "building" not in path.name]
+        assert sorted(names) == ["step-00000003", "step-00000004"]
+        assert not read_state(folder / "step-00000003")["owes_evaluation"]
+
+    assert owed == sorted(owed, reverse=True), "once it is measured it stays"
+    assert set(owed) == {True, False}
 
 
 @pytest.mark.parametrize("damaged", [1, 2, 3])

@@ -279,6 +279,8 @@ def test_a_measurement_that_was_broken_off_is_made_by_whoever_goes_on(
     saved = [message for message in resumed.messages if isinstance(message, CheckpointSaved)]
     assert saved[0].step == best
     assert saved[0].eval_loss == stopped.series("eval_loss")[best]
+    state = json.loads((resumed.folders.checkpoints / f"step-{best:08d}" / STATE).read_bytes())
+    assert (state["eval_loss"], state["owes_evaluation"]) == (saved[0].eval_loss, False)
 
 
 def test_a_run_whose_last_measurement_was_broken_off_only_measures(
