@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 async def under_lease(work: Coroutine[Any, Any, T], renew: Callable[[], Awaitable[None]], lease_seconds: float) -> T:
@@ -30,6 +32,25 @@ async def under_lease(work: Coroutine[Any, Any, T], renew: Callable[[], Awaitabl
         for task in (working, renewals):
             task.cancel()
         await asyncio.gather(working, renewals, return_exceptions=True)
+
+
+async def give_back(release: Callable[[], Awaitable[None]], is_passing: Callable[[Exception], bool]) -> None:
+    """Gives a lease back, trying again for as long as what is away stays away.
+
+    A lease that is not given back counts as a death: an outage that the process outlives must not leave one.
+
+    Raises:
+        Exception: what `release` raised, and is not passing.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await release()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 async def _keep(renew: Callable[[], Awaitable[None]], pause_seconds: float) -> None:

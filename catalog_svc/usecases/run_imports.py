@@ -14,7 +14,7 @@ from catalog_svc.domain.errors import LeaseLost
 from catalog_svc.domain.imports import Import
 from catalog_svc.domain.unforeseen import MAX_FAILURES, RETRY_SECONDS, pause_after
 from catalog_svc.store.import_store import ImportStore
-from catalog_svc.usecases.lease import under_lease
+from catalog_svc.usecases.lease import give_back, under_lease
 from catalog_svc.usecases.run_import import RunImport
 from meshkit.ids import new_id
 
@@ -68,7 +68,7 @@ class RunImports:
             logger.info("import.lease_lost")
         except asyncio.CancelledError:
             # Shielded: a service that stops gives the lease back, so that another replica goes on at once.
-            await asyncio.shield(self._release(found, token, 0.0))
+            await asyncio.shield(self._release(found, token, 0.0, is_stopping=True))
             raise
         except Exception as error:
             if self.is_passing(error):
@@ -79,9 +79,15 @@ class RunImports:
             await self._release(found, token, pause_after(found.failures, self.pause_seconds), is_failure=True)
         return True
 
-    async def _release(self, found: Import, token: str, pause_seconds: float, *, is_failure: bool = False) -> None:
-        try:
+    async def _release(
+        self, found: Import, token: str, pause_seconds: float, *, is_failure: bool = False, is_stopping: bool = False
+    ) -> None:
+        async def release() -> None:
             pause = timedelta(seconds=pause_seconds)
             await self.imports.release(found.id, token, pause, is_failure=is_failure)
-        except Exception as error:  # the database is away: the lease ends by itself
+
+        try:
+            # A service that stops waits for nothing that is away.
+            await (release() if is_stopping else give_back(release, self.is_passing))
+        except Exception as error:  # the lease ends by itself, and counts as a failure
             structlog.get_logger().warning("import.not_released", resource=found.id, error=repr(error))

@@ -19,7 +19,7 @@ from catalog_svc.domain.model import ModelIssue, ModelVerdict
 from catalog_svc.domain.unforeseen import MAX_FAILURES, RETRY_SECONDS, pause_after
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.store.validation_store import ClaimedValidation, ValidationStore
-from catalog_svc.usecases.lease import under_lease
+from catalog_svc.usecases.lease import give_back, under_lease
 from catalog_svc.usecases.validate_dataset import ValidateDataset
 from catalog_svc.usecases.validate_model import ValidateModel
 from meshkit.ids import new_id
@@ -77,7 +77,7 @@ class RunValidations:
             logger.warning("validation.lease_lost")
         except asyncio.CancelledError:
             # Shielded: a service that stops gives the lease back, so that another replica goes on at once.
-            await asyncio.shield(self._release(entry, token, 0.0))
+            await asyncio.shield(self._release(entry, token, 0.0, is_stopping=True))
             raise
         except Exception as error:
             if self.is_passing(error):
@@ -109,9 +109,15 @@ class RunValidations:
         verdict = DatasetVerdict(DatasetFindings(errors=1), (issue.error(GIVEN_UP, what, remedy),))
         return await self.validations.end_dataset(entry.id, token, verdict, ())
 
-    async def _release(self, entry: Entry, token: str, pause_seconds: float, *, is_failure: bool = False) -> None:
-        try:
+    async def _release(
+        self, entry: Entry, token: str, pause_seconds: float, *, is_failure: bool = False, is_stopping: bool = False
+    ) -> None:
+        async def release() -> None:
             pause = timedelta(seconds=pause_seconds)
             await self.validations.release(entry.id, token, pause, is_failure=is_failure)
-        except Exception as error:  # the database is away: the lease ends by itself
+
+        try:
+            # A service that stops waits for nothing that is away.
+            await (release() if is_stopping else give_back(release, self.is_passing))
+        except Exception as error:  # the lease ends by itself, and counts as a failure
             structlog.get_logger().warning("validation.not_released", resource=entry.id, error=repr(error))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
+import structlog
 from reeltune.catalog.v1 import dataset_content_pb2 as content
 from reeltune.catalog.v1 import dataset_pb2, model_pb2
 
 from catalog_svc.domain.clip import ClipFault, FaultyClip
 from catalog_svc.domain.entry import EntryId, EntryKind
 from catalog_svc.domain.unforeseen import MAX_FAILURES, pause_after
-from catalog_svc.store.validation_store import ClaimedValidation
+from catalog_svc.store.validation_store import ClaimedValidation, ValidationStore
+from catalog_svc.usecases import run_validations
 from catalog_svc.usecases.validate_dataset import ValidateDataset
 from catalog_svc.usecases.validate_model import ValidateModel
 from meshkit.testing import assert_eventually
@@ -114,6 +118,36 @@ async def test_a_validation_that_kills_its_validators_is_not_taken_up_for_ever(s
 
     taken = [await assert_eventually(claimed) for _ in range(MAX_FAILURES + 1)]
     assert [found.failures for found in taken if found] == list(range(MAX_FAILURES + 1)), "the last one gives it up"
+
+
+async def test_an_outage_of_the_database_counts_as_no_death(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = await start()
+    dataset = await mesh.create_dataset()
+    await mesh.put_all(dataset.id, {"a.mp4": h264_clip(), "annotations.csv": b"video,caption\na.mp4,A bar.\n"})
+    plan, release = ValidateDataset._plan, ValidationStore.release
+    outages, left = iter(range(MAX_FAILURES + 1)), 0
+
+    async def cut_plan(*args: Any) -> Any:
+        nonlocal left
+        if next(outages, None) is not None:
+            left = 2
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        return await plan(*args)
+
+    async def cut_release(*args: Any, **options: Any) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        await release(*args, **options)
+
+    monkeypatch.setattr(ValidateDataset, "_plan", cut_plan)
+    monkeypatch.setattr(ValidationStore, "release", cut_release)
+    monkeypatch.setattr(run_validations, "RETRY_SECONDS", 0.01)
+    with structlog.testing.capture_logs() as logs:
+        ready = await mesh.validated(dataset.id)
+    assert ready.state == dataset_pb2.DATASET_STATE_READY, await mesh.issues(dataset.id)
+    assert [log["failures"] for log in logs if log["event"] == "validation.claimed"] == [0] * (MAX_FAILURES + 2)
 
 
 async def test_failures_count_from_the_last_clip_that_was_found(start: Start) -> None:
