@@ -34,7 +34,7 @@ def give_start(session: Session) -> None:
 
 def reallocate_ranks(session: Session, step: int) -> None:
     """Scores the adapter on the batches that come next, and goes on with one of ranks that differ by layer. Of several
-    processes the first decides."""
+    processes the first decides. Raises `BrokenOffError` when the run is to stop: nothing has changed then."""
     ranks, state = session.ranks, session.state
     report = ranks.decide(_score_and_allocate(session, step) if ranks.is_first else None)
     if not ranks.is_first:

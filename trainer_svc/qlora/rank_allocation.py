@@ -101,15 +101,17 @@ def _scores(
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.eval()
-    for batch in batches:
+    try:
+        for batch in batches:
+            model.zero_grad(set_to_none=True)
+            backward(batch)
+            count += 1
+            for name, layer in layers.items():
+                assert layer.b.grad is not None
+                totals[name] += batch_scores(parts[name], layer.b.grad, layer.scale)
+    finally:
         model.zero_grad(set_to_none=True)
-        backward(batch)
-        count += 1
-        for name, layer in layers.items():
-            assert layer.b.grad is not None
-            totals[name] += batch_scores(parts[name], layer.b.grad, layer.scale)
-    model.zero_grad(set_to_none=True)
-    model.train()
+        model.train()
     return {name: total / count for name, total in totals.items()}
 
 

@@ -68,8 +68,12 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         run.report(Starting("adapter"))
         session, report = prepare_session(run, spec, base, training, held_out, pool, ranks, shares_base)
         start_step = resume(run, spec, base, session.state, ranks, session.identity)
-        if start_step == 0:
-            give_start(session)
+        try:
+            if start_step == 0:
+                give_start(session)
+        except BrokenOffError as broken:
+            finish_stopped(session, start_step, broken.reason)
+            return
         run.report(started(session, report, start_step))
         stream = stack.enter_context(training_stream(session, start_step))
         _run_steps(session, stream, start_step)
@@ -90,12 +94,11 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
         if session.state.evaluations.is_spent(spec.early_stopping.patience):
             return finish_completed(session, step)
 
-        if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
-            reallocate_ranks(session, step)
-
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
         rate = learning_rate_at(step, session.total_steps, spec.optimization)
         try:
+            if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
+                reallocate_ranks(session, step)
             batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
         except BrokenOffError as broken:
             return finish_stopped(session, step, broken.reason)

@@ -164,12 +164,14 @@ def training_stream(session: Session, start_step: int) -> BatchStream:
 
 
 def calibration_stream(session: Session, step: int, batches: int) -> BatchStream:
-    """The batches that training on one device would take from `step` on, from a source and a processor of their own."""
+    """The batches that training on one device would take from `step` on, from a source and a processor of their own.
+    Raises `BrokenOffError` from a wait, when the run is to stop."""
     plan = replace(session.plan, rank=0, ranks=1)
     samples, ahead = samples_and_groups(session.training, plan, count(step), session.spec)
     source = FrameSource(session.pool, session.spec.sampling, cache_bytes=0)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
-    return BatchStream(samples, list(islice(ahead, batches)), source, processor, ahead=2, cache=session.encoder)
+    groups, look_up = list(islice(ahead, batches)), _stop_while_waiting(session)
+    return BatchStream(samples, groups, source, processor, ahead=2, cache=session.encoder, look_up=look_up)
 
 
 def _stop_while_waiting(session: Session) -> Callable[[], None] | None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from batches import one_batch
-from fake_decoders import hanging
 from peft import PeftModel
 from recording_run import RecordingRun
 from safetensors.torch import load_file, save_file
@@ -19,7 +18,6 @@ from tiny_models import row, write_clip, write_dataset
 from transformers import AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
 
 from trainer_svc.qlora.adapter_files import SIDECAR
-from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadDataError, CheckpointMismatchError, NonFiniteLossError
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.folder_files import is_whole
@@ -38,7 +36,6 @@ from trainer_svc.qlora.messages import (
 from trainer_svc.qlora.model_loader import guard_cpu_quantization, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at
 from trainer_svc.qlora.qlora_injector import inject, trainable
-from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import OptimizationSpec, QuantizationSpec, TrainingSpec
 from trainer_svc.qlora.trainer import train
 
@@ -203,28 +200,6 @@ def test_a_run_that_was_drained_and_goes_on_equals_one_that_never_stopped(
     assert_same_weights(resumed, whole)
     accounts = [json.loads((run.folders.adapter / SIDECAR).read_bytes()) for run in (resumed, whole)]
     assert accounts[0] == accounts[1]
-
-
-@pytest.mark.parametrize("split", ["train", "eval"])
-def test_a_stop_does_not_wait_for_a_clip_that_hangs(
-    qwen3: Path, tmp_path: Path, spec: TrainingSpec, split: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = write_dataset(tmp_path / "data", samples=2)
-    shutil.copy(data / "clips" / "0.mp4", data / "clips" / "hanging.mp4")
-    monkeypatch.setattr(DecodePool, "of", lambda _: DecodePool(timeout_seconds=500, make=hanging))
-    with (data / "rows.jsonl").open("a") as rows:
-        rows.write(json.dumps(row("h", "hanging.mp4", "colour?", "red", split=split)) + "\n")
-    run = RecordingRun(qwen3, data, tmp_path / "out")
-    in_second_step = next(seed for seed in range(99) if SamplePlan(3, 1, 1, seed).micro_batches(1) == [[2]])
-    changes = ["optimization.batch_size=1", "optimization.gradient_accumulation_steps=1", "optimization.max_steps=3"]
-    changes += ["evaluate_every_steps=1", f"optimization.seed={in_second_step}"]
-    # The look before the step, or the one before the measurement, is in vain.
-    run.stop_after, run.stop_at_look = (1, StopReason.USER), 1
-    train(run, spec.with_overrides(changes))
-    assert isinstance(run.last, Stopped)
-    assert (run.last.step, run.last.reason) == (1, StopReason.USER)
-    assert run.last.adapter_dir
-    assert run.last.checkpoint
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
