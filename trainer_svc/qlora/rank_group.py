@@ -69,8 +69,7 @@ def join_rank(run: RunContext, folder: Path, rank: int) -> None:
 
 def join_launched(run: RunContext, spec: TrainingSpec, launched: LaunchedRank) -> None:
     """Trains as a rank that others have started, and watch; see `trainer.train`."""
-    visible = rank_environment(launched.local_rank, os.environ)["CUDA_VISIBLE_DEVICES"]
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    os.environ.update(launched_environment(launched.local_rank, os.environ))
     from trainer_svc.qlora.ranks import Ranks
     from trainer_svc.qlora.trainer import train
 
@@ -93,6 +92,15 @@ def rank_environment(rank: int, inherited: Mapping[str, str]) -> dict[str, str]:
     visible = inherited.get("CUDA_VISIBLE_DEVICES")
     devices = [str(rank)] if visible is None else visible.split(",")[rank : rank + 1]
     return {"CUDA_VISIBLE_DEVICES": "".join(devices), "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
+
+def launched_environment(local_rank: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What the environment of a rank that others have started lacks: its one device of those that are visible to all.
+    A launcher that shows each rank its own alone has chosen it."""
+    visible = inherited.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and len(visible.split(",")) <= local_rank:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": rank_environment(local_rank, inherited)["CUDA_VISIBLE_DEVICES"]}
 
 
 class RankGroup:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from trainer_svc.qlora.launched_rank import LaunchedRank
+from trainer_svc.qlora.rank_group import launched_environment
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 
 STARTED = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -31,3 +32,24 @@ def test_as_many_devices_are_in_force_as_ranks_were_started() -> None:
     assert launched.fit(four) == four
     with pytest.raises(SpecError, match="is 2, and 4 ranks were started"):
         launched.fit(TrainingSpec().with_overrides(["runtime.devices=2"]))
+
+
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "taken"),
+    [
+        (None, 1, "1"),
+        ("4,7", 0, "4"),
+        ("4,7", 1, "7"),
+        # Its own device alone is shown to it.
+        ("4", 0, "4"),
+        ("7", 1, "7"),
+        ("GPU-8f2c", 3, "GPU-8f2c"),
+        # None, so that it trains on the processor.
+        ("", 0, ""),
+        ("", 1, ""),
+    ],
+)
+def test_a_rank_takes_its_device_of_those_that_it_is_shown(visible: str | None, local_rank: int, taken: str) -> None:
+    inherited = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    environment = inherited | launched_environment(local_rank, inherited)
+    assert environment == {"CUDA_VISIBLE_DEVICES": taken}
