@@ -44,6 +44,7 @@ class CheckpointPublisher:
         self._newest: SavedCheckpoint | None = None
         self._sending: SavedCheckpoint | None = None
         self._troubled_step: int | None = None
+        self._faulty_step: int | None = None
         self._arrived = asyncio.Event()
 
     def offer(self, saved: SavedCheckpoint) -> None:
@@ -115,9 +116,14 @@ class CheckpointPublisher:
         except AttemptFencedError:
             raise
         # The edge of a checkpoint: a fault of ours costs this one, and not the training that goes well without it.
+        # Tried once more, for it may be the last, and all that a job that is given back goes on from.
         except Exception as error:
             structlog.get_logger().exception("checkpoint.broken", job_id=self._attempt.claim.job_id, step=saved.step)
-            self._warn(saved.step, f"a fault of the trainer: {type(error).__name__}; the operator finds it in its log")
+            is_settled = self._faulty_step == saved.step
+            self._faulty_step = saved.step
+            next_try = "" if is_settled else "; it is tried once more"
+            words = f"a fault of the trainer: {type(error).__name__}; the operator finds it in its log"
+            self._warn(saved.step, words + next_try)
         finally:
             self._sending = None
             if self._newest is not saved:

@@ -397,6 +397,30 @@ async def test_a_fault_in_publishing_a_checkpoint_costs_that_checkpoint_alone(be
     assert reason(bench) == FailReason.PREEMPTED
 
 
+async def test_the_last_checkpoint_before_a_job_is_given_back_gets_a_second_try(bench: Bench) -> None:
+    faults: list[int] = []
+
+    class OnceFaulty(type(bench.tools.scheduler)):
+        async def commit_checkpoint(self, grant, step, files, eval_loss):
+            if not faults:
+                faults.append(step)
+                raise RuntimeError("a bug")
+            await super().commit_checkpoint(grant, step, files, eval_loss)
+
+    faulty = OnceFaulty.__new__(OnceFaulty)
+    faulty.__dict__.update(vars(bench.tools.scheduler))
+    bench.script = "obedient"
+    attempt = await bench.claim()
+    running = asyncio.create_task(run_attempt(attempt, replace(bench.tools, scheduler=faulty)))
+    await assert_eventually(lambda: attempt.progress.step > 0)
+    attempt.order_drain()
+    await asyncio.wait_for(running, 60)
+
+    assert reason(bench) == FailReason.PREEMPTED
+    assert faults
+    assert [saved.step for saved in bench.mesh.scheduler.committed] == faults
+
+
 async def test_the_child_sees_no_credentials_and_works_in_its_folder(bench: Bench, monkeypatch) -> None:
     for name in ("TRAINER_JOIN_SECRET", "AWS_SECRET_ACCESS_KEY", "POSTGRES_DSN", "NATS_PASSWORD", "HF_TOKEN"):
         monkeypatch.setenv(name, "canary")
