@@ -15,10 +15,8 @@ from xdist.scheduler import LoadFileScheduling
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
-from trainer_svc.qlora.launch import SHARING_CORES
-
 # Before any test imports torch: whatever else this machine does, threads that wait let others work.
-os.environ |= SHARING_CORES
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 pytest_plugins = ["meshkit.testing.plugin"]
 

@@ -33,7 +33,7 @@ _KEPT = (
     "VIRTUAL_ENV",
     "CUDA_VISIBLE_DEVICES",
     "MALLOC_MMAP_THRESHOLD_",
-    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
 )
 
 
@@ -87,9 +87,10 @@ def child_environment(threads: int = 0, *, base: Mapping[str, str] | None = None
     return SHARING_CORES | kept | QUIET_OFFLINE
 
 
-SHARING_CORES: dict[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Unless the operator says otherwise, threads of OpenMP that wait for one another sleep. By default they spin, which
-takes the core from whoever would end the wait as soon as anything else runs: see `benchmarks.busy_machine`."""
+SHARING_CORES: dict[str, str] = {"GOMP_SPINCOUNT": "3000"}
+"""Unless the operator says otherwise, threads of OpenMP that wait for one another soon sleep. By default they spin a
+hundred times as long, which takes the core from whoever would end the wait as soon as anything else runs; not to
+spin at all costs an idle machine much of its pace. See `benchmarks.busy_machine`."""
 
 QUIET_OFFLINE: dict[str, str] = {
     "HF_HUB_OFFLINE": "1",

@@ -4,8 +4,8 @@ from trainer_svc.qlora.launch import child_environment
 
 
 def test_a_child_shares_the_cores_unless_the_operator_says_otherwise() -> None:
-    assert child_environment(base={})["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert child_environment(base={"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert child_environment(base={})["GOMP_SPINCOUNT"] == "3000"
+    assert child_environment(base={"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
 
 
 def test_a_child_gets_no_credentials_and_as_many_threads_as_it_is_given() -> None:
