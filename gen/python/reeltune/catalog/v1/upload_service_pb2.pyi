@@ -63,7 +63,7 @@ class CreateUploadRequest(_message.Message):
     ACCEPTS_HEADERS_FIELD_NUMBER: _builtins.int
     accepts_headers: _builtins.bool
     """True when the caller sends the headers that a part names and takes 412 for arrival: a file of one part then goes straight to its place, where
-    the object store verifies it, in about half the time. False, the default: parts name no headers.
+    the object store verifies it, instead of being read and written once more. False, the default: parts name no headers.
     """
     @_builtins.property
     def file(self) -> Global___FileHeader:

@@ -74,7 +74,7 @@ export type CreateUploadRequest = Message<"reeltune.catalog.v1.CreateUploadReque
 
   /**
    * True when the caller sends the headers that a part names and takes 412 for arrival: a file of one part then goes straight to its place, where
-   * the object store verifies it, in about half the time. False, the default: parts name no headers.
+   * the object store verifies it, instead of being read and written once more. False, the default: parts name no headers.
    *
    * @generated from field: bool accepts_headers = 2;
    */
