@@ -8,7 +8,6 @@ MINUTES ?= 30
 SEED ?=
 # Processes that share the tests out among them: as many as processors, but no more than four, as each has servers of its own.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
-PYTEST := REELTUNE_REQUIRE_BROWSER=1 pytest -q -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Errors are shown, progress is not.
@@ -70,7 +69,7 @@ up: $(VENV)/.local $(if $(filter no,$(WEB)),,reeltune_cli/web_ui/site.json) ## R
 	@reeltune up
 
 test: lint gen-check web-check web tools/browser/node_modules/.package-lock.json ## Check everything: types, style, contracts, then all tests, by WORKERS processes
-	@$(PYTEST)
+	@REELTUNE_REQUIRE_BROWSER=1 pytest -q -n $(WORKERS)
 
 e2e: $(VENV)/.dev tools/ts/node_modules/.package-lock.json web tools/browser/node_modules/.package-lock.json ## Run only the end-to-end tests
 	@REELTUNE_REQUIRE_BROWSER=1 pytest -q tests/e2e

@@ -9,18 +9,17 @@ first two.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.report import Result, print_result
-from benchmarks.training_loop import BATCH_SIZE, make_material
+from benchmarks.training_loop import BATCH_SIZE, make_material, points_of
 
 STEPS = 8
 WARM_UP = 2
@@ -58,22 +57,12 @@ def other_work() -> Iterator[None]:
         process.wait()
 
 
-def step_seconds(model: Path, dataset: Path, out: Path, changes: dict[str, str]) -> float:
-    """The median step of `python -m trainer_svc.qlora`, its environment changed by `changes`."""
-    settings = {
-        "optimization.max_steps": STEPS,
-        "optimization.batch_size": BATCH_SIZE,
-        "optimization.gradient_accumulation_steps": 1,
-        "optimization.gradient_checkpointing": "false",
-        "checkpoint_every_steps": 0,
-    }
-    command = [sys.executable, "-m", "trainer_svc.qlora"]
-    command += ["--model", str(model), "--dataset", str(dataset), "--out", str(out)]
-    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    subprocess.run(command, env=os.environ | changes, check=True, stdout=subprocess.DEVNULL, timeout=600)
-    points = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    steps = [point["values"]["step_seconds"] for point in points if "step_seconds" in point["values"]]
-    return statistics.median(steps[WARM_UP:])
+def step_seconds(model: Path, dataset: Path, out: Path, variables: Mapping[str, str]) -> float:
+    """The median step of our training, with further environment `variables`."""
+    points = points_of(model, dataset, out, {"optimization.max_steps": STEPS}, variables)
+    return statistics.median(
+        [point["values"]["step_seconds"] for point in points if "loss" in point["values"]][WARM_UP:]
+    )
 
 
 if __name__ == "__main__":

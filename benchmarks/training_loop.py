@@ -64,8 +64,11 @@ def ours(model: Path, dataset: Path, out: Path) -> float:
     return rate_between(points_of(model, dataset, out, {}), WARM_UP, STEPS)
 
 
-def points_of(model: Path, dataset: Path, out: Path, changes: Mapping[str, object]) -> list[dict[str, Any]]:
-    """The metrics of a run of `python -m trainer_svc.qlora`, its settings changed by `changes`."""
+def points_of(
+    model: Path, dataset: Path, out: Path, changes: Mapping[str, object], variables: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The metrics of a run of `python -m trainer_svc.qlora`, its settings changed by `changes`; `variables`: beside
+    those of its environment."""
     settings = {
         "optimization.max_steps": STEPS,
         "optimization.batch_size": BATCH_SIZE,
@@ -76,7 +79,8 @@ def points_of(model: Path, dataset: Path, out: Path, changes: Mapping[str, objec
         **changes,
     }
     overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    _python("-m", "trainer_svc.qlora", "--model", str(model), "--dataset", str(dataset), "--out", str(out), *overrides)
+    command = ("-m", "trainer_svc.qlora", "--model", str(model), "--dataset", str(dataset), "--out", str(out))
+    _python(*command, *overrides, variables=variables)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -94,9 +98,14 @@ def plain(model: Path, dataset: Path) -> float:
     return rate
 
 
-def _python(*arguments: str) -> str:
+def _python(*arguments: str, variables: Mapping[str, str] | None = None) -> str:
     finished = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=600, check=False
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | (variables or {}),
+        timeout=600,
+        check=False,
     )
     if finished.returncode:
         sys.exit(f"{' '.join(arguments[:2])} failed:\n{finished.stderr[-2000:]}")

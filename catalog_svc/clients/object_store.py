@@ -154,17 +154,12 @@ class ObjectStore:
         is_proven = self.is_verifying and found.sha256 == upload.header.sha256
         return Digest(found.size, upload.header.sha256) if is_proven else None
 
-    async def read_digest(self, upload: Upload) -> Digest:
-        """Reads what was sent straight to its place; it fits into memory.
-
-        Raises:
-            BytesMissing: nothing is there any more.
-        """
+    async def read_digest(self, place: ContentPlace) -> Digest:
+        """Reads content of this service's own bucket through; raises BytesMissing."""
         try:
-            data = await self._blobs.get_bytes(upload.place.object_key)
+            return await _digest_of(self._blobs.iter_bytes(place.object_key, chunk_size=_CHUNK_BYTES))
         except BlobNotFound as error:
-            raise BytesMissing(f"content {upload.place.object_key}") from error
-        return Digest(len(data), (await asyncio.to_thread(hashlib.sha256, data)).hexdigest())
+            raise BytesMissing(f"content {place.object_key}") from error
 
     async def begin_parts(self, upload_id: UploadId) -> str:
         """Starts a multipart upload and returns S3's name for it."""
@@ -237,12 +232,8 @@ class ObjectStore:
         Raises:
             BytesMissing: there is no assembled object.
         """
-        header, hasher, size = upload.header, hashlib.sha256(), 0
-        async for chunk in self._staged(upload.id, header.size_bytes + 1):
-            # In a thread: hashing a large file must not make all other callers wait.
-            await asyncio.to_thread(hasher.update, chunk)
-            size += len(chunk)
-        digest = Digest(size, hasher.hexdigest())
+        header = upload.header
+        digest = await _digest_of(self._staged(upload.id, header.size_bytes + 1))
         if digest == Digest(header.size_bytes, header.sha256):
             await self._blobs.copy(upload_key(upload.id), upload.place.object_key)
         return digest
@@ -301,15 +292,11 @@ class ObjectStore:
 
         To be called under the lock of the object, so that nobody puts the right ones there meanwhile.
         """
-        hasher, stream = hashlib.sha256(), self._blobs.iter_bytes(place.object_key, chunk_size=_CHUNK_BYTES)
         try:
-            async with contextlib.aclosing(stream):
-                async for chunk in stream:
-                    await asyncio.to_thread(hasher.update, chunk)
-        except BlobNotFound:
+            if (await self.read_digest(place)).sha256 == sha256:
+                return False
+        except BytesMissing:
             return True
-        if hasher.hexdigest() == sha256:
-            return False
         await self._blobs.remove(place.object_key)
         return True
 
@@ -416,6 +403,16 @@ async def open_store(blobs: BlobStore) -> ObjectStore:
     store = ObjectStore(blobs, is_verifying=False)
     await store.try_store()
     return store
+
+
+async def _digest_of(stream: AsyncGenerator[bytes, None]) -> Digest:
+    hasher, size = hashlib.sha256(), 0
+    async with contextlib.aclosing(stream):
+        async for chunk in stream:
+            # In a thread: hashing a large file must not make all other callers wait.
+            await asyncio.to_thread(hasher.update, chunk)
+            size += len(chunk)
+    return Digest(size, hasher.hexdigest())
 
 
 def _sha256_of(path: Path) -> str:

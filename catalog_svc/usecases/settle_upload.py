@@ -93,7 +93,7 @@ class SettleUpload:
         digest = await self.objects.sent_digest(upload)
         if digest is None:
             async with self.slots:
-                digest = await self.objects.read_digest(upload)
+                digest = await self.objects.read_digest(upload.place)
         return digest
 
     async def _discard(self, upload: Upload) -> None:

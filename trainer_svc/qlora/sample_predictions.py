@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import torch
 
 from trainer_svc.qlora.attention import Attention, BrokenOffError, between_tokens
+from trainer_svc.qlora.batch_stream import FrameSource
 from trainer_svc.qlora.data_processor import DataProcessor
-from trainer_svc.qlora.dataset_rows import Clip, Sample, Turn
+from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.messages import Predicted, Progress
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.run_context import RunContext
@@ -43,7 +42,8 @@ class Answering:
         """
         asked, expected = _last_question(sample)
         clips = [part for turn in asked for part in turn.parts if not isinstance(part, str)]
-        frames = [self._decoded_clip(clip, attention) for clip in clips]
+        source = FrameSource(self.pool, self.spec.sampling, cache_bytes=0)
+        frames = [source.take(clip, attention.look_up) for clip in clips]
         inputs = {
             key: value.to(self.base.device) if isinstance(value, torch.Tensor) else value
             for key, value in self.processor.encode_prompt(asked, frames).items()
@@ -73,12 +73,6 @@ class Answering:
             "loss": loss,
             "is_cut": len(new) >= most and new[-1] not in ends,
         }
-
-    def _decoded_clip(self, clip: Clip, attention: Attention) -> DecodedFrames:
-        future = self.pool.decode(clip.path, clip.frame_request(self.spec.sampling))
-        while not wait((future,), timeout=0.2).done:
-            attention.look_up()
-        return future.result()
 
     def _decoded(self, tokens: list[int]) -> str:
         tokenizer = self.base.processor.tokenizer
