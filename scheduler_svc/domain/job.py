@@ -196,6 +196,9 @@ class JobFilter:
     dataset_id_not: tuple[str, ...] = ()
     name: str | None = None
     name_not: tuple[str, ...] = ()
+    source_job_id: str | None = None
+    """Of jobs that begin with what another has made; empty for those that do not."""
+    source_job_id_not: tuple[str, ...] = ()
     is_empty: bool = False
     """The conditions contradict each other: nothing can match."""
 

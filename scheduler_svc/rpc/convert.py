@@ -43,6 +43,7 @@ _FILTER_FIELDS: dict[str, FieldKind] = {
     "state": Choice.of(JobState),
     "model_id": Identifier(),
     "dataset_id": Identifier(),
+    "source_job_id": Identifier(),
 }
 
 
@@ -256,8 +257,8 @@ def filter_from_text(text: str) -> JobFilter:
     """Returns the condition of a `filter`. Raises FilterError."""
     comparisons = parse_filter(text, _FILTER_FIELDS)
     states = _states(comparisons)
-    names, models, datasets = (
-        _values(comparisons, field, Operator.EQUALS) for field in ("name", "model_id", "dataset_id")
+    wanted = names, models, datasets, sources = tuple(
+        _values(comparisons, field, Operator.EQUALS) for field in ("name", "model_id", "dataset_id", "source_job_id")
     )
     return JobFilter(
         name_parts=_values(comparisons, "name", Operator.HAS),
@@ -268,7 +269,9 @@ def filter_from_text(text: str) -> JobFilter:
         model_id_not=_values(comparisons, "model_id", Operator.DIFFERS),
         dataset_id=next(iter(datasets), None),
         dataset_id_not=_values(comparisons, "dataset_id", Operator.DIFFERS),
-        is_empty=not states or any(len(set(values)) > 1 for values in (names, models, datasets)),
+        source_job_id=next(iter(sources), None),
+        source_job_id_not=_values(comparisons, "source_job_id", Operator.DIFFERS),
+        is_empty=not states or any(len(set(values)) > 1 for values in wanted),
     )
 
 

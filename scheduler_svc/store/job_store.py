@@ -103,6 +103,8 @@ class JobStore:
             condition.dataset_id_not,
             condition.name_not,
             condition.name_parts,
+            condition.source_job_id,
+            condition.source_job_id_not,
             limit,
         )
         return [job_from_row(row) for row in rows]

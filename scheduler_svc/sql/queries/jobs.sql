@@ -142,8 +142,10 @@ WHERE owner_id = $1
     AND ($7::text IS NULL OR name = $7)
     AND NOT (model_id = ANY ($8::text[]) OR dataset_id = ANY ($9::text[]) OR name = ANY ($10::text[]))
     AND NOT EXISTS (SELECT FROM unnest($11::text[]) AS part WHERE position(lower(part) IN lower(name)) = 0)
+    AND ($12::text IS NULL OR coalesce(source_job_id, '') = $12)
+    AND NOT coalesce(source_job_id, '') = ANY ($13::text[])
 ORDER BY create_time DESC, id DESC
-LIMIT $12
+LIMIT $14
 
 -- name: list_live_jobs
 -- The same of jobs that are not final, of which a user has few: their indexes find them among any number that are.
@@ -159,8 +161,10 @@ WHERE ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3))
     AND ($7::text IS NULL OR name = $7)
     AND NOT (model_id = ANY ($8::text[]) OR dataset_id = ANY ($9::text[]) OR name = ANY ($10::text[]))
     AND NOT EXISTS (SELECT FROM unnest($11::text[]) AS part WHERE position(lower(part) IN lower(name)) = 0)
+    AND ($12::text IS NULL OR coalesce(source_job_id, '') = $12)
+    AND NOT coalesce(source_job_id, '') = ANY ($13::text[])
 ORDER BY create_time DESC, id DESC
-LIMIT $12
+LIMIT $14
 
 -- name: count_foreign_uses
 -- Counts, up to a limit, the live jobs of others that use a dataset or model.

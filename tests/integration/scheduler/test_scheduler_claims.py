@@ -119,7 +119,7 @@ async def test_hot_queries_use_their_indices(stores: Stores) -> None:
     for query, arguments, index in (
         (sql.choose_next_job, ("wrk_1", stores.lease, []), "jobs_queued"),
         (sql.lock_expired_job, (), "jobs_active"),
-        (sql.list_jobs, ("usr_1", *[None] * 6, [], [], [], [], 50), "jobs_by_owner"),
+        (sql.list_jobs, ("usr_1", *[None] * 6, [], [], [], [], None, [], 50), "jobs_by_owner"),
         (sql.list_events, ("job_1", 19_900, 100), "job_events_pkey"),
         (sql.list_metrics, ("job_1", 10_000, 100), "job_events_metrics"),
     ):

@@ -124,6 +124,22 @@ async def test_an_evaluation_is_a_job_that_tells_how_it_asks(user: User, trainer
     assert (len(all_controls.controls), len(none.controls)) == (3, 0)
 
 
+async def test_what_began_with_a_training_is_found_by_it(user: User, trainer: Trainer) -> None:
+    source, other = await trained(user, trainer), await trained(user, trainer)
+    evaluation, merging = await evaluate(user, source), await merge(user, source)
+    await user.stop(merging.id)
+
+    async def ids(text: str) -> list[str]:
+        request = training_pb.ListTrainingJobsRequest(filter=text)
+        return [job.id for job in (await user.training.ListTrainingJobs(request, metadata=user.metadata)).jobs]
+
+    assert await ids(f'source_job_id = "{source}"') == [merging.id, evaluation.id]
+    assert await ids(f'source_job_id = "{source}" AND state = QUEUED') == [evaluation.id]
+    assert await ids(f'source_job_id = "{other}"') == []
+    assert await ids('source_job_id = ""') == await ids(f'source_job_id != "{source}"') == [other, source]
+    assert await ids(f'source_job_id = "{source}" AND source_job_id = ""') == []
+
+
 async def test_only_who_offers_the_recipe_is_given_such_a_job(user: User, trainer: Trainer, replica: Replica) -> None:
     source = await trained(user, trainer)
     await evaluate(user, source)

@@ -163,7 +163,7 @@ class ListTrainingJobsRequest(_message.Message):
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first page. All other fields must then be as before."""
     filter: _builtins.str
-    """Conditions joined by `AND`: `name : "part"`, `state = RUNNING`, `model_id = "mdl_…"`, `dataset_id = "ds_…"`. Empty for all."""
+    """Conditions joined by `AND`: `name : "part"`, `state = RUNNING`; `model_id`, `dataset_id`, `source_job_id` (trainings have "") `= "…"`. Empty for all."""
     def __init__(
         self,
         *,

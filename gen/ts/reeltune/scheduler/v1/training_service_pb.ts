@@ -186,7 +186,7 @@ export type ListTrainingJobsRequest = Message<"reeltune.scheduler.v1.ListTrainin
   pageToken: string;
 
   /**
-   * Conditions joined by `AND`: `name : "part"`, `state = RUNNING`, `model_id = "mdl_…"`, `dataset_id = "ds_…"`. Empty for all.
+   * Conditions joined by `AND`: `name : "part"`, `state = RUNNING`; `model_id`, `dataset_id`, `source_job_id` (trainings have "") `= "…"`. Empty for all.
    *
    * @generated from field: string filter = 3;
    */
