@@ -76,6 +76,41 @@ export function Field({ label, hint, problem, className, ...rest }: FieldProps) 
   );
 }
 
+/** A choice of few, in one line with its name. */
+export function Picker<Value extends string>({
+  label,
+  value,
+  options,
+  onChange,
+}: {
+  label: string;
+  value: Value;
+  /** What is shown, by value. */
+  options: Readonly<Record<Value, string>>;
+  onChange: (value: Value) => void;
+}) {
+  const id = useId();
+  return (
+    <div className="flex items-center gap-2 text-sm">
+      <label htmlFor={id} className="text-ink-soft">
+        {label}
+      </label>
+      <select
+        id={id}
+        className="rounded-lg border border-line-strong bg-panel px-2 py-1 text-ink"
+        value={value}
+        onChange={(event) => onChange(event.target.value as Value)}
+      >
+        {(Object.entries(options) as [Value, string][]).map(([name, shown]) => (
+          <option key={name} value={name}>
+            {shown}
+          </option>
+        ))}
+      </select>
+    </div>
+  );
+}
+
 export function Panel({
   title,
   action,

@@ -29,7 +29,8 @@ if (typeof window !== "undefined") {
     (event) => event.persisted && (session.state.kind === "left" ? door.reload() : session.look()),
   );
 }
-const transport = createGrpcWebTransport({ ...options, interceptors: [withToken(session)] });
+/** For the services that only some pages call, which their own parts make a client of. */
+export const transport = createGrpcWebTransport({ ...options, interceptors: [withToken(session)] });
 
 export const datasets = createClient(DatasetService, transport);
 export const clips = createClient(ClipService, transport);

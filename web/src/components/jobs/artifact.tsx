@@ -2,25 +2,36 @@
 
 import { useQuery } from "@tanstack/react-query";
 import { Download } from "lucide-react";
+import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { bytes } from "@/lib/format";
+import { type Kind, kindOf, wordsOf } from "@/lib/jobs/kinds";
 import { Loading, Problem } from "../ui";
 
-/** The adapter's files. Their addresses end after a quarter of an hour, so they are asked for again before. */
-export function ArtifactPanel({ jobId, name }: { jobId: string; name: string }) {
+const USES: Record<Kind, string> = {
+  training:
+    "Plain files of PEFT: put them into one folder and load it with PeftModel.from_pretrained. The README among them says how.",
+  evaluation: "What was found as JSON, every answer as JSON lines, and a README to be put beside the adapter.",
+  merge:
+    "A model of its own: put the files into one folder and load it with AutoModelForImageTextToText.from_pretrained. No peft is needed.",
+};
+
+/** What a job has made. The files' addresses end after a quarter of an hour, so they are asked for again before. */
+export function ArtifactPanel({ job }: { job: TrainingJob }) {
+  const { id: jobId, name } = job;
+  const { artifact } = wordsOf(job);
   const found = useQuery({
-    queryKey: ["artifact", jobId],
+    queryKey: ["artifact", jobId, job.attempt],
     queryFn: async ({ signal }) => (await training.getArtifact({ jobId }, { signal })).artifact,
     refetchInterval: 10 * 60_000,
   });
-  if (found.isPending) return <Loading what="Looking for the adapter …" />;
+  if (found.isPending) return <Loading what={`Looking for the ${artifact} …`} />;
   if (found.isError) return <Problem>{explain(found.error).message}</Problem>;
   return (
     <>
       <p className="mb-3 text-sm text-ink-soft">
-        {`${bytes(found.data?.sizeBytes ?? 0)} in all. `}Plain files of PEFT: put them into one folder and load it with
-        PeftModel.from_pretrained. The README among them says how.
+        {`${bytes(found.data?.sizeBytes ?? 0)} in all. ${USES[kindOf(job)]}`}
       </p>
       <ul className="divide-y divide-line text-sm">
         {found.data?.files.map((file) => (
@@ -40,7 +51,7 @@ export function ArtifactPanel({ jobId, name }: { jobId: string; name: string }) 
       <p className="mt-3 text-sm text-ink-soft">
         All at once:{" "}
         <code className="font-mono text-xs">
-          reeltune train download {jobId} --to {/^[\w.-]+$/.test(name) ? name : "adapter"}
+          reeltune train download {jobId} --to {/^[\w.-]+$/.test(name) ? name : artifact}
         </code>
       </p>
     </>

@@ -8,9 +8,10 @@ import { usePathname, useRouter, useSearchParams } from "next/navigation";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
 import { ago, measured } from "@/lib/format";
+import { kindOf, nameOf as titleOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
 import { PagedList } from "../paged_list";
-import { Bar, buttonClass, Empty, INPUT, PageTitle } from "../ui";
+import { Bar, buttonClass, Chip, Empty, INPUT, PageTitle } from "../ui";
 import { nameOf, StateChip } from "./state";
 
 const SHOWN = [JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED, JobState.STOPPED, JobState.FAILED];
@@ -41,7 +42,7 @@ export function JobList() {
           </Link>
         }
       >
-        Trainings of yours, the newest first.
+        Trainings of yours, and what was done with their adapters, the newest first.
       </PageTitle>
       {(found.length > 0 || filter) && <StateFilter state={state} />}
       <PagedList
@@ -90,7 +91,7 @@ function Row({ item: job }: { item: TrainingJob }) {
   const isMoving = !isFinal(job.state) && job.state !== JobState.QUEUED;
   const said = [
     progress && progress.step > 0
-      ? `step ${progress.step}${progress.totalSteps > 0 ? ` of ${progress.totalSteps}` : ""}`
+      ? `${wordsOf(job).step.toLowerCase()} ${progress.step}${progress.totalSteps > 0 ? ` of ${progress.totalSteps}` : ""}`
       : "",
     progress?.loss !== undefined ? `loss ${measured(progress.loss)}` : "",
     job.state === JobState.QUEUED ? (job.queue?.message ?? "") : "",
@@ -101,10 +102,11 @@ function Row({ item: job }: { item: TrainingJob }) {
       <div className="flex flex-wrap items-center gap-x-6 gap-y-1">
         <div className="min-w-0 flex-1 basis-60">
           <Link href={`/jobs/view?id=${job.id}`} className="font-medium break-words after:absolute after:inset-0">
-            {job.name || job.id}
+            {titleOf(job)}
           </Link>
           <p className="line-clamp-2 text-sm text-ink-soft">{said.filter(Boolean).join(" · ")}</p>
         </div>
+        {kindOf(job) !== "training" && <Chip tone="plain">{wordsOf(job).name.toLowerCase()}</Chip>}
         <StateChip job={job} />
         <span className="w-24 text-right text-sm text-ink-soft">
           {job.createTime ? ago(timestampDate(job.createTime)) : ""}
@@ -112,7 +114,7 @@ function Row({ item: job }: { item: TrainingJob }) {
       </div>
       {isMoving && (
         <div className="mt-2">
-          <Bar label={`Progress of ${job.name || job.id}`} value={progress?.fraction ?? 0} max={1} />
+          <Bar label={`Progress of ${titleOf(job)}`} value={progress?.fraction ?? 0} max={1} />
         </div>
       )}
     </li>

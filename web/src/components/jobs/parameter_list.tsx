@@ -1,12 +1,16 @@
 import { type JsonValue, toJson } from "@bufbuild/protobuf";
+import { PostTrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/post_training_pb";
 import { TrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/training_parameters_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 
+const AS_STORED = { alwaysEmitImplicit: true, useProtoFieldName: true };
+
 /** Every value in force: a job never says "default". */
 export function ParameterList({ job }: { job: TrainingJob }) {
-  const found = job.parameters
-    ? flat(toJson(TrainingParametersSchema, job.parameters, { alwaysEmitImplicit: true, useProtoFieldName: true }))
-    : [];
+  const found = [
+    ...(job.postTraining ? flat(toJson(PostTrainingParametersSchema, job.postTraining, AS_STORED)) : []),
+    ...(job.parameters ? flat(toJson(TrainingParametersSchema, job.parameters, AS_STORED)) : []),
+  ];
   return (
     <dl className="grid gap-x-8 text-sm sm:grid-cols-2">
       {found.map(([name, value]) => (
@@ -33,6 +37,9 @@ function word(value: JsonValue): string {
     ? text
         .toLowerCase()
         .replaceAll("_", " ")
-        .replace(/^(quantization type|compute type|learning rate schedule|optimizer|module group|rank allocation) /, "")
+        .replace(
+          /^(quantization type|compute type|learning rate schedule|optimizer|module group|rank allocation|evaluation control|merge weights) /,
+          "",
+        )
     : text;
 }

@@ -6,13 +6,14 @@ import { useRef } from "react";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { useAttempt } from "@/lib/attempt";
 import { training } from "@/lib/clients";
+import { kindOf, nameOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
 import { useRequestId } from "@/lib/request_id";
 import { Dialog } from "../dialog";
 import { Button, buttonClass, Problem } from "../ui";
 
-/** What its owner may do with a job in its state. */
-export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void }) {
+/** What its owner may do with a job in its state. Once it is deleted, the list of jobs is shown, unless it is told what to do. */
+export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: () => void; onDeleted?: () => void }) {
   const router = useRouter();
   const dialog = useRef<HTMLDialogElement>(null);
   const { isBusy, problem, attempt } = useAttempt();
@@ -26,8 +27,11 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
   const remove = () =>
     void attempt(async () => {
       await training.deleteTrainingJob({ jobId: job.id, requestId: requestId.for(["delete", job.id]) });
-      router.replace("/jobs");
+      if (!onDeleted) return router.replace("/jobs");
+      dialog.current?.close();
+      onDeleted();
     });
+  const words = wordsOf(job);
   const isQueued = job.state === JobState.QUEUED;
   const canStop = isQueued || job.state === JobState.STARTING || job.state === JobState.RUNNING;
   const canRetry = job.state === JobState.STOPPED || job.state === JobState.FAILED;
@@ -54,7 +58,7 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
           look="danger"
           isBusy={isBusy}
           onClick={() => call("stopTrainingJob", (request) => training.stopTrainingJob(request))}
-          title="The adapter so far is kept"
+          title={words.kept}
         >
           Stop
         </Button>
@@ -63,22 +67,26 @@ export function Verbs({ job, onMoved }: { job: TrainingJob; onMoved: () => void 
         <Button
           isBusy={isBusy}
           onClick={() => call("retryTrainingJob", (request) => training.retryTrainingJob(request))}
-          title="Goes on from the newest checkpoint"
+          title={words.again}
         >
           Try again
         </Button>
       )}
-      <Link href={`/jobs/new?model=${job.modelId}&dataset=${job.datasetId}`} className={buttonClass()}>
-        Another like it
-      </Link>
+      {kindOf(job) === "training" && (
+        <Link href={`/jobs/new?model=${job.modelId}&dataset=${job.datasetId}`} className={buttonClass()}>
+          Another like it
+        </Link>
+      )}
       {isFinal(job.state) && (
         <Button look="danger" onClick={() => dialog.current?.showModal()}>
           Delete
         </Button>
       )}
       {problem && <Problem>{problem.message}</Problem>}
-      <Dialog ref={dialog} title={`Delete ${job.name || "this job"}?`}>
-        <p className="mb-4 text-sm text-ink-soft">Its log, checkpoints and adapter go with it, at once and for good.</p>
+      <Dialog ref={dialog} title={`Delete ${nameOf(job)}?`}>
+        <p className="mb-4 text-sm text-ink-soft">
+          {`Its log, checkpoints and ${words.artifact} go with it, at once and for good.`}
+        </p>
         <div className="flex justify-end gap-2">
           <Button look="quiet" onClick={() => dialog.current?.close()}>
             Keep it

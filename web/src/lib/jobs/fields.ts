@@ -141,6 +141,16 @@ export function mistake(field: JobField, text: string): string | undefined {
   return undefined;
 }
 
+/** What is wrong with a whole number that may be left out. */
+export function mistakeIn(text: string): string | undefined {
+  return mistake({ path: "", label: "", hint: "", byDefault: "", isInteger: true }, text);
+}
+
+/** Returns `{ [name]: 8 }` for `8`, and nothing for what is left out. */
+export function wholeNumber<Name extends string>(name: Name, text: string): { [key in Name]?: number } {
+  return (text.trim() ? { [name]: Number(text) } : {}) as { [key in Name]?: number };
+}
+
 /** The form's name of a field that the service complains about: `parameters.lora.rank` is `lora.rank`. */
 export function fieldOf(violation: string): string {
   return violation.replace(/^parameters\./, "").replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());

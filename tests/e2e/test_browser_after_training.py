@@ -1,0 +1,81 @@
+"""What follows a training in a real browser: its adapter evaluated, and what was found shown."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.browser import Visit
+from tests.e2e.running_mesh import RunningMesh
+from tests.e2e.test_browser_jobs import TRAINED_MS, log_in
+from tests.e2e.trained_job import TrainedJob
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator
+
+# The first test waits for the mesh, the browser and a job that is trained for all, too.
+pytestmark = pytest.mark.timeout(1200)
+
+ROWS = 4
+
+
+async def open_form(visit: Visit, job_id: str, tab: str) -> None:
+    """Opens what follows a job; where something has followed it before, the form is a click away."""
+    await visit.open(f"/jobs/view?id={job_id}&tab={tab}")
+    another = visit.page.get_by_role("button", name=f"Another {tab}")
+    start = visit.page.locator("form button[type=submit]")
+    await another.or_(start).wait_for()
+    if await another.count():
+        await another.click()
+    await start.wait_for()
+
+
+async def done(visit: Visit, name: str) -> Locator:
+    """Waits until the job of this name is done, and returns what the page shows of it."""
+    card = visit.page.get_by_role("region", name=name, exact=True)
+    await card.get_by_text("completed", exact=True).wait_for(timeout=TRAINED_MS)
+    return card
+
+
+async def test_an_adapter_is_evaluated_and_answers_are_shown(
+    visit: Visit, stack: RunningMesh, trained: TrainedJob
+) -> None:
+    page = visit.page
+    await log_in(visit, trained.owner.user.username)
+    await open_form(visit, trained.id, "evaluation")
+    await page.get_by_label("Name", exact=True).fill("by eye")
+    await page.get_by_label("Rows", exact=True).fill(str(ROWS))
+    await page.get_by_label("Longest answer").fill("8")
+    for control in ("Frames reversed", "Frames in random order"):
+        await page.get_by_label(control).uncheck()
+    await page.get_by_role("button", name="Evaluate", exact=True).click()
+    rows_of = page.get_by_label("Rows of")
+    await page.locator("select[aria-invalid=true]").wait_for()
+    assert await rows_of.get_attribute("aria-invalid") == "true", "no row was held out, and that is told here"
+    assert await visit.violations() == []
+    await rows_of.select_option("train")
+    await page.get_by_role("button", name="Evaluate", exact=True).click()
+    card = await done(visit, "by eye")
+
+    await card.get_by_text(f"{ROWS} rows are too few to tell whether the video matters").wait_for()
+    await card.get_by_role("button", name="Show answers").click()
+    await card.get_by_label("Order").select_option("worst")
+    await card.get_by_text("Reference", exact=True).nth(ROWS - 1).wait_for()
+    assert await visit.violations() == []
+    link = card.get_by_role("link", name="by eye")
+    job_id = (await link.get_attribute("href") or "").rpartition("id=")[2]
+    answer = await stack.http.get(f"/v1/trainings/{job_id}/evaluation", headers=trained.owner.user.headers)
+    measured = {one["condition"]: one["tokenF1"]["mean"] for one in answer.json()["results"]}
+    assert set(measured) == {f"EVALUATION_CONDITION_{name}" for name in ("BASE", "TUNED", "SHUFFLED_CLIPS")}
+    table = card.get_by_role("region", name="All measures of all conditions")
+    tuned = await table.get_by_role("row", name=re.compile("^Tuned")).get_by_role("cell").nth(3).inner_text()
+    assert float(tuned.split(" ")[0]) == pytest.approx(100 * measured["EVALUATION_CONDITION_TUNED"], abs=0.051)
+
+    await link.click()
+    await page.get_by_role("tab", name="Files").click()
+    await page.get_by_role("link", name="evaluation.json").wait_for()
+    assert await visit.violations() == []
+    await page.get_by_role("link", name="tiny", exact=True).first.click()
+    await page.get_by_role("heading", name="by eye").wait_for()
