@@ -1,8 +1,10 @@
-"""What follows a training in a real browser: its adapter evaluated, and what was found shown."""
+"""What follows a training in a real browser: its adapter evaluated and merged, and what came of it shown."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,3 +81,29 @@ async def test_an_adapter_is_evaluated_and_answers_are_shown(
     assert await visit.violations() == []
     await page.get_by_role("link", name="tiny", exact=True).first.click()
     await page.get_by_role("heading", name="by eye").wait_for()
+
+
+async def test_an_adapter_is_merged_and_the_model_taken_away(
+    visit: Visit, stack: RunningMesh, trained: TrainedJob
+) -> None:
+    page = visit.page
+    await log_in(visit, trained.owner.user.username)
+    await open_form(visit, trained.id, "merge")
+    await page.get_by_label("Name", exact=True).fill("one model")
+    await page.get_by_label("Rows to check on").fill("2")
+    await page.get_by_label("The base model's own 16-bit weights").check()
+    await page.get_by_text("The adapter has never seen these weights").wait_for()
+    assert await visit.violations() == []
+    await page.get_by_label("The weights that it was trained on").check()
+    await page.get_by_role("button", name="Merge", exact=True).click()
+    card = await done(visit, "one model")
+
+    await card.get_by_text("The merged model is what was trained: on 2 rows").wait_for()
+    async with page.expect_download() as taken:
+        await card.get_by_role("link", name="model.safetensors").click()
+    assert await visit.violations() == []
+    file = Path(await (await taken.value).path())
+    job_id = (await card.get_by_role("link", name="one model").get_attribute("href") or "").rpartition("id=")[2]
+    answer = await stack.http.get(f"/v1/trainings/{job_id}/artifact", headers=trained.owner.user.headers)
+    digests = {one["path"]: one["sha256"] for one in answer.json()["files"]}
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == digests["model.safetensors"]

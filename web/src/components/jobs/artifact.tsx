@@ -30,7 +30,7 @@ export function ArtifactPanel({ job }: { job: TrainingJob }) {
   if (found.isError) return <Problem>{explain(found.error).message}</Problem>;
   return (
     <>
-      <p className="mb-3 text-sm text-ink-soft">
+      <p className="mb-3 text-sm break-words text-ink-soft">
         {`${bytes(found.data?.sizeBytes ?? 0)} in all. ${USES[kindOf(job)]}`}
       </p>
       <ul className="divide-y divide-line text-sm">

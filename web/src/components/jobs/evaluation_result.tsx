@@ -1,8 +1,7 @@
 "use client";
 
 import { useQuery } from "@tanstack/react-query";
-import { CircleCheck, CircleHelp, CircleMinus, CircleX } from "lucide-react";
-import { type ReactNode, useState } from "react";
+import { useState } from "react";
 import {
   type ConditionComparison,
   type Evaluation,
@@ -23,12 +22,12 @@ import {
   orderVerdict,
   percent,
   points,
-  type Verdict,
   videoVerdict,
 } from "@/lib/jobs/evaluation";
 import { Table } from "../table";
-import { Button, cx, Loading, Picker, Problem } from "../ui";
+import { Button, Loading, Picker, Problem } from "../ui";
 import { Answers } from "./answers";
+import { Section, VerdictLine } from "./findings";
 import { Difference, ScoreCard } from "./score_card";
 
 /** What an evaluation has found: verdicts first, then what they rest on. */
@@ -103,32 +102,6 @@ export function EvaluationResult({ job }: { job: TrainingJob }) {
         </ul>
       </Section>
     </div>
-  );
-}
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <section className="space-y-4">
-      <h3 className="text-sm font-semibold">{title}</h3>
-      {children}
-    </section>
-  );
-}
-
-const VERDICTS = {
-  good: { Icon: CircleCheck, colour: "text-good" },
-  warn: { Icon: CircleMinus, colour: "text-warn" },
-  bad: { Icon: CircleX, colour: "text-bad" },
-  plain: { Icon: CircleHelp, colour: "text-ink-soft" },
-};
-
-function VerdictLine({ verdict: { tone, text } }: { verdict: Verdict }) {
-  const { Icon, colour } = VERDICTS[tone];
-  return (
-    <p className="flex items-start gap-2.5 text-[0.9375rem] leading-6">
-      <Icon aria-hidden className={cx("mt-0.5 size-5 shrink-0", colour)} />
-      <span className="max-w-prose">{text}</span>
-    </p>
   );
 }
 

@@ -25,6 +25,9 @@ import { Verbs } from "./verbs";
 const Evaluations = lazy(async () => ({ default: (await import("./evaluations")).Evaluations }));
 const EvaluationResult = lazy(async () => ({ default: (await import("./evaluation_result")).EvaluationResult }));
 
+const Merges = lazy(async () => ({ default: (await import("./merges")).Merges }));
+const MergeResult = lazy(async () => ({ default: (await import("./merge_result")).MergeResult }));
+
 export function JobPage() {
   const id = useSearchParams().get("id") ?? "";
   // Another job begins with nothing of this one's.
@@ -66,13 +69,17 @@ function tabsOf(story: JobStory, job: TrainingJob): Tab[] {
   if (kind !== "training") {
     const result: Tab = { name: "Result", content: () => <Result job={job} /> };
     const files: Tab = { name: "Files", content: () => <ArtifactPanel job={job} /> };
-    return [...(kind === "evaluation" ? [result] : []), ...told, ...(job.hasArtifact ? [files] : [])];
+    // The files of a merge are its result.
+    return [result, ...told, ...(kind === "evaluation" && job.hasArtifact ? [files] : [])];
   }
   const made: Tab[] = [
     { name: "Adapter", content: () => <ArtifactPanel job={job} /> },
     { name: "Try it", content: () => <TryIt job={job} /> },
   ];
-  const after: Tab[] = [{ name: "Evaluation", content: () => <Later of={<Evaluations job={job} />} /> }];
+  const after: Tab[] = [
+    { name: "Evaluation", content: () => <Later of={<Evaluations job={job} />} /> },
+    { name: "Merge", content: () => <Later of={<Merges job={job} />} /> },
+  ];
   return [
     { name: "Overview", content: () => <Overview story={story} /> },
     ...told,
@@ -84,14 +91,14 @@ function tabsOf(story: JobStory, job: TrainingJob): Tab[] {
 function Result({ job }: { job: TrainingJob }) {
   if (!job.hasArtifact)
     return (
-      <Empty title={isFinal(job.state) ? "Nothing was found" : "Nothing has been found yet"}>
+      <Empty title={isFinal(job.state) ? "There is no result" : "There is no result yet"}>
         {!isFinal(job.state) && "It stands here as soon as the job has ended."}
       </Empty>
     );
   return (
     <>
       <h2 className="sr-only">Result</h2>
-      <Later of={<EvaluationResult job={job} />} />
+      <Later of={kindOf(job) === "merge" ? <MergeResult job={job} /> : <EvaluationResult job={job} />} />
     </>
   );
 }

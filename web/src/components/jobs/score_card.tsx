@@ -1,6 +1,7 @@
 import type { ConditionComparison, ConditionResult, Estimate } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
 import { directionOf, interval, type Measure, MEASURES, percent, points } from "@/lib/jobs/evaluation";
 import { Chip } from "../ui";
+import { type Bar, MeasureCard } from "./findings";
 
 /** One measure of base and tuned model, side by side. */
 export function ScoreCard({
@@ -18,18 +19,17 @@ export function ScoreCard({
   const [before, after, difference] = [base[measure], tuned[measure], gain?.[measure]];
   if (!before || !after) return null;
   return (
-    <div className="rounded-lg border border-line bg-ground p-4">
-      <p className="text-sm font-semibold">{label}</p>
-      <p className="text-xs text-ink-soft">{hint}</p>
-      <p className="mt-3 flex flex-wrap items-center gap-x-3 gap-y-1">
-        <span className="text-3xl font-semibold tracking-tight tabular-nums">{percent(after.mean)}</span>
-        {difference && <Difference difference={difference} />}
-      </p>
-      <dl className="mt-3 space-y-2">
-        <Score name="Base" estimate={before} colour="fill-line-strong" />
-        <Score name="Tuned" estimate={after} colour="fill-accent" />
-      </dl>
-    </div>
+    <MeasureCard
+      title={label}
+      hint={hint}
+      headline={
+        <>
+          {percent(after.mean)}
+          {difference && <Difference difference={difference} />}
+        </>
+      }
+      bars={[bar("Base", before), { ...bar("Tuned", after), isStrong: true }]}
+    />
   );
 }
 
@@ -44,26 +44,11 @@ export function Difference({ difference }: { difference: Estimate }) {
 }
 
 /** The mean as a bar, and its interval as a line over it. */
-function Score({ name, estimate, colour }: { name: string; estimate: Estimate; colour: string }) {
-  const at = (value: number) => Math.max(0, Math.min(value, 1)) * 100;
-  return (
-    <div className="grid grid-cols-[3.25rem_1fr] items-center gap-x-2 gap-y-0.5 text-xs">
-      <dt className="text-ink-soft">{name}</dt>
-      <dd className="contents">
-        <svg aria-hidden viewBox="0 0 100 10" preserveAspectRatio="none" className="h-2.5 w-full overflow-visible">
-          <rect width="100" height="10" rx="1" className="fill-raised" />
-          <rect width={at(estimate.mean)} height="10" rx="1" className={colour} />
-          <path
-            d={`M${at(estimate.low)} 5H${at(estimate.high)}M${at(estimate.low)} 1V9M${at(estimate.high)} 1V9`}
-            className="fill-none stroke-ink"
-            strokeWidth="1.5"
-            vectorEffect="non-scaling-stroke"
-          />
-        </svg>
-        <span className="col-start-2 tabular-nums">
-          {percent(estimate.mean)} <span className="text-ink-soft">({interval(estimate)})</span>
-        </span>
-      </dd>
-    </div>
+function bar(name: string, estimate: Estimate): Bar {
+  const text = (
+    <>
+      {percent(estimate.mean)} <span className="text-ink-soft">({interval(estimate)})</span>
+    </>
   );
+  return { name, text, share: estimate.mean, range: [estimate.low, estimate.high] };
 }

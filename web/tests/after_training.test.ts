@@ -4,7 +4,9 @@ import { EvaluationCondition, EvaluationSchema } from "@/gen/reeltune/scheduler/
 import { type AnsweredRow, readAnswers, sorted } from "@/lib/jobs/answers";
 import { gainVerdict, interval, orderVerdict, percent, points, videoVerdict } from "@/lib/jobs/evaluation";
 import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
+import { mergeVerdict } from "@/lib/jobs/merge";
 import { kindOf, nameAfter } from "@/lib/jobs/kinds";
+import { MergeSchema } from "@/gen/reeltune/scheduler/v1/merge_pb";
 import { TrainingJobSchema } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 
 const { BASE, TUNED, SHUFFLED_CLIPS, REVERSED_FRAMES } = EvaluationCondition;
@@ -117,4 +119,16 @@ test("a job is what was asked for, and one that follows is named after it", () =
   expect(nameAfter(create(TrainingJobSchema, { id: "job_1" }), "merge")).toBe("job_1, merged");
   const merge = { postTraining: { task: { case: "merge" as const, value: {} } } };
   expect(kindOf(create(TrainingJobSchema, merge))).toBe("merge");
+});
+
+test.each([
+  [0.01, 9, "good", /900 times as far from the base model as from base and adapter together\. At 75 %/],
+  [0, 9, "good", /says just what base and adapter say together/],
+  [5, 9, "warn", /^Merging went wrong by about as much as was learned/],
+  [0, 0, "bad", /^The merged model answers like the base model/],
+])("a merged model is near the adapter and not the base model, or that is told", (near, far, tone, text) => {
+  const told = { adapterLogitDifference: near, baseLogitDifference: far, adapterAgreement: 0.75, rows: 8n };
+  const verdict = mergeVerdict(create(MergeSchema, told));
+  expect(verdict.tone).toBe(tone);
+  expect(verdict.text).toMatch(text);
 });

@@ -1,0 +1,113 @@
+"use client";
+
+import { AlertTriangle } from "lucide-react";
+import { type FormEvent, useState } from "react";
+import { MergeWeights } from "@/gen/reeltune/scheduler/v1/merge_pb";
+import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { useAttempt } from "@/lib/attempt";
+import { postTraining } from "@/lib/jobs/after_training";
+import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
+import { nameAfter } from "@/lib/jobs/kinds";
+import { WEIGHTS } from "@/lib/jobs/merge";
+import { useRequestId } from "@/lib/request_id";
+import { Button, cx, Field, Problem } from "../ui";
+import { Followers } from "./followers";
+import { MergeResult } from "./merge_result";
+
+/** The merges of a training's adapter, and how to start one. */
+export function Merges({ job }: { job: TrainingJob }) {
+  return <Followers source={job} kind="merge" form={MergeForm} result={MergeResult} />;
+}
+
+const FIELDS = ["name", "parameters.check_rows"];
+
+function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: () => void }) {
+  const [weights, setWeights] = useState<MergeWeights>(MergeWeights.DEQUANTIZED);
+  const [wish, setWish] = useState({ name: "", rows: "" });
+  const { isBusy, problem, attempt } = useAttempt();
+  const requestId = useRequestId();
+  const wrong = mistakeIn(wish.rows);
+  const start = (event: FormEvent) => {
+    event.preventDefault();
+    void attempt(async () => {
+      await postTraining.mergeTrainingJob({
+        jobId: source.id,
+        name: wish.name.trim() || nameAfter(source, "merge"),
+        parameters: { weights, ...wholeNumber("checkRows", wish.rows) },
+        requestId: requestId.for([source.id, wish, weights]),
+      });
+      requestId.done();
+      onStarted();
+    });
+  };
+  const isElsewhere = problem && !Object.keys(problem.fields).some((name) => FIELDS.includes(name));
+  return (
+    <form onSubmit={start} noValidate className="space-y-5">
+      <p className="max-w-prose text-sm text-ink-soft">
+        Makes one model of the base model and this adapter: in bf16, as transformers loads it by itself. It is loaded
+        again and held against base and adapter before it is yours.
+      </p>
+      <WeightsChoice chosen={weights} onChange={setWeights} />
+      <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
+        <Field
+          label="Rows to check on"
+          hint="Held-out ones where there are any."
+          inputMode="numeric"
+          placeholder="8"
+          value={wish.rows}
+          onChange={(event) => setWish({ ...wish, rows: event.target.value })}
+          problem={wrong ?? problem?.fields["parameters.check_rows"]}
+        />
+        <Field
+          label="Name"
+          maxLength={100}
+          placeholder={nameAfter(source, "merge")}
+          value={wish.name}
+          onChange={(event) => setWish({ ...wish, name: event.target.value })}
+          problem={problem?.fields.name}
+        />
+      </div>
+      {isElsewhere && <Problem title="The merge was not accepted">{problem.message}</Problem>}
+      <Button type="submit" look="primary" isBusy={isBusy} disabled={Boolean(wrong)}>
+        Merge
+      </Button>
+    </form>
+  );
+}
+
+function WeightsChoice({ chosen, onChange }: { chosen: MergeWeights; onChange: (chosen: MergeWeights) => void }) {
+  return (
+    <fieldset>
+      <legend className="mb-2 text-sm font-medium">Merge into</legend>
+      <div className="grid gap-3 lg:grid-cols-2">
+        {WEIGHTS.map(({ weights, label, hint, warning }) => (
+          <label
+            key={weights}
+            className={cx(
+              "flex items-start gap-3 rounded-lg border p-4 text-sm",
+              weights === chosen ? "border-accent bg-accent-soft" : "border-line-strong hover:bg-raised",
+            )}
+          >
+            <input
+              type="radio"
+              name="weights"
+              className="mt-1 accent-accent"
+              checked={weights === chosen}
+              onChange={() => onChange(weights)}
+            />
+            <span>
+              <span className="font-medium">{label}</span>
+              <span className="block text-ink-soft">{hint}</span>
+              {warning && (
+                <span className="mt-2 flex items-start gap-2 text-warn">
+                  <AlertTriangle aria-hidden className="mt-0.5 size-4 shrink-0" />
+                  {warning}
+                </span>
+              )}
+            </span>
+          </label>
+        ))}
+      </div>
+    </fieldset>
+  );
+}
