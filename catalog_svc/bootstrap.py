@@ -47,6 +47,7 @@ from catalog_svc.settings import CatalogSettings
 from catalog_svc.store.change_feed import ChangeFeed
 from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.entry_store import EntryStore
+from catalog_svc.store.file_batch_store import FileBatchStore
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.garbage_store import GarbageStore
 from catalog_svc.store.import_store import ImportStore
@@ -116,6 +117,7 @@ class Stores:
 
     entries: EntryStore
     files: FileStore
+    file_batches: FileBatchStore
     datasets: DatasetStore
     statistics: StatisticsStore
     validations: ValidationStore
@@ -155,6 +157,7 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore, sch
     return Stores(
         entries=EntryStore(pool),
         files=FileStore(pool, settings.max_files),
+        file_batches=FileBatchStore(pool, settings.max_files),
         datasets=DatasetStore(pool),
         statistics=StatisticsStore(pool),
         validations=ValidationStore(pool, timedelta(seconds=settings.validation_lease_seconds)),
@@ -173,7 +176,9 @@ def make_stores(settings: CatalogSettings, pool: Pool, objects: ObjectStore, sch
 def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[ServicerRegistration]:
     """Starts the background tasks and returns the servicers."""
     manage_entries = ManageEntries(stores.entries, stores.scheduler, timedelta(days=settings.undelete_days))
-    settle_upload = SettleUpload(stores.files, stores.garbage, stores.objects, asyncio.Semaphore(settings.settlements))
+    settle_upload = SettleUpload(
+        stores.files, stores.file_batches, stores.garbage, stores.objects, asyncio.Semaphore(settings.settlements)
+    )
     runtime.stack.push_async_callback(settle_upload.close)
     tool = _start_model_tool(settings, runtime)
     _start_validators(settings, runtime, stores, manage_entries, tool)
@@ -221,6 +226,7 @@ def _upload_servicer(
 ) -> UploadServicer:
     by_parts = UploadByParts(
         stores.files,
+        stores.file_batches,
         stores.objects,
         settle_upload,
         settings.max_file_bytes,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NewType
+from typing import NewType, TypeVar
 
 from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.entry import EntryId, EntryKind
 
 UploadId = NewType("UploadId", str)
+_Item = TypeVar("_Item")
 
 PART_BYTES = 8 * 1024 * 1024
 MAX_MODEL_FILES = 2_000
@@ -91,6 +93,14 @@ def part_count(size_bytes: int) -> int:
 def part_length(size_bytes: int) -> int:
     """Returns the length of all parts but the last: 8 MiB, or as many times that as MAX_PARTS demands."""
     return PART_BYTES * max(1, -(-size_bytes // (PART_BYTES * MAX_PARTS)))
+
+
+def by_parent(items: Iterable[_Item], header_of: Callable[[_Item], FileHeader]) -> list[list[_Item]]:
+    """Returns what goes into one entry together, each in order."""
+    groups: dict[EntryId, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(header_of(item).parent_id, []).append(item)
+    return list(groups.values())
 
 
 def _offsets(size_bytes: int) -> range:

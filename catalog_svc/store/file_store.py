@@ -174,7 +174,7 @@ class FileStore:
 
     async def _check_can_take(self, connection: Connection, entry: Entry, header: FileHeader) -> None:
         next_state(entry.kind, entry.state, Action.CHANGE_FILES)
-        limit = min(self._max_files, MAX_MODEL_FILES) if entry.kind is EntryKind.MODEL else self._max_files
+        limit = max_files_of(entry.kind, self._max_files)
         if entry.file_count >= limit:
             raise TooManyFiles(entry.kind, limit)
         conflict = await connection.fetchval(
@@ -195,42 +195,13 @@ class FileStore:
             await self._check_can_take(connection, entry, header)
             if await connection.fetchval(queries().lock_location, place.location_id, owner_id) is None:
                 raise LocationNotFound
-            return await self._put_at(connection, entry, header, place)
+            return await put_file(connection, entry, header, place)
 
     async def _put(self, connection: Connection, entry: Entry, header: FileHeader) -> StoredFile:
         place = content_place(entry.owner_id, header.sha256)
         await connection.execute(queries().put_content, place.object_key, entry.owner_id, header.size_bytes)
         await connection.execute(queries().release_late_content, place.object_key)
-        return await self._put_at(connection, entry, header, place)
-
-    async def _put_at(
-        self, connection: Connection, entry: Entry, header: FileHeader, place: ContentPlace
-    ) -> StoredFile:
-        found = await connection.fetchrow(queries().find_file, entry.id, header.path)
-        before = None if found is None else file_from_row(found)
-        if before is not None and before.place == place:
-            return before
-        # What is known of these bytes says that there are pictures of them, which is so only where they lay before.
-        await connection.execute(
-            queries().forget_probe_of_new_place, entry.id, header.sha256, place.location_id, place.object_key
-        )
-        row = await connection.fetchrow(
-            queries().put_file,
-            entry.id,
-            header.path,
-            header.sha256,
-            header.size_bytes,
-            place.object_key,
-            place.location_id,
-            place.etag,
-        )
-        assert row is not None
-        growth = header.size_bytes - (before.size_bytes if before else 0)
-        state = next_state(entry.kind, entry.state, Action.CHANGE_FILES)
-        await connection.execute(queries().change_content, entry.id, state, 0 if before else 1, growth)
-        if before is not None:
-            await _discard_content(connection, entry.id, before)
-        return file_from_row(row)
+        return await put_file(connection, entry, header, place)
 
     async def _committed(self, connection: Connection, upload: Upload) -> StoredFile | None:
         """Finds what a completed upload put in place; the file may have been removed since."""
@@ -239,6 +210,40 @@ class FileStore:
 
     async def _lost(self, upload: Upload) -> StoredFile:
         raise UploadNotFound
+
+
+def max_files_of(kind: EntryKind, max_files: int) -> int:
+    """Returns how many files an entry of that kind holds, where one of any kind holds at most `max_files`."""
+    return min(max_files, MAX_MODEL_FILES) if kind is EntryKind.MODEL else max_files
+
+
+async def put_file(connection: Connection, entry: Entry, header: FileHeader, place: ContentPlace) -> StoredFile:
+    """Puts a file in place whose bytes are there, instead of the one at its path; the entry is locked."""
+    found = await connection.fetchrow(queries().find_file, entry.id, header.path)
+    before = None if found is None else file_from_row(found)
+    if before is not None and before.place == place:
+        return before
+    # What is known of these bytes says that there are pictures of them, which is so only where they lay before.
+    await connection.execute(
+        queries().forget_probe_of_new_place, entry.id, header.sha256, place.location_id, place.object_key
+    )
+    row = await connection.fetchrow(
+        queries().put_file,
+        entry.id,
+        header.path,
+        header.sha256,
+        header.size_bytes,
+        place.object_key,
+        place.location_id,
+        place.etag,
+    )
+    assert row is not None
+    growth = header.size_bytes - (before.size_bytes if before else 0)
+    state = next_state(entry.kind, entry.state, Action.CHANGE_FILES)
+    await connection.execute(queries().change_content, entry.id, state, 0 if before else 1, growth)
+    if before is not None:
+        await _discard_content(connection, entry.id, before)
+    return file_from_row(row)
 
 
 async def check_room(connection: Connection, owner_id: str, allowance: StorageAllowance, added_bytes: int) -> None:

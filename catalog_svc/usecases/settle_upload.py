@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import structlog
 
 from catalog_svc.clients.object_store import BytesMissing, Digest, ObjectStore
 from catalog_svc.domain.errors import (
+    CatalogError,
     DigestMismatch,
     EntryNotFound,
     LengthMismatch,
@@ -14,10 +18,12 @@ from catalog_svc.domain.errors import (
     UploadIncomplete,
     UploadNotFound,
 )
-from catalog_svc.domain.upload import StoredFile, Upload, UploadId, plan_parts
+from catalog_svc.domain.upload import StoredFile, Upload, UploadId, by_parent, plan_parts
+from catalog_svc.store.file_batch_store import FileBatchStore, NotTogether
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.garbage_store import GarbageStore
 from catalog_svc.usecases import audit
+from catalog_svc.usecases.each import each
 from meshkit.failpoints import failpoint
 
 
@@ -26,6 +32,7 @@ class SettleUpload:
     """Settles uploads, each once at a time in this process."""
 
     files: FileStore
+    batches: FileBatchStore
     garbage: GarbageStore
     objects: ObjectStore
     slots: asyncio.Semaphore
@@ -45,10 +52,20 @@ class SettleUpload:
         """
         task = self._running.get(upload.id)
         if task is None:
-            task = asyncio.create_task(self._settle(upload), name=f"settle {upload.id}")
-            self._running[upload.id] = task
-            task.add_done_callback(lambda done: self._forget(upload.id, done))
+            task = self._start(upload.id, self._settle(upload))
         return await asyncio.shield(task)
+
+    async def settle_many(self, uploads: Sequence[Upload]) -> list[StoredFile | Exception]:
+        """Puts files in place that were sent straight there, each by itself but with few transactions.
+
+        Returns files and errors in order; the errors are those of `settle`.
+        """
+        fresh = [upload for upload in uploads if upload.id not in self._running]
+        together = asyncio.create_task(self._settle_together(fresh))
+        for upload in fresh:
+            self._start(upload.id, _outcome_of(upload.id, together))
+        running = [self._running[upload.id] for upload in uploads]
+        return await each(asyncio.shield, running)
 
     async def close(self) -> None:
         """Cancels what is under way; what is not committed then never happened."""
@@ -56,6 +73,12 @@ class SettleUpload:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, upload_id: UploadId, work: Coroutine[None, None, StoredFile]) -> asyncio.Task[StoredFile]:
+        task = asyncio.create_task(work, name=f"settle {upload_id}")
+        self._running[upload_id] = task
+        task.add_done_callback(lambda done: self._forget(upload_id, done))
+        return task
 
     def _forget(self, upload_id: UploadId, done: asyncio.Task[StoredFile]) -> None:
         self._running.pop(upload_id, None)
@@ -76,6 +99,9 @@ class SettleUpload:
             await self._discard(upload)
             raise LengthMismatch(header.path, header.size_bytes, digest.size_bytes)
         await failpoint("upload.stored")
+        return await self._commit(upload)
+
+    async def _commit(self, upload: Upload) -> StoredFile:
         try:
             stored = await self.files.commit(upload)
         except (EntryNotFound, StateConflict, UploadNotFound):
@@ -83,10 +109,41 @@ class SettleUpload:
             await self.files.discard_upload(upload)
             raise
         await failpoint("upload.after_commit")
-        audit.record(
-            "file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
-        )
+        _record(upload)
         return stored
+
+    async def _settle_together(self, uploads: Sequence[Upload]) -> Mapping[UploadId, StoredFile | Exception]:
+        proofs = await each(self._is_proven, uploads)
+        proven = [upload for upload, proof in zip(uploads, proofs, strict=True) if proof is True]
+        # Whatever is the matter with the others is found out, and told, for each of them.
+        others = [upload for upload, proof in zip(uploads, proofs, strict=True) if proof is not True]
+        outcomes = dict(zip([upload.id for upload in others], await each(self._settle, others), strict=True))
+        if proven:
+            await failpoint("upload.stored")
+        for group in by_parent(proven, lambda upload: upload.header):
+            outcomes |= zip([upload.id for upload in group], await self._commit_together(group), strict=True)
+        return outcomes
+
+    async def _is_proven(self, upload: Upload) -> bool:
+        digest = await self.objects.sent_digest(upload)
+        return digest == Digest(upload.header.size_bytes, upload.header.sha256)
+
+    async def _commit_together(self, uploads: Sequence[Upload]) -> Sequence[StoredFile | Exception]:
+        """Puts proven files of one parent in place: all at once, or else one after the other."""
+        first = uploads[0]
+        if len(uploads) > 1:
+            try:
+                stored = await self.batches.commit(first.header.parent_id, first.owner_id, uploads)
+            except (NotTogether, CatalogError):
+                pass  # some of them cannot be put in place, and which ones turns out below
+            except Exception as error:
+                structlog.get_logger().warning("upload.batch_split", resource=first.header.parent_id, error=repr(error))
+            else:
+                await failpoint("upload.after_commit")
+                for upload in uploads:
+                    _record(upload)
+                return stored
+        return [outcome for upload in uploads for outcome in await each(self._commit, [upload])]
 
     async def _arrived(self, upload: Upload) -> Digest:
         """Looks at what was sent straight to its place, and reads it if the store cannot vouch for it."""
@@ -131,3 +188,19 @@ class SettleUpload:
             await self.files.discard_upload(upload)
             raise UploadNotFound
         raise UploadIncomplete((1,), 1)
+
+
+async def _outcome_of(
+    upload_id: UploadId, together: asyncio.Task[Mapping[UploadId, StoredFile | Exception]]
+) -> StoredFile:
+    outcome = (await together)[upload_id]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _record(upload: Upload) -> None:
+    header = upload.header
+    audit.record(
+        "file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
+    )

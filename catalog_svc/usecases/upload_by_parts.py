@@ -5,14 +5,16 @@ A file of one part goes straight to its place, if the client sends the headers t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+
+import structlog
 
 from catalog_svc.clients.object_store import URL_TTL, ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
-from catalog_svc.domain.errors import BatchTooLarge, CatalogError
+from catalog_svc.domain.errors import BatchTooLarge, CatalogError, UploadNotFound
 from catalog_svc.domain.storage_usage import StorageAllowance
 from catalog_svc.domain.upload import (
     MAX_BATCH_PARTS,
@@ -21,20 +23,21 @@ from catalog_svc.domain.upload import (
     StoredFile,
     Upload,
     UploadId,
+    by_parent,
     part_count,
     plan_parts,
 )
+from catalog_svc.store.file_batch_store import FileBatchStore, NewUpload, NotTogether
 from catalog_svc.store.file_store import FileStore
 from catalog_svc.usecases import audit
 from catalog_svc.usecases.check_header import check_header
+from catalog_svc.usecases.each import each
 from catalog_svc.usecases.settle_upload import SettleUpload
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
 
 _ADDRESSES_IN_A_ROW = 64
 """Some milliseconds of work, after which other calls have their turn."""
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,13 @@ class UploadByParts:
     """Opens and completes uploads."""
 
     files: FileStore
+    batches: FileBatchStore
     objects: ObjectStore
     settle_upload: SettleUpload
     max_file_bytes: int
     scheduler: Scheduler
     slots: asyncio.Semaphore
-    """How many files of all batches are opened or completed at once: each takes a connection to the database."""
+    """How much of all batches is opened or completed at once: each step takes a connection to the database."""
 
     async def open(self, owner_id: str, token: str, wanted: Wanted) -> UploadOffer:
         """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
@@ -88,26 +92,66 @@ class UploadByParts:
                 accepts = one.accepts_headers and distinct.get(one.header, one).accepts_headers
                 distinct[one.header] = Wanted(one.header, accepts)
         allowance = await self.scheduler.allowance(owner_id, token)
+        groups = by_parent(distinct.values(), lambda one: one.header)
+        opened = await asyncio.gather(*(self._open_together(owner_id, group, allowance) for group in groups))
+        offers = {header: offer for group in opened for header, offer in group.items()}
+        return [refused[number] if number in refused else offers[one.header] for number, one in enumerate(wanted)]
+
+    async def _open_together(
+        self, owner_id: str, wanted: Sequence[Wanted], allowance: StorageAllowance
+    ) -> dict[FileHeader, UploadOffer | Exception]:
+        """Opens uploads of different files into one parent: all at once, or else each by itself."""
 
         async def open_one(one: Wanted) -> UploadOffer:
             async with self.slots:
                 return await self._open(owner_id, one, allowance)
 
-        offers = dict(zip(distinct, await _each(open_one, distinct.values()), strict=True))
-        return [refused[number] if number in refused else offers[one.header] for number, one in enumerate(wanted)]
+        async def offer(upload: Upload) -> UploadOffer:
+            async with self.slots:
+                return await self._offer(upload, plan_parts(upload.header.size_bytes))
+
+        headers = [one.header for one in wanted]
+        uploads = await self._opened_together(owner_id, wanted, allowance) if len(wanted) > 1 else None
+        if uploads is None:
+            return dict(zip(headers, await each(open_one, wanted), strict=True))
+        await failpoint("upload.opened")
+        return dict(zip(headers, await each(offer, uploads), strict=True))
+
+    async def _opened_together(
+        self, owner_id: str, wanted: Sequence[Wanted], allowance: StorageAllowance
+    ) -> list[Upload] | None:
+        parent_id = wanted[0].header.parent_id
+        new = [NewUpload(UploadId(new_id("upl")), one.header, self._is_direct(one)) for one in wanted]
+        try:
+            async with self.slots:
+                return await self.batches.open_uploads(owner_id, parent_id, new, allowance)
+        except (NotTogether, CatalogError):
+            return None  # some of them cannot be opened, and which ones turns out when each is asked for by itself
+        except Exception as error:
+            structlog.get_logger().warning("upload.batch_split", resource=parent_id, error=repr(error))
+            return None
 
     async def complete_many(self, owner_id: str, upload_ids: Sequence[UploadId]) -> list[StoredFile | Exception]:
         """Completes uploads, each by itself; returns files and errors in order."""
+        found = await self.batches.get_uploads(upload_ids, owner_id)
+        uploads = [found[upload_id] for upload_id in dict.fromkeys(upload_ids) if upload_id in found]
+        sent_straight = [upload for upload in uploads if upload.is_direct and upload.stored is None]
+        others = [upload for upload in uploads if not upload.is_direct or upload.stored is not None]
 
-        async def complete_one(upload_id: UploadId) -> StoredFile:
+        async def complete_straight() -> list[StoredFile | Exception]:
             async with self.slots:
-                upload = await self.files.get_upload(upload_id, owner_id)
-                if upload.multipart_id is None:
-                    return await self._settled(upload)
-            # Reading it through may take minutes, for which nobody else's small files shall wait.
-            return await self._settled(upload)
+                return await self.settle_upload.settle_many(sent_straight)
 
-        return await _each(complete_one, upload_ids)
+        async def complete_one(upload: Upload) -> StoredFile:
+            # Reading it through may take minutes, for which nobody else's small files shall wait.
+            async with self.slots if upload.multipart_id is None else contextlib.nullcontext():
+                return await self._settled(upload)
+
+        straight, rest = await asyncio.gather(complete_straight(), each(complete_one, others))
+        outcomes: dict[UploadId, StoredFile | Exception] = {
+            upload.id: outcome for upload, outcome in zip([*sent_straight, *others], [*straight, *rest], strict=True)
+        }
+        return [outcomes.get(upload_id) or UploadNotFound() for upload_id in upload_ids]
 
     def _refused(self, wanted: Sequence[Wanted]) -> dict[int, Exception]:
         """Returns which files of a batch are not even opened, by their place, and why."""
@@ -126,12 +170,19 @@ class UploadByParts:
 
     async def _open(self, owner_id: str, wanted: Wanted, allowance: StorageAllowance) -> UploadOffer:
         header, parts = wanted.header, plan_parts(wanted.header.size_bytes)
-        is_direct = wanted.accepts_headers and len(parts) == 1 and self.objects.is_verifying
         upload = await self.files.open_upload(
-            UploadId(new_id("upl")), owner_id, header, is_resumable=True, is_direct=is_direct, allowance=allowance
+            UploadId(new_id("upl")),
+            owner_id,
+            header,
+            is_resumable=True,
+            is_direct=self._is_direct(wanted),
+            allowance=allowance,
         )
         await failpoint("upload.opened")
         return await self._offer(upload, parts)
+
+    def _is_direct(self, wanted: Wanted) -> bool:
+        return wanted.accepts_headers and part_count(wanted.header.size_bytes) == 1 and self.objects.is_verifying
 
     async def _offer(self, upload: Upload, parts: Sequence[Part]) -> UploadOffer:
         header = upload.header
@@ -179,15 +230,3 @@ class UploadByParts:
         if settled != made:
             await self.objects.remove_upload(upload.id, made)
         return replace(upload, multipart_id=settled)
-
-
-async def _each(work: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item]) -> list[_Result | Exception]:
-    """Does the same for all, whatever becomes of the others."""
-
-    async def one(item: _Item) -> _Result | Exception:
-        try:
-            return await work(item)
-        except Exception as error:  # its place in the answer tells it
-            return error
-
-    return await asyncio.gather(*(one(item) for item in items))

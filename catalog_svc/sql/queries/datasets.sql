@@ -46,6 +46,12 @@ WHERE dataset_id = $1 AND sha256 = $2
     WHERE f.entry_id = $1 AND f.sha256 = $2 AND f.location_id IS NOT DISTINCT FROM $3::text AND ($3 IS NOT NULL OR f.object_key = $4)
   );
 
+-- name: forget_probes_of_new_places
+-- Does the same for many bytes that get places in the own bucket.
+DELETE FROM clip_probes p USING unnest($2::text[], $3::text[]) AS columns (sha256, object_key)
+WHERE p.dataset_id = $1 AND p.sha256 = columns.sha256
+  AND NOT EXISTS (SELECT FROM files f WHERE f.entry_id = $1 AND f.location_id IS NULL AND f.object_key = columns.object_key);
+
 -- name: put_probes
 -- Keeps what decoding found.
 INSERT INTO clip_probes (dataset_id, sha256, fault, detail, frame_count, duration_seconds, fps, width, height, codec, damaged_frames,

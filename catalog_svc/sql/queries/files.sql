@@ -20,13 +20,32 @@ ORDER BY f.path;
 -- Finds the file at a path.
 SELECT * FROM files WHERE entry_id = $1 AND path = $2;
 
+-- name: find_files
+-- Finds the files at some paths.
+SELECT * FROM files WHERE entry_id = $1 AND path = ANY ($2::text[]);
+
 -- name: lock_object
 -- Keeps an object from being removed, and its removal from overlapping with a new use, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('object:' || $1, 0));
 
+-- name: lock_objects
+-- Does the same for many objects, in one order for all who do it: none waits for another that waits for it.
+SELECT pg_advisory_xact_lock(number)
+FROM (SELECT DISTINCT hashtextextended('object:' || key, 0) AS number FROM unnest($1::text[]) AS key ORDER BY number) AS numbers;
+
 -- name: is_content_stored
 -- Tells whether these bytes are in place already.
 SELECT EXISTS (SELECT FROM contents WHERE object_key = $1 AND size_bytes = $2);
+
+-- name: find_contents
+-- Finds which of some objects are in place, and how long they are.
+SELECT object_key, size_bytes FROM contents WHERE object_key = ANY ($1::text[]);
+
+-- name: put_contents
+-- Notes that objects of an owner are in place.
+INSERT INTO contents (object_key, owner_id, size_bytes)
+SELECT object_key, $3, size_bytes FROM unnest($1::text[], $2::bigint[]) AS columns (object_key, size_bytes) ORDER BY object_key
+ON CONFLICT DO NOTHING;
 
 -- name: put_content
 -- Notes that an object is in place.
@@ -37,6 +56,21 @@ INSERT INTO contents (object_key, owner_id, size_bytes) VALUES ($1, $2, $3) ON C
 SELECT path FROM files
 WHERE entry_id = $1 AND (path = ANY ($3::text[]) OR (path > $2 || '/' AND path < $2 || '0'))
 LIMIT 1;
+
+-- name: find_path_conflicts
+-- Does the same for many paths; the folders of all of them are given together.
+SELECT path FROM files WHERE entry_id = $1 AND path = ANY ($3::text[])
+UNION ALL
+SELECT f.path FROM unnest($2::text[]) AS wanted (path)
+JOIN files f ON f.entry_id = $1 AND f.path > wanted.path || '/' AND f.path < wanted.path || '0'
+LIMIT 1;
+
+-- name: add_files
+-- Puts files in place at paths of an entry where there are none.
+INSERT INTO files (entry_id, path, sha256, size_bytes, object_key)
+SELECT $1, path, sha256, size_bytes, object_key
+FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) AS columns (path, sha256, size_bytes, object_key)
+RETURNING *;
 
 -- name: put_file
 -- Puts a file in place, instead of one at the same path if there is one.

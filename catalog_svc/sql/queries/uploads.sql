@@ -19,10 +19,40 @@ ON CONFLICT (entry_id, path, sha256, size_bytes, is_direct) WHERE is_resumable A
 DO UPDATE SET touch_time = now()
 RETURNING *, xmax = 0 AS is_new;
 
+-- name: open_uploads
+-- Does for many files of one entry what open_upload does for one.
+WITH wanted AS (
+    SELECT * FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::boolean[])
+        AS columns (id, path, sha256, size_bytes, object_key, is_direct)
+), gone AS (
+    DELETE FROM uploads u USING wanted w
+    WHERE u.entry_id = $2 AND u.path = w.path AND u.sha256 = w.sha256 AND u.size_bytes = w.size_bytes
+        AND u.is_direct <> w.is_direct AND u.is_resumable AND u.complete_time IS NULL
+    RETURNING u.*
+), discarded AS (
+    INSERT INTO garbage (kind, entry_id, upload_id, multipart_id, object_key, due_time, owner_id, late_bytes)
+    SELECT 'UPLOAD', entry_id, id, multipart_id, '', now() + wait, NULL, 0
+    FROM gone CROSS JOIN (VALUES (interval '0'), ($9::interval)) AS times (wait) WHERE NOT is_direct
+    UNION ALL
+    SELECT 'CONTENT', '', '', NULL, object_key, now() + $9::interval, owner_id, size_bytes FROM gone WHERE is_direct
+)
+INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, is_direct)
+SELECT id, $1, $2, path, sha256, size_bytes, object_key, true, is_direct FROM wanted ORDER BY path, sha256, size_bytes
+ON CONFLICT (entry_id, path, sha256, size_bytes, is_direct) WHERE is_resumable AND complete_time IS NULL
+DO UPDATE SET touch_time = now()
+RETURNING *, xmax = 0 AS is_new;
+
 -- name: insert_complete_upload
 -- Records an upload whose bytes were there already.
 INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, complete_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, true, now())
+RETURNING *;
+
+-- name: insert_complete_uploads
+-- Records uploads into one entry whose bytes were there already.
+INSERT INTO uploads (id, owner_id, entry_id, path, sha256, size_bytes, object_key, is_resumable, complete_time)
+SELECT id, $1, $2, path, sha256, size_bytes, object_key, true, now()
+FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[]) AS columns (id, path, sha256, size_bytes, object_key)
 RETURNING *;
 
 -- name: set_multipart
@@ -33,9 +63,19 @@ UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2) WHERE id = $1 RETUR
 -- Gets an upload into an entry of this owner.
 SELECT u.* FROM uploads u JOIN entries e ON e.id = u.entry_id WHERE u.id = $1 AND e.owner_id = $2 AND e.delete_time IS NULL;
 
+-- name: get_uploads
+-- Gets those of some uploads that go into entries of this owner.
+SELECT u.* FROM uploads u JOIN entries e ON e.id = u.entry_id
+WHERE u.id = ANY ($1::text[]) AND e.owner_id = $2 AND e.delete_time IS NULL;
+
 -- name: complete_upload
 -- Marks an upload as done.
 UPDATE uploads SET complete_time = now() WHERE id = $1 AND complete_time IS NULL RETURNING id;
+
+-- name: complete_uploads
+-- Marks those of some uploads as done that are not, in the order of their ids: two calls for the same ones wait for each other.
+WITH opened AS (SELECT id FROM uploads WHERE id = ANY ($1::text[]) AND complete_time IS NULL ORDER BY id FOR UPDATE)
+UPDATE uploads u SET complete_time = now() FROM opened WHERE u.id = opened.id RETURNING u.id;
 
 -- name: discard_upload
 -- Deletes an open upload and has its objects removed; returns whether it was open.
@@ -58,6 +98,12 @@ INSERT INTO garbage (kind, object_key, due_time, owner_id, late_bytes, held_byte
 SELECT 'CONTENT', $1, now() + $2::interval, $3, $4::bigint,
        CASE WHEN $5::boolean AND NOT EXISTS (SELECT FROM contents WHERE object_key = $1) THEN $4::bigint ELSE 0 END;
 
+-- name: discard_late_contents
+-- Does for many objects of completed uploads what discard_late_content does for one.
+INSERT INTO garbage (kind, object_key, due_time, owner_id, late_bytes)
+SELECT 'CONTENT', object_key, now() + $3::interval, $4, size_bytes
+FROM unnest($1::text[], $2::bigint[]) AS columns (object_key, size_bytes);
+
 -- name: hold_late_content
 -- Counts what may still come to a place from which content has just gone.
 UPDATE garbage SET held_bytes = late_bytes
@@ -69,11 +115,19 @@ WHERE id = (
 -- Counts no longer what may come to a place, as content or an upload does now.
 UPDATE garbage SET held_bytes = 0 WHERE object_key = $1 AND late_bytes > 0 AND held_bytes > 0;
 
+-- name: release_late_contents
+-- Does the same for many places.
+UPDATE garbage SET held_bytes = 0 WHERE object_key = ANY ($1::text[]) AND late_bytes > 0 AND held_bytes > 0;
+
 -- name: discard_abandoned_uploads
 -- Deletes open uploads that nobody has touched for long, and has their objects removed.
 WITH gone AS (
     DELETE FROM uploads
-    WHERE id IN (SELECT id FROM uploads WHERE complete_time IS NULL AND touch_time < now() - $1::interval LIMIT 1000)
+    -- Those that somebody is just completing are not abandoned, and to wait for several of them, one by one, could be for ever.
+    WHERE id IN (
+        SELECT id FROM uploads WHERE complete_time IS NULL AND touch_time < now() - $1::interval LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    )
     RETURNING *
 )
 -- The bytes under their digest as well: a service that dies between storing and recording them leaves them behind, and so does

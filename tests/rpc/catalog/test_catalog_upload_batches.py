@@ -152,7 +152,11 @@ async def test_an_error_that_nobody_foresaw_is_that_of_one_file(
             raise ZeroDivisionError
         return await commit(upload)
 
+    async def commit_none(*_: object) -> list[StoredFile]:
+        raise ZeroDivisionError
+
     with monkeypatch.context() as patched:
+        patched.setattr(mesh.stores.file_batches, "commit", commit_none)
         patched.setattr(mesh.stores.files, "commit", commit_all_but_one)
         a, b, c = await complete(mesh, [result.upload.id for result in results])
     assert (a.file.path, reason(b.error), c.file.path) == ("a", "INTERNAL", "c")

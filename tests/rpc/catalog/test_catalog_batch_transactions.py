@@ -1,0 +1,174 @@
+"""Batches of uploads go by one transaction each, and are in all that lasts what as many single calls would be."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+
+import pytest
+from reeltune.catalog.v1 import usage_service_pb2
+from reeltune.scheduler.v1 import quota_pb2
+
+from catalog_svc.clients.object_store import BytesMissing, Digest
+from catalog_svc.domain.upload import Upload
+from meshkit.testing import assert_eventually
+from meshkit.testing.plugin import Serve
+from tests.rpc.catalog.catalog_mesh import ALICE, CatalogMesh, Start
+from tests.rpc.catalog.small_scheduler import SmallScheduler
+from tests.rpc.catalog.test_catalog_upload_batches import complete, create, reason, wanted
+
+
+async def sent(mesh: CatalogMesh, parent_id: str, files: dict[str, bytes]) -> list[str]:
+    """Announces files together and puts their bytes; returns the uploads' ids."""
+    results = await create(mesh, [wanted(parent_id, path, data) for path, data in files.items()])
+    assert all(result.HasField("upload") for result in results)
+    await asyncio.gather(*(mesh.put_parts(result.upload, files[result.path]) for result in results))
+    return [result.upload.id for result in results if not result.upload.complete]
+
+
+async def usage(mesh: CatalogMesh) -> usage_service_pb2.Usage:
+    response = await mesh.usage.GetMyUsage(usage_service_pb2.GetMyUsageRequest(), metadata=mesh.as_user())
+    return response.usage
+
+
+def files_of(count: int, size: int = 100) -> dict[str, bytes]:
+    return {f"{number:02}.mp4": os.urandom(size) for number in range(count)}
+
+
+async def test_a_batch_is_one_change_of_its_dataset(mesh: CatalogMesh) -> None:
+    dataset, files = await mesh.create_dataset(), files_of(40)
+    before = await mesh.pool.fetchval("SELECT revision FROM entries WHERE id = $1", dataset.id)
+    ids = await sent(mesh, dataset.id, files)
+    found = await usage(mesh)
+    assert (found.stored_bytes, found.pending_bytes) == (0, 4000)
+    await complete(mesh, ids)
+    row = await mesh.pool.fetchrow("SELECT * FROM entries WHERE id = $1", dataset.id)
+    assert (row["revision"], row["file_count"], row["size_bytes"]) == (before + 1, 40, 4000)
+    found = await usage(mesh)
+    assert (found.stored_bytes, found.stored_files, found.pending_bytes) == (4000, 40, 0)
+    soon = "now() + interval '34 minutes'"
+    late = f"SELECT count(*) FROM garbage WHERE late_bytes = 100 AND held_bytes = 0 AND due_time > {soon}"
+    assert await mesh.pool.fetchval(late) == 40, "what their addresses may still write is looked after"
+    # Into another dataset they go without being sent, by one call and as one change.
+    other = await mesh.create_dataset("other")
+    assert await sent(mesh, other.id, files) == []
+    assert await mesh.paths(other.id) == list(files)
+    assert await mesh.pool.fetchval("SELECT revision FROM entries WHERE id = $1", other.id) == before + 1
+    assert (await usage(mesh)).stored_bytes == 4000
+
+
+async def test_batches_of_the_same_bytes_in_other_orders_do_not_block_each_other(mesh: CatalogMesh) -> None:
+    files = files_of(32)
+    backwards = dict(reversed(files.items()))
+    datasets = [await mesh.create_dataset(f"set {number}") for number in range(6)]
+    orders = [files if number % 2 else backwards for number in range(6)]
+    batches = await asyncio.gather(
+        *(sent_again(mesh, dataset.id, order) for dataset, order in zip(datasets, orders, strict=True))
+    )
+    results = await asyncio.gather(*(complete(mesh, ids) for ids in batches))
+    assert all(result.HasField("file") for batch in results for result in batch)
+    for dataset in datasets:
+        assert await mesh.paths(dataset.id) == list(files)
+        assert await mesh.pool.fetchval("SELECT revision FROM entries WHERE id = $1", dataset.id) == 2, "all at once"
+    found = await usage(mesh)
+    assert (found.stored_bytes, found.stored_files, found.pending_bytes) == (3200, 32, 0)
+
+
+async def sent_again(mesh: CatalogMesh, parent_id: str, files: dict[str, bytes]) -> list[str]:
+    """Sends files that others may be sending, too."""
+    results = await create(mesh, [wanted(parent_id, path, data) for path, data in files.items()])
+    for result in results:
+        (part,) = result.upload.parts
+        response = await mesh.http.put(part.url, content=files[result.path], headers=dict(part.headers))
+        assert response.status_code in (200, 412), response.text
+    return [result.upload.id for result in results]
+
+
+async def test_a_batch_that_is_completed_twice_at_once_is_completed_once(mesh: CatalogMesh) -> None:
+    dataset, files = await mesh.create_dataset(), files_of(20)
+    ids = await sent(mesh, dataset.id, files)
+    outcomes = await asyncio.gather(
+        *(complete(mesh, ids[start:]) for start in (0, 5, 0, 10)), *(mesh.complete(ids[number]) for number in (0, 19))
+    )
+    assert all(result.HasField("file") for batch in outcomes[:4] for result in batch)
+    assert await mesh.paths(dataset.id) == list(files)
+    row = await mesh.pool.fetchrow("SELECT * FROM entries WHERE id = $1", dataset.id)
+    assert (row["file_count"], row["size_bytes"]) == (20, 2000)
+    assert (await usage(mesh)).pending_bytes == 0
+
+
+async def test_what_does_not_fit_together_is_told_file_by_file(mesh: CatalogMesh) -> None:
+    dataset = await mesh.create_dataset()
+    ids = await sent(mesh, dataset.id, {"a.mp4": b"1", "b": b"2", "b/c.mp4": b"3", "d.mp4": b"4"})
+    outcomes = [
+        result.file.path if result.HasField("file") else reason(result.error) for result in await complete(mesh, ids)
+    ]
+    assert outcomes == ["a.mp4", "b", "FIELD_INVALID", "d.mp4"]
+    assert await mesh.paths(dataset.id) == ["a.mp4", "b", "d.mp4"]
+    twice = [wanted(dataset.id, "e.mp4", data) for data in (b"5", b"6")]
+    first, second = await create(mesh, twice)
+    await asyncio.gather(mesh.put_parts(first.upload, b"5"), mesh.put_parts(second.upload, b"6"))
+    assert [result.file.path for result in await complete(mesh, [first.upload.id, second.upload.id])] == ["e.mp4"] * 2
+    row = await mesh.pool.fetchrow("SELECT * FROM entries WHERE id = $1", dataset.id)
+    assert (row["file_count"], row["size_bytes"]) == (4, 4)
+
+
+async def test_a_batch_puts_files_in_the_place_of_others(mesh: CatalogMesh) -> None:
+    dataset, old, new = await mesh.create_dataset(), files_of(8), files_of(12, size=150)
+    await complete(mesh, await sent(mesh, dataset.id, old))
+    await complete(mesh, await sent(mesh, dataset.id, new))
+    row = await mesh.pool.fetchrow("SELECT * FROM entries WHERE id = $1", dataset.id)
+    assert (row["file_count"], row["size_bytes"]) == (12, 1800)
+    due = await mesh.pool.fetch("SELECT object_key FROM garbage WHERE kind = 'CONTENT' AND late_bytes = 0")
+    keys = {f"contents/{ALICE}/{hashlib.sha256(data).hexdigest()}" for data in old.values()}
+    assert {row["object_key"] for row in due} <= keys  # the collector may have come by already
+
+    async def are_gone() -> bool:
+        return (await usage(mesh)).stored_bytes == 1800
+
+    await assert_eventually(are_gone)
+
+
+async def test_one_of_a_batch_that_was_not_sent_or_is_not_right_keeps_no_other(
+    mesh: CatalogMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, files = await mesh.create_dataset(), files_of(6)
+    ids = await sent(mesh, dataset.id, files)
+    missing, wrong = (f"contents/{ALICE}/{hashlib.sha256(files[path]).hexdigest()}" for path in ("01.mp4", "04.mp4"))
+    sent_digest = mesh.stores.objects.sent_digest
+
+    async def other_digest(upload: Upload) -> Digest | None:
+        if upload.place.object_key == missing:
+            raise BytesMissing
+        return Digest(1, "0" * 64) if upload.place.object_key == wrong else await sent_digest(upload)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mesh.stores.objects, "sent_digest", other_digest)
+        results = await complete(mesh, ids)
+    outcomes = [reason(result.error) if result.HasField("error") else "" for result in results]
+    assert outcomes == ["", "UPLOAD_INCOMPLETE", "", "", "DIGEST_MISMATCH", ""]
+    assert await mesh.paths(dataset.id) == [path for path in files if path not in ("01.mp4", "04.mp4")]
+
+
+async def test_a_batch_sent_the_other_way_takes_the_place_of_what_was_announced(mesh: CatalogMesh) -> None:
+    dataset, files = await mesh.create_dataset(), files_of(5)
+    staged = await create(mesh, [wanted(dataset.id, p, data, accepts_headers=False) for p, data in files.items()])
+    direct = await create(mesh, [wanted(dataset.id, p, data) for p, data in files.items()])
+    again = await create(mesh, [wanted(dataset.id, p, data) for p, data in files.items()])
+    assert [result.upload.id for result in direct] == [result.upload.id for result in again]
+    assert {result.upload.id for result in direct}.isdisjoint(result.upload.id for result in staged)
+    assert await mesh.pool.fetchval("SELECT count(*) FROM uploads") == 5
+    assert (await usage(mesh)).pending_bytes == 500
+
+
+async def test_of_a_batch_beyond_the_quota_comes_as_much_as_fits(start: Start, serve: Serve) -> None:
+    scheduler = SmallScheduler()
+    scheduler.quotas[ALICE] = quota_pb2.Quota(storage_bytes=1000)
+    served = await serve(scheduler.registrations)
+    mesh = await start(scheduler=served.address)
+    dataset = await mesh.create_dataset()
+    results = await create(mesh, [wanted(dataset.id, path, data) for path, data in files_of(4, size=300).items()])
+    refused = [reason(result.error) for result in results if result.HasField("error")]
+    assert refused == ["QUOTA_EXCEEDED"]
+    assert (await usage(mesh)).pending_bytes == 900
