@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from reeltune.scheduler.v1 import rank_allocation_pb2 as ranks
+from reeltune.scheduler.v1 import training_options_pb2
 
 from tests.e2e.browser import Visit
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.test_browser_jobs import TRAINED_MS, log_in
-from tests.e2e.trained_job import TrainedJob
+from tests.e2e.trained_job import TrainedJob, submit
+from tests.e2e.training_material import first_clips, parameters, register_dataset
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(1200)
 
 ROWS = 4
+STEPS = 3
 
 
 async def open_form(visit: Visit, job_id: str, tab: str) -> None:
@@ -107,3 +111,38 @@ async def test_an_adapter_is_merged_and_the_model_taken_away(
     answer = await stack.http.get(f"/v1/trainings/{job_id}/artifact", headers=trained.owner.user.headers)
     digests = {one["path"]: one["sha256"] for one in answer.json()["files"]}
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digests["model.safetensors"]
+
+
+async def test_ranks_answers_and_checkpoints_stand_on_the_page(
+    visit: Visit, trained: TrainedJob, tmp_path: Path
+) -> None:
+    """A job that holds rows out and lets ranks differ by layer, watched while it is trained."""
+    page, client = visit.page, trained.owner.client
+    dataset = await register_dataset(client, first_clips(trained.material, tmp_path / "few", 3, held_out=1), "few")
+    wanted = parameters(STEPS, batch_size=2, checkpoint_every_steps=1)
+    wanted.evaluate_every_steps = 1
+    wanted.sample_predictions.CopyFrom(training_options_pb2.SamplePredictions(count=1, max_new_tokens=4))
+    wanted.lora.rank_allocation.CopyFrom(ranks.RankAllocationParameters(warmup_steps=1, calibration_batches=1))
+    job = await submit(client, trained.model.id, dataset.id, wanted)
+    await log_in(visit, trained.owner.user.username)
+    await visit.open(f"/jobs/view?id={job.id}&tab=checkpoints")
+    await page.get_by_text("completed", exact=True).first.wait_for(timeout=TRAINED_MS)
+    kept = page.get_by_role("region", name="Checkpoints").get_by_role("row")
+    await kept.filter(has_text="newest").wait_for()
+    assert await visit.violations() == []
+
+    await page.get_by_role("tab", name="Answers").click()
+    await page.get_by_role("heading", name="Highest loss").wait_for()
+    await page.get_by_label("After step").select_option(str(STEPS - 1))
+    expected = {row["answer"] for row in trained.material.rows}
+    assert await page.locator("dd").filter(has_text=re.compile(f"^({'|'.join(expected)})$")).count() >= 1
+    assert await visit.violations() == []
+
+    await page.get_by_role("tab", name="Ranks").click()
+    await page.get_by_text("All layers, those first").click()
+    rows = page.get_by_role("region", name="All layers").get_by_role("row")
+    await rows.nth(1).wait_for()
+    spent = [await row.get_by_role("cell").nth(1).inner_text() for row in (await rows.all())[1:]]
+    given = sum(int(text.replace(",", "")) for text in spent)
+    await page.get_by_text(f"{round(given / 1000)} K parameters").first.wait_for()
+    assert await visit.violations() == []

@@ -56,17 +56,20 @@ def make_material(folder: Path, clips: int = 12) -> Material:
     return material
 
 
-def first_clips(material: Material, folder: Path, count: int = 2) -> Path:
-    """Writes a dataset of the first clips alone, with their rows, and returns its folder."""
-    kept = {f"clips/{clip.name}" for clip in material.clips[:count]}
+def first_clips(material: Material, folder: Path, count: int = 2, held_out: int = 0) -> Path:
+    """Writes a dataset of the first clips alone, with their rows, and returns its folder; the rows of the last
+    `held_out` of them are in the split `eval`."""
+    names = [f"clips/{clip.name}" for clip in material.clips[:count]]
+    kept = {name: "eval" if place >= count - held_out else "train" for place, name in enumerate(names)}
     (folder / "clips").mkdir(parents=True)
     for video in kept:
         shutil.copy(material.dataset / video, folder / video)
-    columns = ("video", "question", "answer")
+    columns = ("video", "question", "answer", "split")
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([row[name] for name in columns] for row in material.rows if row["video"] in kept)
+        rows = ({**row, "split": kept[row["video"]]} for row in material.rows if row["video"] in kept)
+        writer.writerows([row[name] for name in columns] for row in rows)
     return folder
 
 

@@ -43,6 +43,19 @@ test("an attempt that goes on from a checkpoint replaces what it measures anew",
   expect(story.curves).toEqual({ steps: [1, 2, 3], loss: [11, 12, 0.5], evalLoss: [null, null, null] });
 });
 
+test("answers to held-out rows are kept by step, and an attempt that goes on answers anew", () => {
+  const story = new JobStory();
+  const answered = (step: bigint, sampleId: string) =>
+    event({ case: "predictions", value: { step, best: [{ sampleId }], worst: [] } });
+  for (const step of [10n, 20n, 30n]) story.take(answered(step, "first"));
+  story.take(answered(20n, "again"));
+
+  expect(story.predictions.map((one) => [one.step, one.best[0]?.sampleId])).toEqual([
+    [10n, "first"],
+    [20n, "again"],
+  ]);
+});
+
 test("a loss that is no number leaves a gap", () => {
   const story = new JobStory();
   story.take(measured(1, { loss: Number.NaN }));

@@ -2,10 +2,10 @@
 
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
-import { bytes, count } from "@/lib/format";
+import { count } from "@/lib/format";
 import { type Answer, type AnsweredRow, ORDERS, type Order, readAnswers, sorted } from "@/lib/jobs/answers";
+import { readArtifactFile } from "@/lib/jobs/artifact_file";
 import { percent } from "@/lib/jobs/evaluation";
 import { Button, Chip, Empty, Loading, Picker, Problem } from "../ui";
 
@@ -95,15 +95,7 @@ function Said({ name, answer }: { name: string; answer: Answer | undefined }) {
 }
 
 async function download(jobId: string, signal: AbortSignal): Promise<{ rows: AnsweredRow[]; isCut: boolean }> {
-  const { artifact } = await training.getArtifact({ jobId }, { signal });
-  const file = artifact?.files.find((one) => one.path === FILE);
+  const file = await readArtifactFile(jobId, FILE, MOST_BYTES, signal);
   if (!file) throw new Error(`The result holds no ${FILE}. Evaluate again.`);
-  const isCut = file.sizeBytes > MOST_BYTES;
-  const headers: HeadersInit = isCut ? { range: `bytes=0-${MOST_BYTES - 1}` } : {};
-  const answer = await fetch(file.url, { headers, signal });
-  if (!answer.ok)
-    throw new Error(
-      `${FILE} (${bytes(file.sizeBytes)}) could not be read: the store answered ${answer.status}. Try again in a moment.`,
-    );
-  return { rows: readAnswers(await answer.text(), isCut), isCut };
+  return { rows: readAnswers(file.text, file.isCut), isCut: file.isCut };
 }

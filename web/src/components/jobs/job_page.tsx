@@ -25,6 +25,9 @@ import { Verbs } from "./verbs";
 const Evaluations = lazy(async () => ({ default: (await import("./evaluations")).Evaluations }));
 const EvaluationResult = lazy(async () => ({ default: (await import("./evaluation_result")).EvaluationResult }));
 
+const Checkpoints = lazy(async () => ({ default: (await import("./checkpoints")).Checkpoints }));
+const PredictionList = lazy(async () => ({ default: (await import("./predictions")).PredictionList }));
+const Ranks = lazy(async () => ({ default: (await import("./ranks")).Ranks }));
 const Merges = lazy(async () => ({ default: (await import("./merges")).Merges }));
 const MergeResult = lazy(async () => ({ default: (await import("./merge_result")).MergeResult }));
 
@@ -72,7 +75,11 @@ function tabsOf(story: JobStory, job: TrainingJob): Tab[] {
     // The files of a merge are its result.
     return [result, ...told, ...(kind === "evaluation" && job.hasArtifact ? [files] : [])];
   }
+  const saved = story.happenings.filter((one) => one.what.kind === "checkpoint").length;
+  const answers: Tab = { name: "Answers", content: () => <Later of={<PredictionList told={story.predictions} />} /> };
+  const ranks: Tab = { name: "Ranks", content: () => <Later of={<Ranks job={job} />} /> };
   const made: Tab[] = [
+    ...(job.parameters?.lora?.rankAllocation ? [ranks] : []),
     { name: "Adapter", content: () => <ArtifactPanel job={job} /> },
     { name: "Try it", content: () => <TryIt job={job} /> },
   ];
@@ -83,6 +90,8 @@ function tabsOf(story: JobStory, job: TrainingJob): Tab[] {
   return [
     { name: "Overview", content: () => <Overview story={story} /> },
     ...told,
+    { name: "Checkpoints", content: () => <Later of={<Checkpoints job={job} told={saved} />} /> },
+    ...(story.predictions.length > 0 ? [answers] : []),
     ...(job.hasArtifact ? made : []),
     ...(job.hasArtifact && isFinal(job.state) ? after : []),
   ];

@@ -1,6 +1,7 @@
 // A job as its stream tells it: the job as it is now, its curves, its log and what happened to it.
 import type { JobEvent, LogLine, StateChange } from "@/gen/reeltune/scheduler/v1/job_event_pb";
 import type { MetricSeries } from "@/gen/reeltune/scheduler/v1/metric_series_pb";
+import type { Predictions } from "@/gen/reeltune/scheduler/v1/prediction_pb";
 import type { WatchTrainingJobResponse } from "@/gen/reeltune/scheduler/v1/training_history_pb";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
@@ -36,6 +37,8 @@ export class JobStory {
   readonly latest = new Map<string, number>();
   readonly lines: Line[] = [];
   readonly happenings: Happening[] = [];
+  /** In the order of their steps. */
+  readonly predictions: Predictions[] = [];
   /** Changes whenever something does. */
   version = 0;
 
@@ -79,6 +82,11 @@ export class JobStory {
     } else if (what.case === "stateChange") {
       this.happenings.push({ sequence, timeMs, attempt, what: { kind: "state", change: what.value } });
       this.#move(what.value, event);
+    } else if (what.case === "predictions") {
+      // An attempt that goes on from a checkpoint answers anew.
+      const kept = this.predictions.findIndex((one) => one.step >= what.value.step);
+      if (kept >= 0) this.predictions.length = kept;
+      this.predictions.push(what.value);
     } else if (what.case === "checkpoint") {
       this.happenings.push({
         sequence,
