@@ -14,6 +14,7 @@ from reeltune.scheduler.v1 import training_options_pb2
 from tests.e2e.browser import Visit
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.test_browser_jobs import TRAINED_MS, log_in
+from tests.e2e.trained_job import STEPS as TRAINED_STEPS
 from tests.e2e.trained_job import TrainedJob, submit
 from tests.e2e.training_material import first_clips, parameters, register_dataset
 
@@ -113,7 +114,7 @@ async def test_an_adapter_is_merged_and_the_model_taken_away(
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digests["model.safetensors"]
 
 
-async def test_ranks_answers_and_checkpoints_stand_on_the_page(
+async def test_ranks_answers_and_checkpoints_stand_on_the_page_and_jobs_are_compared(
     visit: Visit, trained: TrainedJob, tmp_path: Path
 ) -> None:
     """A job that holds rows out and lets ranks differ by layer, watched while it is trained."""
@@ -145,4 +146,28 @@ async def test_ranks_answers_and_checkpoints_stand_on_the_page(
     spent = [await row.get_by_role("cell").nth(1).inner_text() for row in (await rows.all())[1:]]
     given = sum(int(text.replace(",", "")) for text in spent)
     await page.get_by_text(f"{round(given / 1000)} K parameters").first.wait_for()
+    assert await visit.violations() == []
+    await assert_compared(visit, job.id, trained.id)
+
+
+async def assert_compared(visit: Visit, newer: str, older: str) -> None:
+    """Two jobs are chosen in the list, and a page tells what differs between them."""
+    page = visit.page
+    await visit.open("/jobs?kind=training")
+    row = page.locator("li").filter(has=page.locator(f"a[href$='{newer}']"))
+    await row.get_by_role("checkbox").check()
+    await page.get_by_text("One job is chosen.").wait_for()
+    others = page.locator("li").filter(has_not=page.locator(f"a[href$='{newer}']")).get_by_role("checkbox")
+    await others.first.check()
+    assert await visit.violations() == []
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await page.get_by_role("heading", name="Compare jobs").wait_for()
+    # Which the other one is depends on what was trained before.
+    await visit.open(f"/jobs/compare?ids={newer},{older}")
+    await page.locator("canvas").wait_for()
+    assert await page.get_by_role("region", name="What the jobs learned").get_by_role("row").count() == 1 + 2
+    differing = page.get_by_role("region", name="Parameters of the jobs")
+    steps = differing.get_by_role("row", name="optimization.max_steps").get_by_role("cell")
+    assert await steps.all_inner_texts() == [str(STEPS), str(TRAINED_STEPS)]
+    assert await differing.get_by_role("row", name="quantization.type").count() == 0, "what is the same is left out"
     assert await visit.violations() == []

@@ -137,6 +137,7 @@ async def test_what_began_with_a_training_is_found_by_it(user: User, trainer: Tr
     assert await ids(f'source_job_id = "{source}" AND state = QUEUED') == [evaluation.id]
     assert await ids(f'source_job_id = "{other}"') == []
     assert await ids('source_job_id = ""') == await ids(f'source_job_id != "{source}"') == [other, source]
+    assert await ids('source_job_id != ""') == [merging.id, evaluation.id]
     assert await ids(f'source_job_id = "{source}" AND source_job_id = ""') == []
 
 

@@ -1,75 +1,28 @@
 "use client";
 
-import { useEffect, useId, useRef, useState } from "react";
+import { useMemo, useState } from "react";
 import type uPlot from "uplot";
-import "uplot/dist/uPlot.min.css";
 import { measured } from "@/lib/format";
+import { lowest } from "@/lib/jobs/compare";
 import { type Curves, smoothed } from "@/lib/jobs/story";
+import { type Colour, Plot, PlotControls } from "./plot";
 
-const HEIGHT = 280;
 const TABLE_ROWS = 200;
 
 /** Train and eval loss by step. The canvas says in words what it shows, and a table has the numbers. */
 export function LossChart({ curves, version }: { curves: Curves; version: number }) {
-  const place = useRef<HTMLDivElement>(null);
-  const chart = useRef<uPlot>(undefined);
-  const id = useId();
   const [weight, setWeight] = useState(0);
   const [isLog, setLog] = useState(false);
   const [under, setUnder] = useState<number | null>(null);
-  const Chart = useChart();
-
-  useEffect(() => {
-    const element = place.current;
-    if (!element || !Chart) return;
-    const make = () => {
-      chart.current?.destroy();
-      chart.current = new Chart(optionsOf(element, isLog, setUnder), dataOf(curves, weight), element);
-    };
-    make();
-    const resized = new ResizeObserver(() => chart.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
-    resized.observe(element);
-    // Colours are those of the theme, which the canvas does not follow by itself.
-    const themed = new MutationObserver(make);
-    themed.observe(document.documentElement, { attributeFilter: ["class"] });
-    return () => {
-      resized.disconnect();
-      themed.disconnect();
-      chart.current?.destroy();
-      chart.current = undefined;
-    };
-    // oxlint-disable-next-line react-hooks/exhaustive-deps -- new data comes by the effect below
-  }, [isLog, Chart]);
-  useEffect(() => chart.current?.setData(dataOf(curves, weight)), [curves, version, weight]);
-
+  // oxlint-disable-next-line react-hooks/exhaustive-deps -- curves grow in place; the version says so
+  const data = useMemo(() => dataOf(curves, weight), [curves, version, weight]);
   return (
     <div>
       <div className="mb-3 flex flex-wrap items-center gap-x-6 gap-y-2 text-sm text-ink-soft">
-        <label className="flex items-center gap-2" htmlFor={`${id}-smooth`}>
-          Smoothing
-          <input
-            id={`${id}-smooth`}
-            type="range"
-            min={0}
-            max={0.98}
-            step={0.02}
-            value={weight}
-            onChange={(event) => setWeight(Number(event.target.value))}
-            className="accent-accent"
-          />
-        </label>
-        <label className="flex items-center gap-2">
-          <input
-            type="checkbox"
-            checked={isLog}
-            onChange={(event) => setLog(event.target.checked)}
-            className="accent-accent"
-          />
-          Logarithmic
-        </label>
+        <PlotControls weight={weight} onWeight={setWeight} isLog={isLog} onLog={setLog} />
       </div>
       <Legend curves={curves} under={under} />
-      <div ref={place} role="img" aria-label={inWords(curves)} className="min-h-[280px] w-full" />
+      <Plot data={data} series={seriesOf} isLog={isLog} label={inWords(curves)} onPoint={setUnder} />
       <DataTable curves={curves} />
     </div>
   );
@@ -84,7 +37,7 @@ function Legend({ curves, under }: { curves: Curves; under: number | null }) {
     at === null
       ? { loss: newest(loss), held: newest(evalLoss) }
       : { loss: loss[at] ?? null, held: evalLoss[at] ?? null };
-  const best = lowest(curves);
+  const best = lowest(curves, "evalLoss");
   return (
     <p className="mb-1 flex flex-wrap gap-x-6 text-sm tabular-nums">
       <span className="text-ink-soft">step {at === null ? (steps.at(-1) ?? 0) : steps[at]}</span>
@@ -95,32 +48,12 @@ function Legend({ curves, under }: { curves: Curves; under: number | null }) {
       {best && (
         <span>
           <span aria-hidden className="mr-1.5 inline-block h-0.5 w-4 bg-warn align-middle" />
-          on held-out rows {values.held === null ? "–" : measured(values.held)}, lowest {measured(best.loss)} at step{" "}
+          on held-out rows {values.held === null ? "–" : measured(values.held)}, lowest {measured(best.value)} at step{" "}
           {best.step}
         </span>
       )}
     </p>
   );
-}
-
-function lowest({ steps, evalLoss }: Curves): { step: number; loss: number } | undefined {
-  let best: { step: number; loss: number } | undefined;
-  evalLoss.forEach((value, index) => {
-    if (value !== null && (!best || value < best.loss)) best = { step: steps[index]!, loss: value };
-  });
-  return best;
-}
-
-/** The charting library, once it has loaded; never where a browser cannot run it: the words and the table are there. */
-function useChart(): typeof uPlot | undefined {
-  const [Chart, setChart] = useState<typeof uPlot>();
-  useEffect(() => {
-    import("uplot").then(
-      (module) => setChart(() => module.default),
-      (error: unknown) => console.warn("no chart can be drawn here", error),
-    );
-  }, []);
-  return Chart;
 }
 
 export function inWords({ steps, loss, evalLoss }: Curves): string {
@@ -170,27 +103,10 @@ function dataOf({ steps, loss, evalLoss }: Curves, weight: number): uPlot.Aligne
   return [steps, loss, weight > 0 ? smoothed(loss, weight) : loss.map(() => null), evalLoss];
 }
 
-function optionsOf(element: HTMLElement, isLog: boolean, onPoint: (index: number | null) => void): uPlot.Options {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name: string) => style.getPropertyValue(name).trim();
-  const axis = {
-    stroke: colour("--ink-soft"),
-    grid: { stroke: colour("--line"), width: 1 },
-    ticks: { stroke: colour("--line"), width: 1 },
-  };
-  return {
-    width: element.clientWidth,
-    height: HEIGHT,
-    scales: { x: { time: false }, y: { distr: isLog ? 3 : 1 } },
-    axes: [axis, axis],
-    series: [
-      { label: "step" },
-      { label: "loss", stroke: colour("--accent"), width: 1.5, spanGaps: true },
-      { label: "smoothed", stroke: colour("--ink"), width: 2, spanGaps: true },
-      { label: "held-out", stroke: colour("--warn"), width: 2, spanGaps: true, points: { show: true, size: 6 } },
-    ],
-    legend: { show: false },
-    cursor: { drag: { x: true, y: false } },
-    hooks: { setCursor: [(chart) => onPoint(chart.cursor.idx ?? null)] },
-  };
+function seriesOf(colour: Colour): uPlot.Series[] {
+  return [
+    { label: "loss", stroke: colour("--accent"), width: 1.5, spanGaps: true },
+    { label: "smoothed", stroke: colour("--ink"), width: 2, spanGaps: true },
+    { label: "held-out", stroke: colour("--warn"), width: 2, spanGaps: true, points: { show: true, size: 6 } },
+  ];
 }

@@ -1,19 +1,11 @@
-import { type JsonValue, toJson } from "@bufbuild/protobuf";
-import { PostTrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/post_training_pb";
-import { TrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/training_parameters_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-
-const AS_STORED = { alwaysEmitImplicit: true, useProtoFieldName: true };
+import { valuesOf } from "@/lib/jobs/parameters";
 
 /** Every value in force: a job never says "default". */
 export function ParameterList({ job }: { job: TrainingJob }) {
-  const found = [
-    ...(job.postTraining ? flat(toJson(PostTrainingParametersSchema, job.postTraining, AS_STORED)) : []),
-    ...(job.parameters ? flat(toJson(TrainingParametersSchema, job.parameters, AS_STORED)) : []),
-  ];
   return (
     <dl className="grid gap-x-8 text-sm sm:grid-cols-2">
-      {found.map(([name, value]) => (
+      {valuesOf(job).map(([name, value]) => (
         <div key={name} className="flex justify-between gap-4 border-b border-line py-1.5">
           <dt className="font-mono text-[0.8125rem] break-all text-ink-soft">{name}</dt>
           <dd className="text-right font-medium tabular-nums">{value}</dd>
@@ -21,25 +13,4 @@ export function ParameterList({ job }: { job: TrainingJob }) {
       ))}
     </dl>
   );
-}
-
-function flat(value: JsonValue, prefix = ""): [string, string][] {
-  if (Array.isArray(value)) return value.length ? [[prefix, value.map((one) => word(one)).join(", ")]] : [];
-  if (value === null || typeof value !== "object") return [[prefix, word(value)]];
-  return Object.entries(value).flatMap(([name, inner]) => flat(inner, prefix ? `${prefix}.${name}` : name));
-}
-
-/** The names of enumerations repeat their type: `QUANTIZATION_TYPE_NF4`. */
-function word(value: JsonValue): string {
-  const text = String(value);
-  if (text === "COMPUTE_TYPE_UNSPECIFIED") return "by device";
-  return /^[A-Z]+(_[A-Z0-9]+)+$/.test(text)
-    ? text
-        .toLowerCase()
-        .replaceAll("_", " ")
-        .replace(
-          /^(quantization type|compute type|learning rate schedule|optimizer|module group|rank allocation|evaluation control|merge weights) /,
-          "",
-        )
-    : text;
 }

@@ -1,0 +1,208 @@
+"use client";
+
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { useQueries } from "@tanstack/react-query";
+import Link from "next/link";
+import { useSearchParams } from "next/navigation";
+import { useMemo, useState } from "react";
+import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { datasets, models, training } from "@/lib/clients";
+import { explain } from "@/lib/errors";
+import { duration, measured } from "@/lib/format";
+import { type Curve, idsFrom, lowest, newest, rowsOf, type Run } from "@/lib/jobs/compare";
+import { nameOf } from "@/lib/jobs/kinds";
+import { valuesOf } from "@/lib/jobs/parameters";
+import { type Curves, isFinal, JobStory } from "@/lib/jobs/story";
+import { useTitle } from "@/lib/title";
+import { Table } from "../table";
+import { buttonClass, Empty, Loading, PageTitle, Panel, Picker, Problem } from "../ui";
+import { PlotControls } from "./plot";
+import { LineSample, RunChart } from "./run_chart";
+import { StateChip } from "./state";
+
+const REFRESH_MS = 5_000;
+const BUCKETS = 1_000;
+
+export function ComparePage() {
+  const ids = idsFrom(useSearchParams().get("ids") ?? "");
+  useTitle("Compare jobs");
+  const found = useQueries({
+    queries: ids.map((id) => ({
+      queryKey: ["run", id],
+      queryFn: ({ signal }: { signal: AbortSignal }) => read(id, signal),
+      refetchInterval: (query: { state: { data: Run | undefined } }) =>
+        query.state.data && !isFinal(query.state.data.job.state) ? REFRESH_MS : (false as const),
+    })),
+  });
+  const runs = found.flatMap((one) => one.data ?? []);
+  const problems = found.flatMap((one, index) => (one.error ? [{ id: ids[index]!, error: one.error }] : []));
+  if (ids.length < 2)
+    return (
+      <Empty title="This address names fewer than two jobs">
+        <Link href="/jobs" className={buttonClass()}>
+          Choose jobs to compare
+        </Link>
+      </Empty>
+    );
+  return (
+    <>
+      <PageTitle title="Compare jobs">What they learned, and what differs between them.</PageTitle>
+      <div className="space-y-6">
+        {problems.map(({ id, error }) => (
+          <Problem key={id} title={id}>
+            {explain(error).message}
+          </Problem>
+        ))}
+        {found.some((one) => one.isPending) && <Loading what="Loading jobs …" />}
+        {runs.length > 0 && (
+          <>
+            <LossPanel runs={runs} />
+            <DifferencePanel runs={runs} />
+          </>
+        )}
+      </div>
+    </>
+  );
+}
+
+async function read(jobId: string, signal: AbortSignal): Promise<Run> {
+  const [{ job }, { series }] = await Promise.all([
+    training.getTrainingJob({ jobId }, { signal }),
+    training.listMetrics({ jobId, maxPoints: BUCKETS, names: ["loss", "eval_loss"] }, { signal }),
+  ]);
+  if (!job) throw new Error("The service told nothing of this job.");
+  const story = new JobStory();
+  story.begin(series);
+  // What is deleted meanwhile, or shared no more, has no name to show.
+  const [model, dataset] = await Promise.all([
+    models.getModel({ modelId: job.modelId }, { signal }).then(
+      (answer) => answer.model?.name,
+      () => undefined,
+    ),
+    datasets.getDataset({ datasetId: job.datasetId }, { signal }).then(
+      (answer) => answer.dataset?.name,
+      () => undefined,
+    ),
+  ]);
+  return { job, curves: story.curves, model: model ?? job.modelId, dataset: dataset ?? job.datasetId };
+}
+
+const CURVES: Record<Curve, string> = { loss: "in training", evalLoss: "on held-out rows" };
+
+function LossPanel({ runs }: { runs: Run[] }) {
+  const [curve, setCurve] = useState<Curve>("loss");
+  const [weight, setWeight] = useState(0);
+  const [isLog, setLog] = useState(false);
+  return (
+    <Panel title="Loss">
+      <div className="mb-3 flex flex-wrap items-center gap-x-6 gap-y-2 text-sm text-ink-soft">
+        <Picker label="Loss" value={curve} options={CURVES} onChange={setCurve} />
+        <PlotControls weight={weight} onWeight={setWeight} isLog={isLog} onLog={setLog} />
+      </div>
+      <RunChart runs={runs} curve={curve} weight={weight} isLog={isLog} />
+      <div className="mt-4">
+        <Table
+          label="What the jobs learned"
+          head={["Job", "State", "Step", "Loss", "Lowest on held-out rows", "Trained for"]}
+          rows={runs.map((run, index) => ({
+            key: run.job.id,
+            cells: [
+              <RunName key="name" run={run} index={index} />,
+              <StateChip key="state" job={run.job} />,
+              String(run.job.progress?.step ?? 0),
+              told(newest(run.curves, "loss")),
+              <Best key="best" curves={run.curves} />,
+              told(secondsOf(run.job), duration),
+            ],
+          }))}
+        />
+      </div>
+    </Panel>
+  );
+}
+
+function told(value: number | undefined, as: (value: number) => string = measured): string {
+  return value === undefined ? "–" : as(value);
+}
+
+function secondsOf(job: TrainingJob): number | undefined {
+  if (!job.startTime) return undefined;
+  return ((job.endTime ? timestampMs(job.endTime) : Date.now()) - timestampMs(job.startTime)) / 1000;
+}
+
+function Best({ curves }: { curves: Curves }) {
+  const best = lowest(curves, "evalLoss");
+  if (!best) return "–";
+  return (
+    <>
+      {measured(best.value)}
+      <span className="block text-xs text-ink-soft">at step {best.step}</span>
+    </>
+  );
+}
+
+/** Jobs may have the same name: each has a line and a number, too. */
+function RunName({ run, index }: { run: Run; index: number }) {
+  return (
+    <span className="inline-flex items-center gap-2">
+      <LineSample index={index} />
+      <span className="text-ink-soft tabular-nums">{index + 1}</span>
+      <Link
+        href={`/jobs/view?id=${run.job.id}`}
+        className="max-w-48 truncate text-ink underline-offset-4 hover:underline"
+      >
+        {nameOf(run.job)}
+      </Link>
+    </span>
+  );
+}
+
+function DifferencePanel({ runs }: { runs: Run[] }) {
+  const [isAll, setAll] = useState(false);
+  const rows = useMemo(() => rowsOf(runs.map(factsOf)), [runs]);
+  const shown = rows.filter((row) => isAll || !row.isSame);
+  return (
+    <Panel
+      title="Parameters"
+      action={
+        <label className="flex items-center gap-2 text-sm text-ink-soft">
+          <input
+            type="checkbox"
+            checked={isAll}
+            onChange={(event) => setAll(event.target.checked)}
+            className="accent-accent"
+          />
+          Also what is the same
+        </label>
+      }
+    >
+      {shown.length === 0 ? (
+        <p className="text-sm text-ink-soft">All values are the same.</p>
+      ) : (
+        <Table
+          isText
+          label="Parameters of the jobs"
+          head={["Value", ...runs.map((run, index) => <RunName key={run.job.id} run={run} index={index} />)]}
+          rows={shown.map((row) => ({
+            key: row.name,
+            cells: [
+              <span key="name" className="font-mono text-[0.8125rem] font-normal break-all text-ink-soft">
+                {row.name}
+              </span>,
+              ...row.values.map((value) => value || "–"),
+            ],
+          }))}
+        />
+      )}
+    </Panel>
+  );
+}
+
+function factsOf({ job, model, dataset }: Run): [string, string][] {
+  return [
+    ["model", model],
+    ["dataset", job.datasetVersion > 1 ? `${dataset}, version ${job.datasetVersion}` : dataset],
+    ["devices", String(job.deviceCount)],
+    ...valuesOf(job),
+  ];
+}
