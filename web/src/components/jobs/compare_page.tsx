@@ -121,6 +121,9 @@ function LossPanel({ runs }: { runs: Run[] }) {
   );
 }
 
+/** Over more columns than this there is no room for names. */
+const MOST_NAMES = 4;
+
 function told(value: number | undefined, as: (value: number) => string = measured): string {
   return value === undefined ? "–" : as(value);
 }
@@ -142,17 +145,21 @@ function Best({ curves }: { curves: Curves }) {
 }
 
 /** Jobs may have the same name: each has a line and a number, too. */
-function RunName({ run, index }: { run: Run; index: number }) {
+function RunName({ run, index, isShort = false }: { run: Run; index: number; isShort?: boolean }) {
   return (
-    <span className="inline-flex items-center gap-2">
+    <span className="inline-flex items-center gap-2" title={nameOf(run.job)}>
       <LineSample index={index} />
       <span className="text-ink-soft tabular-nums">{index + 1}</span>
-      <Link
-        href={`/jobs/view?id=${run.job.id}`}
-        className="max-w-48 truncate text-ink underline-offset-4 hover:underline"
-      >
-        {nameOf(run.job)}
-      </Link>
+      {isShort ? (
+        <span className="sr-only">{nameOf(run.job)}</span>
+      ) : (
+        <Link
+          href={`/jobs/view?id=${run.job.id}`}
+          className="max-w-48 truncate text-ink underline-offset-4 hover:underline"
+        >
+          {nameOf(run.job)}
+        </Link>
+      )}
     </span>
   );
 }
@@ -182,11 +189,19 @@ function DifferencePanel({ runs }: { runs: Run[] }) {
         <Table
           isText
           label="Parameters of the jobs"
-          head={["Value", ...runs.map((run, index) => <RunName key={run.job.id} run={run} index={index} />)]}
+          head={[
+            "Value",
+            ...runs.map((run, index) => (
+              <RunName key={run.job.id} run={run} index={index} isShort={runs.length > MOST_NAMES} />
+            )),
+          ]}
           rows={shown.map((row) => ({
             key: row.name,
             cells: [
-              <span key="name" className="font-mono text-[0.8125rem] font-normal break-all text-ink-soft">
+              <span
+                key="name"
+                className="font-mono text-[0.8125rem] font-normal text-ink-soft max-sm:break-all sm:whitespace-nowrap"
+              >
                 {row.name}
               </span>,
               ...row.values.map((value) => value || "–"),

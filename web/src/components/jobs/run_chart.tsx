@@ -38,6 +38,7 @@ export function RunChart({
     [steps, values, weight],
   );
   const count = runs.length;
+  const isShort = steps.length < 3;
   const series = useCallback(
     (colour: Colour): uPlot.Series[] =>
       Array.from({ length: count }, (_, index) => ({
@@ -45,9 +46,10 @@ export function RunChart({
         width: 2,
         spanGaps: true,
         ...(index >= SOLID ? { dash: DASH } : {}),
-        ...(curve === "evalLoss" ? { points: { show: true, size: 6 } } : {}),
+        // Lines that cross at every step are told apart without points; a point alone has no line.
+        points: { show: curve === "evalLoss" || isShort, size: 6 },
       })),
-    [count, curve],
+    [count, curve, isShort],
   );
   const at = under !== null && under < steps.length ? under : null;
   return (

@@ -37,7 +37,7 @@ export function ScoreCard({
 export function Difference({ difference }: { difference: Estimate }) {
   const tone = ({ 1: "good", 0: "plain", [-1]: "bad" } as const)[directionOf(difference)];
   return (
-    <span title={`95 % interval: ${interval(difference, true)}`}>
+    <span className="tracking-normal" title={`95 % interval: ${interval(difference, true)}`}>
       <Chip tone={tone}>{points(difference.mean)}</Chip>
     </span>
   );
