@@ -32,6 +32,7 @@ from reeltune.trainer.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 from reeltune_cli.client.credentials import CredentialStore, MemoryCredentials
 from reeltune_cli.client.endpoint import Endpoint
+from reeltune_cli.client.put_threads import PutThreads
 from reeltune_cli.client.session import Session
 
 UNARY_TIMEOUT_SECONDS = 30.0
@@ -99,14 +100,21 @@ class Client:
 
     def open_http(self) -> httpx.AsyncClient:
         """Returns an HTTP client for presigned URLs of this mesh."""
-        ca_file = self.endpoint.ca_file
         return httpx.AsyncClient(
-            verify=ssl.create_default_context(cafile=str(ca_file)) if ca_file else True,
+            verify=self._ssl_context(),
             timeout=httpx.Timeout(60, connect=10),
             limits=httpx.Limits(max_connections=16),
             # A proxy of the surroundings cannot reach this machine's own loopback.
             trust_env=not self.endpoint.is_loopback,
         )
+
+    def open_put_threads(self, threads: int) -> PutThreads:
+        """Returns what sends files to presigned URLs of this mesh, so many at once."""
+        return PutThreads(threads, self._ssl_context(), uses_proxies=not self.endpoint.is_loopback)
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        ca_file = self.endpoint.ca_file
+        return ssl.create_default_context(cafile=str(ca_file)) if ca_file else httpx.create_ssl_context()
 
 
 def _open_channel(endpoint: Endpoint, interceptors: list[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:

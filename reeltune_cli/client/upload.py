@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import grpc
-import httpx
 from reeltune.catalog.v1 import upload_batch_service_pb2 as batch_pb
 from reeltune.catalog.v1 import upload_pb2
 from reeltune.catalog.v1 import upload_service_pb2 as pb
@@ -19,18 +17,16 @@ from meshkit.rpc.status import failure_from_rpc_error
 from reeltune_cli.client.connection import Client
 from reeltune_cli.client.errors import ClientError
 from reeltune_cli.client.progress import Silence, TransferProgress
+from reeltune_cli.client.put_threads import PutFailed, PutThreads
 
 FILES_AT_ONCE = 4
 _SMALL_BYTES = 8 * 1024 * 1024
 """Files of up to so many bytes are announced and completed together."""
-_BATCH_FILES = 16
+_BATCH_FILES = 32
+"""Of each batch: what announcing and completing cost beside each file is shared by so many."""
 _BATCHES_AT_ONCE = 3
 """While one is being sent, another is read and announced, and a third is completed."""
 _PARTS_AT_ONCE = 4
-_PIECE_BYTES = 2 * 1024 * 1024
-"""Read at once: each time another thread has to be woken."""
-_CHUNK_BYTES = 512 * 1024
-"""Sent at once; so finely is progress told."""
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _COMPLETE_TIMEOUT_SECONDS = 600
@@ -112,8 +108,8 @@ async def upload_folder(
     progress = progress or Silence()
     progress.begin(len(files), sum(file.size_bytes for file in files))
     removed = await _remove_others(client, parent_id, {file.path for file in files})
-    async with client.open_http() as http:
-        upload = _Upload(client, http, parent_id, progress)
+    async with client.open_put_threads(_PARTS_AT_ONCE) as puts:
+        upload = _Upload(client, puts, parent_id, progress)
         waiting = iter(_batches(files))
         await _run_all(_send_each(upload, waiting) for _ in range(_BATCHES_AT_ONCE))
     return UploadSummary(len(files), sum(file.size_bytes for file in files), removed)
@@ -125,8 +121,8 @@ async def upload_file(
     """Puts one file into a dataset or model, beside those that are there; raises as `upload_folder` does."""
     progress = progress or Silence()
     progress.begin(1, file.size_bytes)
-    async with client.open_http() as http:
-        await _run_all([_Upload(client, http, parent_id, progress).send([file])])
+    async with client.open_put_threads(_PARTS_AT_ONCE) as puts:
+        await _run_all([_Upload(client, puts, parent_id, progress).send([file])])
 
 
 async def _run_all(work: Iterable[Coroutine[None, None, None]]) -> None:
@@ -179,9 +175,9 @@ async def _send_each(upload: _Upload, waiting: Iterator[list[LocalFile]]) -> Non
 class _Upload:
     """One upload of many files."""
 
-    def __init__(self, client: Client, http: httpx.AsyncClient, parent_id: str, progress: TransferProgress) -> None:
+    def __init__(self, client: Client, puts: PutThreads, parent_id: str, progress: TransferProgress) -> None:
         self._client = client
-        self._http = http
+        self._puts = puts
         self._parent_id = parent_id
         self._progress = progress
         self._files = asyncio.Semaphore(FILES_AT_ONCE)
@@ -299,21 +295,17 @@ class _Upload:
         """Sends a part; returns what went wrong if another try may help."""
         file, sent = sending.file, 0
 
-        async def body() -> AsyncIterator[bytes]:
+        def count(size_bytes: int) -> None:
             nonlocal sent
-            async for chunk in _read_range(file.file, part.offset_bytes, part.size_bytes):
-                yield chunk
-                sent += len(chunk)
-                self._progress.advance(file.path, len(chunk))
+            sent += size_bytes
+            self._progress.advance(file.path, size_bytes)
 
         try:
-            headers = {**part.headers, "Content-Length": str(part.size_bytes)}
-            response = await self._http.put(part.url, content=body(), headers=headers)
-        except httpx.TransportError as error:
-            problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            status = await self._puts.put(part.url, part.headers, file.file, part.offset_bytes, part.size_bytes, count)
+        except PutFailed as error:
+            problem = str(error)
         else:
-            status = response.status_code
-            if response.is_success or (part.headers and status == _THERE_ALREADY):
+            if 200 <= status < 300 or (part.headers and status == _THERE_ALREADY):
                 return None
             problem = f"the object store answered {status}"
             if part.headers and status == _OTHER_BYTES:
@@ -346,23 +338,3 @@ class _Upload:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-async def _read_range(file: Path, offset: int, size: int) -> AsyncIterator[bytes]:
-    stream = await asyncio.to_thread(_open_at, file, offset)
-    try:
-        while size > 0:
-            piece = await asyncio.to_thread(stream.read, min(size, _PIECE_BYTES))
-            if not piece:
-                raise ClientError(f"{file} became shorter during the upload", "FILE_CHANGED", "run the command again")
-            size -= len(piece)
-            for start in range(0, len(piece), _CHUNK_BYTES):
-                yield piece[start : start + _CHUNK_BYTES]
-    finally:
-        stream.close()
-
-
-def _open_at(file: Path, offset: int) -> BinaryIO:
-    stream = file.open("rb")
-    stream.seek(offset)
-    return stream

@@ -166,6 +166,7 @@ async def test_small_files_share_their_calls_and_large_ones_do_not(
     client: Client, failing_mesh: FailingMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "_SMALL_BYTES", 10)
+    monkeypatch.setattr(upload, "_BATCH_FILES", 16)
     for number in range(40):
         (tmp_path / f"{number:02}.mp4").write_bytes(b"0" * (11 if number == 20 else 10))
     await upload_folder(client, DATASET_ID, tmp_path)
