@@ -24,6 +24,8 @@ _SMALL_BYTES = 8 * 1024 * 1024
 """Files of up to so many bytes are announced and completed together."""
 _BATCH_FILES = 32
 """Of each batch: what announcing and completing cost beside each file is shared by so many."""
+_FIRST_BATCH_FILES = 4
+"""Of the first batch, for something to be sent soon; each further one may have twice as many."""
 _BATCHES_AT_ONCE = 3
 """While one is being sent, another is read and announced, and a third is completed."""
 _PARTS_AT_ONCE = 4
@@ -156,13 +158,15 @@ async def _remove_others(client: Client, parent_id: str, paths: set[str]) -> lis
 def _batches(files: Sequence[LocalFile]) -> list[list[LocalFile]]:
     """Returns the files in order: small ones together, a large one by itself."""
     batches: list[list[LocalFile]] = []
-    has_room = False
+    most, has_room = _FIRST_BATCH_FILES, False
     for file in files:
         is_small = file.size_bytes <= _SMALL_BYTES
-        if is_small and has_room and len(batches[-1]) < _BATCH_FILES:
+        if is_small and has_room and len(batches[-1]) < most:
             batches[-1].append(file)
-        else:
-            batches.append([file])
+            continue
+        if is_small and has_room:
+            most = min(2 * most, _BATCH_FILES)
+        batches.append([file])
         has_room = is_small
     return batches
 

@@ -171,7 +171,7 @@ async def test_small_files_share_their_calls_and_large_ones_do_not(
         (tmp_path / f"{number:02}.mp4").write_bytes(b"0" * (11 if number == 20 else 10))
     await upload_folder(client, DATASET_ID, tmp_path)
     assert failing_mesh.files == content_of(tmp_path)
-    assert sorted(failing_mesh.batches) == [3, 4, 16, 16]
+    assert sorted(failing_mesh.batches) == [3, 4, 8, 8, 16]
 
 
 async def test_a_store_that_stays_away_is_told(client: Client, failing_mesh: FailingMesh, folder: Path) -> None:
@@ -233,8 +233,8 @@ async def test_an_upload_that_was_killed_goes_on_where_it_was(
         await process.wait()
         failing_mesh.let_go.set()
     failing_mesh.hold_after = None
-    sent = set(failing_mesh.blobs)
-    assert len(sent) == 7
+    assert len(failing_mesh.blobs) == 7
+    sent = {path for path, data in failing_mesh.blobs.items() if data}  # nothing of an empty file can have arrived
     failing_mesh.puts.clear()
     recorder = Recorder()
     await upload_folder(client, DATASET_ID, folder, recorder)
