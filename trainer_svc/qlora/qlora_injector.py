@@ -22,6 +22,7 @@ from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.frame_index import FrameIndex
 from trainer_svc.qlora.frozen_encoder import checkpoint_language_only
 from trainer_svc.qlora.model_loader import BaseModel
+from trainer_svc.qlora.packed_dropout import draw_packed
 from trainer_svc.qlora.spec import LoraSpec, SpecError, TargetGroup
 
 
@@ -68,6 +69,7 @@ def inject(
         temporal_aware_lora.enable(config, index, lora.temporal_groups, lora.temporal_kernel_size)
     torch.manual_seed(seed)
     model = get_peft_model(base.model, config)
+    draw_packed(model)
     checkpoint_language_only(base)
     return model, _report(model, base.family)
 
