@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ Features = dict[str, Tensor]
 _POOLED = "pooled"
 _DEEP = "deepstack."
 _MODEL_ARGUMENT = "mm_encoder_outputs"
+_VALUES_A_THREAD = 1 << 15
+"""torch's own GRAIN_SIZE: a loop over fewer elements it does not share out at all."""
 
 
 @dataclass
@@ -61,12 +64,29 @@ class FrozenEncoder:
                 part.eval()
         names = (*self._call.pixels, *self._call.shapes)
         arguments = {name: inputs[name].to(self._device) for name in names if name in inputs}
-        with torch.no_grad():
+        with torch.no_grad(), self._fitting_threads(arguments):
             outputs = getattr(self._model, self._call.method)(**arguments, return_dict=True)
         features = {_POOLED: _flat(outputs.pooler_output)}
         for index, deep in enumerate(getattr(outputs, "deepstack_features", None) or ()):
             features[f"{_DEEP}{index}"] = _flat(deep)
         return features
+
+    @contextmanager
+    def _fitting_threads(self, arguments: Mapping[str, Tensor]) -> Iterator[None]:
+        """On a CPU a small clip gets few threads: more would wait for one another longer than they compute, and for the
+        cores on which the next batches are made. As many for the same clip, always: its outputs' last bits hang on it.
+        """
+        threads = torch.get_num_threads()
+        values = sum(arguments[name].numel() for name in self._call.pixels if name in arguments)
+        fitting = min(threads, max(1, values // _VALUES_A_THREAD))
+        if self._device.type != "cpu" or fitting == threads:
+            yield
+            return
+        torch.set_num_threads(fitting)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def model_inputs(self, samples: Sequence[Features]) -> dict[str, Any]:
         """What the model takes instead of pixels, for a batch of samples in order."""

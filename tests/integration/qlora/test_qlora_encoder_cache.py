@@ -17,7 +17,7 @@ from tiny_families import save_internvl, save_llava_onevision, save_smolvlm, sav
 from tiny_models import row, save_qwen2_5_vl, save_qwen3_vl, write_clip, write_dataset
 
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.frozen_encoder import why_not_frozen
+from trainer_svc.qlora.frozen_encoder import FrozenEncoder, why_not_frozen
 from trainer_svc.qlora.messages import Completed, Log, StopReason
 from trainer_svc.qlora.model_loader import load_base_model
 from trainer_svc.qlora.qlora_injector import inject, prepare
@@ -233,6 +233,24 @@ def test_a_run_goes_on_where_the_disk_takes_nothing(
     (tmp_path / "cache").write_text("a file where the folder should be")
     trained(run, short)
     assert sum("nothing more is cached" in line for line in run.told) == 1
+
+
+def test_a_small_clip_is_encoded_on_few_threads_and_always_on_as_many(qwen3: Path) -> None:
+    base = load_base_model(qwen3, QuantizationSpec())
+    prepare(base.model, gradient_checkpointing=False)
+    encoder, threads = FrozenEncoder(base), list[int]()
+    base.model.model.visual.register_forward_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+    values = base.model.model.visual.patch_embed.proj.weight[0].numel()
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for side in (4, 4, 64, 4):
+            pixels = torch.zeros(2 * side * side, values)
+            encoder.encode({"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[2, side, side]])})
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1, 3, 1]
 
 
 def test_only_the_parts_that_are_trained_recompute_their_activations(qwen3: Path) -> None:
