@@ -47,10 +47,10 @@ WHERE dataset_id = $1 AND sha256 = $2
   );
 
 -- name: forget_probes_of_new_places
--- Does the same for many bytes that get places in the own bucket.
+-- Does the same for many bytes that get places in the own bucket. Each is looked for by itself: as a join, all files would be read.
 DELETE FROM clip_probes p USING unnest($2::text[], $3::text[]) AS columns (sha256, object_key)
 WHERE p.dataset_id = $1 AND p.sha256 = columns.sha256
-  AND NOT EXISTS (SELECT FROM files f WHERE f.entry_id = $1 AND f.location_id IS NULL AND f.object_key = columns.object_key);
+  AND (SELECT true FROM files f WHERE f.entry_id = $1 AND f.location_id IS NULL AND f.object_key = columns.object_key LIMIT 1) IS NULL;
 
 -- name: put_probes
 -- Keeps what decoding found.

@@ -58,12 +58,14 @@ WHERE entry_id = $1 AND (path = ANY ($3::text[]) OR (path > $2 || '/' AND path <
 LIMIT 1;
 
 -- name: find_path_conflicts
--- Does the same for many paths; the folders of all of them are given together.
+-- Does the same for many paths; the folders of all of them are given together. Each range by itself: as a plain join, or with a
+-- limit on the whole, all files of the entry would be read.
 SELECT path FROM files WHERE entry_id = $1 AND path = ANY ($3::text[])
 UNION ALL
 SELECT f.path FROM unnest($2::text[]) AS wanted (path)
-JOIN files f ON f.entry_id = $1 AND f.path > wanted.path || '/' AND f.path < wanted.path || '0'
-LIMIT 1;
+CROSS JOIN LATERAL (
+    SELECT path FROM files WHERE entry_id = $1 AND path > wanted.path || '/' AND path < wanted.path || '0' LIMIT 1
+) f;
 
 -- name: add_files
 -- Puts files in place at paths of an entry where there are none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 
 import pytest
 from reeltune.catalog.v1 import usage_service_pb2
@@ -12,6 +13,7 @@ from reeltune.scheduler.v1 import quota_pb2
 
 from catalog_svc.clients.object_store import BytesMissing, Digest
 from catalog_svc.domain.upload import Upload
+from catalog_svc.store.queries import queries
 from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import Serve
 from tests.rpc.catalog.catalog_mesh import ALICE, CatalogMesh, Start
@@ -172,3 +174,37 @@ async def test_of_a_batch_beyond_the_quota_comes_as_much_as_fits(start: Start, s
     refused = [reason(result.error) for result in results if result.HasField("error")]
     assert refused == ["QUOTA_EXCEEDED"]
     assert (await usage(mesh)).pending_bytes == 900
+
+
+_FILL = """
+INSERT INTO files (entry_id, path, sha256, size_bytes, object_key)
+SELECT $1, 'clips/' || n, md5(n::text), 1, 'contents/usr_alice/' || md5(n::text) FROM generate_series(1, 20000) n
+"""
+_FILL_PROBES = "INSERT INTO clip_probes (dataset_id, sha256) SELECT entry_id, sha256 FROM files WHERE entry_id = $1"
+
+
+async def test_a_batch_reads_no_more_of_a_large_dataset_than_it_brings(mesh: CatalogMesh) -> None:
+    """Whatever Postgres knows of the tables: it may have read no statistics of them since they were empty."""
+    dataset, numbers = await mesh.create_dataset(), range(32)
+    await mesh.pool.execute(_FILL, dataset.id)
+    await mesh.pool.execute(_FILL_PROBES, dataset.id)
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in numbers]
+    asked: list[tuple[str, tuple[object, ...]]] = [
+        (
+            queries().find_path_conflicts,
+            (dataset.id, [f"new/{n}/a" for n in numbers], ["new", *(f"new/{n}" for n in numbers)]),
+        ),
+        (queries().forget_probes_of_new_places, (dataset.id, digests, [f"contents/{ALICE}/{d}" for d in digests])),
+        (queries().find_files, (dataset.id, [f"new/{n}" for n in numbers])),
+    ]
+    async with mesh.pool.acquire() as connection:
+        for is_analyzed in (False, True):
+            if is_analyzed:
+                await connection.execute("ANALYZE files, clip_probes")
+            for mode in ("force_custom_plan", "force_generic_plan"):
+                await connection.execute(f"SET plan_cache_mode = {mode}")
+                for query, arguments in asked:
+                    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN ANALYZE {query}", *arguments))
+                    counts = re.findall(r"actual time=\S+ rows=([0-9]+)|Removed by Filter: ([0-9]+)", plan)
+                    assert max(int(rows or removed) for rows, removed in counts) < 1000, plan
+        await connection.execute("RESET plan_cache_mode")
