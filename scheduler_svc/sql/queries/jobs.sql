@@ -166,6 +166,22 @@ WHERE ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3))
 ORDER BY create_time DESC, id DESC
 LIMIT $14
 
+-- name: list_followers
+-- The same of jobs that began with job $12, which list_jobs would look for among all of its owner's: this has an index of its own.
+SELECT * FROM jobs
+WHERE owner_id = $1
+    AND source_job_id = $12
+    AND ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3))
+    AND ($4::text[] IS NULL OR state = ANY ($4))
+    AND ($5::text IS NULL OR model_id = $5)
+    AND ($6::text IS NULL OR dataset_id = $6)
+    AND ($7::text IS NULL OR name = $7)
+    AND NOT (model_id = ANY ($8::text[]) OR dataset_id = ANY ($9::text[]) OR name = ANY ($10::text[]))
+    AND NOT EXISTS (SELECT FROM unnest($11::text[]) AS part WHERE position(lower(part) IN lower(name)) = 0)
+    AND NOT source_job_id = ANY ($13::text[])
+ORDER BY create_time DESC, id DESC
+LIMIT $14
+
 -- name: count_foreign_uses
 -- Counts, up to a limit, the live jobs of others that use a dataset or model.
 SELECT count(*) FROM (

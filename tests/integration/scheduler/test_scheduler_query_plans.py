@@ -34,6 +34,8 @@ LONG = JobId(job_id(JOBS - QUEUED))
 """A running job with a long history."""
 LONG_EVENTS = 60_000
 OWNER = UserId(f"usr_{(JOBS - QUEUED) % OWNERS}")
+FOLLOWERS = 30
+"""Jobs that began with it: the oldest of its owner, so that whoever walks through the owner's jobs meets them last."""
 
 
 @dataclass
@@ -72,10 +74,23 @@ async def crowd(database_factory: DatabaseFactory, database_spec: DatabaseSpec) 
             stores = Stores(pool)
             async with pool.acquire() as connection:
                 await fill(connection, JOBS, owners=OWNERS, queued=QUEUED, running=RUNNING)
+            await _followers(pool)
             await _long_history(pool)
             yield Crowd(stores, database)
         finally:
             await pool.close()
+
+
+async def _followers(pool: Any) -> None:
+    """Has some jobs of each owner begin with another one."""
+    await pool.execute(
+        """UPDATE jobs SET recipe = 'EVALUATION',
+            source_job_id = CASE owner_id WHEN $1 THEN $2 ELSE 'job_' || owner_id END
+        WHERE id <= $3""",
+        OWNER,
+        LONG,
+        job_id(FOLLOWERS * OWNERS),
+    )
 
 
 async def _long_history(pool: Any) -> None:
@@ -110,6 +125,15 @@ async def _list(stores: Stores, condition: JobFilter, *, deep: bool = False) -> 
     assert deep or await stores.jobs.list_page(OWNER, condition, after, 51) is not None
     if deep:
         assert len(await stores.jobs.list_page(OWNER, condition, after, 51)) == 51
+
+
+async def _list_followers(stores: Stores, _: int) -> None:
+    """Two pages of what began with a job."""
+    condition = JobFilter(source_job_id=LONG)
+    newer = await stores.jobs.list_page(OWNER, condition, None, 20)
+    older = await stores.jobs.list_page(OWNER, condition, (newer[-1].create_time, newer[-1].id), 20)
+    assert (len(newer), len(older)) == (20, FOLLOWERS - 20)
+    assert {job.source_job_id for job in (*newer, *older)} == {LONG}
 
 
 async def _sweep(stores: Stores, _: int) -> None:
@@ -161,6 +185,7 @@ HOT: dict[str, tuple[Act, set[str], int]] = {
         {"jobs_queued"},
         60,
     ),
+    "list what began with a job": (_list_followers, {"jobs_by_source"}, 2 * FOLLOWERS),
     "claim": (_claim, {"jobs_queued"}, 2500),
     "submit and stop": (_submit_and_stop, {"jobs_pkey"}, 120),
     "sweep": (_sweep, {"jobs_active"}, 2 * RUNNING + 40),

@@ -141,6 +141,23 @@ async def test_what_began_with_a_training_is_found_by_it(user: User, trainer: Tr
     assert await ids(f'source_job_id = "{source}" AND source_job_id = ""') == []
 
 
+async def test_what_began_with_a_training_is_told_in_pages_and_to_its_owner_only(
+    user: User, trainer: Trainer, new_user: NewUser
+) -> None:
+    source = await trained(user, trainer)
+    begun = [(await evaluate(user, source)).id for _ in range(3)]
+
+    async def page(of: User, token: str = "") -> tuple[list[str], str]:
+        wanted = f'source_job_id = "{source}"'
+        request = training_pb.ListTrainingJobsRequest(filter=wanted, page_size=2, page_token=token)
+        answer = await of.training.ListTrainingJobs(request, metadata=of.metadata)
+        return [job.id for job in answer.jobs], answer.next_page_token
+
+    newer, token = await page(user)
+    assert (newer, await page(user, token)) == ([begun[2], begun[1]], ([begun[0]], ""))
+    assert await page(new_user()) == ([], "")
+
+
 async def test_only_who_offers_the_recipe_is_given_such_a_job(user: User, trainer: Trainer, replica: Replica) -> None:
     source = await trained(user, trainer)
     await evaluate(user, source)
