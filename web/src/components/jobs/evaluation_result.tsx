@@ -15,6 +15,7 @@ import { postTraining } from "@/lib/jobs/after_training";
 import {
   CONDITIONS,
   comparisonOf,
+  controlsAsked,
   gainVerdict,
   interval,
   type Measure,
@@ -22,6 +23,7 @@ import {
   orderVerdict,
   percent,
   points,
+  toneOf,
   videoVerdict,
 } from "@/lib/jobs/evaluation";
 import { Table } from "../table";
@@ -48,6 +50,7 @@ export function EvaluationResult({ job }: { job: TrainingJob }) {
   const of = (condition: EvaluationCondition) => evaluation.results.find((one) => one.condition === condition);
   const [base, tuned] = [of(EvaluationCondition.BASE), of(EvaluationCondition.TUNED)];
   const gain = comparisonOf(evaluation, EvaluationCondition.TUNED, EvaluationCondition.BASE);
+  const asked = controlsAsked(job);
   const isPart = evaluation.rows < evaluation.totalRows;
   return (
     <div className="space-y-8">
@@ -56,18 +59,25 @@ export function EvaluationResult({ job }: { job: TrainingJob }) {
           {`${count(evaluation.rows, "row")}${isPart ? ` of ${Number(evaluation.totalRows).toLocaleString("en")}` : ""} of the split “${evaluation.split}”, answered by base and tuned model.`}
         </p>
         <VerdictLine verdict={gainVerdict(evaluation)} />
+        {evaluation.notes.length > 0 && (
+          <ul className="list-disc space-y-1 pl-5 text-sm">
+            {evaluation.notes.map((note) => (
+              <li key={note}>{sentence(note)}.</li>
+            ))}
+          </ul>
+        )}
       </div>
       {base && tuned && (
         <div className="grid gap-4 lg:grid-cols-3">
           {MEASURES.map(({ key }) => (
-            <ScoreCard key={key} measure={key} base={base} tuned={tuned} gain={gain} />
+            <ScoreCard key={key} measure={key} base={base} tuned={tuned} gain={gain} of={evaluation} />
           ))}
         </div>
       )}
       <Section title="Does the video matter?">
         <div className="space-y-2">
-          <VerdictLine verdict={videoVerdict(evaluation)} />
-          <VerdictLine verdict={orderVerdict(evaluation)} />
+          <VerdictLine verdict={videoVerdict(evaluation, asked)} />
+          <VerdictLine verdict={orderVerdict(evaluation, asked)} />
         </div>
         <Controls evaluation={evaluation} />
       </Section>
@@ -94,9 +104,6 @@ export function EvaluationResult({ job }: { job: TrainingJob }) {
       <Section title="All measures">
         <AllMeasures evaluation={evaluation} />
         <ul className="list-disc space-y-1 pl-5 text-sm text-ink-soft">
-          {evaluation.notes.map((note) => (
-            <li key={note}>{sentence(note)}.</li>
-          ))}
           <li>Answers are compared by: {evaluation.normalization}.</li>
           <li>In brackets, and as a line over each bar: where 95 % of the means would lie if other rows were asked.</li>
         </ul>
@@ -153,7 +160,7 @@ function ByTag({ evaluation }: { evaluation: Evaluation }) {
             one.tag || "without a tag",
             String(one.rows),
             ...one[measure].map(percent),
-            <Gain key="gain" of={one} measure={measure} />,
+            <Gain key="gain" of={one} measure={measure} evaluation={evaluation} />,
           ],
         }))}
       />
@@ -161,12 +168,12 @@ function ByTag({ evaluation }: { evaluation: Evaluation }) {
   );
 }
 
-function Gain({ of, measure }: { of: TagResult; measure: Measure }) {
+function Gain({ of, measure, evaluation }: { of: TagResult; measure: Measure; evaluation: Evaluation }) {
   const gain = of.gain?.[measure];
   if (!gain) return "–";
   return (
     <>
-      <Difference difference={gain} />
+      <Difference difference={gain} tone={toneOf(gain, of.rows, evaluation)} />
       <span className="block text-xs text-ink-soft">{interval(gain, true)}</span>
     </>
   );

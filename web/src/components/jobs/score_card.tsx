@@ -1,5 +1,10 @@
-import type { ConditionComparison, ConditionResult, Estimate } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
-import { directionOf, interval, type Measure, MEASURES, percent, points } from "@/lib/jobs/evaluation";
+import type {
+  ConditionComparison,
+  ConditionResult,
+  Estimate,
+  Evaluation,
+} from "@/gen/reeltune/scheduler/v1/evaluation_pb";
+import { interval, type Measure, MEASURES, percent, points, toneOf, type Verdict } from "@/lib/jobs/evaluation";
 import { Chip } from "../ui";
 import { type Bar, MeasureCard } from "./findings";
 
@@ -9,11 +14,13 @@ export function ScoreCard({
   base,
   tuned,
   gain,
+  of,
 }: {
   measure: Measure;
   base: ConditionResult;
   tuned: ConditionResult;
   gain: ConditionComparison | undefined;
+  of: Evaluation;
 }) {
   const { label, hint } = MEASURES.find((one) => one.key === measure)!;
   const [before, after, difference] = [base[measure], tuned[measure], gain?.[measure]];
@@ -25,7 +32,7 @@ export function ScoreCard({
       headline={
         <>
           {percent(after.mean)}
-          {difference && <Difference difference={difference} />}
+          {difference && <Difference difference={difference} tone={toneOf(difference, tuned.rows, of)} />}
         </>
       }
       bars={[bar("Base", before), { ...bar("Tuned", after), isStrong: true }]}
@@ -33,9 +40,8 @@ export function ScoreCard({
   );
 }
 
-/** A difference, coloured where it can be told from chance. */
-export function Difference({ difference }: { difference: Estimate }) {
-  const tone = ({ 1: "good", 0: "plain", [-1]: "bad" } as const)[directionOf(difference)];
+/** A difference, coloured by what it tells. */
+export function Difference({ difference, tone }: { difference: Estimate; tone: Verdict["tone"] }) {
   return (
     <span className="tracking-normal" title={`95 % interval: ${interval(difference, true)}`}>
       <Chip tone={tone}>{points(difference.mean)}</Chip>
