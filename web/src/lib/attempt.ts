@@ -17,5 +17,5 @@ export function useAttempt() {
     }
     setBusy(false);
   }
-  return { isBusy, problem, attempt };
+  return { isBusy, problem, attempt, forget: () => setProblem(undefined) };
 }

@@ -10,7 +10,7 @@ import { percent } from "@/lib/jobs/evaluation";
 import { Button, Chip, Empty, Loading, Picker, Problem } from "../ui";
 
 const FILE = "answers.jsonl";
-/** Of a longer file the rows at its beginning, which are in no order of their own. */
+/** Of a longer file the rows at its beginning, which are in the order of the dataset. */
 const MOST_BYTES = 4 * 1024 * 1024;
 const SHOWN = 5;
 
@@ -41,7 +41,8 @@ export function Answers({ jobId }: { jobId: string }) {
         <Picker label="Order" value={order} options={ORDERS} onChange={(value) => (setOrder(value), setShown(SHOWN))} />
         <span className="text-ink-soft">
           {count(chosen.length, "row")}
-          {isCut && `, of the first ${rows.length.toLocaleString("en")}; all are in ${FILE}`}
+          {isCut &&
+            `, of the first ${rows.length.toLocaleString("en")} in the order of the dataset; all are in ${FILE}`}
         </span>
       </div>
       {chosen.length === 0 && <Empty title="No row is of this kind" />}

@@ -7,7 +7,7 @@ import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { ago, bytes, measured } from "@/lib/format";
-import { isFinal } from "@/lib/jobs/story";
+import { worthOfCheckpoints, withoutCheckpoint } from "@/lib/jobs/kinds";
 import { Table } from "../table";
 import { Button, Chip, Empty, Loading, Problem } from "../ui";
 
@@ -29,17 +29,10 @@ export function Checkpoints({ job, told }: { job: TrainingJob; told: number }) {
       </Problem>
     );
   const found = list.data.pages.flatMap((page) => page.checkpoints);
-  if (found.length === 0)
-    return (
-      <Empty title="No checkpoint is kept">
-        {isFinal(job.state) ? "The job would begin again from its first step." : "The first one is saved on the way."}
-      </Empty>
-    );
+  if (found.length === 0) return <Empty title="No checkpoint is kept">{withoutCheckpoint(job.state)}</Empty>;
   return (
     <div className="space-y-4">
-      <p className="max-w-prose text-sm text-ink-soft">
-        From the newest one the job goes on after a loss of its trainer, or when it is tried again.
-      </p>
+      <p className="max-w-prose text-sm text-ink-soft">{worthOfCheckpoints(job.state)}</p>
       <Table
         label="Checkpoints"
         head={["Step", "Loss on held-out rows", "Size", "Attempt", "Saved"]}

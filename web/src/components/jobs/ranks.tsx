@@ -48,8 +48,8 @@ function Report({ report }: { report: RankReport }) {
       <h2 className="sr-only">Ranks</h2>
       <div className="space-y-4">
         <p className="max-w-prose text-sm text-ink-soft">
-          After a warm-up at a higher rank each layer has kept what the loss would miss most for its parameters. A layer
-          with more rank had more to learn from your data.
+          After a warm-up at a higher rank each layer has kept what the loss would miss most for its parameters. More
+          rank says that the loss was more sensitive to the layer on the rows of the warm-up, and no more than that.
         </p>
         <Facts
           facts={[

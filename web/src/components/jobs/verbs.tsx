@@ -6,7 +6,7 @@ import { useRef } from "react";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { useAttempt } from "@/lib/attempt";
 import { training } from "@/lib/clients";
-import { kindOf, nameOf, wordsOf } from "@/lib/jobs/kinds";
+import { canRetry, kindOf, nameOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
 import { useRequestId } from "@/lib/request_id";
 import { Dialog } from "../dialog";
@@ -17,6 +17,8 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
   const router = useRouter();
   const dialog = useRef<HTMLDialogElement>(null);
   const { isBusy, problem, attempt } = useAttempt();
+  // How a deletion fails is told in its dialog: what is behind it cannot be read.
+  const removal = useAttempt();
   const requestId = useRequestId();
   const call = (verb: string, work: (request: { jobId: string; requestId: string }) => Promise<unknown>) =>
     void attempt(async () => {
@@ -25,7 +27,7 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
       onMoved();
     });
   const remove = () =>
-    void attempt(async () => {
+    void removal.attempt(async () => {
       await training.deleteTrainingJob({ jobId: job.id, requestId: requestId.for(["delete", job.id]) });
       if (!onDeleted) return router.replace("/jobs");
       dialog.current?.close();
@@ -34,7 +36,6 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
   const words = wordsOf(job);
   const isQueued = job.state === JobState.QUEUED;
   const canStop = isQueued || job.state === JobState.STARTING || job.state === JobState.RUNNING;
-  const canRetry = job.state === JobState.STOPPED || job.state === JobState.FAILED;
   return (
     <>
       {isQueued && !job.isPaused && (
@@ -63,7 +64,7 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
           Stop
         </Button>
       )}
-      {canRetry && (
+      {canRetry(job.state) && (
         <Button
           isBusy={isBusy}
           onClick={() => call("retryTrainingJob", (request) => training.retryTrainingJob(request))}
@@ -78,7 +79,7 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
         </Link>
       )}
       {isFinal(job.state) && (
-        <Button look="danger" onClick={() => dialog.current?.showModal()}>
+        <Button look="danger" onClick={() => (removal.forget(), dialog.current?.showModal())}>
           Delete
         </Button>
       )}
@@ -87,11 +88,12 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
         <p className="mb-4 text-sm text-ink-soft">
           {`Its log, checkpoints and ${words.artifact} go with it, at once and for good.`}
         </p>
-        <div className="flex justify-end gap-2">
+        {removal.problem && <Problem title="It was not deleted">{removal.problem.message}</Problem>}
+        <div className="mt-4 flex justify-end gap-2">
           <Button look="quiet" onClick={() => dialog.current?.close()}>
             Keep it
           </Button>
-          <Button look="danger" isBusy={isBusy} onClick={remove}>
+          <Button look="danger" isBusy={removal.isBusy} onClick={remove}>
             Delete
           </Button>
         </div>

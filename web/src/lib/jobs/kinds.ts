@@ -1,5 +1,6 @@
 // A job trains, or begins with what another one has trained.
-import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { isFinal } from "./story";
 
 export type Kind = "training" | "evaluation" | "merge";
 
@@ -56,4 +57,23 @@ export function nameOf(job: TrainingJob): string {
 export function nameAfter(source: TrainingJob, kind: Exclude<Kind, "training">): string {
   const ending = `, ${kind === "merge" ? "merged" : "evaluated"}`;
   return [...nameOf(source)].slice(0, 100 - ending.length).join("") + ending;
+}
+
+/** Whether a job that has ended can be asked to go on. */
+export function canRetry(state: JobState): boolean {
+  return state === JobState.STOPPED || state === JobState.FAILED;
+}
+
+/** What the checkpoints of a job are good for. */
+export function worthOfCheckpoints(state: JobState): string {
+  if (canRetry(state)) return "From the newest one the job goes on when it is tried again.";
+  if (isFinal(state))
+    return "The job is completed and goes on from none of them; what it has learned is in its adapter.";
+  return "From the newest one the job goes on after a loss of its trainer.";
+}
+
+/** What it means that a job has none. */
+export function withoutCheckpoint(state: JobState): string {
+  if (canRetry(state)) return "Tried again, the job begins with its first step.";
+  return isFinal(state) ? "The job is completed and needs none." : "The first one is saved on the way.";
 }
