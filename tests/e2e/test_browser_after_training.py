@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from reeltune.scheduler.v1 import post_training_service_pb2 as post
 from reeltune.scheduler.v1 import rank_allocation_pb2 as ranks
-from reeltune.scheduler.v1 import training_options_pb2
+from reeltune.scheduler.v1 import training_options_pb2, worker_pb2
+from reeltune.scheduler.v1 import training_service_pb2 as training
 
 from tests.e2e.browser import Visit
 from tests.e2e.running_mesh import RunningMesh
@@ -57,13 +59,12 @@ async def test_an_adapter_is_evaluated_and_answers_are_shown(
     await page.get_by_label("Longest answer").fill("8")
     for control in ("Frames reversed", "Frames in random order"):
         await page.get_by_label(control).uncheck()
-    await page.get_by_role("button", name="Evaluate", exact=True).click()
-    rows_of = page.get_by_label("Rows of")
-    await page.locator("select[aria-invalid=true]").wait_for()
-    assert await rows_of.get_attribute("aria-invalid") == "true", "no row was held out, and that is told here"
+    evaluate = page.get_by_role("button", name="Evaluate", exact=True)
+    await page.get_by_text("No row of this dataset is of a split eval or test").wait_for()
+    assert await evaluate.is_disabled(), "no row was held out, and that is told before anybody asks for them"
     assert await visit.violations() == []
-    await rows_of.select_option("train")
-    await page.get_by_role("button", name="Evaluate", exact=True).click()
+    await page.get_by_label("Rows of").select_option("train")
+    await evaluate.click()
     card = await done(visit, "by eye")
 
     await card.get_by_text(f"{ROWS} rows are too few to tell whether the video matters").wait_for()
@@ -86,6 +87,27 @@ async def test_an_adapter_is_evaluated_and_answers_are_shown(
     assert await visit.violations() == []
     await page.get_by_role("link", name="tiny", exact=True).first.click()
     await page.get_by_role("heading", name="by eye").wait_for()
+
+
+async def test_a_deletion_that_is_refused_is_told_where_it_was_asked_for(visit: Visit, trained: TrainedJob) -> None:
+    """No trainer here has such a device: the evaluation waits for good, and the job that it begins with is kept."""
+    page, client = visit.page, trained.owner.client
+    request = post.EvaluateTrainingJobRequest(
+        job_id=trained.id, name="waiting", device_class=worker_pb2.DEVICE_CLASS_CUDA
+    )
+    request.parameters.split = "train"
+    waiting = (await client.post_training.EvaluateTrainingJob(request)).job
+    await log_in(visit, trained.owner.user.username)
+    await visit.open(f"/jobs/view?id={trained.id}")
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Delete", exact=True).click()
+    await dialog.get_by_role("alert").filter(has_text="It was not deleted").wait_for()
+    assert await visit.violations() == []
+    await dialog.get_by_role("button", name="Keep it").click()
+    await dialog.wait_for(state="hidden")
+    await client.training.StopTrainingJob(training.StopTrainingJobRequest(job_id=waiting.id))
+    await client.training.DeleteTrainingJob(training.DeleteTrainingJobRequest(job_id=waiting.id))
 
 
 async def test_an_adapter_is_merged_and_the_model_taken_away(

@@ -1,16 +1,28 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { EvaluationCondition, EvaluationSchema } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
+import { EvaluationCondition, EvaluationControl, EvaluationSchema } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
 import { type AnsweredRow, readAnswers, sorted } from "@/lib/jobs/answers";
-import { gainVerdict, interval, orderVerdict, percent, points, videoVerdict } from "@/lib/jobs/evaluation";
-import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
+import {
+  controlsAsked,
+  gainVerdict,
+  interval,
+  orderVerdict,
+  percent,
+  points,
+  toneOf,
+  videoVerdict,
+} from "@/lib/jobs/evaluation";
+import { mistake, mistakeIn, FIELDS, untoldOf, wholeNumber } from "@/lib/jobs/fields";
 import { mergeVerdict } from "@/lib/jobs/merge";
-import { kindOf, nameAfter } from "@/lib/jobs/kinds";
+import { kindOf, nameAfter, withoutCheckpoint, worthOfCheckpoints } from "@/lib/jobs/kinds";
+import { heldOutWords, lackOfRows } from "@/lib/jobs/rows_asked";
 import { MergeSchema } from "@/gen/reeltune/scheduler/v1/merge_pb";
-import { TrainingJobSchema } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { JobState, TrainingJobSchema } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 
-const { BASE, TUNED, SHUFFLED_CLIPS, REVERSED_FRAMES } = EvaluationCondition;
+const { BASE, TUNED, SHUFFLED_CLIPS, REVERSED_FRAMES, SHUFFLED_FRAMES } = EvaluationCondition;
+const ALL = [EvaluationControl.SHUFFLED_CLIPS, EvaluationControl.REVERSED_FRAMES, EvaluationControl.SHUFFLED_FRAMES];
 const estimate = (mean: number, low: number, high: number) => ({ mean, low, high });
+const all = { rows: 120n };
 
 /** Tuned less `against`, as token F1. */
 function compared(
@@ -21,7 +33,7 @@ function compared(
   return create(EvaluationSchema, {
     rows: 120n,
     totalRows: 120n,
-    results: [{ condition: TUNED, tokenF1: estimate(0.6, 0.5, 0.7) }],
+    results: [{ condition: TUNED, tokenF1: estimate(0.6, 0.5, 0.7), ...all }],
     comparisons: [{ condition: TUNED, against, tokenF1: difference }],
     ...rest,
   });
@@ -37,34 +49,104 @@ test.each([
   expect(verdict.text).toMatch(text);
 });
 
+test("rows of the training split never show that tuning helps", () => {
+  const on = (split: string, difference = estimate(0.9, 0.8, 0.95)) =>
+    gainVerdict(compared(BASE, difference, { split }));
+  expect(on("eval").tone).toBe("good");
+  expect(on("train")).toEqual({
+    tone: "plain",
+    text: expect.stringMatching(
+      /^On rows that it may have been trained on, token F1 rises by 90 points .*does not tell whether tuning helps on others/,
+    ),
+  });
+  expect(on("train", estimate(0.02, -0.1, 0.1))).toEqual({
+    tone: "warn",
+    text: expect.stringMatching(/, not even on rows that it may have been trained on: token F1 rises by 2 points/),
+  });
+  expect(on("train", estimate(-0.2, -0.3, -0.1)).tone).toBe("bad");
+});
+
+test.each([
+  [estimate(1, 1, 1), 1n, "eval", "plain"],
+  [estimate(-1, -1, -1), 9n, "eval", "plain"],
+  [estimate(0.4, 0.3, 0.5), 10n, "eval", "good"],
+  [estimate(0.4, 0.3, 0.5), 10n, "train", "plain"],
+  [estimate(-0.4, -0.5, -0.3), 10n, "train", "bad"],
+  [estimate(0.4, -0.1, 0.5), 1000n, "eval", "plain"],
+])("a difference is coloured only where it says something", (difference, rows, split, tone) => {
+  const found = compared(BASE, difference).comparisons[0]!.tokenF1!;
+  expect(toneOf(found, rows, { split })).toBe(tone);
+});
+
 test.each([
   [estimate(0.4, 0.3, 0.5), "good", /^The video matters: with the clips of another row token F1 falls by 40 points/],
   [estimate(0.01, -0.02, 0.04), "warn", /^No sign that the video matters/],
   [estimate(0, 0, 0), "warn", /does not change in any row/],
   [estimate(-0.2, -0.3, -0.1), "warn", /^Odd: .* rises by 20 points \(95 % interval \+10 to \+30\)/],
 ])("one sentence says whether the video matters", (difference, tone, text) => {
-  const verdict = videoVerdict(compared(SHUFFLED_CLIPS, difference));
+  const verdict = videoVerdict(compared(SHUFFLED_CLIPS, difference), ALL);
   expect(verdict.tone).toBe(tone);
   expect(verdict.text).toMatch(text);
 });
 
 test("of few rows, all of them right, nothing is concluded", () => {
   const few = compared(SHUFFLED_CLIPS, estimate(1, 1, 1), { rows: 4n });
-  expect(videoVerdict(few)).toEqual({
+  expect(videoVerdict(few, ALL)).toEqual({
     tone: "plain",
     text: expect.stringMatching(/^4 rows are too few to tell whether the video matters: .*falls by 100 points/),
   });
 });
 
+test("a control that few of the rows could be asked under says nothing, however many rows there are", () => {
+  const results = [
+    { condition: TUNED, tokenF1: estimate(0.6, 0.5, 0.7), ...all },
+    { condition: SHUFFLED_CLIPS, rows: 1n },
+  ];
+  expect(videoVerdict(compared(SHUFFLED_CLIPS, estimate(1, 1, 1), { results }), ALL)).toEqual({
+    tone: "plain",
+    text: expect.stringMatching(/^1 row is too few to tell whether the video matters/),
+  });
+});
+
 test("a model that gets nothing right cannot lose by a control", () => {
-  const results = [{ condition: TUNED, tokenF1: estimate(0, 0, 0) }];
-  expect(videoVerdict(compared(SHUFFLED_CLIPS, estimate(0, 0, 0), { results })).text).toMatch(/gets nothing right/);
+  const results = [{ condition: TUNED, tokenF1: estimate(0, 0, 0), ...all }];
+  const found = compared(SHUFFLED_CLIPS, estimate(0, 0, 0), { results });
+  expect(videoVerdict(found, ALL).text).toMatch(/gets nothing right/);
 });
 
 test("a control that nobody asked for is named", () => {
   const found = compared(SHUFFLED_CLIPS, estimate(0.4, 0.3, 0.5));
-  expect(orderVerdict(found).text).toMatch(/“Frames reversed”/);
-  expect(orderVerdict(compared(REVERSED_FRAMES, estimate(0.2, 0.1, 0.3))).text).toMatch(/^The order of frames matters/);
+  expect(orderVerdict(found, []).text).toMatch(
+    /^Nobody has asked whether the order of frames matters: .*“Frames reversed”/,
+  );
+  expect(orderVerdict(compared(REVERSED_FRAMES, estimate(0.2, 0.1, 0.3)), ALL).text).toMatch(
+    /^The order of frames matters/,
+  );
+});
+
+test("a control that was chosen and could not be asked is told from one that nobody chose", () => {
+  const found = compared(BASE, estimate(0.3, 0.2, 0.4));
+  expect(videoVerdict(found, ALL).text).toMatch(
+    /^It could not be asked whether the video matters: .*rows that show different clips\.$/,
+  );
+  expect(videoVerdict(found, [EvaluationControl.REVERSED_FRAMES]).text).toMatch(/^Nobody has asked/);
+  const value = { controls: [EvaluationControl.SHUFFLED_FRAMES] };
+  const job = create(TrainingJobSchema, { postTraining: { task: { case: "evaluation", value } } });
+  expect(controlsAsked(job)).toEqual([EvaluationControl.SHUFFLED_FRAMES]);
+  expect(controlsAsked(create(TrainingJobSchema))).toEqual([]);
+});
+
+test("frames in random order tell of their order, too", () => {
+  const one = compared(SHUFFLED_FRAMES, estimate(0.3, 0.2, 0.4));
+  const told = /^The order of frames matters: with the frames in random order token F1 falls by 30 points/;
+  expect(orderVerdict(one, ALL).text).toMatch(told);
+  // A film that looks alike backwards: reversing alone would say that order does not matter.
+  const comparisons = [
+    { condition: TUNED, against: REVERSED_FRAMES, tokenF1: estimate(0, -0.1, 0.1) },
+    { condition: TUNED, against: SHUFFLED_FRAMES, tokenF1: estimate(0.3, 0.2, 0.4) },
+  ];
+  const both = compared(REVERSED_FRAMES, estimate(0, 0, 0), { comparisons });
+  expect(orderVerdict(both, ALL).text).toMatch(told);
 });
 
 test("shares and differences are written as people read them", () => {
@@ -109,7 +191,51 @@ test("a loss that is no number does not make a file unreadable", () => {
 
 test("what is left out of a form is left out of the request", () => {
   expect({ ...wholeNumber("maxRows", " 8 "), ...wholeNumber("maxNewTokens", "") }).toEqual({ maxRows: 8 });
-  expect([mistakeIn(""), mistakeIn("0"), mistakeIn("1.5")]).toEqual([undefined, undefined, expect.any(String)]);
+  const wrong = (text: string) => mistakeIn(text, 0, 8);
+  expect([wrong(""), wrong("0"), wrong("1.5")]).toEqual([undefined, undefined, expect.any(String)]);
+});
+
+test("a number that no message holds is refused where it is typed", () => {
+  expect(mistakeIn("99999999999", 0, 100_000)).toBe("This must be at most 100,000");
+  expect([mistakeIn("0", 1, 4096), mistakeIn("4096", 1, 4096)]).toEqual(["This must be at least 1", undefined]);
+  const [epochs, seed] = ["optimization.epochs", "optimization.seed"].map((path) =>
+    FIELDS.find((field) => field.path === path)!,
+  );
+  expect(mistake(epochs!, "99999999999")).toMatch(/at most 2,147,483,647/);
+  expect([mistake(seed!, "4294967295"), mistake(seed!, "4294967296")]).toEqual([undefined, expect.any(String)]);
+});
+
+test("what no field of a form tells is told beside them", () => {
+  const message = "dataset_id: is not yours";
+  expect(untoldOf({ message, fields: {} }, ["name"])).toEqual([message]);
+  expect(untoldOf({ message, fields: { dataset_id: "is not yours" } }, ["name"])).toEqual([message]);
+  expect(untoldOf({ message, fields: { name: "is too long" } }, ["name"])).toEqual([]);
+  const fields = { name: "is too long", priority: "is too high" };
+  expect(untoldOf({ message, fields }, ["name"])).toEqual(["priority: is too high"]);
+});
+
+test("which rows are asked about is said before, and that there are none", () => {
+  const splits = (...named: [string, bigint][]) => named.map(([name, count]) => ({ name, count }));
+  const held = splits(["train", 90n], ["val", 8n], ["test", 20n]);
+  expect(heldOutWords(held, true)).toBe("what training held out: val (8)");
+  expect(heldOutWords(splits(["test", 20n]), false)).toBe("its rows for evaluation: test (20)");
+  expect(heldOutWords(undefined, true)).toBe("what training held out");
+  expect([lackOfRows(held, ""), lackOfRows(undefined, "")]).toEqual([undefined, undefined]);
+  const none = splits(["train", 90n], ["spare", 9n]);
+  expect([lackOfRows(none, ""), lackOfRows(none, "train")]).toEqual([expect.stringMatching(/^No row/), undefined]);
+  expect(heldOutWords(none, true)).toBe("choose …");
+  // No more than so many splits are told: another may be there.
+  const many = splits(...Array.from({ length: 50 }, (_, number): [string, bigint] => [`s${number}`, 1n]));
+  expect([lackOfRows(many, ""), heldOutWords(many, false)]).toEqual([undefined, "its rows for evaluation"]);
+});
+
+test("of a job that is completed nobody reads that it is tried again", () => {
+  const { COMPLETED, STOPPED, FAILED, RUNNING } = JobState;
+  for (const told of [worthOfCheckpoints, withoutCheckpoint]) {
+    expect(told(COMPLETED)).toMatch(/^The job is completed/);
+    expect([told(STOPPED), told(FAILED)]).toEqual(Array(2).fill(expect.stringMatching(/tried again/i)));
+    expect(told(RUNNING)).not.toMatch(/tried again|completed/i);
+  }
 });
 
 test("a job is what was asked for, and one that follows is named after it", () => {

@@ -1,119 +1,171 @@
 "use client";
 
 import { useQuery } from "@tanstack/react-query";
-import { type FormEvent, useEffect, useId, useState } from "react";
+import { useId, useState } from "react";
+import type { EvaluationControl } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { useAttempt } from "@/lib/attempt";
 import { datasets } from "@/lib/clients";
+import type { Problem } from "@/lib/errors";
+import { sentence } from "@/lib/format";
 import { postTraining, samples } from "@/lib/jobs/after_training";
 import { CONTROLS } from "@/lib/jobs/evaluation";
 import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
+import { heldOutWords, lackOfRows, shown, type Split } from "@/lib/jobs/rows_asked";
 import { useRequestId } from "@/lib/request_id";
-import { Button, Field, INPUT, Problem } from "../ui";
+import { Field, INPUT } from "../ui";
 import { EvaluationResult } from "./evaluation_result";
 import { Followers } from "./followers";
+import { AfterForm } from "./form";
 
 /** The evaluations of a training, and how to start one. */
 export function Evaluations({ job }: { job: TrainingJob }) {
   return <Followers source={job} kind="evaluation" form={EvaluateForm} result={EvaluationResult} />;
 }
 
-const FIELDS = ["name", "datasetId", "parameters.split", "parameters.max_rows", "parameters.max_new_tokens"];
+const FIELDS = ["name", "dataset_id", "parameters.split", "parameters.max_rows", "parameters.max_new_tokens"];
+/** As the contract bounds them. */
+const MOST_ROWS = 100_000;
+const MOST_TOKENS = 4096;
+
+interface Wish {
+  name: string;
+  datasetId: string;
+  split: string;
+  rows: string;
+  tokens: string;
+  controls: readonly EvaluationControl[];
+}
+
+const ALL_CONTROLS = CONTROLS.map((one) => one.control);
+const AS_USUAL: Wish = { name: "", datasetId: "", split: "", rows: "", tokens: "", controls: ALL_CONTROLS };
 
 function EvaluateForm({ source, onStarted }: { source: TrainingJob; onStarted: () => void }) {
-  const [wish, setWish] = useState({ name: "", datasetId: "", split: "", rows: "", tokens: "" });
-  const [controls, setControls] = useState(CONTROLS.map((one) => one.control));
+  const [wish, setWish] = useState(AS_USUAL);
   const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
-  const change = (part: Partial<typeof wish>) => setWish((former) => ({ ...former, ...part }));
-  const wrong = { rows: mistakeIn(wish.rows), tokens: mistakeIn(wish.tokens) };
-  const complaint = (name: string) => problem?.fields[`parameters.${name}`];
-  useEffect(() => {
-    // Whoever works by keyboard is taken to what is wrong.
-    if (problem) document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
-  }, [problem]);
-  const start = (event: FormEvent) => {
-    event.preventDefault();
+  const change = (part: Partial<Wish>) => setWish((former) => ({ ...former, ...part }));
+  const wrong = mistakesIn(wish);
+  const splits = useSplits(wish.datasetId || source.datasetId);
+  const lack = lackOfRows(splits, wish.split);
+  const start = () =>
     void attempt(async () => {
       await postTraining.evaluateTrainingJob({
-        jobId: source.id,
-        datasetId: wish.datasetId,
-        name: wish.name.trim() || nameAfter(source, "evaluation"),
-        parameters: {
-          split: wish.split,
-          ...wholeNumber("maxRows", wish.rows),
-          ...wholeNumber("maxNewTokens", wish.tokens),
-          controls: controls.length === CONTROLS.length ? [] : controls,
-          withoutControls: controls.length === 0,
-        },
-        requestId: requestId.for([source.id, wish, controls]),
+        ...requestOf(source, wish),
+        requestId: requestId.for([source.id, wish]),
       });
       requestId.done();
       onStarted();
     });
-  };
-  const isElsewhere = problem && !Object.keys(problem.fields).some((name) => FIELDS.includes(name));
   return (
-    <form onSubmit={start} noValidate className="space-y-5">
-      <p className="max-w-prose text-sm text-ink-soft">
-        Base and tuned model answer the same rows, and the answers are held against the references. Rows that training
-        held out tell most.
-      </p>
-      <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
-        <DatasetChoice
-          source={source}
-          value={wish.datasetId}
-          onChange={(datasetId) => change({ datasetId, split: "" })}
-        />
-        <SplitChoice
-          datasetId={wish.datasetId || source.datasetId}
-          value={wish.split}
-          onChange={(split) => change({ split })}
-          problem={complaint("split")}
-        />
-        <Field
-          label="Rows"
-          hint="Some of them, chosen at random, are quicker."
-          inputMode="numeric"
-          placeholder="all"
-          value={wish.rows}
-          onChange={(event) => change({ rows: event.target.value })}
-          problem={wrong.rows ?? complaint("max_rows")}
-        />
-        <Field
-          label="Longest answer"
-          hint="In tokens; what is longer is cut."
-          inputMode="numeric"
-          placeholder="64"
-          value={wish.tokens}
-          onChange={(event) => change({ tokens: event.target.value })}
-          problem={wrong.tokens ?? complaint("max_new_tokens")}
-        />
-        <Field
-          label="Name"
-          maxLength={100}
-          placeholder={nameAfter(source, "evaluation")}
-          value={wish.name}
-          onChange={(event) => change({ name: event.target.value })}
-          problem={problem?.fields.name}
-        />
-      </div>
-      <ControlChoice chosen={controls} onChange={setControls} />
-      {isElsewhere && <Problem title="The evaluation was not accepted">{problem.message}</Problem>}
-      <Button type="submit" look="primary" isBusy={isBusy} disabled={Boolean(wrong.rows ?? wrong.tokens)}>
-        Evaluate
-      </Button>
-    </form>
+    <AfterForm
+      kind="evaluation"
+      verb="Evaluate"
+      about="Base and tuned model answer the same rows, and the answers are held against the references. Rows that training held out tell most."
+      problem={problem}
+      known={FIELDS}
+      isBusy={isBusy}
+      isIncomplete={Boolean(wrong.rows ?? wrong.tokens ?? lack)}
+      onSubmit={start}
+    >
+      <WishFields source={source} wish={wish} onChange={change} splits={splits} problem={problem} />
+      <ControlChoice chosen={wish.controls} onChange={(controls) => change({ controls })} />
+    </AfterForm>
   );
+}
+
+function mistakesIn({ rows, tokens }: Wish) {
+  return { rows: mistakeIn(rows, 0, MOST_ROWS), tokens: mistakeIn(tokens, 1, MOST_TOKENS) };
+}
+
+interface WishProps {
+  source: TrainingJob;
+  wish: Wish;
+  onChange: (part: Partial<Wish>) => void;
+  splits: readonly Split[] | undefined;
+  problem: Problem | undefined;
+}
+
+function WishFields({ source, wish, onChange, splits, problem }: WishProps) {
+  const wrong = mistakesIn(wish);
+  return (
+    <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
+      <DatasetChoice
+        source={source}
+        value={wish.datasetId}
+        onChange={(datasetId) => onChange({ datasetId, split: "" })}
+        problem={problem?.fields.dataset_id}
+      />
+      <SplitChoice
+        splits={splits}
+        isTrainedOn={!wish.datasetId}
+        value={wish.split}
+        onChange={(split) => onChange({ split })}
+        hint={lackOfRows(splits, wish.split)}
+        problem={problem?.fields["parameters.split"]}
+      />
+      <Field
+        label="Rows"
+        hint="Some of them, chosen at random, are quicker."
+        inputMode="numeric"
+        placeholder="all"
+        value={wish.rows}
+        onChange={(event) => onChange({ rows: event.target.value })}
+        problem={wrong.rows ?? problem?.fields["parameters.max_rows"]}
+      />
+      <Field
+        label="Longest answer"
+        hint="In tokens; what is longer is cut."
+        inputMode="numeric"
+        placeholder="64"
+        value={wish.tokens}
+        onChange={(event) => onChange({ tokens: event.target.value })}
+        problem={wrong.tokens ?? problem?.fields["parameters.max_new_tokens"]}
+      />
+      <Field
+        label="Name"
+        maxLength={100}
+        placeholder={nameAfter(source, "evaluation")}
+        value={wish.name}
+        onChange={(event) => onChange({ name: event.target.value })}
+        problem={problem?.fields.name}
+      />
+    </div>
+  );
+}
+
+function requestOf(source: TrainingJob, { name, datasetId, split, rows, tokens, controls }: Wish) {
+  return {
+    jobId: source.id,
+    datasetId,
+    name: name.trim() || nameAfter(source, "evaluation"),
+    parameters: {
+      split,
+      ...wholeNumber("maxRows", rows),
+      ...wholeNumber("maxNewTokens", tokens),
+      controls: controls.length === ALL_CONTROLS.length ? [] : [...controls],
+      withoutControls: controls.length === 0,
+    },
+  };
+}
+
+/** The splits of a dataset; nothing as long as they are not known, or where they cannot be told. */
+function useSplits(datasetId: string) {
+  return useQuery({
+    queryKey: ["splits", datasetId],
+    queryFn: async ({ signal }) =>
+      (await samples.getDatasetStatistics({ datasetId }, { signal })).statistics?.splits ?? [],
+    retry: false,
+  }).data;
 }
 
 function ControlChoice({
   chosen,
   onChange,
 }: {
-  chosen: (typeof CONTROLS)[number]["control"][];
-  onChange: (chosen: (typeof CONTROLS)[number]["control"][]) => void;
+  chosen: readonly EvaluationControl[];
+  onChange: (chosen: readonly EvaluationControl[]) => void;
 }) {
   return (
     <fieldset>
@@ -144,9 +196,10 @@ function ControlChoice({
 interface ChoiceProps {
   value: string;
   onChange: (value: string) => void;
+  problem: string | undefined;
 }
 
-function DatasetChoice({ source, value, onChange }: ChoiceProps & { source: TrainingJob }) {
+function DatasetChoice({ source, value, onChange, problem }: ChoiceProps & { source: TrainingJob }) {
   const id = useId();
   const list = useQuery({
     queryKey: ["datasets", "ready"],
@@ -159,7 +212,14 @@ function DatasetChoice({ source, value, onChange }: ChoiceProps & { source: Trai
       <label htmlFor={id} className="mb-1 block text-sm font-medium">
         Dataset
       </label>
-      <select id={id} className={INPUT} value={value} onChange={(event) => onChange(event.target.value)}>
+      <select
+        id={id}
+        className={INPUT}
+        value={value}
+        onChange={(event) => onChange(event.target.value)}
+        aria-invalid={problem ? true : undefined}
+        aria-describedby={problem ? `${id}-note` : undefined}
+      >
         <option value="">the one it was trained on</option>
         {others.map((one) => (
           <option key={one.id} value={one.id}>
@@ -167,24 +227,20 @@ function DatasetChoice({ source, value, onChange }: ChoiceProps & { source: Trai
           </option>
         ))}
       </select>
+      <Note id={`${id}-note`} problem={problem} />
     </div>
   );
 }
 
-function SplitChoice({
-  datasetId,
-  value,
-  onChange,
-  problem,
-}: ChoiceProps & { datasetId: string; problem: string | undefined }) {
+interface SplitProps extends ChoiceProps {
+  splits: readonly Split[] | undefined;
+  /** Whether the adapter was trained on this dataset. */
+  isTrainedOn: boolean;
+  hint: string | undefined;
+}
+
+function SplitChoice({ splits, isTrainedOn, value, onChange, hint, problem }: SplitProps) {
   const id = useId();
-  // Where the splits cannot be told, those that were held out can still be asked.
-  const splits = useQuery({
-    queryKey: ["splits", datasetId],
-    queryFn: async ({ signal }) =>
-      (await samples.getDatasetStatistics({ datasetId }, { signal })).statistics?.splits ?? [],
-    retry: false,
-  });
   return (
     <div>
       <label htmlFor={id} className="mb-1 block text-sm font-medium">
@@ -196,20 +252,26 @@ function SplitChoice({
         value={value}
         onChange={(event) => onChange(event.target.value)}
         aria-invalid={problem ? true : undefined}
-        aria-describedby={problem ? `${id}-note` : undefined}
+        aria-describedby={problem || hint ? `${id}-note` : undefined}
       >
-        <option value="">what training held out</option>
-        {splits.data?.map((one) => (
+        <option value="">{heldOutWords(splits, isTrainedOn)}</option>
+        {splits?.map((one) => (
           <option key={one.name} value={one.name}>
-            {`${one.name} (${Number(one.count).toLocaleString("en")})`}
+            {shown(one)}
           </option>
         ))}
       </select>
-      {problem && (
-        <p id={`${id}-note`} className="mt-1 text-sm text-bad">
-          {problem}
-        </p>
-      )}
+      <Note id={`${id}-note`} problem={problem} hint={hint} />
     </div>
+  );
+}
+
+function Note({ id, problem, hint }: { id: string; problem: string | undefined; hint?: string | undefined }) {
+  if (!problem && !hint) return null;
+  return (
+    <p id={id} className="mt-1 text-sm text-ink-soft">
+      {problem && <span className="block text-bad">{sentence(problem)}.</span>}
+      {hint}
+    </p>
   );
 }

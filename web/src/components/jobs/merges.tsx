@@ -1,7 +1,7 @@
 "use client";
 
 import { AlertTriangle } from "lucide-react";
-import { type FormEvent, useState } from "react";
+import { useState } from "react";
 import { MergeWeights } from "@/gen/reeltune/scheduler/v1/merge_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { useAttempt } from "@/lib/attempt";
@@ -10,25 +10,34 @@ import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
 import { WEIGHTS } from "@/lib/jobs/merge";
 import { useRequestId } from "@/lib/request_id";
-import { Button, cx, Field, Problem } from "../ui";
+import { cx, Empty, Field } from "../ui";
 import { Followers } from "./followers";
+import { AfterForm } from "./form";
 import { MergeResult } from "./merge_result";
 
 /** The merges of a training's adapter, and how to start one. */
 export function Merges({ job }: { job: TrainingJob }) {
+  if (job.parameters?.lora?.temporalGroups.length)
+    return (
+      <Empty title="This adapter cannot be merged">
+        It mixes tokens along time (lora.temporal_groups), which no weight matrix can hold. Use it beside its base
+        model, as “Try it” does.
+      </Empty>
+    );
   return <Followers source={job} kind="merge" form={MergeForm} result={MergeResult} />;
 }
 
 const FIELDS = ["name", "parameters.check_rows"];
+/** As the contract bounds them. */
+const MOST_ROWS = 1000;
 
 function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: () => void }) {
   const [weights, setWeights] = useState<MergeWeights>(MergeWeights.DEQUANTIZED);
   const [wish, setWish] = useState({ name: "", rows: "" });
   const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
-  const wrong = mistakeIn(wish.rows);
-  const start = (event: FormEvent) => {
-    event.preventDefault();
+  const wrong = mistakeIn(wish.rows, 1, MOST_ROWS);
+  const start = () =>
     void attempt(async () => {
       await postTraining.mergeTrainingJob({
         jobId: source.id,
@@ -39,14 +48,17 @@ function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: () =
       requestId.done();
       onStarted();
     });
-  };
-  const isElsewhere = problem && !Object.keys(problem.fields).some((name) => FIELDS.includes(name));
   return (
-    <form onSubmit={start} noValidate className="space-y-5">
-      <p className="max-w-prose text-sm text-ink-soft">
-        Makes one model of the base model and this adapter: in bf16, as transformers loads it by itself. It is loaded
-        again and held against base and adapter before it is yours.
-      </p>
+    <AfterForm
+      kind="merge"
+      verb="Merge"
+      about="Makes one model of the base model and this adapter: in bf16, as transformers loads it by itself. It is loaded again and held against base and adapter before it is yours."
+      problem={problem}
+      known={FIELDS}
+      isBusy={isBusy}
+      isIncomplete={Boolean(wrong)}
+      onSubmit={start}
+    >
       <WeightsChoice chosen={weights} onChange={setWeights} />
       <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
         <Field
@@ -67,11 +79,7 @@ function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: () =
           problem={problem?.fields.name}
         />
       </div>
-      {isElsewhere && <Problem title="The merge was not accepted">{problem.message}</Problem>}
-      <Button type="submit" look="primary" isBusy={isBusy} disabled={Boolean(wrong)}>
-        Merge
-      </Button>
-    </form>
+    </AfterForm>
   );
 }
 

@@ -10,10 +10,11 @@ import { TrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/training_p
 import { useAttempt } from "@/lib/attempt";
 import { datasets, models, training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
-import { DEVICES, devicesOf, FIELDS, fieldOf, mistake, parametersOf } from "@/lib/jobs/fields";
+import { DEVICES, devicesOf, FIELDS, fieldOf, mistake, parametersOf, untoldOf } from "@/lib/jobs/fields";
 import { Estimate } from "./estimate";
 import { PresetChoice, useStart } from "./preset_choice";
-import { Button, Field, INPUT, Loading, PageTitle, Panel, Problem } from "../ui";
+import { Untold, useFocusOnMistake } from "./form";
+import { Button, Field, INPUT, Loading, PageTitle, Panel } from "../ui";
 
 const DRAFT = "reeltune.job-draft";
 type Draft = Record<string, string>;
@@ -36,14 +37,11 @@ export function NewJob() {
       if (job) router.push(`/jobs/view?id=${job.id}`);
     });
   };
-  useEffect(() => {
-    // Whoever works by keyboard is taken to what is wrong.
-    if (problem) document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
-  }, [problem]);
-  const known = new Set(["name", "modelId", "datasetId", DEVICES.path, ...FIELDS.map((field) => field.path)]);
-  const isElsewhere = problem && !Object.keys(complaints).some((name) => known.has(name));
+  const form = useFocusOnMistake(problem);
+  const known = ["name", "modelId", "datasetId", DEVICES.path, ...FIELDS.map((field) => field.path)];
+  const untold = problem ? untoldOf({ ...problem, fields: complaints }, known) : [];
   return (
-    <form onSubmit={create} noValidate>
+    <form ref={form} onSubmit={create} noValidate>
       <PageTitle title="New job">
         Train an adapter for a model on a dataset. What you leave empty has the value that stands in it.
       </PageTitle>
@@ -94,7 +92,7 @@ export function NewJob() {
             parameters={parametersOf(draft)}
           />
         )}
-        {isElsewhere && <Problem title="The job was not accepted">{problem.message}</Problem>}
+        <Untold title="The job was not accepted" texts={untold} />
         <div className="flex flex-wrap items-center gap-4">
           <Button type="submit" look="primary" isBusy={isBusy} disabled={!draft.model || !draft.dataset || isMistaken}>
             Start the job

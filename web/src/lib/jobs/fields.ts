@@ -1,5 +1,6 @@
 // The fields of a new job: what they mean, and what they are when nobody fills them in.
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { Problem } from "@/lib/errors";
 
 export interface JobField {
   /** Place in `TrainingParameters`, as its JSON spells it. */
@@ -9,7 +10,13 @@ export interface JobField {
   /** The contract's own default, which the job page shows again as the value in force. */
   byDefault: string;
   isInteger?: boolean;
+  /** The least and the most that it may be; 0 and what a message can hold unless given. */
+  least?: number;
+  most?: number;
 }
+
+/** The most that an `int32` of a message holds: beyond it a request cannot even be written. */
+const MOST_INT32 = 2 ** 31 - 1;
 
 export const FIELDS: readonly JobField[] = [
   {
@@ -87,6 +94,7 @@ export const FIELDS: readonly JobField[] = [
     hint: "The same seed gives the same order and the same adapter to begin with.",
     byDefault: "0",
     isInteger: true,
+    most: 2 ** 32 - 1,
   },
 ];
 
@@ -137,18 +145,28 @@ export function mistake(field: JobField, text: string): string | undefined {
   const value = Number(trimmed);
   if (!Number.isFinite(value)) return "This is not a number";
   if (field.isInteger && !Number.isInteger(value)) return "This must be a whole number";
-  if (value < 0) return "This must not be negative";
+  const { least = 0, most = field.isInteger ? MOST_INT32 : Infinity } = field;
+  if (value < least) return least === 0 ? "This must not be negative" : `This must be at least ${least}`;
+  if (value > most) return `This must be at most ${most.toLocaleString("en")}`;
   return undefined;
 }
 
-/** What is wrong with a whole number that may be left out. */
-export function mistakeIn(text: string): string | undefined {
-  return mistake({ path: "", label: "", hint: "", byDefault: "", isInteger: true }, text);
+/** What is wrong with a whole number from `least` to `most` that may be left out. */
+export function mistakeIn(text: string, least: number, most: number): string | undefined {
+  return mistake({ path: "", label: "", hint: "", byDefault: "", isInteger: true, least, most }, text);
 }
 
 /** Returns `{ [name]: 8 }` for `8`, and nothing for what is left out. */
 export function wholeNumber<Name extends string>(name: Name, text: string): { [key in Name]?: number } {
   return (text.trim() ? { [name]: Number(text) } : {}) as { [key in Name]?: number };
+}
+
+/** What a form must say beside its fields: all of a problem that none of the fields in `known` says. */
+export function untoldOf({ message, fields }: Pick<Problem, "message" | "fields">, known: readonly string[]): string[] {
+  const all = Object.entries(fields);
+  const others = all.filter(([name]) => !known.includes(name));
+  // Where nothing is told at a field, the message says it all.
+  return others.length === all.length ? [message] : others.map(([name, text]) => `${name}: ${text}`);
 }
 
 /** The form's name of a field that the service complains about: `parameters.lora.rank` is `lora.rank`. */
