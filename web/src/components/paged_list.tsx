@@ -1,7 +1,7 @@
 import type { UseInfiniteQueryResult } from "@tanstack/react-query";
 import type { ReactNode } from "react";
-import { explain } from "@/lib/errors";
-import { Button, Loading, Problem } from "./ui";
+import { Button } from "./ui";
+import { Unread } from "./unread";
 
 /** What a page by page list is at any time: on its way, failed, empty, or its items with more to come. */
 export function PagedList<Item extends { id: string }>({
@@ -25,12 +25,7 @@ export function PagedList<Item extends { id: string }>({
 }) {
   return (
     <>
-      {list.isPending && <Loading what={`Loading ${what} …`} />}
-      {list.isError && (
-        <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
-          {explain(list.error).message}
-        </Problem>
-      )}
+      {(list.isPending || list.isError) && <Unread of={list} what={`Loading ${what} …`} />}
       {list.isSuccess && items.length === 0 && empty}
       <ul className="divide-y divide-line overflow-hidden rounded-xl border border-line bg-panel empty:hidden">
         {items.map((item) => (

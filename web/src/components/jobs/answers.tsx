@@ -2,12 +2,13 @@
 
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { explain } from "@/lib/errors";
+import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { count } from "@/lib/format";
 import { type Answer, type AnsweredRow, ORDERS, type Order, readAnswers, sorted } from "@/lib/jobs/answers";
 import { readArtifactFile } from "@/lib/jobs/artifact_file";
 import { percent } from "@/lib/jobs/evaluation";
-import { Button, Chip, Empty, Loading, Picker, Problem } from "../ui";
+import { Button, Chip, Empty, Picker } from "../ui";
+import { Unread } from "../unread";
 
 const FILE = "answers.jsonl";
 /** Of a longer file the rows at its beginning, which are in the order of the dataset. */
@@ -15,24 +16,18 @@ const MOST_BYTES = 4 * 1024 * 1024;
 const SHOWN = 5;
 
 /** Single rows: what was asked, and what base and tuned model answered. Read only when somebody asks for them. */
-export function Answers({ jobId }: { jobId: string }) {
+export function Answers({ job }: { job: TrainingJob }) {
   const [isOpen, setOpen] = useState(false);
   const [order, setOrder] = useState<Order>("gained");
   const [shown, setShown] = useState(SHOWN);
   const found = useQuery({
-    queryKey: ["answers", jobId],
-    queryFn: ({ signal }) => download(jobId, signal),
+    queryKey: ["answers", job.id, job.attempt, job.state],
+    queryFn: ({ signal }) => download(job.id, signal),
     enabled: isOpen,
     staleTime: Infinity,
   });
   if (!isOpen) return <Button onClick={() => setOpen(true)}>Show answers</Button>;
-  if (found.isPending) return <Loading what="Reading the answers …" />;
-  if (found.isError)
-    return (
-      <Problem action={<Button onClick={() => void found.refetch()}>Try again</Button>}>
-        {explain(found.error).message}
-      </Problem>
-    );
+  if (!found.isSuccess) return <Unread of={found} what="Reading the answers …" />;
   const { rows, isCut } = found.data;
   const chosen = sorted(rows, order);
   return (

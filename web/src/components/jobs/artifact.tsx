@@ -4,10 +4,9 @@ import { useQuery } from "@tanstack/react-query";
 import { Download } from "lucide-react";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
-import { explain } from "@/lib/errors";
 import { bytes } from "@/lib/format";
 import { type Kind, kindOf, wordsOf } from "@/lib/jobs/kinds";
-import { Loading, Problem } from "../ui";
+import { Unread } from "../unread";
 
 const USES: Record<Kind, string> = {
   training:
@@ -22,12 +21,11 @@ export function ArtifactPanel({ job }: { job: TrainingJob }) {
   const { id: jobId, name } = job;
   const { artifact } = wordsOf(job);
   const found = useQuery({
-    queryKey: ["artifact", jobId, job.attempt],
+    queryKey: ["artifact", jobId, job.attempt, job.state],
     queryFn: async ({ signal }) => (await training.getArtifact({ jobId }, { signal })).artifact,
     refetchInterval: 10 * 60_000,
   });
-  if (found.isPending) return <Loading what={`Looking for the ${artifact} …`} />;
-  if (found.isError) return <Problem>{explain(found.error).message}</Problem>;
+  if (!found.isSuccess) return <Unread of={found} what={`Looking for the ${artifact} …`} />;
   return (
     <>
       <p className="mb-3 text-sm break-words text-ink-soft">

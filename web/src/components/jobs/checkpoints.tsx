@@ -5,11 +5,11 @@ import { useInfiniteQuery } from "@tanstack/react-query";
 import type { CheckpointInfo } from "@/gen/reeltune/scheduler/v1/checkpoint_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
-import { explain } from "@/lib/errors";
 import { ago, bytes, measured } from "@/lib/format";
 import { worthOfCheckpoints, withoutCheckpoint } from "@/lib/jobs/kinds";
 import { Table } from "../table";
-import { Button, Chip, Empty, Loading, Problem } from "../ui";
+import { Button, Chip, Empty } from "../ui";
+import { Unread } from "../unread";
 
 /** The checkpoints that are kept. `told` changes whenever one is saved. */
 export function Checkpoints({ job, told }: { job: TrainingJob; told: number }) {
@@ -21,13 +21,7 @@ export function Checkpoints({ job, told }: { job: TrainingJob; told: number }) {
     getNextPageParam: (page) => page.nextPageToken || undefined,
     placeholderData: (former) => former,
   });
-  if (list.isPending) return <Loading what="Looking for checkpoints …" />;
-  if (list.isError)
-    return (
-      <Problem action={<Button onClick={() => void list.refetch()}>Try again</Button>}>
-        {explain(list.error).message}
-      </Problem>
-    );
+  if (!list.isSuccess) return <Unread of={list} what="Looking for checkpoints …" />;
   const found = list.data.pages.flatMap((page) => page.checkpoints);
   if (found.length === 0) return <Empty title="No checkpoint is kept">{withoutCheckpoint(job.state)}</Empty>;
   return (

@@ -9,7 +9,6 @@ import {
   type TagResult,
 } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import { explain } from "@/lib/errors";
 import { count, measured, sentence } from "@/lib/format";
 import { postTraining } from "@/lib/jobs/after_training";
 import {
@@ -27,7 +26,8 @@ import {
   videoVerdict,
 } from "@/lib/jobs/evaluation";
 import { Table } from "../table";
-import { Button, Loading, Picker, Problem } from "../ui";
+import { Picker } from "../ui";
+import { Unread } from "../unread";
 import { Answers } from "./answers";
 import { Section, VerdictLine } from "./findings";
 import { Difference, ScoreCard } from "./score_card";
@@ -39,13 +39,7 @@ export function EvaluationResult({ job }: { job: TrainingJob }) {
     queryFn: async ({ signal }) => (await postTraining.getEvaluation({ jobId: job.id }, { signal })).evaluation,
     staleTime: Infinity,
   });
-  if (found.isPending) return <Loading what="Reading the result …" />;
-  if (found.isError || !found.data)
-    return (
-      <Problem action={<Button onClick={() => void found.refetch()}>Try again</Button>}>
-        {explain(found.error).message}
-      </Problem>
-    );
+  if (!found.data) return <Unread of={found} what="Reading the result …" />;
   const evaluation = found.data;
   const of = (condition: EvaluationCondition) => evaluation.results.find((one) => one.condition === condition);
   const [base, tuned] = [of(EvaluationCondition.BASE), of(EvaluationCondition.TUNED)];
@@ -99,7 +93,7 @@ export function EvaluationResult({ job }: { job: TrainingJob }) {
         </Section>
       )}
       <Section title="Answers">
-        <Answers jobId={job.id} />
+        <Answers job={job} />
       </Section>
       <Section title="All measures">
         <AllMeasures evaluation={evaluation} />

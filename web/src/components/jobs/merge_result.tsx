@@ -3,12 +3,11 @@
 import { useQuery } from "@tanstack/react-query";
 import { MergeWeights } from "@/gen/reeltune/scheduler/v1/merge_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import { explain } from "@/lib/errors";
 import { count, measured, sentence } from "@/lib/format";
 import { postTraining } from "@/lib/jobs/after_training";
 import { percent } from "@/lib/jobs/evaluation";
 import { mergeVerdict, WEIGHTS } from "@/lib/jobs/merge";
-import { Button, Loading, Problem } from "../ui";
+import { Unread } from "../unread";
 import { ArtifactPanel } from "./artifact";
 import { MeasureCard, Section, VerdictLine } from "./findings";
 
@@ -19,13 +18,7 @@ export function MergeResult({ job }: { job: TrainingJob }) {
     queryFn: async ({ signal }) => (await postTraining.getMerge({ jobId: job.id }, { signal })).merge,
     staleTime: Infinity,
   });
-  if (found.isPending) return <Loading what="Reading the result …" />;
-  if (found.isError || !found.data)
-    return (
-      <Problem action={<Button onClick={() => void found.refetch()}>Try again</Button>}>
-        {explain(found.error).message}
-      </Problem>
-    );
+  if (!found.data) return <Unread of={found} what="Reading the result …" />;
   const merge = found.data;
   const { adapterLogitDifference: near, baseLogitDifference: far, adapterLoss, mergedLoss } = merge;
   const farthest = Math.max(near, far, Number.MIN_VALUE);

@@ -3,13 +3,14 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import { explain } from "@/lib/errors";
 import { measured, parameters, sentence } from "@/lib/format";
 import { readArtifactFile } from "@/lib/jobs/artifact_file";
 import { percent } from "@/lib/jobs/evaluation";
 import { gridsOf, orderOf, type RankGrid, type RankReport, worthOf } from "@/lib/jobs/ranks";
+import { isFinal } from "@/lib/jobs/story";
 import { Table } from "../table";
-import { Button, Empty, Facts, Loading, Problem } from "../ui";
+import { Empty, Facts } from "../ui";
+import { Unread } from "../unread";
 import { Bars, Section } from "./findings";
 
 const FILE = "rank_allocation.json";
@@ -19,20 +20,17 @@ const MOST_BYTES = 32 * 1024 * 1024;
 /** Which layer has got which rank, and for what. */
 export function Ranks({ job }: { job: TrainingJob }) {
   const found = useQuery({
-    queryKey: ["ranks", job.id, job.attempt],
+    // A retry leaves what the last attempt made in place until it is replaced.
+    queryKey: ["ranks", job.id, job.attempt, job.state],
     queryFn: async ({ signal }) => {
       const file = await readArtifactFile(job.id, FILE, MOST_BYTES, signal);
       return file ? (JSON.parse(file.text) as RankReport) : null;
     },
     staleTime: Infinity,
   });
-  if (found.isPending) return <Loading what="Reading the ranks …" />;
-  if (found.isError)
-    return (
-      <Problem action={<Button onClick={() => void found.refetch()}>Try again</Button>}>
-        {explain(found.error).message}
-      </Problem>
-    );
+  if (!found.isSuccess) return <Unread of={found} what="Reading the ranks …" />;
+  if (!found.data && !isFinal(job.state))
+    return <Empty title="Ranks are not allocated yet">They stand here as soon as the job has ended.</Empty>;
   if (!found.data)
     return <Empty title="Ranks were not allocated">The job ended before its warm-up did. Try it again.</Empty>;
   return <Report report={found.data} />;
