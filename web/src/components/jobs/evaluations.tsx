@@ -16,7 +16,7 @@ import { heldOutWords, lackOfRows, shown, type Split } from "@/lib/jobs/rows_ask
 import { useRequestId } from "@/lib/request_id";
 import { Field, INPUT } from "../ui";
 import { EvaluationResult } from "./evaluation_result";
-import { Followers } from "./followers";
+import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
 
 /** The evaluations of a training, and how to start one. */
@@ -41,7 +41,7 @@ interface Wish {
 const ALL_CONTROLS = CONTROLS.map((one) => one.control);
 const AS_USUAL: Wish = { name: "", datasetId: "", split: "", rows: "", tokens: "", controls: ALL_CONTROLS };
 
-function EvaluateForm({ source, onStarted }: { source: TrainingJob; onStarted: () => void }) {
+function EvaluateForm({ source, onStarted }: { source: TrainingJob; onStarted: OnStarted }) {
   const [wish, setWish] = useState(AS_USUAL);
   const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
@@ -51,12 +51,12 @@ function EvaluateForm({ source, onStarted }: { source: TrainingJob; onStarted: (
   const lack = lackOfRows(splits, wish.split);
   const start = () =>
     void attempt(async () => {
-      await postTraining.evaluateTrainingJob({
+      const { job } = await postTraining.evaluateTrainingJob({
         ...requestOf(source, wish),
         requestId: requestId.for([source.id, wish]),
       });
       requestId.done();
-      onStarted();
+      onStarted(job);
     });
   return (
     <AfterForm

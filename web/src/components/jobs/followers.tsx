@@ -1,22 +1,25 @@
 "use client";
 
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Plus } from "lucide-react";
 import Link from "next/link";
 import { type ReactNode, useState } from "react";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
-import { explain } from "@/lib/errors";
 import { ago, sentence } from "@/lib/format";
 import { kindOf, nameOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
-import { Bar, Button, Loading, Problem } from "../ui";
+import { Bar, Button, Problem } from "../ui";
+import { Unread } from "../unread";
 import { reasonName, StateChip } from "./state";
 import { Verbs } from "./verbs";
 
 const REFRESH_MS = 2_000;
 const SHOWN = 100;
+
+/** Called with the job that was started, as soon as it was. */
+export type OnStarted = (job: TrainingJob | undefined) => void;
 
 /** The jobs of a kind that began with this one, the newest first and open, as they come along. */
 export function Followers({
@@ -27,19 +30,24 @@ export function Followers({
 }: {
   source: TrainingJob;
   kind: "evaluation" | "merge";
-  form: (props: { source: TrainingJob; onStarted: () => void }) => ReactNode;
+  form: (props: { source: TrainingJob; onStarted: OnStarted }) => ReactNode;
   result: (props: { job: TrainingJob }) => ReactNode;
 }) {
   const [open, setOpen] = useState<string>();
   const [isAsking, setAsking] = useState(false);
+  const client = useQueryClient();
+  const queryKey = ["followers", source.id];
   const list = useQuery({
-    queryKey: ["followers", source.id],
+    queryKey,
     queryFn: async ({ signal }) =>
       (await training.listTrainingJobs({ pageSize: SHOWN, filter: `source_job_id = "${source.id}"` }, { signal })).jobs,
     refetchInterval: (query) => (query.state.data?.some((job) => !isFinal(job.state)) ? REFRESH_MS : false),
   });
   const again = () => void list.refetch();
-  const started = () => {
+  const started: OnStarted = (job) => {
+    // At once, and not when the list is read again: a form that is still there would start another one.
+    if (job)
+      client.setQueryData<TrainingJob[]>(queryKey, (known = []) => [job, ...known.filter((one) => one.id !== job.id)]);
     setOpen(undefined);
     setAsking(false);
     again();
@@ -56,10 +64,7 @@ export function Followers({
       ) : (
         !list.isPending && <Form source={source} onStarted={started} />
       )}
-      {list.isPending && <Loading what={`Looking for ${kind}s …`} />}
-      {list.isError && (
-        <Problem action={<Button onClick={again}>Try again</Button>}>{explain(list.error).message}</Problem>
-      )}
+      {(list.isPending || list.isError) && <Unread of={list} what={`Looking for ${kind}s …`} />}
       {found.map((job) => (
         <Card
           key={job.id}

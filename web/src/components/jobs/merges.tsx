@@ -11,7 +11,7 @@ import { nameAfter } from "@/lib/jobs/kinds";
 import { WEIGHTS } from "@/lib/jobs/merge";
 import { useRequestId } from "@/lib/request_id";
 import { cx, Empty, Field } from "../ui";
-import { Followers } from "./followers";
+import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
 import { MergeResult } from "./merge_result";
 
@@ -31,7 +31,7 @@ const FIELDS = ["name", "parameters.check_rows"];
 /** As the contract bounds them. */
 const MOST_ROWS = 1000;
 
-function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: () => void }) {
+function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: OnStarted }) {
   const [weights, setWeights] = useState<MergeWeights>(MergeWeights.DEQUANTIZED);
   const [wish, setWish] = useState({ name: "", rows: "" });
   const { isBusy, problem, attempt } = useAttempt();
@@ -39,14 +39,14 @@ function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: () =
   const wrong = mistakeIn(wish.rows, 1, MOST_ROWS);
   const start = () =>
     void attempt(async () => {
-      await postTraining.mergeTrainingJob({
+      const { job } = await postTraining.mergeTrainingJob({
         jobId: source.id,
         name: wish.name.trim() || nameAfter(source, "merge"),
         parameters: { weights, ...wholeNumber("checkRows", wish.rows) },
         requestId: requestId.for([source.id, wish, weights]),
       });
       requestId.done();
-      onStarted();
+      onStarted(job);
     });
   return (
     <AfterForm
