@@ -90,8 +90,24 @@ test("after a break the stream goes on where it was, not where its snapshot is",
 });
 
 test("smoothing begins at the first value and keeps gaps", () => {
-  expect(smoothed([4, null, 4], 0.9)).toEqual([4, null, expect.closeTo(4)]);
-  expect(smoothed([1, 2], 0)).toEqual([1, 2]);
+  expect(smoothed([1, 2, 3], [4, null, 4], 0.9)).toEqual([4, null, expect.closeTo(4)]);
+  expect(smoothed([1, 2], [1, 2], 0)).toEqual([1, 2]);
+  expect(smoothed([7], [1], 0.9)).toEqual([1]);
+});
+
+test("a run that is measured more rarely is smoothed over as many steps", () => {
+  const often = Array.from({ length: 1001 }, (_, step) => step);
+  const rarely = often.filter((step) => step % 10 === 0);
+  const fall = (steps: number[]) =>
+    smoothed(
+      steps,
+      steps.map((step) => (step < 500 ? 1 : 0)),
+      0.98,
+    ).at(-1)!;
+
+  expect(fall(rarely)).toBeCloseTo(fall(often), 2);
+  // And alike beside a run that went further.
+  expect(smoothed([0, 100], [1, 0], 0.9, 1000)[1]).toBeGreaterThan(smoothed([0, 100], [1, 0], 0.9)[1]!);
 });
 
 test("only what is filled in is asked for", () => {

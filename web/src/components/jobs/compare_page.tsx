@@ -1,21 +1,22 @@
 "use client";
 
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { useQueries } from "@tanstack/react-query";
+import { useQueries, type UseQueryResult } from "@tanstack/react-query";
 import Link from "next/link";
 import { useSearchParams } from "next/navigation";
 import { useMemo, useState } from "react";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import { datasets, models, training } from "@/lib/clients";
+import { training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { duration, measured } from "@/lib/format";
-import { type Curve, idsFrom, lowest, newest, rowsOf, type Run } from "@/lib/jobs/compare";
+import { type Curve, idsFrom, lowest, newest, type Placed, placeOf, rowsOf, type Run } from "@/lib/jobs/compare";
 import { nameOf } from "@/lib/jobs/kinds";
 import { valuesOf } from "@/lib/jobs/parameters";
 import { type Curves, isFinal, JobStory } from "@/lib/jobs/story";
+import { datasetName, modelName } from "@/lib/names";
 import { useTitle } from "@/lib/title";
 import { Table } from "../table";
-import { buttonClass, Empty, Loading, PageTitle, Panel, Picker, Problem } from "../ui";
+import { Button, buttonClass, Empty, Loading, PageTitle, Panel, Picker, Problem } from "../ui";
 import { PlotControls } from "./plot";
 import { LineSample, RunChart } from "./run_chart";
 import { StateChip } from "./state";
@@ -33,9 +34,9 @@ export function ComparePage() {
       refetchInterval: (query: { state: { data: Run | undefined } }) =>
         query.state.data && !isFinal(query.state.data.job.state) ? REFRESH_MS : (false as const),
     })),
+    combine: gathered,
   });
-  const runs = found.flatMap((one) => one.data ?? []);
-  const problems = found.flatMap((one, index) => (one.error ? [{ id: ids[index]!, error: one.error }] : []));
+  const { runs } = found;
   if (ids.length < 2)
     return (
       <Empty title="This address names fewer than two jobs">
@@ -48,12 +49,16 @@ export function ComparePage() {
     <>
       <PageTitle title="Compare jobs">What they learned, and what differs between them.</PageTitle>
       <div className="space-y-6">
-        {problems.map(({ id, error }) => (
-          <Problem key={id} title={id}>
+        {found.problems.map(({ place, error, again }) => (
+          <Problem
+            key={ids[place]}
+            title={ids[place]!}
+            action={<Button onClick={() => void again()}>Try again</Button>}
+          >
             {explain(error).message}
           </Problem>
         ))}
-        {found.some((one) => one.isPending) && <Loading what="Loading jobs …" />}
+        {found.isPending && <Loading what="Loading jobs …" />}
         {runs.length > 0 && (
           <>
             <LossPanel runs={runs} />
@@ -65,6 +70,15 @@ export function ComparePage() {
   );
 }
 
+/** Outside of any component, so that what has not changed stays the same object: a chart of the same runs is not drawn anew. */
+function gathered(all: UseQueryResult<Run>[]) {
+  return {
+    runs: all.flatMap((one, place): Placed[] => (one.data ? [{ ...one.data, place }] : [])),
+    problems: all.flatMap(({ error, refetch }, place) => (error ? [{ place, error, again: refetch }] : [])),
+    isPending: all.some((one) => one.isPending),
+  };
+}
+
 async function read(jobId: string, signal: AbortSignal): Promise<Run> {
   const [{ job }, { series }] = await Promise.all([
     training.getTrainingJob({ jobId }, { signal }),
@@ -73,23 +87,12 @@ async function read(jobId: string, signal: AbortSignal): Promise<Run> {
   if (!job) throw new Error("The service told nothing of this job.");
   const story = new JobStory();
   story.begin(series);
-  // What is deleted meanwhile, or shared no more, has no name to show.
-  const [model, dataset] = await Promise.all([
-    models.getModel({ modelId: job.modelId }, { signal }).then(
-      (answer) => answer.model?.name,
-      () => undefined,
-    ),
-    datasets.getDataset({ datasetId: job.datasetId }, { signal }).then(
-      (answer) => answer.dataset?.name,
-      () => undefined,
-    ),
-  ]);
-  return { job, curves: story.curves, model: model ?? job.modelId, dataset: dataset ?? job.datasetId };
+  return { job, curves: story.curves };
 }
 
 const CURVES: Record<Curve, string> = { loss: "in training", evalLoss: "on held-out rows" };
 
-function LossPanel({ runs }: { runs: Run[] }) {
+function LossPanel({ runs }: { runs: Placed[] }) {
   const [curve, setCurve] = useState<Curve>("loss");
   const [weight, setWeight] = useState(0);
   const [isLog, setLog] = useState(false);
@@ -104,10 +107,10 @@ function LossPanel({ runs }: { runs: Run[] }) {
         <Table
           label="What the jobs learned"
           head={["Job", "State", "Step", "Loss", "Lowest on held-out rows", "Trained for"]}
-          rows={runs.map((run, index) => ({
+          rows={runs.map((run) => ({
             key: run.job.id,
             cells: [
-              <RunName key="name" run={run} index={index} />,
+              <RunName key="name" run={run} />,
               <StateChip key="state" job={run.job} />,
               String(run.job.progress?.step ?? 0),
               told(newest(run.curves, "loss")),
@@ -134,22 +137,22 @@ function secondsOf(job: TrainingJob): number | undefined {
 }
 
 function Best({ curves }: { curves: Curves }) {
-  const best = lowest(curves, "evalLoss");
+  const best = lowest(curves);
   if (!best) return "–";
   return (
     <>
       {measured(best.value)}
-      <span className="block text-xs text-ink-soft">at step {best.step}</span>
+      <span className="block text-xs text-ink-soft">{placeOf(best)}</span>
     </>
   );
 }
 
 /** Jobs may have the same name: each has a line and a number, too. */
-function RunName({ run, index, isShort = false }: { run: Run; index: number; isShort?: boolean }) {
+function RunName({ run, isShort = false }: { run: Placed; isShort?: boolean }) {
   return (
     <span className="inline-flex items-center gap-2" title={nameOf(run.job)}>
-      <LineSample index={index} />
-      <span className="text-ink-soft tabular-nums">{index + 1}</span>
+      <LineSample place={run.place} />
+      <span className="text-ink-soft tabular-nums">{run.place + 1}</span>
       {isShort ? (
         <span className="sr-only">{nameOf(run.job)}</span>
       ) : (
@@ -164,9 +167,20 @@ function RunName({ run, index, isShort = false }: { run: Run; index: number; isS
   );
 }
 
-function DifferencePanel({ runs }: { runs: Run[] }) {
+function DifferencePanel({ runs }: { runs: Placed[] }) {
   const [isAll, setAll] = useState(false);
-  const rows = useMemo(() => rowsOf(runs.map(factsOf)), [runs]);
+  const models = useNames(
+    runs.map((run) => run.job.modelId),
+    modelName,
+  );
+  const datasets = useNames(
+    runs.map((run) => run.job.datasetId),
+    datasetName,
+  );
+  const rows = useMemo(
+    () => rowsOf(runs.map((run, index) => factsOf(run, models[index]!, datasets[index]!))),
+    [runs, models, datasets],
+  );
   const shown = rows.filter((row) => isAll || !row.isSame);
   return (
     <Panel
@@ -191,9 +205,7 @@ function DifferencePanel({ runs }: { runs: Run[] }) {
           label="Parameters of the jobs"
           head={[
             "Value",
-            ...runs.map((run, index) => (
-              <RunName key={run.job.id} run={run} index={index} isShort={runs.length > MOST_NAMES} />
-            )),
+            ...runs.map((run) => <RunName key={run.job.id} run={run} isShort={runs.length > MOST_NAMES} />),
           ]}
           rows={shown.map((row) => ({
             key: row.name,
@@ -213,7 +225,18 @@ function DifferencePanel({ runs }: { runs: Run[] }) {
   );
 }
 
-function factsOf({ job, model, dataset }: Run): [string, string][] {
+/** Names by their ids, which stand for those that are not there. */
+function useNames(ids: string[], query: typeof modelName): string[] {
+  const known = [...new Set(ids)];
+  const names = useQueries({ queries: known.map(query), combine: dataOf });
+  return useMemo(() => ids.map((id) => names[known.indexOf(id)] || id), [ids.join(), names]); // oxlint-disable-line react-hooks/exhaustive-deps -- ids by value
+}
+
+function dataOf(all: UseQueryResult<string>[]) {
+  return all.map((one) => one.data);
+}
+
+function factsOf({ job }: Run, model: string, dataset: string): [string, string][] {
   return [
     ["model", model],
     ["dataset", job.datasetVersion > 1 ? `${dataset}, version ${job.datasetVersion}` : dataset],

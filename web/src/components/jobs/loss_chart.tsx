@@ -3,11 +3,10 @@
 import { useMemo, useState } from "react";
 import type uPlot from "uplot";
 import { measured } from "@/lib/format";
-import { lowest } from "@/lib/jobs/compare";
+import { lowest, placeOf } from "@/lib/jobs/compare";
 import { type Curves, smoothed } from "@/lib/jobs/story";
+import { DataTable } from "./data_table";
 import { type Colour, Plot, PlotControls } from "./plot";
-
-const TABLE_ROWS = 200;
 
 /** Train and eval loss by step. The canvas says in words what it shows, and a table has the numbers. */
 export function LossChart({ curves, version }: { curves: Curves; version: number }) {
@@ -23,7 +22,12 @@ export function LossChart({ curves, version }: { curves: Curves; version: number
       </div>
       <Legend curves={curves} under={under} />
       <Plot data={data} series={seriesOf} isLog={isLog} label={inWords(curves)} onPoint={setUnder} />
-      <DataTable curves={curves} />
+      <DataTable
+        label="Loss as a table"
+        head={["Loss", "Loss on held-out rows"]}
+        steps={curves.steps}
+        columns={[curves.loss, curves.evalLoss]}
+      />
     </div>
   );
 }
@@ -37,7 +41,7 @@ function Legend({ curves, under }: { curves: Curves; under: number | null }) {
     at === null
       ? { loss: newest(loss), held: newest(evalLoss) }
       : { loss: loss[at] ?? null, held: evalLoss[at] ?? null };
-  const best = lowest(curves, "evalLoss");
+  const best = lowest(curves);
   return (
     <p className="mb-1 flex flex-wrap gap-x-6 text-sm tabular-nums">
       <span className="text-ink-soft">step {at === null ? (steps.at(-1) ?? 0) : steps[at]}</span>
@@ -48,8 +52,8 @@ function Legend({ curves, under }: { curves: Curves; under: number | null }) {
       {best && (
         <span>
           <span aria-hidden className="mr-1.5 inline-block h-0.5 w-4 bg-warn align-middle" />
-          on held-out rows {values.held === null ? "–" : measured(values.held)}, lowest {measured(best.value)} at step{" "}
-          {best.step}
+          on held-out rows {values.held === null ? "–" : measured(values.held)}, lowest {measured(best.value)}{" "}
+          {placeOf(best)}
         </span>
       )}
     </p>
@@ -65,42 +69,8 @@ export function inWords({ steps, loss, evalLoss }: Curves): string {
   return `Loss by step: ${measured(first.loss!)} at step ${first.step}, ${measured(last.loss!)} at step ${last.step}${evaluated}`;
 }
 
-function DataTable({ curves }: { curves: Curves }) {
-  const [isOpen, setOpen] = useState(false);
-  const { steps, loss, evalLoss } = curves;
-  const from = Math.max(0, steps.length - TABLE_ROWS);
-  const cell = (value: number | null | undefined) => (value == null ? "" : measured(value));
-  return (
-    <details className="mt-3 text-sm" onToggle={(event) => setOpen(event.currentTarget.open)}>
-      <summary className="text-ink-soft">As a table</summary>
-      {isOpen && (
-        <div tabIndex={0} role="region" aria-label="Loss as a table" className="mt-2 max-h-64 overflow-y-auto">
-          <table className="w-full text-left tabular-nums">
-            <thead>
-              <tr>
-                <th className="font-medium">Step</th>
-                <th className="font-medium">Loss</th>
-                <th className="font-medium">Loss on held-out rows</th>
-              </tr>
-            </thead>
-            <tbody>
-              {steps.slice(from).map((step, index) => (
-                <tr key={step} className="border-t border-line">
-                  <td>{step}</td>
-                  <td>{cell(loss[from + index])}</td>
-                  <td>{cell(evalLoss[from + index])}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-    </details>
-  );
-}
-
 function dataOf({ steps, loss, evalLoss }: Curves, weight: number): uPlot.AlignedData {
-  return [steps, loss, weight > 0 ? smoothed(loss, weight) : loss.map(() => null), evalLoss];
+  return [steps, loss, weight > 0 ? smoothed(steps, loss, weight) : loss.map(() => null), evalLoss];
 }
 
 function seriesOf(colour: Colour): uPlot.Series[] {

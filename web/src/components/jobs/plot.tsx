@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "react";
 import type uPlot from "uplot";
+import { isZoomed } from "@/lib/jobs/compare";
 import "uplot/dist/uPlot.min.css";
 
 const HEIGHT = 280;
@@ -53,9 +54,19 @@ export function Plot({
       chart.current = undefined;
     };
   }, [isLog, series, Chart]);
-  useEffect(() => chart.current?.setData(data), [data]);
+  useEffect(() => {
+    if (chart.current) renew(chart.current, data);
+  }, [data]);
 
   return <div ref={place} role="img" aria-label={label} className="min-h-[280px] w-full" />;
+}
+
+/** Shows other data; whoever looks at a part goes on looking at it. */
+function renew(chart: uPlot, data: uPlot.AlignedData): void {
+  const keeps = isZoomed([...chart.data[0]], chart.scales.x ?? {});
+  chart.setData(data, !keeps);
+  // Without new scales nothing is drawn by itself.
+  if (keeps) chart.redraw();
 }
 
 /** The charting library, once it has loaded; never where a browser cannot run it: the words and the table are there. */

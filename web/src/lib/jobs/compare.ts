@@ -1,13 +1,15 @@
 // Several jobs side by side.
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import type { Curves } from "./story";
+import type { Curves, Low } from "./story";
 
 export interface Run {
   job: TrainingJob;
   curves: Curves;
-  /** The names of what it was made from. */
-  model: string;
-  dataset: string;
+}
+
+/** A run with its place among those that were asked for, which its colour and its number go by: also while others are missing. */
+export interface Placed extends Run {
+  place: number;
 }
 
 /** As many as can be told apart on one chart. */
@@ -38,13 +40,28 @@ export function overlaid(runs: readonly Curves[], curve: Curve): { steps: number
   return { steps, values };
 }
 
-/** The lowest value of a curve, and after which step; nothing where none was measured. */
-export function lowest(curves: Curves, curve: Curve): { step: number; value: number } | undefined {
-  let best: { step: number; value: number } | undefined;
-  curves[curve].forEach((value, index) => {
-    if (value !== null && (!best || value < best.value)) best = { step: curves.steps[index]!, value };
+/** The lowest loss on held-out rows, and at which step; nothing where none was measured. */
+export function lowest(curves: Curves): Low | undefined {
+  const points = curves.evalLoss.flatMap((value, index): Low[] => {
+    const step = curves.steps[index]!;
+    return value === null ? [] : [{ from: step, to: step, value }];
   });
-  return best;
+  return [...points, ...(curves.evalLows ?? [])].reduce<Low | undefined>(
+    (best, one) => (!best || one.value < best.value ? one : best),
+    undefined,
+  );
+}
+
+/** Where a lowest value is: at a step, or at one of some. */
+export function placeOf({ from, to }: Low): string {
+  return from === to ? `at step ${to}` : `between steps ${from} and ${to}`;
+}
+
+/** Whether a chart shows a part of its steps only. */
+export function isZoomed(steps: readonly number[], shown: { min?: number | null; max?: number | null }): boolean {
+  const [first, last] = [steps[0], steps.at(-1)];
+  if (first === undefined || last === undefined || shown.min == null || shown.max == null) return false;
+  return shown.min > first || shown.max < last;
 }
 
 /** The newest value of a curve. */

@@ -1,6 +1,6 @@
 // A job as its stream tells it: the job as it is now, its curves, its log and what happened to it.
 import type { JobEvent, LogLine, StateChange } from "@/gen/reeltune/scheduler/v1/job_event_pb";
-import type { MetricSeries } from "@/gen/reeltune/scheduler/v1/metric_series_pb";
+import type { MetricBucket, MetricSeries } from "@/gen/reeltune/scheduler/v1/metric_series_pb";
 import type { Predictions } from "@/gen/reeltune/scheduler/v1/prediction_pb";
 import type { WatchTrainingJobResponse } from "@/gen/reeltune/scheduler/v1/training_history_pb";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
@@ -26,6 +26,14 @@ export interface Curves {
   steps: number[];
   loss: (number | null)[];
   evalLoss: (number | null)[];
+  /** Where several measurements are one point: the lowest of them, which is of some step from `from` to `to`. */
+  evalLows?: Low[];
+}
+
+export interface Low {
+  from: number;
+  to: number;
+  value: number;
 }
 
 export class JobStory {
@@ -44,10 +52,14 @@ export class JobStory {
 
   /** Begins with what was measured before the stream's first event. */
   begin(series: readonly MetricSeries[]): void {
-    for (const name of ["loss", "eval_loss"]) {
-      for (const bucket of series.find((one) => one.name === name)?.buckets ?? [])
-        this.#measure(Number(bucket.lastStep), { [name]: bucket.last });
-    }
+    const bucketsOf = (name: string) => series.find((one) => one.name === name)?.buckets ?? [];
+    const trained = bucketsOf("loss");
+    for (const bucket of standing(trained)) this.#measure(Number(bucket.lastStep), { loss: bucket.last });
+    // Held-out rows are measured more rarely: of an attempt that went back, what none has measured anew is there still.
+    const end = wentBack(trained) ? trained.at(-1)!.lastStep : undefined;
+    const evaluated = standing(bucketsOf("eval_loss")).filter((one) => end === undefined || one.lastStep <= end);
+    for (const bucket of evaluated) this.#measure(Number(bucket.lastStep), { eval_loss: bucket.last });
+    this.curves.evalLows = evaluated.flatMap(lowOf);
     this.version += 1;
   }
 
@@ -110,6 +122,15 @@ export class JobStory {
     };
   }
 
+  /** Forgets the steps from a place on. */
+  #cut(place: number): void {
+    const { steps, loss, evalLoss, evalLows } = this.curves;
+    const from = steps[place];
+    if (from === undefined) return;
+    for (const column of [steps, loss, evalLoss]) column.length = place;
+    if (evalLows) this.curves.evalLows = evalLows.filter((low) => low.to < from);
+  }
+
   #measure(step: number, values: Record<string, number>): void {
     for (const [name, value] of Object.entries(values)) this.latest.set(name, value);
     if (!("loss" in values) && !("eval_loss" in values)) return;
@@ -118,13 +139,15 @@ export class JobStory {
     while (place > 0 && steps[place - 1]! >= step) place -= 1;
     if (steps[place] !== step) {
       // An attempt that goes on from a checkpoint measures steps anew: what it left behind is no part of the curve.
-      if (place < steps.length && "loss" in values) for (const column of [steps, loss, evalLoss]) column.length = place;
+      if ("loss" in values) this.#cut(place);
       steps.splice(place, 0, step);
       loss.splice(place, 0, null);
       evalLoss.splice(place, 0, null);
     } else if ("loss" in values && loss[place] !== null) {
-      for (const column of [steps, loss, evalLoss]) column.length = place + 1;
-      evalLoss[place] = null;
+      this.#cut(place);
+      steps.push(step);
+      loss.push(null);
+      evalLoss.push(null);
     }
     if ("loss" in values) loss[place] = finite(values.loss);
     if ("eval_loss" in values) evalLoss[place] = finite(values.eval_loss);
@@ -135,16 +158,56 @@ export function isFinal(state: JobState): boolean {
   return state === JobState.COMPLETED || state === JobState.STOPPED || state === JobState.FAILED;
 }
 
-/** An exponential mean, as wide as `weight` (0: none, towards 1: very); gaps stay gaps. */
-export function smoothed(values: readonly (number | null)[], weight: number): (number | null)[] {
-  let mean = 0;
+/** Buckets in the order of recording, without those of which a later attempt has measured steps anew. */
+function standing(buckets: readonly MetricBucket[]): MetricBucket[] {
+  const kept: MetricBucket[] = [];
+  for (const bucket of buckets) {
+    const from = bucket.firstStep < bucket.lastStep ? bucket.firstStep : bucket.lastStep;
+    while (kept.length > 0 && kept.at(-1)!.lastStep >= from) kept.pop();
+    kept.push(bucket);
+  }
+  return kept;
+}
+
+function wentBack(buckets: readonly MetricBucket[]): boolean {
+  return buckets.some(
+    ({ firstStep, lastStep }, index) =>
+      lastStep < firstStep || (index > 0 && firstStep <= buckets[index - 1]!.lastStep),
+  );
+}
+
+/** The lowest value of a bucket, where it is not its last; nothing where an attempt went back within it. */
+function lowOf({ firstStep, lastStep, min, last }: MetricBucket): Low[] {
+  if (min === undefined || !Number.isFinite(min) || min === last || lastStep < firstStep) return [];
+  return [{ from: Number(firstStep), to: Number(lastStep), value: min }];
+}
+
+/** Over so many parts of the chart's width the weight of a value falls away: smoothing of 0.98 is as wide as a quarter of it. */
+const SMOOTHED_PARTS = 200;
+
+/**
+ * An exponential mean, as wide as `weight` (0: none, towards 1: very); gaps stay gaps.
+ *
+ * It goes by `steps`, of which the chart shows `range`, and not by points: runs that were measured more or less often are smoothed alike.
+ */
+export function smoothed(
+  steps: readonly number[],
+  values: readonly (number | null)[],
+  weight: number,
+  range = (steps.at(-1) ?? 0) - (steps[0] ?? 0),
+): (number | null)[] {
+  let sum = 0;
   let share = 0;
-  return values.map((value) => {
+  let before = 0;
+  return values.map((value, index) => {
     if (value === null) return null;
-    // Without the correction the mean would begin at 0 (as in Adam, arXiv:1412.6980).
-    mean = weight * mean + (1 - weight) * value;
-    share = weight * share + (1 - weight);
-    return mean / share;
+    const step = steps[index]!;
+    const kept = range > 0 ? weight ** (((step - before) / range) * SMOOTHED_PARTS) : 0;
+    before = step;
+    // Divided by what the weights sum up to: without that the mean would begin at 0 (as in Adam, arXiv:1412.6980).
+    sum = share > 0 ? kept * sum + value : value;
+    share = share > 0 ? kept * share + 1 : 1;
+    return sum / share;
   });
 }
 
