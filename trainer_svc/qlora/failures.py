@@ -56,7 +56,7 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
         case PeerLostError():
             return FailureReason.RANK_LOST, "the run goes on from its newest checkpoint when it is started again"
         case DecodeProcessError():
-            return FailureReason.INTERNAL, "install the decoder on this machine"
+            return FailureReason.DECODER_LOST, "see that the machine has memory to spare, and the decoder its libraries"
         case _ if _out_of_memory(error):
             return (
                 FailureReason.OUT_OF_MEMORY,

@@ -44,6 +44,8 @@ class FailureReason(StrEnum):
     CHECKPOINT_MISMATCH = "CHECKPOINT_MISMATCH"
     RANK_LOST = "RANK_LOST"
     """One of the processes of a run on several devices is gone."""
+    DECODER_LOST = "DECODER_LOST"
+    """A decode process did not start, on a machine whose decoder worked when it was probed."""
     BAD_REQUEST = "BAD_REQUEST"
     """Inference only: this one request cannot be answered; the child lives on."""
     INTERNAL = "INTERNAL"

@@ -53,6 +53,7 @@ _REASONS = {
     messages.FailureReason.MODEL_UNSUPPORTED: FailReason.MODEL_UNSUPPORTED,
     messages.FailureReason.STORAGE_UNAVAILABLE: FailReason.STORAGE_UNAVAILABLE,
     messages.FailureReason.RANK_LOST: FailReason.CRASHED,
+    messages.FailureReason.DECODER_LOST: FailReason.CRASHED,
 }
 _DOING = {Recipe.EVALUATION: "evaluating", Recipe.MERGE: "merging"}
 _LEVELS = ("debug", "info", "warning", "error")

@@ -302,6 +302,13 @@ async def test_typed_failures_keep_their_reason_and_next_step(bench: Bench) -> N
     assert bench.mesh.scheduler.failed[0].message == "no memory; lower batch_size"
 
 
+async def test_a_decode_process_that_did_not_start_is_no_fault_of_the_job(bench: Bench) -> None:
+    await bench.run("undecoding")
+
+    assert reason(bench) == FailReason.CRASHED
+    assert "decord did not start" in bench.mesh.scheduler.failed[0].message
+
+
 async def test_a_child_that_speaks_nonsense_counts_as_crashed(bench: Bench) -> None:
     await bench.run("nonsense")
 

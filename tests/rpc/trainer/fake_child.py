@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from trainer_svc.qlora import messages
+from trainer_svc.qlora.errors import DecodeProcessError
+from trainer_svc.qlora.failures import as_failure
 
 STEPS = 6
 
@@ -172,6 +174,13 @@ def out_of_memory(child: Child) -> None:
     sys.exit(1)
 
 
+def undecoding(child: Child) -> None:
+    """Cannot start the processes that decode."""
+    child.start()
+    child.line.send(as_failure(DecodeProcessError("the decode process for decord did not start (exit code -9)")))
+    sys.exit(1)
+
+
 def nonsense(child: Child) -> None:
     os.write(child.fd, b"\xff\xff\xff\xffrubbish")
     time.sleep(600)
@@ -215,6 +224,6 @@ def environment(child: Child) -> None:
 
 if __name__ == "__main__":
     scripts = {script.__name__: script for script in (normal, obedient, deaf, hung, crash, out_of_memory, nonsense)}
-    scripts |= {script.__name__: script for script in (resumed, picky, liar, environment, early)}
+    scripts |= {script.__name__: script for script in (resumed, picky, liar, environment, early, undecoding)}
     scripts |= {script.__name__: script for script in (crash_after_checkpoint, damager, chatty, saver)}
     scripts[sys.argv[1]](Child(Path(sys.argv[2]), int(sys.argv[3])))

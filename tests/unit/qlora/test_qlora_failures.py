@@ -36,7 +36,7 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory"), FailureReason.OUT_OF_MEMORY, "CUDA out of memory"),
         (MemoryError(), FailureReason.OUT_OF_MEMORY, "MemoryError"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureReason.OUT_OF_MEMORY, "allocate memory"),
-        (DecodeProcessError("no decord"), FailureReason.INTERNAL, "DecodeProcessError: no decord"),
+        (DecodeProcessError("killed"), FailureReason.DECODER_LOST, "killed"),
         (KeyError("what"), FailureReason.INTERNAL, "KeyError: 'what'"),
     ],
 )
