@@ -124,7 +124,10 @@ class UploadByParts:
         new = [NewUpload(UploadId(new_id("upl")), one.header, self._is_direct(one)) for one in wanted]
         try:
             async with self.slots:
-                return await self.batches.open_uploads(owner_id, parent_id, new, allowance)
+                uploads = await self.batches.open_uploads(owner_id, parent_id, new, allowance)
+                for upload in uploads:
+                    _record_if_stored(upload)
+                return uploads
         except (NotTogether, CatalogError):
             return None  # some of them cannot be opened, and which ones turns out when each is asked for by itself
         except Exception as error:
@@ -178,6 +181,7 @@ class UploadByParts:
             is_direct=self._is_direct(wanted),
             allowance=allowance,
         )
+        _record_if_stored(upload)
         await failpoint("upload.opened")
         return await self._offer(upload, parts)
 
@@ -188,14 +192,6 @@ class UploadByParts:
         header = upload.header
         expire_time = datetime.now(UTC) + URL_TTL
         if upload.stored is not None:
-            audit.record(
-                "file_stored",
-                upload.owner_id,
-                header.parent_kind,
-                header.parent_id,
-                path=header.path,
-                sha256=header.sha256,
-            )
             return UploadOffer(upload, (), frozenset(), expire_time)
         if upload.is_direct:
             put = self.objects.direct_put(upload.place, header.size_bytes, header.sha256)
@@ -230,3 +226,12 @@ class UploadByParts:
         if settled != made:
             await self.objects.remove_upload(upload.id, made)
         return replace(upload, multipart_id=settled)
+
+
+def _record_if_stored(upload: Upload) -> None:
+    """Records a file whose bytes were there, at once: it is in place, even if its caller goes away before the offer."""
+    if upload.stored is not None:
+        header = upload.header
+        audit.record(
+            "file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
+        )

@@ -8,12 +8,15 @@ import os
 import re
 
 import pytest
+import structlog
 from reeltune.catalog.v1 import usage_service_pb2
 from reeltune.scheduler.v1 import quota_pb2
 
 from catalog_svc.clients.object_store import BytesMissing, Digest
 from catalog_svc.domain.upload import Upload
 from catalog_svc.store.queries import queries
+from catalog_svc.usecases import upload_by_parts
+from meshkit.ids import new_id
 from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import Serve
 from tests.rpc.catalog.catalog_mesh import ALICE, CatalogMesh, Start
@@ -58,6 +61,30 @@ async def test_a_batch_is_one_change_of_its_dataset(mesh: CatalogMesh) -> None:
     assert await mesh.paths(other.id) == list(files)
     assert await mesh.pool.fetchval("SELECT revision FROM entries WHERE id = $1", other.id) == before + 1
     assert (await usage(mesh)).stored_bytes == 4000
+
+
+async def test_files_that_were_there_are_recorded_even_if_the_caller_goes_away(
+    mesh: CatalogMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await mesh.create_dataset("first"), await mesh.create_dataset("second")
+    files = files_of(20)
+    await complete(mesh, await sent(mesh, first.id, files))
+    opened = asyncio.Event()
+
+    async def never_goes_on(name: str) -> None:
+        if name == "upload.opened":
+            opened.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(upload_by_parts, "failpoint", never_goes_on)
+    with structlog.testing.capture_logs() as logs:
+        requests = [wanted(second.id, path, data) for path, data in files.items()]
+        call = asyncio.create_task(create(mesh, requests))
+        await asyncio.wait_for(opened.wait(), 60)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    stored = [log["path"] for log in logs if log["event"] == "audit.dataset_file_stored"]
+    assert sorted(stored) == await mesh.paths(second.id) == list(files)
 
 
 async def test_batches_of_the_same_bytes_in_other_orders_do_not_block_each_other(mesh: CatalogMesh) -> None:
@@ -196,6 +223,9 @@ async def test_a_batch_reads_no_more_of_a_large_dataset_than_it_brings(mesh: Cat
         ),
         (queries().forget_probes_of_new_places, (dataset.id, digests, [f"contents/{ALICE}/{d}" for d in digests])),
         (queries().find_files, (dataset.id, [f"new/{n}" for n in numbers])),
+        (queries().find_path_conflict, (dataset.id, "new/1/a", ["new", "new/1"])),
+        (queries().forget_probe_of_new_place, (dataset.id, digests[0], None, f"contents/{ALICE}/{digests[0]}")),
+        (queries().forget_probe_of_new_place, (dataset.id, digests[0], new_id("loc"), "clips/a.mp4")),
     ]
     async with mesh.pool.acquire() as connection:
         for is_analyzed in (False, True):
