@@ -38,12 +38,14 @@ DELETE FROM clip_probes
 WHERE dataset_id = $1 AND sha256 = $2 AND NOT EXISTS (SELECT FROM files f WHERE f.entry_id = $1 AND f.sha256 = $2);
 
 -- name: forget_probe_of_new_place
--- Forgets what decoding found in bytes of a dataset that get a further place: a bucket of the user's, or an object here.
+-- Forgets what decoding found in bytes of a dataset that get a further place: a bucket of the user's, or an object here. Either place
+-- has an index; asked for as one, all files of the dataset would be read.
 DELETE FROM clip_probes
 WHERE dataset_id = $1 AND sha256 = $2
+  AND NOT EXISTS (SELECT FROM files f WHERE f.entry_id = $1 AND f.sha256 = $2 AND f.location_id = $3::text)
   AND NOT EXISTS (
     SELECT FROM files f
-    WHERE f.entry_id = $1 AND f.sha256 = $2 AND f.location_id IS NOT DISTINCT FROM $3::text AND ($3 IS NOT NULL OR f.object_key = $4)
+    WHERE $3::text IS NULL AND f.location_id IS NULL AND f.entry_id = $1 AND f.sha256 = $2 AND f.object_key = $4
   );
 
 -- name: forget_probes_of_new_places

@@ -58,13 +58,18 @@ WHERE entry_id = $1 AND (path = ANY ($3::text[]) OR (path > $2 || '/' AND path <
 LIMIT 1;
 
 -- name: find_path_conflicts
--- Does the same for many paths; the folders of all of them are given together. Each range by itself: as a plain join, or with a
--- limit on the whole, all files of the entry would be read.
-SELECT path FROM files WHERE entry_id = $1 AND path = ANY ($3::text[])
+-- Does the same for many paths; the folders of all of them are given together. Each is looked for by itself and in order, which is
+-- the index's: as a join, or with a limit only, all files of the entry would be read for each, with its lock held.
+SELECT f.path FROM unnest($3::text[]) AS folder (path)
+CROSS JOIN LATERAL (
+    SELECT path FROM files WHERE entry_id = $1 AND path = folder.path ORDER BY entry_id, path LIMIT 1
+) f
 UNION ALL
 SELECT f.path FROM unnest($2::text[]) AS wanted (path)
 CROSS JOIN LATERAL (
-    SELECT path FROM files WHERE entry_id = $1 AND path > wanted.path || '/' AND path < wanted.path || '0' LIMIT 1
+    SELECT path FROM files
+    WHERE entry_id = $1 AND path > wanted.path || '/' AND path < wanted.path || '0'
+    ORDER BY entry_id, path LIMIT 1
 ) f;
 
 -- name: add_files
