@@ -10,21 +10,20 @@ import asyncio
 import contextlib
 import socket
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import unquote
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import make_headers, parse_url
 
+from reeltune_cli.client.daemon_threads import DaemonThreads
 from reeltune_cli.client.errors import ClientError
+from reeltune_cli.client.proxies import proxy_of
 
 _CHUNK_BYTES = 512 * 1024
 """Read and sent at once; so finely is progress told."""
@@ -50,22 +49,24 @@ class _Ended(Exception):
 
 
 class PutThreads:
-    """Some threads that send files. Use it as an async context manager: what is under way at its end is broken off."""
+    """Some threads that send files. Use it as an async context manager: what is under way at its end is broken off.
+
+    What cannot be, the search for a name and a connection that nobody answers, comes to nothing later, and keeps no
+    process from ending.
+    """
 
     def __init__(self, threads: int, ssl_context: SSLContext, *, uses_proxies: bool) -> None:
         """`uses_proxies`: those that the environment names are used."""
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="put")
+        self._threads = DaemonThreads(threads, "put")
         self._options: dict[str, Any] = {
             "maxsize": threads,
             "timeout": urllib3.Timeout(connect=_CONNECT_SECONDS, read=_SILENCE_SECONDS),
         }
         self._ssl_context = ssl_context
         self._uses_proxies = uses_proxies
-        self._connections: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._handles = _Handles()
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._buffers = threading.local()
-        self._has_ended = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,13 +74,8 @@ class PutThreads:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._has_ended = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            if connection.sock is not None:
-                _break_off(connection.sock)
+        self._threads.end()
+        self._handles.break_off()
         for manager in self._managers.values():
             manager.clear()
 
@@ -98,7 +94,7 @@ class PutThreads:
 
         Raises:
             PutFailed: no answer has come.
-            ClientError: the file is shorter than that.
+            ClientError: the file is shorter than that, or the environment names a proxy that cannot be used.
             OSError: it cannot be read.
         """
         loop = asyncio.get_running_loop()
@@ -108,7 +104,7 @@ class PutThreads:
         def chunks() -> Iterator[memoryview]:
             for chunk in self._read(file, offset, size):
                 yield chunk
-                if self._has_ended:
+                if self._handles.are_broken_off:
                     raise _Ended
                 loop.call_soon_threadsafe(on_sent, len(chunk))
 
@@ -121,7 +117,7 @@ class PutThreads:
             except _CannotRead as error:
                 raise error.cause from None
 
-        return await loop.run_in_executor(self._threads, send)
+        return await asyncio.wrap_future(self._threads.start(send))
 
     def _read(self, file: Path, offset: int, size: int) -> Iterator[memoryview]:
         """Yields a stretch of a file; each chunk is good until the next one, as all are read into the same memory."""
@@ -142,7 +138,7 @@ class PutThreads:
             raise _CannotRead(error) from error
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        proxy = _proxy_of(url) if self._uses_proxies else ""
+        proxy = proxy_of(url) if self._uses_proxies else ""
         if proxy not in self._managers:
             self._managers[proxy] = self._new_manager(proxy)
         return self._managers[proxy]
@@ -159,23 +155,23 @@ class PutThreads:
         return manager
 
     def _pool_classes(self) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-        """Returns pools whose connections are known here, and have their time to send."""
-
-        def prepare(connection: HTTPConnection) -> None:
-            with self._lock:
-                self._connections.add(connection)
-            if connection.sock is not None:  # else its connecting's limit would be that of each chunk, too
-                connection.sock.settimeout(_SILENCE_SECONDS)
+        """Returns pools whose connections can be broken off from here, and have their time to send."""
+        handles = self._handles
 
         class Plain(HTTPConnection):
             def connect(self) -> None:
                 super().connect()
-                prepare(self)
+                _give_time(self)
 
-        class Encrypted(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                prepare(self)
+            def _new_conn(self) -> socket.socket:
+                return handles.register(self, super()._new_conn())
+
+            def close(self) -> None:
+                handles.drop(self)
+                super().close()
+
+        class Encrypted(Plain, HTTPSConnection):
+            pass
 
         class PlainPool(urllib3.HTTPConnectionPool):
             ConnectionCls = Plain
@@ -186,16 +182,52 @@ class PutThreads:
         return {"http": PlainPool, "https": EncryptedPool}
 
 
-def _break_off(sock: socket.socket) -> None:
-    """Ends the wait for a socket. Its TLS is left alone: another thread may be in the midst of it."""
-    with contextlib.suppress(OSError):  # it is closed already
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+def _give_time(connection: HTTPConnection) -> None:
+    if connection.sock is not None:  # else its connecting's limit would be that of each chunk, too
+        connection.sock.settimeout(_SILENCE_SECONDS)
 
 
-def _proxy_of(url: str) -> str:
-    """Returns the proxy by which the environment wants an address to be reached, or the empty string."""
-    address = urlsplit(url)
-    if proxy_bypass(address.hostname or ""):
-        return ""
-    proxies = getproxies()
-    return proxies.get(address.scheme) or proxies.get("all") or ""
+class _Handles:
+    """A second handle of each open socket, by which any thread may end what is under way there.
+
+    A connection's own is another one before, in and after the handshake, wrapped twice behind some proxies, and closed
+    by the thread that sends: its number may by then be that of another file.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._handles: dict[HTTPConnection, socket.socket] = {}
+        self._are_broken_off = False
+
+    @property
+    def are_broken_off(self) -> bool:
+        """Whether no socket is wanted any more."""
+        return self._are_broken_off
+
+    def register(self, connection: HTTPConnection, new: socket.socket) -> socket.socket:
+        """Returns a connection's new socket.
+
+        Raises:
+            _Ended: none is wanted any more; it is closed.
+        """
+        with self._lock:
+            if self._are_broken_off:
+                new.close()
+                raise _Ended
+            self._handles[connection] = new.dup()
+        return new
+
+    def drop(self, connection: HTTPConnection) -> None:
+        """Closes the handle of a connection that ends, which would else stay open with it."""
+        with self._lock:
+            handle = self._handles.pop(connection, None)
+        if handle is not None:
+            handle.close()
+
+    def break_off(self) -> None:
+        """Ends what is under way, and what comes."""
+        with self._lock:
+            self._are_broken_off = True
+            for handle in self._handles.values():
+                with contextlib.suppress(OSError):  # the other side has done so already
+                    handle.shutdown(socket.SHUT_RDWR)
