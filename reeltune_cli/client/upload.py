@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -24,11 +25,17 @@ _SMALL_BYTES = 8 * 1024 * 1024
 """Files of up to so many bytes are announced and completed together."""
 _BATCH_FILES = 32
 """Of each batch: what announcing and completing cost beside each file is shared by so many."""
+_BATCH_BYTES = 64 * 1024 * 1024
+"""As many at most are announced together: their addresses end 15 minutes later, and a slow link has to send them."""
 _FIRST_BATCH_FILES = 4
 """Of the first batch, for something to be sent soon; each further one may have twice as many."""
 _BATCHES_AT_ONCE = 3
 """While one is being sent, another is read and announced, and a third is completed."""
 _PARTS_AT_ONCE = 4
+_RENEW_BEFORE_SECONDS = 60
+"""An address that ends so soon is not used any more: what is refused has been sent for nothing."""
+_RENEW_AFTER_SECONDS = 60
+"""So old must it be for that: it may be this machine's clock that is wrong, and would have each renewed at once."""
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _COMPLETE_TIMEOUT_SECONDS = 600
@@ -63,6 +70,20 @@ class _Sending:
     """The newest offer: one that came before may have ended."""
     was_changed: bool = False
     """It has been read again, as it was not any more what had been announced."""
+    offer_time: float = field(default_factory=time.time)
+    """When the newest offer came, in seconds since 1970."""
+    renewal: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the part that has all addresses renewed."""
+
+    def renew(self, upload: upload_pb2.Upload) -> None:
+        """Takes a new offer."""
+        self.upload, self.offer_time = upload, time.time()
+
+    def ends_soon(self) -> bool:
+        """Whether the addresses of the newest offer may end before they are used."""
+        now = time.time()
+        left = self.upload.expire_time.seconds - now
+        return left < _RENEW_BEFORE_SECONDS and now - self.offer_time >= _RENEW_AFTER_SECONDS
 
 
 class _FileChanged(Exception):
@@ -158,16 +179,17 @@ async def _remove_others(client: Client, parent_id: str, paths: set[str]) -> lis
 def _batches(files: Sequence[LocalFile]) -> list[list[LocalFile]]:
     """Returns the files in order: small ones together, a large one by itself."""
     batches: list[list[LocalFile]] = []
-    most, has_room = _FIRST_BATCH_FILES, False
+    most, has_room, size_bytes = _FIRST_BATCH_FILES, False, 0
     for file in files:
         is_small = file.size_bytes <= _SMALL_BYTES
-        if is_small and has_room and len(batches[-1]) < most:
+        size_bytes += file.size_bytes
+        if is_small and has_room and len(batches[-1]) < most and size_bytes <= _BATCH_BYTES:
             batches[-1].append(file)
             continue
         if is_small and has_room:
             most = min(2 * most, _BATCH_FILES)
         batches.append([file])
-        has_room = is_small
+        has_room, size_bytes = is_small, file.size_bytes
     return batches
 
 
@@ -248,7 +270,7 @@ class _Upload:
             if failure_from_rpc_error(error).reason not in _SEND_AGAIN:
                 raise
             self._progress.advance(sending.file.path, -sending.file.size_bytes)
-            sending.upload = await self._open(sending.header)
+            sending.renew(await self._open(sending.header))
             await self._send_file(sending)
             if not sending.upload.complete:
                 await self._complete(sending.upload)
@@ -270,28 +292,31 @@ class _Upload:
         if sending.upload.complete:
             self._progress.advance(sending.file.path, sending.file.size_bytes)
         else:
-            await _run_all(self._send_part(sending, part) for part in sending.upload.parts)
+            await _run_all(self._send_part(sending, sending.upload, part) for part in sending.upload.parts)
 
     async def _read_again(self, sending: _Sending) -> None:
         """Announces a file as it is now."""
         size_bytes = (await asyncio.to_thread(sending.file.file.stat)).st_size
         sending.file, sending.was_changed = replace(sending.file, size_bytes=size_bytes), True
         sending.header = await self._header(sending.file)
-        sending.upload = await self._open(sending.header)
+        sending.renew(await self._open(sending.header))
 
-    async def _send_part(self, sending: _Sending, part: upload_pb2.UploadPart) -> None:
-        path = sending.file.path
+    async def _send_part(self, sending: _Sending, offer: upload_pb2.Upload, part: upload_pb2.UploadPart) -> None:
+        path, problem = sending.file.path, None
         for attempt in range(_TRIES):
+            if not part.arrived:
+                async with self._parts:
+                    offer, part = await self._in_time(sending, offer, part)
+                    problem = None if part.arrived else await self._put(sending, part)
             if part.arrived:  # by a run that was cut, or with an answer that was lost
                 self._progress.advance(path, part.size_bytes)
                 return
-            async with self._parts:
-                problem = await self._put(sending, part)
             if problem is None:
                 return
             if attempt < _TRIES - 1:
                 await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
-                part = await self._fresh(sending, part.number, part.size_bytes)
+                sending.renew(await self._open(sending.header))  # the old address may have ended
+                offer, part = sending.upload, _same_part(sending.upload, part)
         next_step = "run the same command again: what was sent is kept"
         raise ClientError(f"{path} cannot be sent: {problem}", "UPLOAD_FAILED", next_step)
 
@@ -328,15 +353,24 @@ class _Upload:
             raise ClientError(message, "FILE_CHANGED", "run the command again when nothing writes to it any more")
         raise _FileChanged
 
-    async def _fresh(self, sending: _Sending, number: int, size_bytes: int) -> upload_pb2.UploadPart:
-        """Returns the part with a new URL, in case the old one has ended; parts already sent are kept."""
-        sending.upload = await self._open(sending.header)
-        arrived = upload_pb2.UploadPart(number=number, size_bytes=size_bytes, arrived=True)
-        return next((part for part in sending.upload.parts if part.number == number), arrived)
+    async def _in_time(
+        self, sending: _Sending, offer: upload_pb2.Upload, part: upload_pb2.UploadPart
+    ) -> tuple[upload_pb2.Upload, upload_pb2.UploadPart]:
+        """Returns the part with an address that is good for long enough, and the offer that it belongs to."""
+        async with sending.renewal:
+            if sending.ends_soon():
+                sending.renew(await self._open(sending.header))
+        return sending.upload, part if offer is sending.upload else _same_part(sending.upload, part)
 
     async def _open(self, header: pb.FileHeader) -> upload_pb2.Upload:
         request = pb.CreateUploadRequest(file=header, accepts_headers=True)
         return (await self._client.uploads.CreateUpload(request)).upload
+
+
+def _same_part(offer: upload_pb2.Upload, part: upload_pb2.UploadPart) -> upload_pb2.UploadPart:
+    """Returns a part of an earlier offer by a new one; what that does not ask for has arrived."""
+    arrived = upload_pb2.UploadPart(number=part.number, size_bytes=part.size_bytes, arrived=True)
+    return next((same for same in offer.parts if same.number == part.number), arrived)
 
 
 def _sha256(file: Path) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,6 +93,14 @@ class FailingMesh:
     """With what reasons the next uploads cannot be completed, as nothing of them is there any more."""
     late_batches: int = 0
     """So many of the next batches take too long to be completed."""
+    offers: int = 0
+    """How often a file was announced."""
+    ending_offers: int = 0
+    """So many of the next offers end within a minute: who sends by one comes too late."""
+    late_puts: int = 0
+    """How many have."""
+    lifetime_seconds: float = 900
+    """How long all the other offers say that they live."""
     batches: list[int] = field(default_factory=list)
     """How many files each batch announced."""
     lost_puts: int = 0
@@ -153,9 +162,13 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         upload_id = next((key for key, value in self._mesh.uploads.items() if value == header), new_id("upl"))
         self._mesh.uploads[upload_id] = header
         upload = upload_pb2.Upload(id=upload_id, path=header.path)
+        is_ending = self._mesh.ending_offers > 0
+        self._mesh.offers += 1
+        self._mesh.ending_offers -= is_ending
+        upload.expire_time.seconds = int(time.time() + (30 if is_ending else self._mesh.lifetime_seconds))
         for number, offset in enumerate(range(0, max(header.size_bytes, 1), PART_BYTES), start=1):
             size = min(PART_BYTES, header.size_bytes - offset)
-            url = f"{self._mesh.url}/{upload_id}/{number:04}"
+            url = f"{self._mesh.url}/{upload_id}/{number:04}{'?ended' * is_ending}"
             headers = {}
             if self._mesh.is_verifying and request.accepts_headers:
                 headers["if-none-match"] = "*"
@@ -395,6 +408,10 @@ def _handler(mesh: FailingMesh) -> type[BaseHTTPRequestHandler]:
                 if mesh.is_forgetful:
                     mesh.uploads.clear()
                 self._answer(mesh.put_failures.pop(0), b"")
+                return
+            if self.path.endswith("?ended"):
+                mesh.late_puts += 1
+                self._answer(403, b"")
                 return
             mesh.puts.append(self.path)
             if mesh.hold_after is not None and len(mesh.blobs) >= mesh.hold_after:

@@ -174,6 +174,50 @@ async def test_small_files_share_their_calls_and_large_ones_do_not(
     assert sorted(failing_mesh.batches) == [3, 4, 8, 8, 16]
 
 
+@pytest.mark.parametrize(("megabytes", "largest_batch"), [(1, 32), (2, 32), (4, 16), (8, 8)])
+def test_a_slow_link_can_send_in_time_what_is_announced_ahead(megabytes: int, largest_batch: int) -> None:
+    files = [upload.LocalFile(Path("clip"), f"{number}", megabytes << 20) for number in range(100)]
+    batches = upload._batches(files)
+    assert [file for batch in batches for file in batch] == files
+    assert max(len(batch) for batch in batches) == largest_batch
+
+
+async def test_an_address_that_ends_soon_is_renewed_before_it_is_used(
+    client: Client, failing_mesh: FailingMesh, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow link its turn comes late, and what the store refuses would have been sent for nothing."""
+    monkeypatch.setattr(upload, "_RENEW_AFTER_SECONDS", 0)
+    failing_mesh.ending_offers = 8
+    recorder = Recorder()
+    await upload_folder(client, DATASET_ID, folder, recorder)
+    assert failing_mesh.files == content_of(folder)
+    assert recorder.moved == recorder.total
+    assert failing_mesh.late_puts == 0
+    assert failing_mesh.offers == 16, "the parts of a file share its new offer"
+
+
+async def test_a_clock_that_is_wrong_has_no_new_offer_renewed(
+    client: Client, failing_mesh: FailingMesh, folder: Path
+) -> None:
+    failing_mesh.lifetime_seconds = -3600
+    await upload_folder(client, DATASET_ID, folder)
+    assert failing_mesh.files == content_of(folder)
+    assert failing_mesh.offers == 8
+
+
+async def test_a_renewed_file_may_have_arrived(
+    client: Client, failing_mesh: FailingMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_RENEW_AFTER_SECONDS", 0)
+    (tmp_path / "a.mp4").write_bytes(b"0" * 10)
+    failing_mesh.ending_offers = 1
+    failing_mesh.meanwhile = [lambda: failing_mesh.files.update({"a.mp4": b"0" * 10})]
+    recorder = Recorder()
+    await upload_folder(client, DATASET_ID, tmp_path, recorder)
+    assert failing_mesh.puts == []
+    assert recorder.moved == recorder.total
+
+
 async def test_a_store_that_stays_away_is_told(client: Client, failing_mesh: FailingMesh, folder: Path) -> None:
     failing_mesh.put_failures += [503] * 1000
     with pytest.raises(ClientError) as caught:
