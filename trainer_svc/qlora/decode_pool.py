@@ -7,6 +7,7 @@ SIGKILL and spawns another; a clip that failed with decord is tried once more wi
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import queue
@@ -217,19 +218,26 @@ class _Worker:
         self._pipe.close()
 
     def _receive_pixels(self, shape: list[int], deadline: float) -> bytearray:
-        size, pixels = 1, bytearray()
-        for length in shape:
-            size *= length
-        while len(pixels) < size:
-            pixels += self._receive(deadline)
+        pixels = bytearray(math.prod(shape))
+        missing = memoryview(pixels)
+        while missing:
+            self._await(deadline)
+            count = os.readv(self._pipe.fileno(), [missing])
+            if not count:
+                raise EOFError
+            missing = missing[count:]
         return pixels
 
     def _receive(self, deadline: float) -> bytes:
-        """The next piece. Raises `TimeoutError` at the deadline, `EOFError` when the process has died, and
-        `CancelledError` when the pool closes."""
+        """The next message. Raises what `_await` raises, and `EOFError` when the process has died."""
+        self._await(deadline)
+        return self._pipe.recv_bytes()
+
+    def _await(self, deadline: float) -> None:
+        """Until there is something to read. Raises `TimeoutError` at the deadline, and `CancelledError` when the pool
+        closes."""
         while not self._pipe.poll(min(_CLOSING_SECONDS, max(0.0, deadline - time.monotonic()))):
             if self._closing.is_set():
                 raise CancelledError
             if time.monotonic() >= deadline:
                 raise TimeoutError
-        return self._pipe.recv_bytes()

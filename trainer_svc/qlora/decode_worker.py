@@ -18,7 +18,6 @@ from trainer_svc.qlora.errors import BadClipError, ClipFault
 from trainer_svc.qlora.frame_decoder import DecodedFrames, FrameDecoder
 from trainer_svc.qlora.frame_sampling import FrameRequest
 
-CHUNK_BYTES = 1 << 20
 _MEMORY_BYTES = 8 << 30
 _PR_SET_PDEATHSIG = 1
 
@@ -59,9 +58,10 @@ def _answer(pipe: Connection, decoder: FrameDecoder, clip: Path, request: FrameR
         "indices": decoded.indices,
     }
     pipe.send_bytes(json.dumps(header).encode())
+    # Bare bytes after the header: messages would be copied twice more, at either end.
     pixels = np.ascontiguousarray(decoded.frames).data.cast("B")
-    for start in range(0, len(pixels), CHUNK_BYTES):
-        pipe.send_bytes(pixels[start : start + CHUNK_BYTES])
+    while pixels:
+        pixels = pixels[os.write(pipe.fileno(), pixels) :]
 
 
 def request_bytes(clip: str, request: FrameRequest) -> bytes:
