@@ -177,7 +177,13 @@ def wire(settings: CatalogSettings, runtime: Runtime, stores: Stores) -> list[Se
     """Starts the background tasks and returns the servicers."""
     manage_entries = ManageEntries(stores.entries, stores.scheduler, timedelta(days=settings.undelete_days))
     settle_upload = SettleUpload(
-        stores.files, stores.file_batches, stores.garbage, stores.objects, asyncio.Semaphore(settings.settlements)
+        stores.files,
+        stores.file_batches,
+        stores.garbage,
+        stores.objects,
+        slots=asyncio.Semaphore(settings.settlements),
+        # Batches leave threads to those who ask for little.
+        looks=asyncio.Semaphore(max(1, settings.s3_threads // 2)),
     )
     runtime.stack.push_async_callback(settle_upload.close)
     tool = _start_model_tool(settings, runtime)

@@ -26,6 +26,12 @@ from catalog_svc.usecases import audit
 from catalog_svc.usecases.each import each
 from meshkit.failpoints import failpoint
 
+_TOGETHER_SECONDS = 1.0
+"""How long the files of a batch wait for each other to be put in place by one transaction."""
+
+_OTHERS_AT_ONCE = 2
+"""Of those files of a batch that are not put in place together: each takes a connection to the database."""
+
 
 @dataclass(frozen=True, slots=True)
 class SettleUpload:
@@ -37,6 +43,8 @@ class SettleUpload:
     objects: ObjectStore
     slots: asyncio.Semaphore
     """How many are verified at once: each holds a part in memory."""
+    looks: asyncio.Semaphore
+    """How many files of all batches the store is asked for at once."""
     _running: dict[UploadId, asyncio.Task[StoredFile]] = field(default_factory=dict)
 
     async def settle(self, upload: Upload) -> StoredFile:
@@ -86,12 +94,15 @@ class SettleUpload:
             done.exception()  # whoever still waits gets it; should nobody, it was their upload and they will ask again
 
     async def _settle(self, upload: Upload) -> StoredFile:
-        header = upload.header
         try:
             digest = await self._arrived(upload) if upload.is_direct else await self._verified(upload)
         except BytesMissing:
             # Another replica may have finished it a moment ago.
             return await self._finished_elsewhere(upload)
+        return await self._checked(upload, digest)
+
+    async def _checked(self, upload: Upload, digest: Digest) -> StoredFile:
+        header = upload.header
         if digest.sha256 != header.sha256:
             await self._discard(upload)
             raise DigestMismatch(header.path, header.sha256, digest.sha256)
@@ -113,20 +124,62 @@ class SettleUpload:
         return stored
 
     async def _settle_together(self, uploads: Sequence[Upload]) -> Mapping[UploadId, StoredFile | Exception]:
-        proofs = await each(self._is_proven, uploads)
-        proven = [upload for upload, proof in zip(uploads, proofs, strict=True) if proof is True]
-        # Whatever is the matter with the others is found out, and told, for each of them.
-        others = [upload for upload, proof in zip(uploads, proofs, strict=True) if proof is not True]
-        outcomes = dict(zip([upload.id for upload in others], await each(self._settle, others), strict=True))
+        outcomes: dict[UploadId, StoredFile | Exception] = {}
+        async with asyncio.TaskGroup() as group:
+            looks = {group.create_task(self._look(upload)): upload for upload in uploads}
+            pending = set(looks)
+            while pending:
+                # Those of which the store is slow to tell keep no other waiting for longer.
+                done, pending = await asyncio.wait(pending, timeout=_TOGETHER_SECONDS)
+                found = [(upload, look.result()) for look, upload in looks.items() if look in done]
+                group.create_task(self._settle_found(found, outcomes))
+        return outcomes
+
+    async def _look(self, upload: Upload) -> Digest | Exception | None:
+        async with self.looks:
+            try:
+                return await self.objects.sent_digest(upload)
+            except Exception as error:  # told as that of its file
+                return error
+
+    async def _settle_found(
+        self,
+        found: Sequence[tuple[Upload, Digest | Exception | None]],
+        outcomes: dict[UploadId, StoredFile | Exception],
+    ) -> None:
+        """Puts those files in place that the store vouches for, and then sees what is the matter with the others."""
+        proven = [upload for upload, look in found if look == _announced(upload)]
         if proven:
             await failpoint("upload.stored")
         for group in by_parent(proven, lambda upload: upload.header):
             outcomes |= zip([upload.id for upload in group], await self._commit_together(group), strict=True)
-        return outcomes
+        missing = [upload for upload, look in found if isinstance(look, BytesMissing)]
+        if missing:
+            outcomes |= await self._missed_together(missing)
+        turns = asyncio.Semaphore(_OTHERS_AT_ONCE)
 
-    async def _is_proven(self, upload: Upload) -> bool:
-        digest = await self.objects.sent_digest(upload)
-        return digest == Digest(upload.header.size_bytes, upload.header.sha256)
+        async def settle_other(other: tuple[Upload, Digest | Exception | None]) -> StoredFile:
+            upload, look = other
+            if isinstance(look, Exception):
+                raise look
+            async with turns:
+                return await self._checked(upload, look or await self._read(upload))
+
+        others = [(upload, look) for upload, look in found if upload.id not in outcomes]
+        outcomes |= zip([upload.id for upload, _ in others], await each(settle_other, others), strict=True)
+
+    async def _missed_together(self, uploads: Sequence[Upload]) -> dict[UploadId, StoredFile | Exception]:
+        """Tells what has become of uploads of one owner whose bytes are not there, by one look at all."""
+        ids = [upload.id for upload in uploads]
+        try:
+            current = await self.batches.get_uploads(ids, uploads[0].owner_id)
+        except Exception as error:  # its place in the answer tells it
+            return dict.fromkeys(ids, error)
+        outcomes: dict[UploadId, StoredFile | Exception] = {}
+        for upload_id in ids:
+            upload = current.get(upload_id)
+            outcomes[upload_id] = (upload.stored or UploadIncomplete((1,), 1)) if upload else UploadNotFound()
+        return outcomes
 
     async def _commit_together(self, uploads: Sequence[Upload]) -> Sequence[StoredFile | Exception]:
         """Puts proven files of one parent in place: all at once, or else one after the other."""
@@ -147,11 +200,11 @@ class SettleUpload:
 
     async def _arrived(self, upload: Upload) -> Digest:
         """Looks at what was sent straight to its place, and reads it if the store cannot vouch for it."""
-        digest = await self.objects.sent_digest(upload)
-        if digest is None:
-            async with self.slots:
-                digest = await self.objects.read_digest(upload.place)
-        return digest
+        return await self.objects.sent_digest(upload) or await self._read(upload)
+
+    async def _read(self, upload: Upload) -> Digest:
+        async with self.slots:
+            return await self.objects.read_digest(upload.place)
 
     async def _discard(self, upload: Upload) -> None:
         """Drops an upload of other bytes than the announced ones; where these lie in the right ones' place, at once."""
@@ -197,6 +250,10 @@ async def _outcome_of(
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def _announced(upload: Upload) -> Digest:
+    return Digest(upload.header.size_bytes, upload.header.sha256)
 
 
 def _record(upload: Upload) -> None:

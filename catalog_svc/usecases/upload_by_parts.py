@@ -142,6 +142,8 @@ class UploadByParts:
         others = [upload for upload in uploads if not upload.is_direct or upload.stored is not None]
 
         async def complete_straight() -> list[StoredFile | Exception]:
+            if not sent_straight:
+                return []
             async with self.slots:
                 return await self.settle_upload.settle_many(sent_straight)
 

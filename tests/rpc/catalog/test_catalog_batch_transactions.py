@@ -13,9 +13,13 @@ from reeltune.catalog.v1 import usage_service_pb2
 from reeltune.scheduler.v1 import quota_pb2
 
 from catalog_svc.clients.object_store import BytesMissing, Digest
-from catalog_svc.domain.upload import Upload
+from catalog_svc.domain.content import ContentPlace
+from catalog_svc.domain.errors import UploadNotFound
+from catalog_svc.domain.upload import Upload, UploadId
 from catalog_svc.store.queries import queries
 from catalog_svc.usecases import upload_by_parts
+from catalog_svc.usecases.settle_upload import SettleUpload
+from catalog_svc.usecases.upload_by_parts import UploadByParts
 from meshkit.ids import new_id
 from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import Serve
@@ -178,6 +182,79 @@ async def test_one_of_a_batch_that_was_not_sent_or_is_not_right_keeps_no_other(
     outcomes = [reason(result.error) if result.HasField("error") else "" for result in results]
     assert outcomes == ["", "UPLOAD_INCOMPLETE", "", "", "DIGEST_MISMATCH", ""]
     assert await mesh.paths(dataset.id) == [path for path in files if path not in ("01.mp4", "04.mp4")]
+
+
+async def test_a_file_that_the_store_is_slow_to_tell_of_keeps_no_other(
+    mesh: CatalogMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, files = await mesh.create_dataset(), files_of(20)
+    ids = await sent(mesh, dataset.id, files)
+    slow = f"contents/{ALICE}/{hashlib.sha256(files['07.mp4']).hexdigest()}"
+    unproven = f"contents/{ALICE}/{hashlib.sha256(files['08.mp4']).hexdigest()}"
+    told, sent_digest, read_digest = asyncio.Event(), mesh.stores.objects.sent_digest, mesh.stores.objects.read_digest
+
+    async def digest_in_time(upload: Upload) -> Digest | None:
+        if upload.place.object_key == slow:
+            await told.wait()
+        return None if upload.place.object_key == unproven else await sent_digest(upload)
+
+    async def read_in_time(place: ContentPlace) -> Digest:
+        await told.wait()
+        return await read_digest(place)
+
+    monkeypatch.setattr(mesh.stores.objects, "sent_digest", digest_in_time)
+    monkeypatch.setattr(mesh.stores.objects, "read_digest", read_in_time)
+    call = asyncio.create_task(complete(mesh, ids))
+
+    async def others_are_there() -> bool:
+        return await mesh.paths(dataset.id) == [path for path in files if path not in ("07.mp4", "08.mp4")]
+
+    await assert_eventually(others_are_there)
+    told.set()
+    assert [result.file.path for result in await call] == list(files)
+    assert await mesh.paths(dataset.id) == list(files)
+
+
+async def test_batches_that_were_not_sent_leave_the_store_to_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = await start(s3_threads=4)
+    datasets = [await mesh.create_dataset(f"set {number}") for number in range(3)]
+    batches = [
+        await create(mesh, [wanted(dataset.id, path, data) for path, data in files_of(40).items()])
+        for dataset in datasets
+    ]
+    sent_digest, looks, under_way, at_most = mesh.stores.objects.sent_digest, 0, 0, 0
+
+    async def counted(upload: Upload) -> Digest | None:
+        nonlocal looks, under_way, at_most
+        looks, under_way = looks + 1, under_way + 1
+        at_most = max(at_most, under_way)
+        try:
+            return await sent_digest(upload)
+        finally:
+            under_way -= 1
+
+    async def one_by_one(upload_id: UploadId, owner_id: str) -> Upload:
+        raise AssertionError(f"{upload_id} of {owner_id} is looked for by itself")
+
+    monkeypatch.setattr(mesh.stores.objects, "sent_digest", counted)
+    monkeypatch.setattr(mesh.stores.files, "get_upload", one_by_one)
+    answers = await asyncio.gather(*(complete(mesh, [result.upload.id for result in batch]) for batch in batches))
+    assert {reason(result.error) for answer in answers for result in answer} == {"UPLOAD_INCOMPLETE"}
+    assert (looks, at_most) == (120, 2), "each once, and by half the threads"
+
+
+async def test_a_batch_without_files_to_look_at_waits_for_no_turn(mesh: CatalogMesh) -> None:
+    turns = asyncio.Semaphore(0)
+    settle = SettleUpload(
+        mesh.stores.files, mesh.stores.file_batches, mesh.stores.garbage, mesh.stores.objects, slots=turns, looks=turns
+    )
+    by_parts = UploadByParts(
+        mesh.stores.files, mesh.stores.file_batches, mesh.stores.objects, settle, 1000, mesh.stores.scheduler, turns
+    )
+    (outcome,) = await asyncio.wait_for(by_parts.complete_many(ALICE, [UploadId(new_id("upl"))]), 60)
+    assert isinstance(outcome, UploadNotFound)
 
 
 async def test_a_batch_sent_the_other_way_takes_the_place_of_what_was_announced(mesh: CatalogMesh) -> None:
