@@ -93,10 +93,10 @@ class FailingMesh:
     """With what reasons the next uploads cannot be completed, as nothing of them is there any more."""
     late_batches: int = 0
     """So many of the next batches take too long to be completed."""
-    offers: int = 0
-    """How often a file was announced."""
-    ending_offers: int = 0
-    """So many of the next offers end within a minute: who sends by one comes too late."""
+    offers: list[str] = field(default_factory=list)
+    """The path of each file that was announced."""
+    first_offers_end: bool = False
+    """A file's first offer ends within a minute: who sends by it comes too late."""
     late_puts: int = 0
     """How many have."""
     lifetime_seconds: float = 900
@@ -162,9 +162,8 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         upload_id = next((key for key, value in self._mesh.uploads.items() if value == header), new_id("upl"))
         self._mesh.uploads[upload_id] = header
         upload = upload_pb2.Upload(id=upload_id, path=header.path)
-        is_ending = self._mesh.ending_offers > 0
-        self._mesh.offers += 1
-        self._mesh.ending_offers -= is_ending
+        is_ending = self._mesh.first_offers_end and header.path not in self._mesh.offers
+        self._mesh.offers.append(header.path)
         upload.expire_time.seconds = int(time.time() + (30 if is_ending else self._mesh.lifetime_seconds))
         for number, offset in enumerate(range(0, max(header.size_bytes, 1), PART_BYTES), start=1):
             size = min(PART_BYTES, header.size_bytes - offset)
