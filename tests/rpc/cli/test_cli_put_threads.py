@@ -247,7 +247,7 @@ async def test_a_connection_that_comes_after_the_end_sends_nothing(
 
 
 _PUT = """
-import asyncio, ssl, sys
+import asyncio, signal, ssl, sys
 from pathlib import Path
 from reeltune_cli.client import put_threads
 
@@ -256,6 +256,7 @@ async def main(url, file):
     async with put_threads.PutThreads(4, ssl.create_default_context(), uses_proxies=False) as puts:
         await puts.put(url, {}, Path(file), 0, 0, lambda _: None)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background has it ignored
 asyncio.run(main(*sys.argv[1:]))
 """
 

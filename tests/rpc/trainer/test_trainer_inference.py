@@ -214,10 +214,8 @@ async def test_a_job_that_takes_the_memory_cuts_the_answer_and_those_who_wait(
         assert told == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "INFERENCE_BUSY")] * 2
         assert all(failure.retry_after and failure.retry_after >= timedelta(seconds=1) for failure in failures)
         assert "taken this device's memory" in failures[0].message
-        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, (
-            "the memory is free before the job begins"
-        )
         await assert_eventually(lambda: mesh.scheduler.received)
+        assert is_gone(child), "the memory is free before the job begins"
 
 
 async def test_only_so_many_adapters_are_kept_on_the_disk(
