@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from catalog_svc.domain.entry import EntryId, EntryKind
+from catalog_svc.domain.upload import Upload
 
 
 def record(event: str, actor: str, kind: EntryKind, entry_id: EntryId, **details: object) -> None:
@@ -12,3 +13,9 @@ def record(event: str, actor: str, kind: EntryKind, entry_id: EntryId, **details
     structlog.get_logger("audit").info(
         f"audit.{kind.noun}_{event}", actor=actor, resource=entry_id, outcome="ok", **details
     )
+
+
+def record_stored(upload: Upload) -> None:
+    """Writes that an upload's file is in place."""
+    header = upload.header
+    record("file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256)

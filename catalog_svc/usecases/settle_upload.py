@@ -120,7 +120,7 @@ class SettleUpload:
             await self.files.discard_upload(upload)
             raise
         await failpoint("upload.after_commit")
-        _record(upload)
+        audit.record_stored(upload)
         return stored
 
     async def _settle_together(self, uploads: Sequence[Upload]) -> Mapping[UploadId, StoredFile | Exception]:
@@ -194,7 +194,7 @@ class SettleUpload:
             else:
                 await failpoint("upload.after_commit")
                 for upload in uploads:
-                    _record(upload)
+                    audit.record_stored(upload)
                 return stored
         return [outcome for upload in uploads for outcome in await each(self._commit, [upload])]
 
@@ -254,10 +254,3 @@ async def _outcome_of(
 
 def _announced(upload: Upload) -> Digest:
     return Digest(upload.header.size_bytes, upload.header.sha256)
-
-
-def _record(upload: Upload) -> None:
-    header = upload.header
-    audit.record(
-        "file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
-    )

@@ -233,7 +233,4 @@ class UploadByParts:
 def _record_if_stored(upload: Upload) -> None:
     """Records a file whose bytes were there, at once: it is in place, even if its caller goes away before the offer."""
     if upload.stored is not None:
-        header = upload.header
-        audit.record(
-            "file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256
-        )
+        audit.record_stored(upload)

@@ -73,8 +73,8 @@ class FrozenEncoder:
 
     @contextmanager
     def _fitting_threads(self, arguments: Mapping[str, Tensor]) -> Iterator[None]:
-        """On a CPU a small clip gets few threads: more would wait for one another longer than they compute, and for the
-        cores on which the next batches are made. As many for the same clip, always: its outputs' last bits hang on it.
+        """On a CPU a small clip gets few threads: more would gain little, and wait for the cores on which the next
+        batches are made. As many for the same clip, always: its outputs' last bits hang on it.
         """
         threads = torch.get_num_threads()
         values = sum(arguments[name].numel() for name in self._call.pixels if name in arguments)

@@ -13,10 +13,10 @@ class PackedDropout(nn.Dropout):
     """`torch.nn.Dropout` whose mask on a CPU comes from 16 random bits an element instead of 64.
 
     torch's generator for CPUs makes one number after the other in one thread, and its own dropout asks for a double for
-    each element: with adapters at every linear layer that is a tenth of a training step. The probability p is rounded
-    to a 65,536th, and what is kept is scaled by the rounded one, so that the expectation is x. Masks come from torch's
-    default generator, as its own do: they follow `torch.manual_seed` and are drawn alike again by checkpointing. On
-    other devices it is torch's own.
+    each element, at every linear layer that has an adapter. The probability p is rounded to a 65,536th, and what is
+    kept is scaled by the rounded one, so that the expectation is x. Masks come from torch's default generator, as its
+    own do: they follow `torch.manual_seed` and are drawn alike again by checkpointing. On other devices it is torch's
+    own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
