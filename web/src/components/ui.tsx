@@ -66,13 +66,51 @@ export function Field({ label, hint, problem, className, ...rest }: FieldProps) 
         aria-describedby={hint || problem ? `${id}-note` : undefined}
         className={INPUT}
       />
-      {(problem || hint) && (
-        <p id={`${id}-note`} className="mt-1 text-sm text-ink-soft">
-          {problem && <span className="block text-bad">{sentence(problem)}</span>}
-          {hint}
-        </p>
-      )}
+      <Note id={`${id}-note`} hint={hint} problem={problem} />
     </div>
+  );
+}
+
+interface SelectFieldProps {
+  label: string;
+  value: string;
+  onChange: (value: string) => void;
+  hint?: ReactNode;
+  problem: string | undefined;
+  /** The options. */
+  children: ReactNode;
+}
+
+/** A choice of many, with its name above it. */
+export function SelectField({ label, value, onChange, hint, problem, children }: SelectFieldProps) {
+  const id = useId();
+  return (
+    <div>
+      <label htmlFor={id} className="mb-1 block text-sm font-medium">
+        {label}
+      </label>
+      <select
+        id={id}
+        className={INPUT}
+        value={value}
+        onChange={(event) => onChange(event.target.value)}
+        aria-invalid={problem ? true : undefined}
+        aria-describedby={hint || problem ? `${id}-note` : undefined}
+      >
+        {children}
+      </select>
+      <Note id={`${id}-note`} hint={hint} problem={problem} />
+    </div>
+  );
+}
+
+function Note({ id, hint, problem }: { id: string; hint?: ReactNode; problem?: string | undefined }) {
+  if (!problem && !hint) return null;
+  return (
+    <p id={id} className="mt-1 text-sm text-ink-soft">
+      {problem && <span className="block text-bad">{sentence(problem)}</span>}
+      {hint}
+    </p>
   );
 }
 

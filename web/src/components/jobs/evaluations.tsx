@@ -1,20 +1,19 @@
 "use client";
 
 import { useQuery } from "@tanstack/react-query";
-import { useId, useState } from "react";
+import { useState } from "react";
 import type { EvaluationControl } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { useAttempt } from "@/lib/attempt";
 import { datasets } from "@/lib/clients";
 import type { Problem } from "@/lib/errors";
-import { sentence } from "@/lib/format";
 import { postTraining, samples } from "@/lib/jobs/after_training";
 import { CONTROLS } from "@/lib/jobs/evaluation";
 import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
 import { heldOutWords, lackOfRows, shown, type Split } from "@/lib/jobs/rows_asked";
 import { useRequestId } from "@/lib/request_id";
-import { Field, INPUT } from "../ui";
+import { Field, SelectField } from "../ui";
 import { EvaluationResult } from "./evaluation_result";
 import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
@@ -200,7 +199,6 @@ interface ChoiceProps {
 }
 
 function DatasetChoice({ source, value, onChange, problem }: ChoiceProps & { source: TrainingJob }) {
-  const id = useId();
   const list = useQuery({
     queryKey: ["datasets", "ready"],
     queryFn: async ({ signal }) =>
@@ -208,27 +206,14 @@ function DatasetChoice({ source, value, onChange, problem }: ChoiceProps & { sou
   });
   const others = list.data?.filter((one) => one.id !== source.datasetId) ?? [];
   return (
-    <div>
-      <label htmlFor={id} className="mb-1 block text-sm font-medium">
-        Dataset
-      </label>
-      <select
-        id={id}
-        className={INPUT}
-        value={value}
-        onChange={(event) => onChange(event.target.value)}
-        aria-invalid={problem ? true : undefined}
-        aria-describedby={problem ? `${id}-note` : undefined}
-      >
-        <option value="">the one it was trained on</option>
-        {others.map((one) => (
-          <option key={one.id} value={one.id}>
-            {one.version > 1 ? `${one.name}, version ${one.version}` : one.name}
-          </option>
-        ))}
-      </select>
-      <Note id={`${id}-note`} problem={problem} />
-    </div>
+    <SelectField label="Dataset" value={value} onChange={onChange} problem={problem && `${problem}.`}>
+      <option value="">the one it was trained on</option>
+      {others.map((one) => (
+        <option key={one.id} value={one.id}>
+          {one.version > 1 ? `${one.name}, version ${one.version}` : one.name}
+        </option>
+      ))}
+    </SelectField>
   );
 }
 
@@ -240,38 +225,14 @@ interface SplitProps extends ChoiceProps {
 }
 
 function SplitChoice({ splits, isTrainedOn, value, onChange, hint, problem }: SplitProps) {
-  const id = useId();
   return (
-    <div>
-      <label htmlFor={id} className="mb-1 block text-sm font-medium">
-        Rows of
-      </label>
-      <select
-        id={id}
-        className={INPUT}
-        value={value}
-        onChange={(event) => onChange(event.target.value)}
-        aria-invalid={problem ? true : undefined}
-        aria-describedby={problem || hint ? `${id}-note` : undefined}
-      >
-        <option value="">{heldOutWords(splits, isTrainedOn)}</option>
-        {splits?.map((one) => (
-          <option key={one.name} value={one.name}>
-            {shown(one)}
-          </option>
-        ))}
-      </select>
-      <Note id={`${id}-note`} problem={problem} hint={hint} />
-    </div>
-  );
-}
-
-function Note({ id, problem, hint }: { id: string; problem: string | undefined; hint?: string | undefined }) {
-  if (!problem && !hint) return null;
-  return (
-    <p id={id} className="mt-1 text-sm text-ink-soft">
-      {problem && <span className="block text-bad">{sentence(problem)}.</span>}
-      {hint}
-    </p>
+    <SelectField label="Rows of" value={value} onChange={onChange} hint={hint} problem={problem && `${problem}.`}>
+      <option value="">{heldOutWords(splits, isTrainedOn)}</option>
+      {splits?.map((one) => (
+        <option key={one.name} value={one.name}>
+          {shown(one)}
+        </option>
+      ))}
+    </SelectField>
   );
 }
