@@ -14,7 +14,7 @@ import { DEVICES, devicesOf, FIELDS, fieldOf, mistake, parametersOf, untoldOf } 
 import { Estimate } from "./estimate";
 import { PresetChoice, useStart } from "./preset_choice";
 import { Untold, useFocusOnMistake } from "./form";
-import { Button, Field, INPUT, Loading, PageTitle, Panel } from "../ui";
+import { Button, Field, Loading, PageTitle, Panel, SelectField } from "../ui";
 
 const DRAFT = "reeltune.job-draft";
 type Draft = Record<string, string>;
@@ -198,38 +198,30 @@ function Choice<Entry extends { id: string }>({
   onChange,
   problem,
 }: ListProps<Entry>) {
-  const id = `choice-${label}`;
   if (list.isPending) return <Loading what={`Loading ${label.toLowerCase()}s …`} />;
-  const told = list.error ? explain(list.error).message : problem;
+  const none = list.data?.length === 0 && (
+    <>
+      {empty}.{" "}
+      <Link href={href} className="text-accent underline underline-offset-4">
+        Make one
+      </Link>
+    </>
+  );
   return (
-    <div>
-      <label htmlFor={id} className="mb-1 block text-sm font-medium">
-        {label}
-      </label>
-      <select
-        id={id}
-        className={INPUT}
-        value={value}
-        onChange={(event) => onChange(event.target.value)}
-        aria-invalid={told ? true : undefined}
-      >
-        <option value="">choose …</option>
-        {list.data?.map((one) => (
-          <option key={one.id} value={one.id}>
-            {names(one)}
-          </option>
-        ))}
-      </select>
-      {told && <p className="mt-1 text-sm text-bad">{told}</p>}
-      {list.data?.length === 0 && (
-        <p className="mt-1 text-sm text-ink-soft">
-          {empty}.{" "}
-          <Link href={href} className="text-accent underline underline-offset-4">
-            Make one
-          </Link>
-        </p>
-      )}
-    </div>
+    <SelectField
+      label={label}
+      value={value}
+      onChange={onChange}
+      hint={none}
+      problem={list.error ? explain(list.error).message : problem}
+    >
+      <option value="">choose …</option>
+      {list.data?.map((one) => (
+        <option key={one.id} value={one.id}>
+          {names(one)}
+        </option>
+      ))}
+    </SelectField>
   );
 }
 
