@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 
 from trainer_svc.qlora.after_training_spec import SOURCE, AfterTrainingSpec, EvaluationSpec
-from trainer_svc.qlora.failures import as_failure
-from trainer_svc.qlora.messages import FailureReason, Log, MessageSocket, StopReason
+from trainer_svc.qlora.failures import as_failure, is_unexplained
+from trainer_svc.qlora.messages import Log, MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
@@ -57,7 +57,7 @@ def carry_out(run: RunContext, job: Path) -> int:
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:
         failure = as_failure(error)
-        if failure.reason is FailureReason.INTERNAL:
+        if is_unexplained(failure):
             run.report(Log("error", traceback.format_exc()[-8000:]))
         run.report(failure)
         return 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.dataset_rows import load_samples
-from trainer_svc.qlora.failures import as_failure
+from trainer_svc.qlora.failures import as_failure, is_unexplained
 from trainer_svc.qlora.launched_rank import LaunchedRank
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
@@ -71,7 +71,7 @@ def run_training(
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:
         failure = as_failure(error)
-        if failure.reason is FailureReason.INTERNAL:
+        if is_unexplained(failure):
             run.report(Log("error", traceback.format_exc()[-8000:]))
         run.report(failure)
         return 1

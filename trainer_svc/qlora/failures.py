@@ -18,6 +18,8 @@ from trainer_svc.qlora.messages import Failed, FailureReason
 from trainer_svc.qlora.spec import SpecError
 
 _MESSAGE_CHARACTERS = 1000
+_DEVICE_FAULTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS")
+_NO_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def as_failure(error: Exception) -> Failed:
@@ -57,6 +59,7 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
             return FailureReason.RANK_LOST, "the run goes on from its newest checkpoint when it is started again"
         case DecodeProcessError():
             return FailureReason.DECODER_LOST, "see that the machine has memory to spare, and the decoder its libraries"
+        # Before what a device's fault looks like: no memory is told in the same words.
         case _ if _out_of_memory(error):
             return (
                 FailureReason.OUT_OF_MEMORY,
@@ -65,12 +68,30 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
                     "sampling.max_pixels, or turn on optimization.gradient_checkpointing"
                 ),
             )
+        case _ if _device_lost(error):
+            return (
+                FailureReason.DEVICE_LOST,
+                "if it happens again, look at the device's health: nvidia-smi -q, and dmesg for Xid errors",
+            )
         case _:
             return FailureReason.INTERNAL, "see the trainer's log; if it happens again, report it with that log"
 
 
+def is_unexplained(failure: Failed) -> bool:
+    """True where only a stack trace can tell more than the message."""
+    return failure.reason in (FailureReason.INTERNAL, FailureReason.DEVICE_LOST)
+
+
+# Errors of torch are known by name: this module is used before torch is loaded.
+
+
 def _out_of_memory(error: Exception) -> bool:
-    # By name: the class is torch's, and this module is used before torch is loaded.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def _device_lost(error: Exception) -> bool:
+    if type(error).__name__ == "AcceleratorError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _DEVICE_FAULTS)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.failures import as_failure
+from trainer_svc.qlora.failures import as_failure, is_unexplained
 from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
 from trainer_svc.qlora.messages import (
     Cancel,
@@ -95,7 +95,7 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
         # The edge of the process: whatever went wrong must reach the parent as a typed message.
         except Exception as error:
             failure = as_failure(error)
-            if failure.reason is FailureReason.INTERNAL:
+            if is_unexplained(failure):
                 line.send(Log("error", traceback.format_exc()[-8000:]))
             line.send(failure)
             return 1
@@ -111,7 +111,7 @@ def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: Req
     # One bad request must not end the others: it is answered with its failure.
     except Exception as error:
         failure = as_failure(error)
-        if failure.reason is FailureReason.INTERNAL:
+        if is_unexplained(failure):
             line.send(Log("error", traceback.format_exc()[-8000:]))
         reason = failure.reason
         if reason in (FailureReason.BAD_SPEC, FailureReason.BAD_DATA):

@@ -46,6 +46,8 @@ class FailureReason(StrEnum):
     """One of the processes of a run on several devices is gone."""
     DECODER_LOST = "DECODER_LOST"
     """A decode process did not start, on a machine whose decoder worked when it was probed."""
+    DEVICE_LOST = "DEVICE_LOST"
+    """The accelerator reported a fault: nothing that this process asks of it will work again."""
     BAD_REQUEST = "BAD_REQUEST"
     """Inference only: this one request cannot be answered; the child lives on."""
     INTERNAL = "INTERNAL"

@@ -137,6 +137,8 @@ class InferenceHost:
                 message = await self._next(loaded, self._limits.token)
                 if isinstance(message, messages.GenerationFailed) and message.request_id == request_id:
                     is_finished = True
+                    if message.reason is messages.FailureReason.DEVICE_LOST:
+                        await self._discard(loaded)
                     raise _refusal(message)
                 if isinstance(message, Piece) and message.request_id == request_id:
                     is_finished = isinstance(message, messages.GenerationDone)

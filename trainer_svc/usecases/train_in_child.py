@@ -54,6 +54,7 @@ _REASONS = {
     messages.FailureReason.STORAGE_UNAVAILABLE: FailReason.STORAGE_UNAVAILABLE,
     messages.FailureReason.RANK_LOST: FailReason.CRASHED,
     messages.FailureReason.DECODER_LOST: FailReason.CRASHED,
+    messages.FailureReason.DEVICE_LOST: FailReason.CRASHED,
 }
 _DOING = {Recipe.EVALUATION: "evaluating", Recipe.MERGE: "merging"}
 _LEVELS = ("debug", "info", "warning", "error")

@@ -1,7 +1,7 @@
 """An inference child without a model: `fake_inference_child.py MODEL_FOLDER MESSAGE_FD BITS`.
 
 It answers with what it was asked, word by word; the first word of a prompt may be an order: `crash`, `hang`, `slow`,
-`undecodable`.
+`undecodable`, `fault` (of the device).
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ def answer(request: messages.Generate, line: messages.MessageSocket, cancelled: 
     if order == "undecodable":
         reason = messages.FailureReason.BAD_REQUEST
         line.send(messages.GenerationFailed(request.request_id, reason, "clip one.mp4: not video: no", "another clip"))
+        return
+    if order == "fault":
+        reason = messages.FailureReason.DEVICE_LOST
+        line.send(messages.GenerationFailed(request.request_id, reason, "CUDA error: launch failure", "look at it"))
         return
     clip = Path(request.clip or "").read_text()
     adapter = (Path(request.adapter_dir) / "adapter.safetensors").read_text() if request.adapter_dir else "base"

@@ -140,11 +140,12 @@ async def test_a_model_that_cannot_be_loaded_is_the_models_fault(asker: Asker) -
     assert "use another" in failure.message
 
 
-async def test_after_a_crash_the_next_question_gets_a_fresh_child(asker: Asker) -> None:
+@pytest.mark.parametrize("trouble", ["crash", "fault"])
+async def test_after_a_crash_or_a_device_fault_the_next_question_gets_a_fresh_child(asker: Asker, trouble: str) -> None:
     await asker.answer()
     first = asker.child()
 
-    failure = await asker.refusal("crash")
+    failure = await asker.refusal(trouble)
     (answer,) = await asker.answer()
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "INFERENCE_INTERRUPTED")

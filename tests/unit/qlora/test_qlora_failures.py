@@ -22,6 +22,10 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's is."""
 
 
+class AcceleratorError(RuntimeError):
+    """Named as torch's is."""
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "words"),
     [
@@ -37,6 +41,15 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), FailureReason.OUT_OF_MEMORY, "MemoryError"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureReason.OUT_OF_MEMORY, "allocate memory"),
         (DecodeProcessError("killed"), FailureReason.DECODER_LOST, "killed"),
+        (AcceleratorError("CUDA error: unspecified launch failure"), FailureReason.DEVICE_LOST, "launch failure"),
+        (AcceleratorError("CUDA error: out of memory"), FailureReason.OUT_OF_MEMORY, "out of memory"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+            FailureReason.DEVICE_LOST,
+            "CUBLAS_STATUS_EXECUTION_FAILED",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), FailureReason.OUT_OF_MEMORY, "ALLOC_FAILED"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), FailureReason.INTERNAL, "RuntimeError: mat1"),
         (KeyError("what"), FailureReason.INTERNAL, "KeyError: 'what'"),
     ],
 )
