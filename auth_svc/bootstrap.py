@@ -14,6 +14,7 @@ from auth_svc.domain.session import SessionLimits
 from auth_svc.domain.throttle import ThrottlePolicy
 from auth_svc.rpc.auth_servicer import AuthServicer
 from auth_svc.rpc.error_table import ERROR_TABLE
+from auth_svc.rpc.peers import PEERS
 from auth_svc.rpc.revocation_servicer import RevocationServicer
 from auth_svc.rpc.user_servicer import UserServicer
 from auth_svc.settings import AuthSettings
@@ -77,6 +78,7 @@ async def bootstrap(settings: AuthSettings, runtime: Runtime) -> Service:
         ],
         error_table={**POSTGRES_FAILURES, **ERROR_TABLE},
         verifier=TokenVerifier([TrustedIssuer(ISSUER, AUDIENCE, TOKEN_TYPE, Caller.USER, keys)]),
+        peers=PEERS,
     )
 
 

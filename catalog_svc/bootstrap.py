@@ -36,6 +36,7 @@ from catalog_svc.rpc.error_table import ERROR_TABLE
 from catalog_svc.rpc.import_servicer import ImportServicer
 from catalog_svc.rpc.list_requests import ListEntries
 from catalog_svc.rpc.model_servicer import ModelServicer
+from catalog_svc.rpc.peers import PEERS
 from catalog_svc.rpc.sample_servicer import SampleServicer
 from catalog_svc.rpc.snapshot_servicer import SnapshotServicer
 from catalog_svc.rpc.storage_servicer import StorageServicer
@@ -92,7 +93,7 @@ from meshkit.blob.failures import BLOB_FAILURES
 from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
-from meshkit.rpc.client import open_channel
+from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.failure import failure_for
 from meshkit.rpc.interceptors.authentication import Verifier
 from meshkit.rpc.paging import PageTokens
@@ -139,7 +140,7 @@ async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
     pool = await _open_database(settings, runtime)
     objects = await _open_object_store(settings, runtime)
     scheduler = await _open_scheduler(settings, runtime)
-    auth = await runtime.stack.enter_async_context(open_channel(settings.auth_target, tls_ca=settings.peer_tls_ca))
+    auth = await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target))
     revocations = Revocations(ended_sessions(auth), poll_seconds=settings.revocation_poll_seconds)
     runtime.background.start("revocations", revocations.follow())
     stores = make_stores(settings, pool, objects, Scheduler(scheduler))
@@ -149,6 +150,7 @@ async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
         verifier=_verifier(auth, scheduler),
         long_rpcs=LONG_RPCS,
         revocations=revocations,
+        peers=PEERS,
     )
 
 
@@ -399,7 +401,7 @@ async def _open_object_store(settings: CatalogSettings, runtime: Runtime) -> Obj
 async def _open_scheduler(settings: CatalogSettings, runtime: Runtime) -> grpc.aio.Channel | None:
     if not settings.scheduler_target:
         return None
-    channel = open_channel(settings.scheduler_target, tls_ca=settings.peer_tls_ca)
+    channel = open_peer_channel(settings, settings.scheduler_target)
     return await runtime.stack.enter_async_context(channel)
 
 

@@ -33,8 +33,6 @@ class CatalogSettings(ServiceSettings, env_prefix="CATALOG_"):
     """`host:port` of the auth service, which signs user tokens."""
     scheduler_target: str = ""
     """`host:port` of the scheduler, which signs grants, knows live jobs and keeps quotas; empty: there is none."""
-    peer_tls_ca: Path | None = None
-    """PEM of the authority of these services' certificates; None: no TLS between services."""
 
     unary_deadline_seconds: float = Field(default=120, gt=0)
     """Longer than elsewhere: CompleteUpload reads the whole file once."""

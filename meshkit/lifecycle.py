@@ -20,8 +20,10 @@ from prometheus_client import CollectorRegistry
 
 from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.background import Background
+from meshkit.health_endpoint import health_endpoint
 from meshkit.rpc.failure import ErrorTable
 from meshkit.rpc.interceptors.authentication import Verifier
+from meshkit.rpc.peers import NO_PEERS, Peers
 from meshkit.rpc.registration import ServicerRegistration
 from meshkit.rpc.server import BoundServer, build_server
 from meshkit.settings import ServiceSettings
@@ -57,6 +59,8 @@ class Service:
     """Full paths of the streams that may live longer than `stream_deadline_seconds`."""
     revocations: Revocations = NO_REVOCATIONS
     """Which sessions have ended; whoever makes it has it followed."""
+    peers: Peers = field(default_factory=lambda: NO_PEERS)
+    """What each identity may call where TLS is mutual."""
 
 
 Bootstrap = Callable[[Runtime], Awaitable[Service]]
@@ -96,6 +100,9 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
     runtime = Runtime(stack=stack, background=background, metrics=new_registry())
     metrics_server = start_metrics_server(settings.metrics_port, runtime.metrics, settings.host)
     stack.callback(metrics_server.close)
+    serving = asyncio.Event()
+    if settings.health_port is not None:
+        await stack.enter_async_context(health_endpoint(settings.host, settings.health_port, serving.is_set))
     try:
         service = await _first(_bootstrapped(bootstrap, runtime, settings.startup_timeout_seconds), stop)
         if service is None:
@@ -108,9 +115,10 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
             long_rpcs=service.long_rpcs,
             revocations=service.revocations,
             metrics=runtime.metrics,
+            peers=service.peers,
         )
         _settle_memory()
-        async with _serving(bound, settings, background):
+        async with _serving(bound, settings, background, serving):
             structlog.get_logger().info(
                 "service.ready",
                 address=f"{settings.host}:{bound.port}",
@@ -151,14 +159,18 @@ def _settle_memory() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _serving(bound: BoundServer, settings: ServiceSettings, background: Background) -> AsyncIterator[None]:
-    """Serves inside the block; leaving it is the first half of the stop: health, intake, server."""
+async def _serving(
+    bound: BoundServer, settings: ServiceSettings, background: Background, serving: asyncio.Event
+) -> AsyncIterator[None]:
+    """Serves inside the block, where `serving` is set; leaving it is half of the stop: health, intake, server."""
     await set_health(bound, health_pb2.HealthCheckResponse.NOT_SERVING)
     await bound.server.start()
     await set_health(bound, health_pb2.HealthCheckResponse.SERVING)
+    serving.set()
     try:
         yield
     finally:
+        serving.clear()
         grace = settings.shutdown_grace_seconds
         structlog.get_logger().info("service.stopping", grace_seconds=grace)
         _leave_within(grace + 2 * _CLOSE_SECONDS)

@@ -25,6 +25,8 @@ class ServiceSettings(BaseSettings):
     """Port of the gRPC server; 0 takes a free one, which `service.ready` names."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of the Prometheus endpoint; 0 takes a free one."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port that answers `GET /live` and `GET /ready` over plain HTTP, for who runs containers; None: no such port."""
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
     reflection: bool = False
@@ -44,7 +46,10 @@ class ServiceSettings(BaseSettings):
     revocation_poll_seconds: float = Field(default=15, gt=0, le=30)
     """How often the auth service is asked which sessions have ended."""
     tls_certificate: Path | None = None
-    """PEM chain of the server; with `tls_key`, the port speaks TLS."""
+    """PEM chain of this service; with `tls_key`, the port speaks TLS, and other services are shown it."""
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
-    """PEM of the authority that client certificates must come from; set, it makes TLS mutual."""
+    """PEM of the authority that client certificates must come from; set, it makes TLS mutual, and only the rpcs that
+    the service names for the certificate's identity (`spiffe://reeltune/NAME`) are served."""
+    peer_tls_ca: Path | None = None
+    """PEM of the authority of the other services' certificates; None: they are called without TLS."""

@@ -26,7 +26,7 @@ from meshkit.jetstream import connect
 from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
-from meshkit.rpc.client import open_channel
+from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.paging import PageTokens
 from meshkit.rpc.registration import ServicerRegistration
 from scheduler_svc.clients.attempt_files import AttemptFiles
@@ -38,6 +38,7 @@ from scheduler_svc.rpc.checkpoint_servicer import CheckpointServicer
 from scheduler_svc.rpc.convert import watch_message_to_proto
 from scheduler_svc.rpc.error_table import ERROR_TABLE
 from scheduler_svc.rpc.estimate_servicer import EstimateServicer
+from scheduler_svc.rpc.peers import PEERS
 from scheduler_svc.rpc.post_training_servicer import PostTrainingServicer, SourceServicer
 from scheduler_svc.rpc.preset_servicer import PresetServicer
 from scheduler_svc.rpc.quota_servicer import QuotaServicer
@@ -133,7 +134,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     )
     attempt = _attempt_parts(settings, stores, files, notifications, keys)
     _start_background(settings, runtime, stores, training, attempt)
-    auth = AuthKeys(await runtime.stack.enter_async_context(open_channel(settings.auth_target)))
+    auth = AuthKeys(await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target)))
     revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
     runtime.background.start("revocations", revocations.follow())
     return Service(
@@ -159,6 +160,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
         verifier=_verifier(auth, keys),
         long_rpcs=LONG_RPCS,
         revocations=revocations,
+        peers=PEERS,
     )
 
 
@@ -240,7 +242,7 @@ async def _open_blob_store(settings: SchedulerSettings, runtime: Runtime) -> Blo
 
 
 async def _open_catalog(settings: SchedulerSettings, runtime: Runtime) -> Catalog:
-    return Catalog(await runtime.stack.enter_async_context(open_channel(settings.catalog_target)))
+    return Catalog(await runtime.stack.enter_async_context(open_peer_channel(settings, settings.catalog_target)))
 
 
 def _verifier(auth: AuthKeys, keys: tuple[SigningKey, ...]) -> TokenVerifier:

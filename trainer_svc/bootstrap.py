@@ -25,7 +25,7 @@ from meshkit.auth.revocations import Revocations
 from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
 from meshkit.jetstream import JetStream, connect
 from meshkit.lifecycle import Runtime, Service
-from meshkit.rpc.client import open_channel
+from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.registration import ServicerRegistration
 from trainer_svc.child.process import ChildProcess, memory_limit, spawn_child
 from trainer_svc.child.reaping import reap_children
@@ -51,6 +51,7 @@ from trainer_svc.qlora.launch import (
 from trainer_svc.rehearsal.launch import rehearsal_command
 from trainer_svc.rpc.error_table import ERROR_TABLE
 from trainer_svc.rpc.inference_servicer import InferenceServicer
+from trainer_svc.rpc.peers import PEERS
 from trainer_svc.rpc.trainer_servicer import TrainerServicer
 from trainer_svc.settings import TrainerSettings
 from trainer_svc.usecases.answer_question import InferenceTools, stop_when_idle
@@ -166,6 +167,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         verifier=TokenVerifier([_user_tokens(auth)]),
         long_rpcs=frozenset({_WATCH}),
         revocations=revocations,
+        peers=PEERS,
     )
 
 
@@ -209,19 +211,19 @@ class _Channels:
 
 
 def _open_channels(settings: TrainerSettings, stack: AsyncExitStack) -> _Channels:
-    authority, beat = settings.services_tls_ca, settings.heartbeat_seconds
+    beat = settings.heartbeat_seconds
     channels = _Channels(
         # A lease outlasts several heartbeats: a replica that is silent for two of them is given up for another one,
         # early enough to be there within the lease.
-        scheduler=open_channel(
+        scheduler=open_peer_channel(
+            settings,
             settings.scheduler_target,
-            tls_ca=authority,
             max_reconnect_backoff_seconds=min(5.0, beat),
             keepalive_seconds=beat,
             keepalive_timeout_seconds=beat,
         ),
-        catalog=open_channel(settings.catalog_target, tls_ca=authority),
-        auth=open_channel(settings.auth_target, tls_ca=authority),
+        catalog=open_peer_channel(settings, settings.catalog_target),
+        auth=open_peer_channel(settings, settings.auth_target),
     )
     for channel in (channels.scheduler, channels.catalog, channels.auth):
         stack.push_async_callback(channel.close)

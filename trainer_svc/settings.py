@@ -23,8 +23,6 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """`host:port` of the scheduler."""
     catalog_target: str
     auth_target: str
-    services_tls_ca: Path | None = None
-    """PEM of the authority of the services' certificates; set, they are called by TLS."""
     nats_url: str = ""
     """Empty: no wake-ups; the scheduler is asked every `poll_seconds`."""
     nats_user: str = "trainer"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from meshkit.rpc.request_context import REQUEST_ID_KEY, current_request_id, remaining_seconds
+
+if TYPE_CHECKING:
+    # Clients that are no services use this module, too, and have no use for pydantic.
+    from meshkit.settings import ServiceSettings
 
 DEFAULT_DEADLINE_SECONDS = 10.0
 _MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -58,6 +62,20 @@ def open_channel(
         tls_certificate.read_bytes() if tls_certificate else None,
     )
     return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+
+
+def open_peer_channel(settings: ServiceSettings, target: str, **options: float) -> grpc.aio.Channel:
+    """Returns a channel from the service with these settings to another one, by TLS where they name an authority.
+
+    The service shows its own certificate, if it has one. `options` are those of `open_channel`.
+    """
+    return open_channel(
+        target,
+        tls_ca=settings.peer_tls_ca,
+        tls_certificate=settings.tls_certificate,
+        tls_key=settings.tls_key,
+        **options,  # type: ignore[arg-type]  # numbers all
+    )
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -17,9 +17,11 @@ from meshkit.rpc.failure import ErrorTable
 from meshkit.rpc.interceptors.authentication import AuthenticationInterceptor, Verifier
 from meshkit.rpc.interceptors.deadline import DeadlineInterceptor, DeadlineLimits
 from meshkit.rpc.interceptors.errors import ErrorsInterceptor
+from meshkit.rpc.interceptors.peer_identity import PeerInterceptor
 from meshkit.rpc.interceptors.request_log import RequestLogInterceptor
 from meshkit.rpc.interceptors.rpc_metrics import RpcMetricsInterceptor
 from meshkit.rpc.interceptors.validation import ValidationInterceptor, warm_validator
+from meshkit.rpc.peers import NO_PEERS, Peers, peer_policy
 from meshkit.rpc.registration import ServicerRegistration, add_to_server, service_names
 from meshkit.rpc.tolerance import TolerantHandlers, UnknownRpcs
 from meshkit.settings import ServiceSettings
@@ -47,14 +49,16 @@ def build_server(
     long_rpcs: frozenset[str] = frozenset(),
     revocations: Revocations = NO_REVOCATIONS,
     metrics: CollectorRegistry | None = None,
+    peers: Peers = NO_PEERS,
 ) -> BoundServer:
     """Returns a server with all interceptors, health and (if set) reflection, bound to `settings.host:port`.
 
-    `long_rpcs` are full paths (`/pkg.Service/Rpc`) of streams that no deadline of ours may end.
+    `long_rpcs` are full paths (`/pkg.Service/Rpc`) of streams that no deadline of ours may end. `peers` says what each
+    identity may call where TLS is mutual; nobody may call anything else there but health.
 
     Raises:
         AccessUndeclared: an rpc does not say who may call it.
-        ValueError: `long_rpcs` names something that is not a stream of these services.
+        ValueError: `long_rpcs` or `peers` names something that these services do not have.
     """
     names = tuple(service_names(registrations))
     _check_long_rpcs(long_rpcs, names)
@@ -72,6 +76,7 @@ def build_server(
                 long_rpcs=long_rpcs | _LONG_STANDARD_RPCS,
             ),
             metrics=metrics or CollectorRegistry(),
+            peers=peer_policy(peers, policy) if settings.tls_client_ca else None,
         ),
         options=_options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
@@ -95,6 +100,7 @@ def interceptor_chain(
     revocations: Revocations,
     limits: DeadlineLimits,
     metrics: CollectorRegistry,
+    peers: Mapping[str, frozenset[str]] | None = None,
 ) -> list[grpc.aio.ServerInterceptor]:
     """Returns the interceptors in the order in which every rpc meets them.
 
@@ -107,6 +113,7 @@ def interceptor_chain(
         RpcMetricsInterceptor(metrics, frozenset(policy)),
         DeadlineInterceptor(limits),
         ErrorsInterceptor(error_table),
+        *(() if peers is None else (PeerInterceptor(peers),)),
         AuthenticationInterceptor(verifier, policy, revocations),
         ValidationInterceptor(),
     ]

@@ -19,6 +19,7 @@ from meshkit.jetstream import JetStream, connect
 from meshkit.rpc.client import open_channel
 from meshkit.rpc.failure import ErrorTable
 from meshkit.rpc.interceptors.authentication import Verifier
+from meshkit.rpc.peers import NO_PEERS, Peers
 from meshkit.rpc.registration import ServicerRegistration
 from meshkit.rpc.server import build_server
 from meshkit.settings import ServiceSettings
@@ -140,6 +141,7 @@ class Serve(Protocol):
         long_rpcs: frozenset[str] = frozenset(),
         revocations: Revocations = NO_REVOCATIONS,
         settings: ServiceSettings | None = None,
+        peers: Peers = NO_PEERS,
     ) -> Awaitable[Served]: ...
 
 
@@ -156,6 +158,7 @@ async def serve(token_mint: TokenMint) -> AsyncIterator[Serve]:
             long_rpcs: frozenset[str] = frozenset(),
             revocations: Revocations = NO_REVOCATIONS,
             settings: ServiceSettings | None = None,
+            peers: Peers = NO_PEERS,
         ) -> Served:
             bound = build_server(
                 settings or ServiceSettings(),
@@ -164,6 +167,7 @@ async def serve(token_mint: TokenMint) -> AsyncIterator[Serve]:
                 verifier=verifier or token_mint.verifier,
                 long_rpcs=long_rpcs,
                 revocations=revocations,
+                peers=peers,
             )
             await bound.server.start()
             stack.push_async_callback(bound.server.stop, None)

@@ -1,10 +1,11 @@
-"""A private certificate authority and the edge's certificate, made on the first start."""
+"""A private certificate authority, the edge's certificate and those of the services, made on the first start."""
 
 from __future__ import annotations
 
 import datetime as dt
 import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from meshkit.rpc.peers import TRUST_DOMAIN
 
 _CA_LIFETIME = dt.timedelta(days=3650)
 _SERVER_LIFETIME = dt.timedelta(days=397)  # what browsers accept at most
@@ -47,11 +50,35 @@ def ensure_certificates(folder: Path, names: tuple[str, ...] = DEFAULT_NAMES) ->
         ca_key = ec.generate_private_key(ec.SECP256R1())
         _write_pair(files.ca, ca_key_path, _ca_certificate(ca_key), ca_key)
         files.certificate.unlink(missing_ok=True)  # signed by the former authority
-    if not _is_good(files.certificate, files.key, names):
+    if not _is_good(files.certificate, files.key, _subjects(names)):
         ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
         key = ec.generate_private_key(ec.SECP256R1())
-        _write_pair(files.certificate, files.key, _server_certificate(key, names, ca, _load_key(ca_key_path)), key)
+        leaf = _leaf(key, names[0], _subjects(names), [ExtendedKeyUsageOID.SERVER_AUTH], ca, _load_key(ca_key_path))
+        _write_pair(files.certificate, files.key, leaf, key)
     return files
+
+
+def ensure_service_certificate(authority: Path, folder: Path, identity: str, names: tuple[str, ...]) -> None:
+    """Makes `tls.crt`, `tls.key` and `ca.crt` of one service in `folder`, where they are missing or run out.
+
+    The certificate is good for the identity `spiffe://reeltune/IDENTITY`, as a server under these names and as a
+    client. The files are named as in a Kubernetes secret of type `kubernetes.io/tls`, so that whoever reads them need
+    not know who made them. `authority` is the folder of `ensure_certificates`.
+
+    Raises:
+        ValueError: the authority's files are damaged.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ca_path, ca_key = authority / "ca.pem", _load_key(authority / "ca.key")
+    subjects = (*_subjects(names), x509.UniformResourceIdentifier(f"{TRUST_DOMAIN}{identity}"))
+    ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
+    is_ours = (folder / "ca.crt").exists() and (folder / "ca.crt").read_bytes() == ca_path.read_bytes()
+    if is_ours and _is_good(folder / "tls.crt", folder / "tls.key", subjects):
+        return
+    key = ec.generate_private_key(ec.SECP256R1())
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    _write_pair(folder / "tls.crt", folder / "tls.key", _leaf(key, identity, subjects, usages, ca, ca_key), key)
+    (folder / "ca.crt").write_bytes(ca_path.read_bytes())
 
 
 def _is_good_authority(certificate: Path, key: Path) -> bool:
@@ -68,7 +95,7 @@ def _is_good_authority(certificate: Path, key: Path) -> bool:
     return not _runs_out(loaded)
 
 
-def _is_good(certificate: Path, key: Path, names: tuple[str, ...]) -> bool:
+def _is_good(certificate: Path, key: Path, subjects: Sequence[x509.GeneralName]) -> bool:
     try:
         loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
         _load_key(key)
@@ -76,8 +103,7 @@ def _is_good(certificate: Path, key: Path, names: tuple[str, ...]) -> bool:
         return False  # missing, or cut by a full disk: another is as good
     if _runs_out(loaded):
         return False
-    subjects = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(subjects) == set(_subjects(names))
+    return set(loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == set(subjects)
 
 
 def _runs_out(certificate: x509.Certificate) -> bool:
@@ -94,19 +120,21 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     )
 
 
-def _server_certificate(
+def _leaf(
     key: ec.EllipticCurvePrivateKey,
-    names: tuple[str, ...],
+    name: str,
+    subjects: Sequence[x509.GeneralName],
+    usages: list[x509.ObjectIdentifier],
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
 ) -> x509.Certificate:
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     return (
-        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), ca.subject, key, _SERVER_LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(_subjects(names)), critical=False)
+        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca.subject, key, _SERVER_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(is_ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(authority, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
@@ -142,8 +170,8 @@ def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
     )
 
 
-def _subjects(names: tuple[str, ...]) -> list[x509.GeneralName]:
-    return [_subject(name) for name in names]
+def _subjects(names: tuple[str, ...]) -> tuple[x509.GeneralName, ...]:
+    return tuple(_subject(name) for name in names)
 
 
 def _subject(name: str) -> x509.GeneralName:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from meshkit.rpc.peers import TRUST_DOMAIN
 from reeltune_cli.stack.edge_contract import EXPOSED_SERVICES, ExposedRpc, descriptor_set, exposed_rpcs
 from reeltune_cli.stack.edge_replies import EDGE_REPLIES
 from reeltune_cli.stack.site import Site
@@ -42,6 +43,15 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTls:
+    """What the edge shows to services and knows them by, where calls between services are by mutual TLS."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """Everything in which one edge differs from another."""
 
@@ -51,10 +61,14 @@ class EdgeSettings:
     key: Path
     upstreams: Mapping[str, tuple[Endpoint, ...]]
     """Endpoints of `auth`, `catalog`, `scheduler`, `trainer` and `s3`; a cluster without any answers 503."""
-    access_log: Path
+    access_log: Path | None
+    """None: the standard output."""
     site: Site | None = None
     """The browser's pages; without them the edge serves programs only."""
     host: str = "127.0.0.1"
+    peer_tls: PeerTls | None = None
+    healthy_with: tuple[str, ...] | None = None
+    """Upstreams that `/healthz` wants to be there; None: all that have an endpoint."""
     allowed_origin_pattern: str = LOOPBACK_ORIGIN
     """RE2 pattern of the whole `Origin` of pages that may call the edge from a browser."""
     sign_ins_per_minute: int = 300
@@ -97,11 +111,17 @@ def edge_config(settings: EdgeSettings, descriptors: Path) -> str:
         descriptors=descriptors,
         services=[name for names in EXPOSED_SERVICES.values() for name in names],
         clusters=list(EXPOSED_SERVICES),
-        health_clusters=[name for name in EXPOSED_SERVICES if settings.upstreams.get(name)],
+        health_clusters=_health_clusters(settings),
+        trust_domain=TRUST_DOMAIN,
         public_pattern=_any_of(pattern for rpc in rpcs if rpc.is_public for pattern in rpc.patterns),
         routes=_routes(rpcs),
         replies=EDGE_REPLIES,
     )
+
+
+def _health_clusters(settings: EdgeSettings) -> list[str]:
+    wanted = EXPOSED_SERVICES if settings.healthy_with is None else settings.healthy_with
+    return [name for name in wanted if settings.upstreams.get(name)]
 
 
 def template_folder() -> Path:

@@ -41,7 +41,7 @@ class RemoteTrainer:
             "JOIN_SECRET": self.join_secret,
             "DATA_DIR": str(self.data.expanduser().resolve()),
             "TLS_CA": str(self.ca.resolve()) if self.ca else "",
-            "SERVICES_TLS_CA": str(self.services_ca.resolve()) if self.services_ca else "",
+            "PEER_TLS_CA": str(self.services_ca.resolve()) if self.services_ca else "",
             "NAME": self.name or "",
             "HOST": self.host,
             "PORT": str(self.port),
