@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+SETTINGS_DIR_VARIABLE = "REELTUNE_SETTINGS_DIR"
+"""Names a folder with a file for each setting that is not to stand in the environment: `auth_postgres_dsn` holds what
+`AUTH_POSTGRES_DSN` would. So containers are given secrets, which an environment shows to whoever may look at it."""
+
+
 class ServiceSettings(BaseSettings):
-    """Frozen settings of one service, read from the environment once, in `__main__`.
+    """Frozen settings of one service, read once, in `__main__`: from the environment, then from the settings folder.
 
     A service writes `class AuthSettings(ServiceSettings, env_prefix="AUTH_")`; its secrets are `SecretStr`.
     """
@@ -53,3 +65,24 @@ class ServiceSettings(BaseSettings):
     the service names for the certificate's identity (`spiffe://reeltune/NAME`) are served."""
     peer_tls_ca: Path | None = None
     """PEM of the authority of the other services' certificates; None: they are called without TLS."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds the settings folder, where there is one.
+
+        Raises:
+            SettingsError: the variable names no folder.
+        """
+        folder = os.environ.get(SETTINGS_DIR_VARIABLE)
+        if not folder:
+            return init_settings, env_settings
+        if not Path(folder).is_dir():
+            raise SettingsError(f"{SETTINGS_DIR_VARIABLE} is {folder!r}, which is no folder")
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder)

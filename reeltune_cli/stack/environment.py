@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meshkit.embedded import NatsUser, S3Identity
 from reeltune_cli.stack.folder import StackFolder
 from reeltune_cli.stack.options import UpOptions
 from reeltune_cli.stack.ports import LOOPBACK
 from reeltune_cli.stack.secrets_file import StackSecrets
+from reeltune_cli.stack.server_access import BUCKETS
 
 SERVICES = ("auth", "catalog", "scheduler", "trainer")
 SCHEMAS = ("auth", "catalog", "scheduler")
 """Services with a database schema; the role has the same name."""
 _GRACE_SECONDS = {"auth": 2, "catalog": 2, "scheduler": 2, "trainer": 10}
 _PUBLIC_PREFIX = "/s3"
-_BUCKETS = {"catalog": "reeltune-catalog", "scheduler": "reeltune-scheduler"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +63,6 @@ class StackPlan:
             "trainer": self._trainer,
         }[service]()
         return {f"{service.upper()}_{name}": value for name, value in values.items()}
-
-    def nats_users(self) -> tuple[NatsUser, NatsUser]:
-        """The scheduler publishes wake-ups and keeps the stream; a trainer takes and acknowledges them, and no more."""
-        scheduler = NatsUser(
-            "scheduler",
-            self.secrets.scheduler_nats,
-            publish=(
-                "jobs.v1.*",
-                "$JS.API.INFO",
-                *(f"$JS.API.STREAM.{verb}.JOBS" for verb in ("CREATE", "UPDATE", "INFO")),
-                *(f"$JS.API.CONSUMER.{verb}.JOBS.>" for verb in ("CREATE", "DURABLE.CREATE", "INFO")),
-            ),
-            subscribe=("_INBOX_scheduler.>",),
-        )
-        trainer = NatsUser(
-            "trainer",
-            self.secrets.trainer_nats,
-            publish=("$JS.API.CONSUMER.MSG.NEXT.JOBS.*", "$JS.API.CONSUMER.INFO.JOBS.*", "$JS.ACK.JOBS.>"),
-            subscribe=("_INBOX_trainer.>",),
-        )
-        return scheduler, trainer
-
-    def s3_identities(self) -> tuple[S3Identity, S3Identity]:
-        """One identity for each service that has a bucket, good for that bucket only."""
-        catalog, scheduler = (
-            S3Identity(name, getattr(self.secrets, f"{name}_s3"), (f"Admin:{bucket}",))
-            for name, bucket in _BUCKETS.items()
-        )
-        return catalog, scheduler
 
     def _auth(self) -> dict[str, str]:
         return {"KEYS_DIR": str(self.folder.part("auth") / "keys")}
@@ -155,7 +125,7 @@ class StackPlan:
             "S3_PUBLIC_URL": f"{self.edge_url}{_PUBLIC_PREFIX}",
             "S3_ACCESS_KEY": service,
             "S3_SECRET_KEY": getattr(self.secrets, f"{service}_s3"),
-            "S3_BUCKET": _BUCKETS[service],
+            "S3_BUCKET": BUCKETS[service],
         }
 
 

@@ -11,6 +11,7 @@ from reeltune_cli.stack.certificates import EdgeCertificates
 from reeltune_cli.stack.edge import EdgeSettings, Endpoint, render_edge
 from reeltune_cli.stack.environment import SCHEMAS, StackPlan, is_tls
 from reeltune_cli.stack.ports import LOOPBACK
+from reeltune_cli.stack.server_access import nats_users, s3_identities
 from reeltune_cli.stack.service_process import ServiceProcess
 from reeltune_cli.stack.site import load_site
 
@@ -77,10 +78,10 @@ def _servers(plan: StackPlan) -> Iterator[Part]:
     if plan.options.postgres_dsn is None:
         yield Part(MeshPostgres(plan), plan.target("postgres"))
     if plan.options.nats is None:
-        nats = NatsServer(plan.folder.part("nats"), plan.nats_users(), port=plan.ports["nats"])
+        nats = NatsServer(plan.folder.part("nats"), nats_users(plan.secrets), port=plan.ports["nats"])
         yield Part(nats, plan.target("nats"))
     if plan.options.s3 is None:
-        s3 = S3Server(plan.folder.part("s3"), plan.s3_identities(), port=plan.ports["s3"])
+        s3 = S3Server(plan.folder.part("s3"), s3_identities(plan.secrets), port=plan.ports["s3"])
         yield Part(s3, plan.target("s3"))
 
 

@@ -27,6 +27,8 @@ def _fernet_key() -> str:
 class StackSecrets:
     """Every password and key that processes of the mesh share; nothing is guessable and nothing has a default value."""
 
+    superuser_postgres: str = field(default_factory=_secret, repr=False)
+    """Of a database in a container; that of `reeltune up` keeps its own."""
     auth_postgres: str = field(default_factory=_secret, repr=False)
     catalog_postgres: str = field(default_factory=_secret, repr=False)
     scheduler_postgres: str = field(default_factory=_secret, repr=False)

@@ -22,6 +22,7 @@ from reeltune_cli.stack.folder import StackFolder
 from reeltune_cli.stack.options import UpOptions
 from reeltune_cli.stack.parts import PORT_NAMES, MeshPostgres
 from reeltune_cli.stack.secrets_file import StackSecrets
+from reeltune_cli.stack.server_access import nats_users, s3_identities
 from tests.faults.mesh_process import MeshProcess, service_command
 from tests.faults.store_proxy import StoreProxy
 from tests.faults.tcp_proxy import LOOPBACK, FaultProxy
@@ -100,8 +101,8 @@ class FaultMesh:
         )
         self.endpoint = ClientEndpoint(self._plan.target("edge"), certificates.ca)
         self.postgres = MeshPostgres(self._plan)
-        self.nats = NatsServer(folder.part("nats"), self._plan.nats_users(), port=self._plan.ports["nats"])
-        self.s3 = S3Server(folder.part("s3"), self._plan.s3_identities(), port=self._plan.ports["s3"])
+        self.nats = NatsServer(folder.part("nats"), nats_users(self._plan.secrets), port=self._plan.ports["nats"])
+        self.s3 = S3Server(folder.part("s3"), s3_identities(self._plan.secrets), port=self._plan.ports["s3"])
         self.store = StoreProxy(self._plan.ports["s3"], seed=shape.seed)
         """On everybody's way to the object store."""
         self.nats_link = FaultProxy(self.nats.port)
