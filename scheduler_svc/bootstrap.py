@@ -29,6 +29,8 @@ from meshkit.postgres.failures import POSTGRES_FAILURES
 from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.paging import PageTokens
 from meshkit.rpc.registration import ServicerRegistration
+from meshkit.telemetry.census import Census
+from scheduler_svc import metrics
 from scheduler_svc.clients.attempt_files import AttemptFiles
 from scheduler_svc.clients.auth_keys import AuthKeys
 from scheduler_svc.clients.catalog import Catalog
@@ -49,6 +51,7 @@ from scheduler_svc.settings import SchedulerSettings
 from scheduler_svc.signing_keys import SigningKey, load_signing_keys
 from scheduler_svc.store import MIGRATIONS, SCHEMA, load_queries
 from scheduler_svc.store.attempt_store import AttemptStore
+from scheduler_svc.store.census_store import CensusStore
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.metric_store import MetricStore
@@ -102,6 +105,7 @@ class _Stores:
         self.leases = LeaseStore(pool, queries)
         self.outbox = OutboxStore(pool, queries)
         self.garbage = GarbageStore(pool, queries)
+        self.census = CensusStore(pool, queries, lease)
 
 
 async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
@@ -213,6 +217,9 @@ def _start_background(
     background.start("sweep", sweeper.run())
     background.start("relay outbox", relay.run())
     background.start("collect garbage", collector.run(settings.sweep_seconds))
+    background.start("count", Census("reeltune_scheduler", stores.census.count, runtime.metrics).run())
+    runtime.metrics.register(metrics.REGISTRY)
+    metrics.show_watches(runtime.metrics, lambda: feeds.watch_count, settings.max_watches)
 
 
 async def _open_database(settings: SchedulerSettings, runtime: Runtime) -> Pool:

@@ -1,7 +1,17 @@
 """Postgres: one schema and one role per service, forward-only migrations, SQL as named queries."""
 
 from meshkit.postgres.migrations import MigrationError, migrate
-from meshkit.postgres.pool import Connection, Pool, UnsafePostgres, open_pool, transaction
+from meshkit.postgres.pool import Connection, Pool, UnsafePostgres, after_commit, open_pool, transaction
 from meshkit.postgres.queries import Queries
 
-__all__ = ["Connection", "MigrationError", "Pool", "Queries", "UnsafePostgres", "migrate", "open_pool", "transaction"]
+__all__ = [
+    "Connection",
+    "MigrationError",
+    "Pool",
+    "Queries",
+    "UnsafePostgres",
+    "after_commit",
+    "migrate",
+    "open_pool",
+    "transaction",
+]

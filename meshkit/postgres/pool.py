@@ -29,6 +29,8 @@ _RETRY_SECONDS = 0.2
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # A commit that is reported and then lost would break every promise built on it.
 _REQUIRED_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+_AFTER_COMMIT: dict[int, list[Callable[[], None]]] = {}
+"""What is to be told of each open transaction, by its connection."""
 
 
 class UnsafePostgres(Exception):
@@ -89,8 +91,23 @@ async def open_pool(
 @contextlib.asynccontextmanager
 async def transaction(pool: Pool, *, acquire_timeout_seconds: float = 5) -> AsyncIterator[Connection]:
     """Gives a connection inside a transaction: committed when the block ends, rolled back when it raises."""
-    async with pool.acquire(timeout=acquire_timeout_seconds) as connection, connection.transaction():
-        yield connection
+    async with pool.acquire(timeout=acquire_timeout_seconds) as connection:
+        actions = _AFTER_COMMIT[id(connection)] = []
+        try:
+            async with connection.transaction():
+                yield connection
+        finally:
+            del _AFTER_COMMIT[id(connection)]
+    for act in actions:
+        act()
+
+
+def after_commit(connection: Connection, act: Callable[[], None]) -> None:
+    """Has something told once the `transaction` of this connection is committed, and not at all if it is not.
+
+    For logs and counters: what is told must not fail, and whatever it says the work is done.
+    """
+    _AFTER_COMMIT[id(connection)].append(act)
 
 
 async def until_reachable(connect: Callable[[], Awaitable[_T]], seconds: float) -> _T:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from meshkit.postgres import Connection, Queries
+from meshkit.postgres import Connection, Queries, after_commit
+from meshkit.telemetry.logging import bound_logger
+from scheduler_svc import metrics
 from scheduler_svc.domain.events import EventBody, StateChange
 from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
 from scheduler_svc.domain.job import MAX_MESSAGE_BYTES, Job, JobState, StateReason, clean_text
 from scheduler_svc.domain.lifecycle import Actor, Effect, Facts, transition
 from scheduler_svc.domain.retry import FailureCounts
-from scheduler_svc.store.rows import LockedJob, event_to_columns, job_from_row
+from scheduler_svc.store.rows import LockedJob, Row, event_to_columns, job_from_row
 
 JOB_CHANNEL = "scheduler_job"
 """Payload: the job's id, and whether its state changed (`state`) or something was added to its history (`event`)."""
@@ -92,7 +94,27 @@ async def change_state(connection: Connection, queries: Queries, locked: LockedJ
         )
         await connection.execute(queries.notify, OUTBOX_CHANNEL, "")
     await notify_job(connection, queries, job.id, "state")
+    after_commit(connection, lambda: _tell(job, changed, change, row))
     return changed
+
+
+def _tell(before: Job, job: Job, change: Change, row: Row) -> None:
+    """Logs and counts a change that is committed."""
+    bound_logger().info(
+        "job.state_changed",
+        job_id=job.id,
+        attempt=job.attempt,
+        from_state=before.state,
+        to_state=job.state,
+        reason=job.reason,
+        actor=before.owner_id if change.actor is Actor.USER else change.actor,
+        worker_id=job.worker_id,
+    )
+    recipe = job.needs.recipe
+    metrics.JOB_CHANGES.labels(before.state, job.state, job.reason, recipe).inc()
+    if job.state is JobState.STARTING:
+        waited = job.update_time - max(row["queue_time"], row["not_before"])
+        metrics.QUEUE_WAIT.labels(job.needs.device_class).observe(max(waited.total_seconds(), 0.0))
 
 
 async def insert_events(
@@ -118,3 +140,4 @@ async def notify_job(connection: Connection, queries: Queries, job_id: JobId, wh
 async def end_attempt(connection: Connection, queries: Queries, key: AttemptKey, outcome: str, ended_by: Actor) -> None:
     """Closes the record of an attempt."""
     await connection.execute(queries.end_attempt, key.job_id, key.attempt, outcome, ended_by)
+    after_commit(connection, metrics.ATTEMPTS_ENDED.labels(outcome, ended_by).inc)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
-from meshkit.postgres import Connection, Pool, Queries
+from meshkit.postgres import Connection, Pool, Queries, after_commit
+from meshkit.telemetry.logging import bound_logger
 from scheduler_svc.domain.errors import ArtifactNotFound, EtagMismatch, JobInUse, JobNotFound
 from scheduler_svc.domain.files import Artifact, CheckpointRecord, FileSet, job_prefix
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
@@ -199,6 +200,8 @@ class JobStore:
                 raise EtagMismatch(update.etag, job.etag)
             row = await connection.fetchrow(self._sql.update_job, job_id, update.name, update.priority)
             await notify_job(connection, self._sql, job_id, "state")
+            told = {"actor": owner_id, "job_id": job_id, "is_renamed": update.name is not None}
+            after_commit(connection, lambda: bound_logger().info("audit.job_updated", **told, priority=update.priority))
             return job_from_row(the_row(row))
 
         return await self._once(key, act)
@@ -221,6 +224,7 @@ class JobStore:
             if locked.job.attempt:
                 await connection.execute(self._sql.insert_garbage, job_id, job_prefix(job_id), UPLOAD_MARGIN)
             await notify_job(connection, self._sql, job_id, "state")
+            after_commit(connection, lambda: bound_logger().info("audit.job_deleted", actor=owner_id, job_id=job_id))
 
         await answer_once(self._pool, self._sql, key, act, NO_ANSWER)
 

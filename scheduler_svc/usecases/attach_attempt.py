@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from meshkit.failpoints import failpoint
+from scheduler_svc import metrics
 from scheduler_svc.domain.errors import SchedulerStopping, StaleAttempt
 from scheduler_svc.domain.events import Report, Started
 from scheduler_svc.domain.ids import AttemptKey
@@ -66,7 +67,7 @@ class Attachment:
             StaleAttempt: the attempt is fenced, now or while attached.
             SchedulerStopping: this replica shuts down; the trainer attaches to the next one.
         """
-        with self._notifications.watch(self._key.job_id) as watch:
+        with self._notifications.watch(self._key.job_id) as watch, metrics.ATTACHED.track_inprogress():
             status = await self._attempts.check(self._key)
             state = await self._renew()
             self._acknowledged = status.recorded_report

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
+import structlog
+
 from meshkit.ids import new_id
 from scheduler_svc.domain.errors import JoinSecretInvalid
 from scheduler_svc.domain.ids import WorkerId
@@ -36,5 +38,13 @@ async def register_worker(
     worker_id = registration.worker_id or WorkerId(new_id("wrk"))
     await workers.register(
         worker_id, registration.name, registration.device, registration.version, registration.recipes
+    )
+    structlog.get_logger().info(
+        "worker.registered",
+        worker_id=worker_id,
+        name=registration.name,
+        device_class=registration.device.device_class,
+        version=registration.version,
+        is_known=registration.worker_id is not None,
     )
     return worker_id, issuer.worker_token(worker_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from meshkit.jetstream import NatsUnavailable
+from scheduler_svc import metrics
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.domain.waking import choose_to_send
 from scheduler_svc.store.notifications import Notifications
@@ -54,6 +55,7 @@ class OutboxRelay:
                     pass
                 await self._wait(_ALL_TOLD_PAUSE_SECONDS if outcome.all_told else _PAUSE_SECONDS)
             except (NatsUnavailable, *POSTGRES_TROUBLE) as error:
+                metrics.RELAY_FAILURES.inc()
                 structlog.get_logger().warning("relay.failed", cause=repr(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -63,6 +65,7 @@ class OutboxRelay:
             sent, spared = choose_to_send(batch.wake_ups, batch.idle_trainers)
             troubles = await self._wake_ups.publish_all(sent)
             batch.published += [wake_up.id for wake_up, trouble in zip(sent, troubles, strict=True) if trouble is None]
+            metrics.WAKE_UPS.inc(len(batch.published))
             if not any(troubles):
                 batch.published += [wake_up.id for wake_up in spared]
         # Raised outside: what was published in spite of the trouble is published.

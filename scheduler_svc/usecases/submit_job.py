@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from meshkit.failpoints import failpoint
 from meshkit.ids import new_id
+from meshkit.telemetry.logging import bound_logger
+from scheduler_svc import metrics
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.domain.asked_parameters import AskedParameters
 from scheduler_svc.domain.device_checks import check_device_options
@@ -92,8 +94,25 @@ async def accept(
     except QuotaExceeded as full:
         raise await _with_time(full, owner_id, queue) from None
     await failpoint("job.create.after_commit")
-    # A repeated request made its job before, under another id.
-    return job if job.id == submission.id else as_first_answered(job)
+    if job.id != submission.id:
+        # A repeated request made its job before, under another id.
+        return as_first_answered(job)
+    _tell(job)
+    return job
+
+
+def _tell(job: Job) -> None:
+    bound_logger().info(
+        "audit.job_submitted",
+        actor=job.owner_id,
+        job_id=job.id,
+        kind=job.needs.recipe,
+        model_id=job.model_id,
+        dataset_id=job.dataset_id,
+        device_class=job.needs.device_class,
+        source_job_id=job.source_job_id,
+    )
+    metrics.JOBS_SUBMITTED.labels(job.needs.recipe, job.needs.device_class).inc()
 
 
 async def _with_time(full: QuotaExceeded, owner_id: UserId, queue: QueueView) -> QuotaExceeded:

@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from meshkit.failpoints import failpoint
+from scheduler_svc import metrics
 from scheduler_svc.domain.presence import Presence
 from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
@@ -55,11 +56,13 @@ class Sweeper:
             pause = self._interval_seconds
             try:
                 await self.sweep()
+                metrics.SWEEPS.labels("ok").inc()
                 if time.monotonic() >= housekeeping_at:
                     await self._keep_house()
                     housekeeping_at = time.monotonic() + _HOUSEKEEPING_SECONDS
                 pause = await self._pause()
             except POSTGRES_TROUBLE as error:
+                metrics.SWEEPS.labels("failed").inc()
                 structlog.get_logger().warning("sweep.failed", cause=repr(error))
             await asyncio.sleep(pause)
 
@@ -75,6 +78,7 @@ class Sweeper:
             self.presence.lose()
             raise
         if renewed:
+            metrics.LEASES_RENEWED.inc(renewed)
             structlog.get_logger().warning("leases.renewed_after_silence", attempts=renewed)
         self.presence.note(time.monotonic())
         if not self.presence.missing(time.monotonic()):
