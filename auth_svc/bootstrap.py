@@ -9,6 +9,7 @@ from reeltune.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_se
 from reeltune.auth.v1.revocation_service_pb2_grpc import add_RevocationServiceServicer_to_server
 from reeltune.auth.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
+from auth_svc import metrics
 from auth_svc.domain.password import PasswordPolicy, read_common_passwords
 from auth_svc.domain.session import SessionLimits
 from auth_svc.domain.throttle import ThrottlePolicy
@@ -40,6 +41,7 @@ from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
 from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
+from meshkit.postgres.pool_gauges import show_pool
 from meshkit.rpc.paging import PageTokens
 from meshkit.rpc.registration import ServicerRegistration
 
@@ -52,6 +54,8 @@ async def bootstrap(settings: AuthSettings, runtime: Runtime) -> Service:
     runtime.background.start("follow signing keys", keys.follow())
     hasher = _hasher(settings)
     runtime.stack.callback(hasher.close)
+    runtime.metrics.register(metrics.REGISTRY)
+    metrics.show_password_queue(runtime.metrics, lambda: hasher.pending, hasher.limit)
     users = UserStore(pool)
     sessions = SessionStore(pool, _session_limits(settings))
     failures = LoginFailureStore(pool, _throttle_policy(settings))
@@ -87,6 +91,7 @@ async def _open_database(settings: AuthSettings, runtime: Runtime) -> Pool:
     await migrate(dsn, SCHEMA, MIGRATIONS)
     pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size)
     runtime.stack.push_async_callback(pool.close)
+    show_pool(pool, runtime.metrics)
     return pool
 
 

@@ -21,6 +21,7 @@ from reeltune.catalog.v1.upload_service_pb2_grpc import add_UploadServiceService
 from reeltune.catalog.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
 from reeltune.catalog.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 
+from catalog_svc import metrics
 from catalog_svc.clients.foreign_objects import ForeignObjects
 from catalog_svc.clients.guarded_http import FetchLimits, GuardedHttp
 from catalog_svc.clients.local_content import LocalContent
@@ -45,6 +46,7 @@ from catalog_svc.rpc.upload_servicer import UploadServicer
 from catalog_svc.rpc.usage_servicer import UsageServicer
 from catalog_svc.rpc.version_servicer import VersionServicer
 from catalog_svc.settings import CatalogSettings
+from catalog_svc.store.census_store import CensusStore
 from catalog_svc.store.change_feed import ChangeFeed
 from catalog_svc.store.dataset_store import DatasetStore
 from catalog_svc.store.entry_store import EntryStore
@@ -93,11 +95,13 @@ from meshkit.blob.failures import BLOB_FAILURES
 from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
+from meshkit.postgres.pool_gauges import show_pool
 from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.failure import failure_for
 from meshkit.rpc.interceptors.authentication import Verifier
 from meshkit.rpc.paging import PageTokens
 from meshkit.rpc.registration import ServicerRegistration
+from meshkit.telemetry.census import Census
 
 ERRORS = {**POSTGRES_FAILURES, **BLOB_FAILURES, **ERROR_TABLE}
 LONG_RPCS = frozenset(
@@ -138,6 +142,8 @@ async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
     spool_dir = runtime.stack.enter_context(spool_folder(settings.spool_dir))
     settings = settings.model_copy(update={"spool_dir": spool_dir})
     pool = await _open_database(settings, runtime)
+    runtime.metrics.register(metrics.REGISTRY)
+    runtime.background.start("count", Census("reeltune_catalog", CensusStore(pool).count, runtime.metrics).run())
     objects = await _open_object_store(settings, runtime)
     scheduler = await _open_scheduler(settings, runtime)
     auth = await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target))
@@ -376,6 +382,7 @@ async def _open_database(settings: CatalogSettings, runtime: Runtime) -> Pool:
     await migrate(dsn, SCHEMA, MIGRATIONS)
     pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size)
     runtime.stack.push_async_callback(pool.close)
+    show_pool(pool, runtime.metrics)
     return pool
 
 

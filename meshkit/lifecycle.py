@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 from grpc_health.v1 import health_pb2
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.background import Background
@@ -107,6 +107,8 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
         service = await _first(_bootstrapped(bootstrap, runtime, settings.startup_timeout_seconds), stop)
         if service is None:
             return 0
+        if service.revocations is not NO_REVOCATIONS:
+            _show_revocations(service.revocations, runtime.metrics)
         bound = build_server(
             settings,
             service.registrations,
@@ -145,6 +147,15 @@ async def _bootstrapped(bootstrap: Bootstrap, runtime: Runtime, seconds: float) 
         raise TimeoutError(
             f"the service was not ready within {seconds:.0f} s: is a server it needs unreachable?"
         ) from error
+
+
+def _show_revocations(revocations: Revocations, registry: CollectorRegistry) -> None:
+    fetched = Gauge(
+        "reeltune_revocations_fetch_timestamp_seconds",
+        "When the list of ended sessions was last fetched; 0: not yet",
+        registry=registry,
+    )
+    fetched.set_function(lambda: revocations.fetch_time)
 
 
 def _settle_memory() -> None:

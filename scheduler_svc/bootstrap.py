@@ -26,6 +26,7 @@ from meshkit.jetstream import connect
 from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
+from meshkit.postgres.pool_gauges import show_pool
 from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.paging import PageTokens
 from meshkit.rpc.registration import ServicerRegistration
@@ -229,6 +230,7 @@ async def _open_database(settings: SchedulerSettings, runtime: Runtime) -> Pool:
     idle = max(1.0, settings.lease_seconds / 3)
     pool = await open_pool(dsn, SCHEMA, max_size=settings.postgres_pool_size, idle_in_transaction_seconds=idle)
     runtime.stack.push_async_callback(pool.close)
+    show_pool(pool, runtime.metrics)
     return pool
 
 

@@ -27,6 +27,7 @@ from meshkit.jetstream import JetStream, connect
 from meshkit.lifecycle import Runtime, Service
 from meshkit.rpc.client import open_peer_channel
 from meshkit.rpc.registration import ServicerRegistration
+from trainer_svc import metrics
 from trainer_svc.child.process import ChildProcess, memory_limit, spawn_child
 from trainer_svc.child.reaping import reap_children
 from trainer_svc.clients.auth import AuthClient
@@ -149,6 +150,8 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
         limits=limits,
         poll_seconds=settings.poll_seconds,
     )
+    runtime.metrics.register(metrics.REGISTRY)
+    metrics.show_questions(runtime.metrics, lambda: inference.turns.waiting, lambda: inference.turns.is_taken)
     _start_background(settings, runtime, commands, probe, registration, claiming, inference)
     auth = AuthClient(channels.auth)
     revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
@@ -346,6 +349,7 @@ def _warm_child(settings: TrainerSettings, folders: _Folders, commands: ChildCom
 
     async def spawn(folder: Path) -> ChildProcess:
         assert command is not None
+        metrics.CHILDREN.labels("warm").inc()
         return await spawn_child(command, folder=folder, environment=_environment(settings))
 
     warm = WarmChild(spawn, folders.warm, settings.warm_idle_seconds if command is not None else 0.0)
@@ -369,12 +373,14 @@ def _launchers(settings: TrainerSettings, commands: ChildCommands) -> dict[Recip
 
 
 async def _launch_training(settings: TrainerSettings, command: TrainingCommand, job: Path) -> ChildProcess:
+    metrics.CHILDREN.labels("training").inc()
     return await spawn_child(lambda fd: command(job, fd), folder=job, environment=_environment(settings))
 
 
 async def _launch_inference(
     settings: TrainerSettings, command: InferenceCommand, folder: Path, quantization: Mapping[str, Any]
 ) -> ChildProcess:
+    metrics.CHILDREN.labels("inference").inc()
     room = {"max_adapters": settings.inference_adapters, "max_adapter_bytes": settings.inference_adapter_bytes}
     return await spawn_child(
         lambda fd: command(folder / "model", fd, quantization, **room),

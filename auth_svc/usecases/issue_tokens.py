@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from auth_svc import metrics
 from auth_svc.domain.session import SessionId, SessionTokens
 from auth_svc.domain.user import User
 from auth_svc.usecases.key_ring import KeyRing
@@ -33,6 +34,7 @@ class IssueTokens:
         access_token = self.keys.signer().sign(
             user.id, self.access_ttl, {"roles": sorted(role.value for role in user.roles), "sid": session_id}
         )
+        metrics.TOKENS.inc()
         return SessionTokens(access_token, expire_time, refresh_token, refresh_expire_time)
 
     def first_refresh_token(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from auth_svc import metrics
 from auth_svc.store.session_store import SessionStore
 from meshkit.auth.revocations import session_digest
 
@@ -26,4 +27,6 @@ class ListRevocations:
 
     async def __call__(self) -> list[bytes]:
         """Returns the digests of their ids."""
-        return [session_digest(session_id) for session_id in await self.sessions.list_ended(self.window)]
+        digests = [session_digest(session_id) for session_id in await self.sessions.list_ended(self.window)]
+        metrics.REVOKED.set(len(digests))
+        return digests

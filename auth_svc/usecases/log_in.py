@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from auth_svc import metrics
 from auth_svc.domain.errors import CredentialsInvalid, LoginThrottled, UserDisabled
 from auth_svc.store.login_failure_store import LoginFailureStore
 from auth_svc.store.user_store import Credentials, UserStore
@@ -33,7 +34,11 @@ class LogIn:
             UserDisabled: the password is right and the user barred.
             PasswordQueueFull: too many passwords wait to be verified.
         """
-        self.addresses.take(address)
+        try:
+            self.addresses.take(address)
+        except LoginThrottled:
+            _audit("throttled", address)
+            raise
         admission = await self.failures.admit(name)
         if not admission.is_admitted:
             _audit("throttled", address)
@@ -66,4 +71,5 @@ def _audit(result: str, address: str, credentials: Credentials | None = None, **
     """Records a log-in; the typed name only where it is a user's, for people type passwords into the wrong field."""
     if credentials is not None:
         fields["user_id"] = credentials.user.id
+    metrics.LOG_INS.labels(result).inc()
     structlog.get_logger().info("audit.log_in", result=result, address=address, **fields)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import structlog
 
+from auth_svc import metrics
 from auth_svc.domain.errors import RoleRequired
 from auth_svc.domain.session import SessionId
 from auth_svc.domain.user import User, UserChange, UserId
@@ -49,6 +50,7 @@ class ManageUsers:
         """
         await self._require_admin(caller)
         user = await self.users.update(user_id, change, etag)
+        metrics.USER_CHANGES.inc()
         structlog.get_logger().info(
             "audit.user_updated",
             by=caller.user_id,

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import argon2
 
+from auth_svc import metrics
 from auth_svc.domain.errors import PasswordQueueFull
 from auth_svc.domain.password import normalise_password
 
@@ -40,6 +41,16 @@ class PasswordHasher:
         self._lock = threading.Lock()
         # Made with the same parameters as real ones, so that an unknown user costs the same time as a known one.
         self._nobody = self._argon2.hash(secrets.token_urlsafe(32))
+
+    @property
+    def pending(self) -> int:
+        """How many calls are at work or wait."""
+        return self._pending
+
+    @property
+    def limit(self) -> int:
+        """How many may be."""
+        return self._limit
 
     async def hash(self, password: str) -> str:
         """Returns the encoded hash of a password.
@@ -74,12 +85,14 @@ class PasswordHasher:
     async def _run(self, work: Callable[[], T]) -> T:
         with self._lock:
             if self._pending >= self._limit:
+                metrics.HASH_REFUSED.inc()
                 raise PasswordQueueFull
             self._pending += 1
         future = self._executor.submit(work)
         # Not in a `finally` of this coroutine: a call that its client gave up still keeps its thread busy.
         future.add_done_callback(self._on_done)
-        return await asyncio.wrap_future(future)
+        with metrics.HASH_SECONDS.time():
+            return await asyncio.wrap_future(future)
 
     def _on_done(self, _: object) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from auth_svc import metrics
 from auth_svc.domain.password import PasswordPolicy, normalise_password
 from auth_svc.domain.user import USER_ID_PREFIX, UserId
 from auth_svc.store.user_store import UserStore
@@ -35,5 +36,6 @@ class SignUp:
         await self.users.check_names_are_free(username, email)
         password_hash = await self.hasher.hash(password)
         user = await self.users.add(UserId(new_id(USER_ID_PREFIX)), username, email, password_hash)
+        metrics.SIGN_UPS.inc()
         structlog.get_logger().info("audit.sign_up", user_id=user.id, username=user.username, address=address)
         return await self.open_session(user.id, address)

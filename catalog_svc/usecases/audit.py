@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from catalog_svc import metrics
 from catalog_svc.domain.entry import EntryId, EntryKind
 from catalog_svc.domain.upload import Upload
 
@@ -15,7 +16,10 @@ def record(event: str, actor: str, kind: EntryKind, entry_id: EntryId, **details
     )
 
 
-def record_stored(upload: Upload) -> None:
-    """Writes that an upload's file is in place."""
+def record_stored(upload: Upload, *, was_known: bool = False) -> None:
+    """Writes that an upload's file is in place; of one whose bytes were there before, nothing was sent."""
     header = upload.header
+    way = "known" if was_known else "direct" if upload.is_direct else "staged"
+    metrics.UPLOADS_COMPLETED.labels(header.parent_kind.noun, way).inc()
+    metrics.UPLOAD_BYTES.labels(header.parent_kind.noun, way).inc(header.size_bytes)
     record("file_stored", upload.owner_id, header.parent_kind, header.parent_id, path=header.path, sha256=header.sha256)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from catalog_svc import metrics
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.store.entry_store import EntryStore
 from catalog_svc.store.file_store import FileStore
@@ -49,6 +50,7 @@ class CollectGarbage:
         while (piece := await self.garbage.take()) is not None:
             await self._remove(piece)
             await self.garbage.strike_off(piece)
+            metrics.GARBAGE.labels(piece.kind.value.lower()).inc()
             count += 1
         return count
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from catalog_svc import metrics
 from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.domain.imports import Import, ImportDraft, ImportFailure, ImportId, ImportState, check_import
 from catalog_svc.store.change_feed import ChangeFeed
@@ -61,6 +62,7 @@ class ManageImports:
         """Ends an import; who works on it finds out when it next reports."""
         cancelled = await self.imports.cancel(import_id, owner_id)
         draft = cancelled.draft
+        metrics.IMPORTS.labels("CANCELLED", "").inc()
         audit.record("import_cancelled", owner_id, draft.parent_kind, draft.parent_id, import_id=import_id)
         return cancelled
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from catalog_svc import metrics
 from catalog_svc.clients.sources.source import Source
 from catalog_svc.domain.errors import (
     EntryNotFound,
@@ -94,6 +95,7 @@ class RunImport:
         self, found: Import, token: str, state: ImportState, reason: str = "", message: str = ""
     ) -> ImportState:
         await self.imports.end(found.id, token, state, reason, message)
+        metrics.IMPORTS.labels(state.value, reason).inc()
         draft = found.draft
         details = {"import_id": found.id, "state": state.value, "reason": reason}
         audit.record("import_ended", found.owner_id, draft.parent_kind, draft.parent_id, **details)
@@ -147,6 +149,8 @@ class RunImport:
                 return
             await failpoint("import.file.stored")
             await self.imports.end_item(found.id, token, item.path, size, reason, message)
+            metrics.IMPORT_FILES.labels("failed" if reason else "done").inc()
+            metrics.IMPORT_BYTES.inc(size or 0)
             if reason:
                 waiting.failed += 1
                 structlog.get_logger().info("import.file_failed", resource=found.id, reason=reason)

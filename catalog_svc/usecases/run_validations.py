@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
+from catalog_svc import metrics
 from catalog_svc.domain import issue
 from catalog_svc.domain.dataset import DatasetFindings
 from catalog_svc.domain.dataset_check import DatasetVerdict
@@ -69,11 +71,15 @@ class RunValidations:
         entry = found.entry
         logger = structlog.get_logger().bind(resource=entry.id)
         logger.info("validation.claimed", failures=found.failures)
+        began = time.monotonic()
         work = self._validate(entry, token) if found.failures < MAX_FAILURES else self._give_up(found, token)
         try:
             state = await under_lease(work, lambda: self.validations.renew(entry.id, token), self.lease_seconds)
             logger.info("validation.ended", state=state.value)
+            metrics.VALIDATIONS.labels(entry.kind.noun, state.value).inc()
+            metrics.VALIDATION_SECONDS.labels(entry.kind.noun).observe(time.monotonic() - began)
         except LeaseLost:
+            metrics.VALIDATIONS.labels(entry.kind.noun, "LEASE_LOST").inc()
             logger.warning("validation.lease_lost")
         except asyncio.CancelledError:
             # Shielded: a service that stops gives the lease back, so that another replica goes on at once.
@@ -82,8 +88,10 @@ class RunValidations:
         except Exception as error:
             if self.is_passing(error):
                 # What is away may be back in a moment; meanwhile others have their turn.
+                metrics.VALIDATIONS.labels(entry.kind.noun, "POSTPONED").inc()
                 await self._release(entry, token, RETRY_SECONDS)
                 raise
+            metrics.VALIDATIONS.labels(entry.kind.noun, "UNFORESEEN").inc()
             logger.exception("validation.failed_unforeseen", failures=found.failures + 1)
             await self._release(entry, token, pause_after(found.failures, self.pause_seconds), is_failure=True)
         return True

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from catalog_svc import metrics
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.store.sweep_store import Sweep, SweepStore
 from meshkit.blob import BlobStat
@@ -113,6 +114,7 @@ class SweepObjects:
 
     async def _discard(self, prefix: str, keys: list[str]) -> int:
         if keys:
+            metrics.SWEPT.inc(len(keys))
             structlog.get_logger().info("sweep.found", prefix=prefix, objects=len(keys), first=keys[0])
             await self.sweeps.discard(
                 {owner for key in keys if (owner := self.objects.content_key(key)) is not None},

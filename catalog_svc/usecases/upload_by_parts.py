@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from catalog_svc import metrics
 from catalog_svc.clients.object_store import URL_TTL, ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.domain.errors import BatchTooLarge, CatalogError, UploadNotFound
@@ -77,8 +78,9 @@ class UploadByParts:
 
     async def open(self, owner_id: str, token: str, wanted: Wanted) -> UploadOffer:
         """Opens an upload, or resumes the open one of the same file; raises what check_header and FileStore raise."""
-        check_header(wanted.header, self.max_file_bytes, field="file")
-        return await self._open(owner_id, wanted, await self.scheduler.allowance(owner_id, token))
+        with metrics.counting_refusal():
+            check_header(wanted.header, self.max_file_bytes, field="file")
+            return await self._open(owner_id, wanted, await self.scheduler.allowance(owner_id, token))
 
     async def open_many(self, owner_id: str, token: str, wanted: Sequence[Wanted]) -> list[UploadOffer | Exception]:
         """Opens uploads, each by itself but the same file once; returns offers and errors in order.
@@ -95,6 +97,7 @@ class UploadByParts:
         groups = by_parent(distinct.values(), lambda one: one.header)
         opened = await asyncio.gather(*(self._open_together(owner_id, group, allowance) for group in groups))
         offers = {header: offer for group in opened for header, offer in group.items()}
+        metrics.count_refusals([*refused.values(), *offers.values()])
         return [refused[number] if number in refused else offers[one.header] for number, one in enumerate(wanted)]
 
     async def _open_together(
@@ -126,7 +129,7 @@ class UploadByParts:
             async with self.slots:
                 uploads = await self.batches.open_uploads(owner_id, parent_id, new, allowance)
                 for upload in uploads:
-                    _record_if_stored(upload)
+                    _tell_opened(upload)
                 return uploads
         except (NotTogether, CatalogError):
             return None  # some of them cannot be opened, and which ones turns out when each is asked for by itself
@@ -156,6 +159,7 @@ class UploadByParts:
         outcomes: dict[UploadId, StoredFile | Exception] = {
             upload.id: outcome for upload, outcome in zip([*sent_straight, *others], [*straight, *rest], strict=True)
         }
+        metrics.count_refusals(outcomes.values())
         return [outcomes.get(upload_id) or UploadNotFound() for upload_id in upload_ids]
 
     def _refused(self, wanted: Sequence[Wanted]) -> dict[int, Exception]:
@@ -183,7 +187,7 @@ class UploadByParts:
             is_direct=self._is_direct(wanted),
             allowance=allowance,
         )
-        _record_if_stored(upload)
+        _tell_opened(upload)
         await failpoint("upload.opened")
         return await self._offer(upload, parts)
 
@@ -215,7 +219,8 @@ class UploadByParts:
 
     async def complete(self, owner_id: str, upload_id: UploadId) -> StoredFile:
         """Puts an uploaded file in place; one that is in place already is simply answered. See SettleUpload."""
-        return await self._settled(await self.files.get_upload(upload_id, owner_id))
+        with metrics.counting_refusal():
+            return await self._settled(await self.files.get_upload(upload_id, owner_id))
 
     async def _settled(self, upload: Upload) -> StoredFile:
         if upload.stored is not None:
@@ -230,7 +235,8 @@ class UploadByParts:
         return replace(upload, multipart_id=settled)
 
 
-def _record_if_stored(upload: Upload) -> None:
+def _tell_opened(upload: Upload) -> None:
     """Records a file whose bytes were there, at once: it is in place, even if its caller goes away before the offer."""
+    metrics.UPLOADS_OPENED.labels(upload.header.parent_kind.noun).inc()
     if upload.stored is not None:
-        audit.record_stored(upload)
+        audit.record_stored(upload, was_known=True)

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
+from catalog_svc import metrics
 from catalog_svc.clients.object_store import ObjectStore
 from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.domain.errors import DigestMismatch, LengthMismatch, UploadsBusy, UploadStalled
@@ -44,11 +45,16 @@ class UploadByStream:
             UploadsBusy, UploadStalled: there is no room, or the client has fallen silent.
             EntryNotFound, StateConflict, …: see check_header and FileStore.
         """
+        with metrics.counting_refusal():
+            return await self._upload(owner_id, token, header, chunks)
+
+    async def _upload(self, owner_id: str, token: str, header: FileHeader, chunks: AsyncIterator[bytes]) -> StoredFile:
         check_header(header, self.max_file_bytes, field="header")
         upload_id = UploadId(new_id("upl"))
         with self._slot(upload_id):
             allowance = await self.scheduler.allowance(owner_id, token)
             upload = await self.files.open_upload(upload_id, owner_id, header, is_resumable=False, allowance=allowance)
+            metrics.UPLOADS_OPENED.labels(header.parent_kind.noun).inc()
             upload = await self._spooled(upload, chunks)
         return await self.settle_upload.settle(upload)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Set
 from typing import NoReturn, Protocol
 
@@ -46,6 +47,8 @@ class Revocations:
         self._ended: Set[bytes] = frozenset()
         self._streams: set[OpenStream] = set()
         self._failed = False
+        self.fetch_time = 0.0
+        """When the list was last fetched, in seconds since the epoch; 0 before."""
 
     def covers(self, principal: Principal) -> bool:
         """Tells whether the caller's session is known to have ended. Only users have one."""
@@ -79,6 +82,7 @@ class Revocations:
             self._failed = True
             return
         self._failed = False
+        self.fetch_time = time.time()
         is_news = not ended <= self._ended
         self._ended = ended
         if is_news:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
+from trainer_svc import metrics
 from trainer_svc.clients.catalog import CatalogClient
 from trainer_svc.clients.jobs import JobsClient, TunedJob
 from trainer_svc.domain.attempt import RemoteFile
@@ -167,6 +168,9 @@ async def _answer(
                 is_truncated = piece.finish == "length"
                 yield AnswerEnd(responder, texts[responder], piece.prompt_tokens, piece.generated_tokens, is_truncated)
             if isinstance(piece, GenerationDone):
+                metrics.PROMPT_TOKENS.inc(piece.prompt_tokens)
+                metrics.ANSWER_TOKENS.inc(piece.generated_tokens)
+                metrics.ANSWER_SECONDS.observe(piece.seconds)
                 structlog.get_logger().info(
                     "question.answered",
                     job_id=question.job_id,

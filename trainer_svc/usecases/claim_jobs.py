@@ -11,6 +11,7 @@ from typing import NoReturn
 import structlog
 
 from meshkit.failpoints import failpoint
+from trainer_svc import metrics
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.wakeups import Wakeups
 from trainer_svc.domain.attempt import FailReason, JobClaim
@@ -72,15 +73,18 @@ async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
         await _give_back(asking, tools)
         raise
     except _REFUSED as error:
+        metrics.SCHEDULER_REACHED.set(0)
         if backoff.failures == 0:
             structlog.get_logger().warning("claim.refused", cause=str(error))
         tools.registration.renew()
         _count_failure(backoff)
     except SchedulerUnavailableError as error:
+        metrics.SCHEDULER_REACHED.set(0)
         if backoff.failures == 0:
             structlog.get_logger().warning("scheduler.away", cause=str(error))
         _count_failure(backoff)
     else:
+        metrics.SCHEDULER_REACHED.set(1)
         if backoff.failures:
             structlog.get_logger().info("scheduler.back")
             backoff.reset()
@@ -98,7 +102,8 @@ async def _run(claim: JobClaim, tools: ClaimTools) -> None:
     attempt = LiveAttempt(claim)
     await failpoint("trainer.claimed")
     structlog.get_logger().info("job.claimed", job_id=claim.job_id, attempt=claim.attempt)
-    with tools.live.running(attempt), tools.wakeups.left_to_others():
+    running_here = metrics.JOBS.labels(claim.recipe).track_inprogress()
+    with tools.live.running(attempt), tools.wakeups.left_to_others(), running_here:
         await tools.before_training()
         running = asyncio.ensure_future(tools.run(attempt))
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from trainer_svc import metrics
 from trainer_svc.child.process import ChildProcess
 from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.errors import (
@@ -179,7 +180,9 @@ class InferenceHost:
                 await child.kill()
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise
-        structlog.get_logger().info("inference.ready", pid=child.pid, seconds=round(time.monotonic() - start, 3))
+        seconds = time.monotonic() - start
+        metrics.MODEL_LOAD_SECONDS.observe(seconds)
+        structlog.get_logger().info("inference.ready", pid=child.pid, seconds=round(seconds, 3))
         return loaded
 
     async def _wait_until_ready(self, loaded: LoadedModel) -> None:
@@ -195,10 +198,12 @@ class InferenceHost:
             async with asyncio.timeout(seconds):
                 message = await loaded.inbox.get()
         except TimeoutError as error:
+            metrics.CHILDREN_LOST.labels("inference", "hung").inc()
             structlog.get_logger().warning("inference.hung", pid=loaded.child.pid, seconds=seconds)
             await self._discard(loaded)
             raise InferenceInterruptedError(f"the model gave nothing for {seconds:.0f} s") from error
         if message is None:
+            metrics.CHILDREN_LOST.labels("inference", "crashed").inc()
             structlog.get_logger().warning(
                 "inference.crashed", pid=loaded.child.pid, last_lines=loaded.child.last_lines[-10:]
             )

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import structlog
 
+from trainer_svc import metrics
 from trainer_svc.child.gauges import Gauge, open_gauge
 from trainer_svc.domain.device import Device
 from trainer_svc.domain.reports import MetricPoint
@@ -24,9 +25,7 @@ async def meter_device(attempt: LiveAttempt, pid: int, device: Device, every_sec
         gauge = await asyncio.to_thread(open_gauge, device.device_class, is_emulated=emulated, count=count)
         while True:
             await asyncio.sleep(every_seconds)
-            # Before the first step there is no step to tell it of.
-            if attempt.progress.step >= 1:
-                await _report(attempt, pid, gauge)
+            await _report(attempt, pid, gauge)
     except Exception as error:  # a driver's library raises what it likes, and none of it is worth a job
         structlog.get_logger().warning("device.not_metered", cause=f"{type(error).__name__}: {error}")
         await asyncio.Event().wait()
@@ -35,5 +34,7 @@ async def meter_device(attempt: LiveAttempt, pid: int, device: Device, every_sec
 
 async def _report(attempt: LiveAttempt, pid: int, gauge: Gauge) -> None:
     values = await asyncio.to_thread(gauge.read, pid)
-    if values:
+    metrics.show_device(values)
+    # Before the first step there is no step to tell it of.
+    if values and attempt.progress.step >= 1:
         attempt.report(MetricPoint(attempt.progress.step, values))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from trainer_svc import metrics
 from trainer_svc.clients.catalog import CatalogClient
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers
@@ -80,6 +81,7 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
     """
     log = structlog.get_logger().bind(job_id=attempt.claim.job_id, attempt=attempt.claim.attempt)
     folder = tools.jobs_folder / attempt.name
+    metrics.PROGRESS.set(0)
     attached = asyncio.create_task(keep_attached(attempt, tools.scheduler, tools.limits), name="attempt-stream")
     working = asyncio.create_task(_work_and_end(attempt, folder, tools), name="attempt-work")
     try:
@@ -99,6 +101,8 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
             task.cancel()
         await asyncio.gather(attached, working, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        metrics.forget_job()
+    metrics.ATTEMPTS.labels(state).inc()
     return state
 
 

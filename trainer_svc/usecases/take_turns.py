@@ -25,6 +25,11 @@ class Turns:
         """True while somebody has the turn."""
         return self._is_taken
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for it."""
+        return len(self._queue)
+
     @contextlib.asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
         """Waits for the client's turn and holds it for the block.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
 
+from trainer_svc import metrics
 from trainer_svc.child.deadline import ProgressDeadline
 from trainer_svc.child.process import ChildProcess
 from trainer_svc.domain.attempt import (
@@ -57,6 +58,7 @@ _REASONS = {
     messages.FailureReason.DEVICE_LOST: FailReason.CRASHED,
 }
 _DOING = {Recipe.EVALUATION: "evaluating", Recipe.MERGE: "merging"}
+_TRAINING = (Recipe.QLORA, Recipe.REHEARSAL)
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -114,6 +116,8 @@ class _Supervision:
         self._grace_ends: float | None = None
         self._has_stepped = False
         self._loss: float | None = None
+        self._steps = metrics.STEPS.labels(attempt.claim.recipe)
+        self._metered_step = 0
 
     async def follow(self) -> Outcome:
         receiving = asyncio.create_task(self._child.receive())
@@ -182,6 +186,7 @@ class _Supervision:
                 self._progressed(message)
             case messages.Metrics(step, values):
                 self._loss = values.get("loss", self._loss)
+                self._count(step, values)
                 self._attempt.report(MetricPoint(step, _contract_names(values)))
             case messages.Predicted(step, best, worst):
                 self._attempt.report(Predictions(step, _predictions(best), _predictions(worst)))
@@ -197,7 +202,15 @@ class _Supervision:
                 return _failed(reason, text, next_step)
         return None
 
+    def _count(self, step: int, values: Mapping[str, float]) -> None:
+        if "loss" in values:
+            metrics.LOSS.set(values["loss"])
+        if "step_seconds" in values and self._attempt.claim.recipe in _TRAINING:
+            metrics.count_steps(max(0, step - self._metered_step), values)
+            self._metered_step = step
+
     def _started(self, message: messages.Started) -> None:
+        self._metered_step = message.start_step
         fraction = message.start_step / message.total_steps if message.total_steps else 0.0
         self._attempt.report(Progress(self._doing, message.start_step, message.total_steps, fraction=fraction))
         self._attempt.report(LogLine("info", _summary(message, self._doing)))
@@ -206,6 +219,8 @@ class _Supervision:
         if not self._has_stepped:
             self._has_stepped = True
             self._attempt.report(TrainingStarted(message.total_steps))
+        self._steps.inc()
+        metrics.PROGRESS.set(message.fraction)
         phase = self._doing if self._grace_ends is None else "stopping"
         self._attempt.report(
             Progress(phase, message.step, message.total_steps, message.epoch, message.fraction, self._loss)
@@ -228,6 +243,7 @@ class _Supervision:
 
     async def _crashed(self) -> Outcome:
         code = await self._child.wait_for_exit()
+        metrics.CHILDREN_LOST.labels("training", "crashed").inc()
         ending = _ending(code)
         words = last_words(self._child.last_lines, {str(self._folder): "<job>"})
         structlog.get_logger().warning(
@@ -245,6 +261,7 @@ class _Supervision:
         return self._grace_ends is not None and time.monotonic() >= self._grace_ends
 
     def _overdue(self) -> Outcome:
+        metrics.CHILDREN_LOST.labels("training", "hung").inc()
         if self._is_grace_spent:
             if self._attempt.stop_ordered.is_set():
                 return AttemptFailed(FailReason.STALLED, "the training process did not stop when told to: killed")
