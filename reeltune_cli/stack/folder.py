@@ -40,6 +40,11 @@ class StackFolder:
     def ports(self) -> Path:
         return self.root / "ports.json"
 
+    @property
+    def metrics_targets(self) -> Path:
+        """Where metrics are shown, for Prometheus."""
+        return self.root / "metrics" / "targets.json"
+
     def part(self, name: str) -> Path:
         """What one process keeps: `auth` its keys, `postgres` its cluster, `trainer` its caches."""
         return self.root / name

@@ -10,7 +10,7 @@ import signal
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -53,11 +53,21 @@ class MeshFailed(Exception):
 class Mesh:
     """The running processes."""
 
-    def __init__(self, parts: Mapping[str, Part], report: Report, *, edge_url: str, ca_file: Path) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        report: Report,
+        *,
+        edge_url: str,
+        ca_file: Path,
+        on_ready: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`on_ready` is told the name of each process whenever it has started."""
         self._parts = parts
         self._report = report
         self._edge_url = edge_url
         self._ca_file = ca_file
+        self._on_ready = on_ready
         self._ready = {name: asyncio.Event() for name in parts}
 
     async def start(self) -> None:
@@ -108,6 +118,7 @@ class Mesh:
         self._report.changed(part.name, Status.STARTING)
         await part.server.start()
         self._report.changed(part.name, Status.READY, f"{part.address}  {time.monotonic() - started:.1f} s")
+        self._on_ready(part.name)
         self._ready[part.name].set()
 
     async def _wait_for_edge(self) -> None:
@@ -141,6 +152,7 @@ class Mesh:
             with contextlib.suppress(ServerNotReady):
                 await part.server.start()
                 self._report.changed(part.name, Status.READY, part.address)
+                self._on_ready(part.name)
 
     async def _stop_part(self, part: Part) -> None:
         if part.server.pid is None:

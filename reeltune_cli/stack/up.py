@@ -18,6 +18,7 @@ from reeltune_cli.stack.edge import DESCRIPTORS_NAME
 from reeltune_cli.stack.environment import StackPlan
 from reeltune_cli.stack.folder import StackFolder, open_folder, write_private
 from reeltune_cli.stack.mesh import Mesh, MeshFailed
+from reeltune_cli.stack.metrics_targets import write_metrics_targets
 from reeltune_cli.stack.options import DEFAULT_EDGE_PORT, UpOptions, reeltune_home
 from reeltune_cli.stack.parts import PORT_NAMES, build_parts
 from reeltune_cli.stack.ports import assign_ports
@@ -52,7 +53,12 @@ async def _run(options: UpOptions, folder: StackFolder, console: Console) -> int
     )
     parts = build_parts(plan, certificates)
     report = StartReport(console, parts)
-    mesh = Mesh(parts, report, edge_url=plan.edge_url, ca_file=certificates.ca)
+
+    def note_ready(name: str) -> None:
+        if name == "edge":
+            write_metrics_targets(plan, parts)
+
+    mesh = Mesh(parts, report, edge_url=plan.edge_url, ca_file=certificates.ca, on_ready=note_ready)
     with _stop_requested(mesh) as stop:
         report.begin()
         try:
