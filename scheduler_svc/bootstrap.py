@@ -54,13 +54,15 @@ from scheduler_svc.store import MIGRATIONS, SCHEMA, load_queries
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.census_store import CensusStore
 from scheduler_svc.store.event_store import EventStore
+from scheduler_svc.store.expiry_store import ExpiryStore
+from scheduler_svc.store.garbage_store import GarbageStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.metric_store import MetricStore
 from scheduler_svc.store.notifications import Notifications
+from scheduler_svc.store.outbox_store import OutboxStore
 from scheduler_svc.store.queue_store import QueueStore
 from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
-from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.upload_store import UploadStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.check_fit import FitCheck
@@ -103,7 +105,7 @@ class _Stores:
         self.workers = WorkerStore(pool, queries, lease)
         self.queue = QueueStore(pool, queries, lease)
         self.quotas = QuotaStore(pool, queries)
-        self.leases = LeaseStore(pool, queries)
+        self.expiry = ExpiryStore(pool, queries)
         self.outbox = OutboxStore(pool, queries)
         self.garbage = GarbageStore(pool, queries)
         self.census = CensusStore(pool, queries, lease)
@@ -201,7 +203,7 @@ def _start_background(
 ) -> None:
     background, notifications, feeds = runtime.background, attempt.notifications, training.feeds
     sweeper = Sweeper(
-        stores.leases,
+        stores.expiry,
         stores.outbox,
         stores.requests,
         stores.workers,

@@ -8,7 +8,7 @@ import structlog
 
 from meshkit.blob import BlobError, BlobUnavailable
 from scheduler_svc.clients.attempt_files import AttemptFiles
-from scheduler_svc.store.sweep_store import GarbageStore
+from scheduler_svc.store.garbage_store import GarbageStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
 _MAX_REMOVALS = 200

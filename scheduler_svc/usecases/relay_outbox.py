@@ -13,7 +13,7 @@ from scheduler_svc import metrics
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.domain.waking import choose_to_send
 from scheduler_svc.store.notifications import Notifications
-from scheduler_svc.store.sweep_store import OutboxStore
+from scheduler_svc.store.outbox_store import OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
 _BATCH = 200

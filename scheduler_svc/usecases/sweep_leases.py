@@ -12,9 +12,10 @@ import structlog
 from meshkit.failpoints import failpoint
 from scheduler_svc import metrics
 from scheduler_svc.domain.presence import Presence
+from scheduler_svc.store.expiry_store import ExpiryStore
+from scheduler_svc.store.outbox_store import OutboxStore
 from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
-from scheduler_svc.store.sweep_store import LeaseStore, OutboxStore
 from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from scheduler_svc.store.worker_store import WorkerStore
 
@@ -30,7 +31,7 @@ class Sweeper:
 
     def __init__(
         self,
-        leases: LeaseStore,
+        expiry: ExpiryStore,
         outbox: OutboxStore,
         requests: RequestStore,
         workers: WorkerStore,
@@ -43,7 +44,7 @@ class Sweeper:
         self._interval_seconds = interval_seconds
         self._silence = max(lease / 2, 3 * timedelta(seconds=interval_seconds))
         self.presence = Presence(lease.total_seconds(), self._silence.total_seconds())
-        self._leases = leases
+        self._expiry = expiry
         self._outbox = outbox
         self._requests = requests
         self._workers = workers
@@ -73,7 +74,7 @@ class Sweeper:
         had the time to come back. After a silence of all replicas leases begin anew besides.
         """
         try:
-            renewed = await self._leases.note_sweep(self._lease, self._silence)
+            renewed = await self._expiry.note_sweep(self._lease, self._silence)
         except POSTGRES_TROUBLE:
             self.presence.lose()
             raise
@@ -86,14 +87,14 @@ class Sweeper:
         await self._outbox.republish_waiting()
 
     async def _end_what_is_over(self) -> None:
-        while (job := await self._leases.expire_one(dice=random.random())) is not None:  # noqa: S311  # no secret
+        while (job := await self._expiry.expire_one(dice=random.random())) is not None:  # noqa: S311  # no secret
             await failpoint("sweep.after_commit")
             structlog.get_logger().warning(
                 "lease.expired", job_id=job.id, attempt=job.attempt, worker_id=job.worker_id, state=job.state
             )
 
     async def _pause(self) -> float:
-        wait = await self._leases.next_deadline()
+        wait = await self._expiry.next_deadline()
         if wait is None:
             return self._interval_seconds
         earliest = max(wait.total_seconds(), self.presence.missing(time.monotonic()), _LEAST_PAUSE_SECONDS)

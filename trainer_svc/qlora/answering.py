@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from trainer_svc.qlora.attention import Attention, between_tokens
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.inference import AdapterSet
+from trainer_svc.qlora.lookout import Lookout, between_tokens
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.model_loader import BaseModel
 
@@ -63,7 +63,7 @@ class Answerer:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: str = "",
-        attention: Attention,
+        lookout: Lookout,
     ) -> str:
         """The answer without special tokens. `seed`: with a temperature, equal seeds draw equal tokens.
 
@@ -81,9 +81,9 @@ class Answerer:
                 max_new_tokens=max_new_tokens,
                 eos_token_id=self._base.end_tokens,
                 pad_token_id=self._processor.pad_token_id,
-                stopping_criteria=between_tokens(attention.hears_stop),
+                stopping_criteria=between_tokens(lookout.hears_stop),
             )
-        attention.look_up()
+        lookout.look_up()
         answer = generated[0, inputs["input_ids"].shape[1] :].tolist()
         tokenizer = self._base.processor.tokenizer
         return str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()

@@ -3,7 +3,7 @@ while it computes in it (FSDP2, `torch.distributed.fsdp.fully_shard`).
 
 Only the language model's layers are shared out, which in 4 bits are nearly all of a base; the adapter is whole at every
 rank, so that optimizer, checkpoints and saving are those of a run whose base is whole everywhere. Layers are gathered
-in the forward and in the backward pass, so ranks must run as many batches as each other: see `Lockstep`.
+in the forward and in the backward pass, so ranks must run as many batches as each other: see `EvenBatches`.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def language_layers(model: nn.Module, family: ModelFamily) -> list[nn.Module]:
     return list(stack)
 
 
-class Lockstep:
+class EvenBatches:
     """Has every rank run as many batches as any other, the ones without another on what does not count."""
 
     def __init__(self, ranks: Ranks, is_needed: bool, filler: Callable[[], Batch]) -> None:

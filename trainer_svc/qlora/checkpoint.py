@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer_svc.qlora.adapter_files import adapter_tensors
 from trainer_svc.qlora.checkpoint_folders import KeepRule, read_state, write_checkpoint
-from trainer_svc.qlora.evaluations import Evaluations
+from trainer_svc.qlora.held_out_losses import HeldOutLosses
 from trainer_svc.qlora.optimizers import placed_state
 from trainer_svc.qlora.qlora_injector import trainable
 from trainer_svc.qlora.random_states import plain_states, restore_plain_states
@@ -34,11 +34,11 @@ class TrainState:
     scaler: torch.amp.GradScaler
     allocation: dict[str, Any] | None = None
     """The report of the rank allocation, once ranks differ by layer."""
-    evaluations: Evaluations = field(default_factory=Evaluations)
+    held_out_losses: HeldOutLosses = field(default_factory=HeldOutLosses)
     """What the measurements on the held-out samples came to so far."""
     best: dict[str, torch.Tensor] | None = None
     """The adapter's tensors at the lowest loss; None before, and where nobody will ask for them."""
-    owes_evaluation: bool = False
+    owes_measurement: bool = False
     """Whether the measurement that belongs to this step was broken off."""
     measured: dict[str, float] = field(default_factory=dict)
     """The newest loss, and the newest on the held-out samples."""
@@ -64,8 +64,8 @@ def save_checkpoint(
         "optimizer": scalars,
         "scaler": state.scaler.state_dict(),
         "allocation": state.allocation,
-        "evaluations": asdict(state.evaluations),
-        "owes_evaluation": state.owes_evaluation,
+        "evaluations": asdict(state.held_out_losses),
+        "owes_evaluation": state.owes_measurement,
         "measured": state.measured,
         "random": plain_states(),
         "ranks": list(ranks),
@@ -89,8 +89,8 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> int:
     _restore_optimizer(state, load_file(checkpoint / "optimizer.safetensors"), content["optimizer"])
     state.scaler.load_state_dict(content["scaler"]) if content["scaler"] else None
     # Checkpoints of versions that kept no such record have none.
-    state.evaluations = Evaluations(**content.get("evaluations", {}))
-    state.owes_evaluation = content.get("owes_evaluation", False)
+    state.held_out_losses = HeldOutLosses(**content.get("evaluations", {}))
+    state.owes_measurement = content.get("owes_evaluation", False)
     state.measured = content.get("measured", {})
     state.best = load_file(checkpoint / _BEST) if (checkpoint / _BEST).is_file() else None
     restore_plain_states(content["random"])

@@ -18,7 +18,6 @@ import torch
 
 from trainer_svc.qlora.after_training_spec import Condition, EvaluationSpec
 from trainer_svc.qlora.answering import Answerer, Exam
-from trainer_svc.qlora.attention import Attention, BrokenOffError
 from trainer_svc.qlora.batch_stream import FrameSource
 from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, write_checkpoint
 from trainer_svc.qlora.dataset_rows import Clip, Sample, load_samples
@@ -27,6 +26,7 @@ from trainer_svc.qlora.errors import BadClipError, BadDataError, DiskTroubleErro
 from trainer_svc.qlora.evaluation_report import AnsweredRow, build_report, measured, report_card
 from trainer_svc.qlora.folder_files import write_folder, write_json
 from trainer_svc.qlora.frame_decoder import DecodedFrames
+from trainer_svc.qlora.lookout import BrokenOffError, Lookout
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
     Completed,
@@ -133,12 +133,12 @@ def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
     exam = Exam.of(sample)
     total = len(evaluation.samples)
     sign = Progress(index, total, 0, index / total) if index else Starting("first_step")
-    attention = Attention(evaluation.run, sign)
-    own = _take(evaluation, sample, sample.clips, attention)
+    lookout = Lookout(evaluation.run, sign)
+    own = _take(evaluation, sample, sample.clips, lookout)
     shown: dict[Condition, Callable[[], list[DecodedFrames]]] = {
         Condition.BASE: lambda: own,
         Condition.TUNED: lambda: own,
-        Condition.SHUFFLED_CLIPS: lambda: _take(evaluation, sample, foreign or (), attention),
+        Condition.SHUFFLED_CLIPS: lambda: _take(evaluation, sample, foreign or (), lookout),
         Condition.REVERSED_FRAMES: lambda: [reversed_frames(clip) for clip in own],
         Condition.SHUFFLED_FRAMES: lambda: [
             shuffled_frames(clip, f"{evaluation.wanted.seed} {sample.sample_id} {number}")
@@ -158,15 +158,15 @@ def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
             max_new_tokens=evaluation.wanted.max_new_tokens,
             temperature=evaluation.wanted.temperature,
             seed=f"{evaluation.wanted.seed} {sample.sample_id} {condition}",
-            attention=attention,
+            lookout=lookout,
         )
         answers[condition] = measured(text, exam.reference, evaluation.answerer.loss(sample, frames, tuned=tuned))
     return AnsweredRow(sample.sample_id, exam.question, exam.reference, answers, sample.tags)
 
 
-def _take(evaluation: _Evaluation, sample: Sample, clips: Sequence[Clip], attention: Attention) -> list[DecodedFrames]:
+def _take(evaluation: _Evaluation, sample: Sample, clips: Sequence[Clip], lookout: Lookout) -> list[DecodedFrames]:
     try:
-        return [evaluation.frames.take(clip, attention.look_up) for clip in clips]
+        return [evaluation.frames.take(clip, lookout.look_up) for clip in clips]
     except BadClipError as error:
         raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
 

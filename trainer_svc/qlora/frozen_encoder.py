@@ -139,7 +139,7 @@ def _bytes(value: Tensor) -> Any:
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def checkpoint_language_only(base: BaseModel) -> None:
+def recompute_language_only(base: BaseModel) -> None:
     """Turns recomputation off in parts of which no weight is trained: they keep no activations anyway, and to recompute
     them would be time for nothing."""
     trained = {name for name, parameter in base.model.named_parameters() if parameter.requires_grad}

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from trainer_svc.qlora.attention import Attention
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
-from trainer_svc.qlora.best_adapter import note_evaluation
+from trainer_svc.qlora.best_adapter import note_held_out_loss
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.errors import NonFiniteLossError
+from trainer_svc.qlora.lookout import Lookout
 from trainer_svc.qlora.messages import Metrics, Progress
 from trainer_svc.qlora.sample_predictions import Answering, tell_predictions
 from trainer_svc.qlora.training_session import Session
@@ -33,23 +33,23 @@ def measure_held_out(session: Session, step: int) -> float | None:
     progress = Progress(step, session.total_steps, session.plan.epoch_of(step - 1), step / session.total_steps)
     processor = DataProcessor(copy.deepcopy(session.base.processor), max_tokens=session.max_tokens)
     with _measuring(model):
-        total, targets, losses = _losses(session, processor, Attention(session.run, progress))
+        total, targets, losses = _losses(session, processor, Lookout(session.run, progress))
         if not math.isfinite(total):
             raise NonFiniteLossError(step, total, 0.0, [sample.sample_id for sample in session.held_out])
         if session.spec.sample_predictions.count:
             answering = Answering(model, session.base, processor, session.pool, session.spec)
-            own = Attention(session.own, progress)
+            own = Lookout(session.own, progress)
             tell_predictions(session.run, own, answering, session.held_out, losses, progress, is_first=ranks.is_first)
     loss = total / targets
     session.state.measured["eval_loss"] = loss
-    note_evaluation(session.state, session.spec, step, loss, keeps=ranks.is_first)
+    note_held_out_loss(session.state, session.spec, step, loss, keeps=ranks.is_first)
     session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
     return loss
 
 
-def _losses(session: Session, processor: DataProcessor, attention: Attention) -> tuple[float, float, dict[str, float]]:
+def _losses(session: Session, processor: DataProcessor, lookout: Lookout) -> tuple[float, float, dict[str, float]]:
     """(sum of -log p over the learned tokens, how many they are, mean by sample), of all ranks together."""
-    size, ranks, lockstep = session.spec.optimization.batch_size, session.ranks, session.lockstep
+    size, ranks, even = session.spec.optimization.batch_size, session.ranks, session.even_batches
     numbers = range(len(session.held_out))
     groups = [list(numbers[first : first + size]) for first in numbers[::size]]
     # Its own source and processor: those of training are in use by the thread that prepares the next steps.
@@ -58,13 +58,13 @@ def _losses(session: Session, processor: DataProcessor, attention: Attention) ->
     total, targets = 0.0, 0.0
     losses: dict[str, float] = {}
     # Several ranks only look up together.
-    alone = attention.look_up if ranks.count == 1 else None
+    alone = lookout.look_up if ranks.count == 1 else None
     stream = BatchStream(session.held_out, mine, source, processor, ahead=2, cache=session.encoder, look_up=alone)
     with torch.no_grad(), stream:
         # All ranks look up as often as each other, also one whose share has come to its end.
         for _ in groups[:: ranks.count]:
-            attention.look_up()
-            for batch, counts in lockstep.batches(next(stream, [])):
+            lookout.look_up()
+            for batch, counts in even.batches(next(stream, [])):
                 summed, by_sample = session.losses(batch)
                 if counts:
                     total += float(summed)

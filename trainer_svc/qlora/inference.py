@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from transformers.generation.streamers import BaseStreamer
 
 from trainer_svc.qlora.adapter_files import check_adapter
-from trainer_svc.qlora.attention import between_tokens
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Clip, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
@@ -27,6 +26,7 @@ from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_index import FrameIndex
 from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
+from trainer_svc.qlora.lookout import between_tokens
 from trainer_svc.qlora.messages import Generate, GenerationDone
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.side_by_side import answer_both

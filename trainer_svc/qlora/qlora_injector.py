@@ -20,7 +20,7 @@ from trainer_svc.qlora import layer_patterns, temporal_aware_lora
 from trainer_svc.qlora.errors import GradientAuditError
 from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.frame_index import FrameIndex
-from trainer_svc.qlora.frozen_encoder import checkpoint_language_only
+from trainer_svc.qlora.frozen_encoder import recompute_language_only
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.packed_dropout import draw_packed
 from trainer_svc.qlora.spec import LoraSpec, SpecError, TargetGroup
@@ -70,7 +70,7 @@ def inject(
     torch.manual_seed(seed)
     model = get_peft_model(base.model, config)
     draw_packed(model)
-    checkpoint_language_only(base)
+    recompute_language_only(base)
     return model, _report(model, base.family)
 
 

@@ -58,7 +58,7 @@ def finish_completed(session: Session, steps: int) -> None:
     final_loss = session.state.measured.get("loss", 0.0)
     early = ""
     if steps < session.total_steps:
-        early = f"ended at step {steps} of {session.total_steps}: {session.state.evaluations.in_words()}"
+        early = f"ended at step {steps} of {session.total_steps}: {session.state.held_out_losses.in_words()}"
     session.run.report(Completed(str(session.run.folders.adapter), manifest, steps, final_loss, early))
 
 
@@ -74,8 +74,10 @@ def _write_adapter(session: Session, steps: int) -> dict[str, Any]:
     }
     state = session.state
     if state.best is not None:
-        training |= {"adapter_of_step": state.evaluations.best_step, "eval_loss": state.evaluations.best_loss}
-        text = f"the adapter is that of step {state.evaluations.best_step}, with the lowest loss on held-out samples"
+        training |= {"adapter_of_step": state.held_out_losses.best_step, "eval_loss": state.held_out_losses.best_loss}
+        text = (
+            f"the adapter is that of step {state.held_out_losses.best_step}, with the lowest loss on held-out samples"
+        )
         session.run.report(Log("info", text))
     return write_adapter(
         session.run.folders.adapter,

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from trainer_svc.qlora.attention import Attention, BrokenOffError, between_tokens
 from trainer_svc.qlora.batch_stream import FrameSource
 from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.lookout import BrokenOffError, Lookout, between_tokens
 from trainer_svc.qlora.messages import Predicted, Progress
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.run_context import RunContext
@@ -33,7 +33,7 @@ class Answering:
     pool: DecodePool
     spec: TrainingSpec
 
-    def answer(self, sample: Sample, loss: float, attention: Attention) -> dict[str, Any]:
+    def answer(self, sample: Sample, loss: float, lookout: Lookout) -> dict[str, Any]:
         """The model's answer to the last question of `sample`, greedily, beside its own. Raises `BrokenOffError` when
         the run is to stop, also between two tokens.
 
@@ -43,7 +43,7 @@ class Answering:
         asked, expected = _last_question(sample)
         clips = [part for turn in asked for part in turn.parts if not isinstance(part, str)]
         source = FrameSource(self.pool, self.spec.sampling, cache_bytes=0)
-        frames = [source.take(clip, attention.look_up) for clip in clips]
+        frames = [source.take(clip, lookout.look_up) for clip in clips]
         inputs = {
             key: value.to(self.base.device) if isinstance(value, torch.Tensor) else value
             for key, value in self.processor.encode_prompt(asked, frames).items()
@@ -61,9 +61,9 @@ class Answering:
                 eos_token_id=ends,
                 pad_token_id=self.processor.pad_token_id,
                 use_cache=True,
-                stopping_criteria=between_tokens(attention.hears_stop),
+                stopping_criteria=between_tokens(lookout.hears_stop),
             )
-        attention.look_up()
+        lookout.look_up()
         new = output[0, inputs["input_ids"].shape[1] :].tolist()
         return {
             "sample_id": sample.sample_id,
@@ -81,7 +81,7 @@ class Answering:
 
 def tell_predictions(
     run: RunContext,
-    own: Attention,
+    own: Lookout,
     answering: Answering,
     samples: Sequence[Sample],
     losses: Mapping[str, float],

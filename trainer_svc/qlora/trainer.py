@@ -13,7 +13,6 @@ from itertools import chain
 
 import torch
 
-from trainer_svc.qlora.attention import BrokenOffError
 from trainer_svc.qlora.base_sharding import load_for_shards, wants_sharding
 from trainer_svc.qlora.batch_stream import BatchStream
 from trainer_svc.qlora.calibrated_adapter import give_start, reallocate_ranks
@@ -22,6 +21,7 @@ from trainer_svc.qlora.dataset_rows import load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import NonFiniteLossError
 from trainer_svc.qlora.held_out import measure_held_out
+from trainer_svc.qlora.lookout import BrokenOffError
 from trainer_svc.qlora.messages import (
     Log,
     Metrics,
@@ -85,13 +85,13 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
     if start_step < session.total_steps:
         run.report(Starting("first_step"))
     session.state.model.train()
-    if session.state.owes_evaluation and (reason := _pause(session, start_step, measures=True)):
+    if session.state.owes_measurement and (reason := _pause(session, start_step, measures=True)):
         return finish_stopped(session, start_step, reason)
 
     for step in range(start_step, session.total_steps):
         if reason := run.stop_requested():
             return finish_stopped(session, step, reason)
-        if session.state.evaluations.is_spent(spec.early_stopping.patience):
+        if session.state.held_out_losses.is_spent(spec.early_stopping.patience):
             return finish_completed(session, step)
 
         # One step of the optimizer over its micro-batches, every learned token weighing the same.
@@ -139,9 +139,9 @@ def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
         if measures:
             eval_loss = measure_held_out(session, step)
     except BrokenOffError as broken:
-        session.state.owes_evaluation = True
+        session.state.owes_measurement = True
         return broken.reason
-    session.state.owes_evaluation = False
+    session.state.owes_measurement = False
     last = step == session.total_steps
     if run.take_checkpoint_request() or (_is_due(step, session.spec.checkpoint_every_steps) and not last):
         keep_checkpoint(session, step, eval_loss)
@@ -156,7 +156,7 @@ def _backward(
     state, device = session.state, session.base.device
     total = torch.zeros((), device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    for batch, counts in session.lockstep.batches(batches):
+    for batch, counts in session.even_batches.batches(batches):
         with meter.phase("forward"):
             loss = session.loss(batch) * (counts / targets)
         with meter.phase("backward"):

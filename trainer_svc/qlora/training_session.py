@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer_svc.qlora.attention import BrokenOffError
-from trainer_svc.qlora.base_sharding import Lockstep, held_share, shard_base
+from trainer_svc.qlora.base_sharding import EvenBatches, held_share, shard_base
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.checkpoint import TrainState
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
@@ -21,6 +20,7 @@ from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.encoder_cache import EncoderCache, open_encoder_cache
 from trainer_svc.qlora.epoch_samples import frame_cache_bytes, samples_and_groups
 from trainer_svc.qlora.length_buckets import LengthBuckets
+from trainer_svc.qlora.lookout import BrokenOffError
 from trainer_svc.qlora.loss import losses_by_sample, summed_loss
 from trainer_svc.qlora.messages import Log, Started, Starting
 from trainer_svc.qlora.model_loader import BaseModel
@@ -78,8 +78,8 @@ class Session:
         return losses_by_sample(self.state.model, whole, self.base.device)
 
     @property
-    def lockstep(self) -> Lockstep:
-        return Lockstep(self.ranks, self.shares_base, lambda: _first_batch(self))
+    def even_batches(self) -> EvenBatches:
+        return EvenBatches(self.ranks, self.shares_base, lambda: _first_batch(self))
 
 
 def prepare_session(

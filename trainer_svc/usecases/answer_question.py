@@ -22,7 +22,7 @@ from trainer_svc.domain.inference import AnswerEnd, AnswerPiece, AnswerText, Ask
 from trainer_svc.domain.limits import InferenceLimits
 from trainer_svc.qlora.messages import GenerationDone, SideDone, TokenText
 from trainer_svc.usecases.content_cache import ContentCache, Refresh
-from trainer_svc.usecases.inference_host import BaseModel, InferenceHost, LoadedModel, Piece
+from trainer_svc.usecases.inference_host import AskedModel, InferenceHost, LoadedModel, Piece
 from trainer_svc.usecases.probe_device import DeviceProbe
 from trainer_svc.usecases.take_turns import Turns
 from trainer_svc.usecases.training_first import TrainingFirst
@@ -44,7 +44,7 @@ class InferenceTools:
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     job: TunedJob
-    base: BaseModel
+    base: AskedModel
     adapter: tuple[RemoteFile, ...]
 
 
@@ -87,10 +87,10 @@ async def _resolve(question: Question, tools: InferenceTools) -> _Resolved:
     if Responder.TUNED in question.responders:
         adapter = await tools.jobs.get_adapter_files(question.token, question.job_id)
     files = await tools.catalog.get_model_files(question.token, job.model_id)
-    return _Resolved(job, BaseModel(files, job.quantization), adapter)
+    return _Resolved(job, AskedModel(files, job.quantization), adapter)
 
 
-def _check_device(device: Device, base: BaseModel) -> None:
+def _check_device(device: Device, base: AskedModel) -> None:
     if base.quantization["bits"] == 4 and not device.can_train_4bit:
         raise DeviceUnfitError(f"this trainer cannot compute in 4 bits: {device.four_bit_problem}")
     if not device.decoder:

@@ -38,7 +38,7 @@ LaunchInference = Callable[[Path, Mapping[str, Any]], Awaitable[ChildProcess]]
 
 
 @dataclass(frozen=True, slots=True)
-class BaseModel:
+class AskedModel:
     """The base model that a question is for."""
 
     files: Sequence[RemoteFile]
@@ -58,7 +58,7 @@ class BaseModel:
 class LoadedModel:
     """A running inference child. Only whoever has the turn may use it."""
 
-    base: BaseModel
+    base: AskedModel
     folder: Path
     child: ChildProcess
     inbox: asyncio.Queue[messages.Message | None]
@@ -78,13 +78,13 @@ class InferenceHost:
         self._loaded: LoadedModel | None = None
         self._used_at = time.monotonic()
 
-    def has_loaded(self, base: BaseModel) -> bool:
+    def has_loaded(self, base: AskedModel) -> bool:
         """True when a question to `base` needs no loading."""
         loaded = self._loaded
         return loaded is not None and loaded.base.key == base.key and loaded.child.is_running
 
     @property
-    def loaded_base(self) -> BaseModel | None:
+    def loaded_base(self) -> AskedModel | None:
         """The model that is loaded."""
         return self._loaded.base if self._loaded is not None else None
 
@@ -93,7 +93,7 @@ class InferenceHost:
         """Seconds since the loaded model was last used; 0 when none is loaded."""
         return time.monotonic() - self._used_at if self._loaded else 0.0
 
-    async def load(self, base: BaseModel, refresh: Refresh) -> LoadedModel:
+    async def load(self, base: AskedModel, refresh: Refresh) -> LoadedModel:
         """The child for `base`, started if need be; another model's child is stopped first.
 
         Raises:
@@ -161,7 +161,7 @@ class InferenceHost:
         await asyncio.to_thread(shutil.rmtree, loaded.folder, ignore_errors=True)
         structlog.get_logger().info("inference.stopped", pid=loaded.child.pid)
 
-    async def _start(self, base: BaseModel, refresh: Refresh) -> LoadedModel:
+    async def _start(self, base: AskedModel, refresh: Refresh) -> LoadedModel:
         folder = self._folder / secrets.token_hex(8)
         child: ChildProcess | None = None
         start = time.monotonic()

@@ -100,7 +100,7 @@ class _Conversation:
         if answer.has_stop_order and not attempt.stop_ordered.is_set():
             structlog.get_logger().info("attempt.stop_ordered", job_id=attempt.claim.job_id)
             attempt.order_stop()
-        if answer.has_drain_order and not attempt.drained.is_set():
+        if answer.has_drain_order and not attempt.drain_ordered.is_set():
             structlog.get_logger().info("attempt.drain_ordered", job_id=attempt.claim.job_id)
             attempt.order_drain()
 

@@ -36,7 +36,7 @@ class LiveAttempt:
         """A user stopped the job."""
         self.stop_time: float | None = None
         """When the order to stop came, by `time.monotonic`."""
-        self.drained = asyncio.Event()
+        self.drain_ordered = asyncio.Event()
         """The job is to be given back: the trainer goes away, or an operator wants it free."""
         self.drain_time: float | None = None
         """When it was told so, by `time.monotonic`."""
@@ -52,7 +52,7 @@ class LiveAttempt:
         """Has the attempt given back at its next step; repeating it changes nothing."""
         if self.drain_time is None:
             self.drain_time = time.monotonic()
-            self.drained.set()
+            self.drain_ordered.set()
 
     @property
     def name(self) -> str:

@@ -68,7 +68,8 @@ async def materialise_job(
         content[SECTION] = dict(attempt.claim.rehearsal)
     content |= _after_training(attempt.claim, snapshot.split)
     await asyncio.to_thread(_write_inputs, folder, content, snapshot.rows)
-    await asyncio.to_thread(_link_cache, folder, cache.children, attempt.claim.owner_id)
+    await asyncio.to_thread(_link_cache, folder, cache.children)
+    await asyncio.to_thread(_write_owner, folder, attempt.claim.owner_id)
     await cache.evict()
 
 
@@ -102,13 +103,20 @@ async def _fetch_dataset(
     return snapshot
 
 
-def _link_cache(folder: Path, target: Path, owner_id: str) -> None:
+def _link_cache(folder: Path, target: Path) -> None:
     link = folder / "cache"
     try:
         target.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-        digest = hashlib.sha256(owner_id.encode()).hexdigest()
+    except OSError as error:
+        raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error
+
+
+def _write_owner(folder: Path, owner_id: str) -> None:
+    """What is cached is one owner's: the child learns whose it is, and no name."""
+    digest = hashlib.sha256(owner_id.encode()).hexdigest()
+    try:
         (folder / "owner_digest").write_text(digest, encoding="ascii")
     except OSError as error:
         raise StorageUnavailableError(f"{error.strerror or error} on the trainer's disk") from error

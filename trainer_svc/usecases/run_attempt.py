@@ -250,7 +250,7 @@ async def _end(attempt: LiveAttempt, outcome: Outcome, tools: AttemptTools, chec
 async def _unless_told_to_stop(attempt: LiveAttempt, work: Coroutine[Any, Any, T]) -> T | None:
     """The work's result, or None if a stop or a drain came first."""
     working = asyncio.create_task(work)
-    orders = [asyncio.create_task(event.wait()) for event in (attempt.stop_ordered, attempt.drained)]
+    orders = [asyncio.create_task(event.wait()) for event in (attempt.stop_ordered, attempt.drain_ordered)]
     try:
         await asyncio.wait({working, *orders}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None

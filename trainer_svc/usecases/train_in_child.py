@@ -123,7 +123,7 @@ class _Supervision:
         receiving = asyncio.create_task(self._child.receive())
         orders: dict[asyncio.Task[Any], messages.StopReason] = {
             asyncio.create_task(self._attempt.stop_ordered.wait()): messages.StopReason.USER,
-            asyncio.create_task(self._attempt.drained.wait()): messages.StopReason.DRAIN,
+            asyncio.create_task(self._attempt.drain_ordered.wait()): messages.StopReason.DRAIN,
         }
         try:
             while True:

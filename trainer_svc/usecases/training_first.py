@@ -13,7 +13,7 @@ import structlog
 
 from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.errors import DeviceUnfitError, InferenceBusyError, InferenceInterruptedError
-from trainer_svc.usecases.inference_host import BaseModel, InferenceHost
+from trainer_svc.usecases.inference_host import AskedModel, InferenceHost
 from trainer_svc.usecases.live_attempt import LiveAttempts
 from trainer_svc.usecases.probe_device import DeviceProbe
 from trainer_svc.usecases.take_turns import Turns
@@ -63,7 +63,7 @@ class TrainingFirst:
         self._is_clearing = False
         self._gone = asyncio.Event()
 
-    def check_room(self, base: BaseModel) -> None:
+    def check_room(self, base: AskedModel) -> None:
         """Says whether a question to `base` may be answered now.
 
         Raises:
@@ -144,7 +144,7 @@ class TrainingFirst:
             self._is_clearing = False
 
 
-def _check_size(base: BaseModel, device: Device | None) -> None:
+def _check_size(base: AskedModel, device: Device | None) -> None:
     share = _FOUR_BIT_SHARE if base.quantization.get("bits") == 4 else 1.0
     needed = int(share * base.size_bytes) + _PROCESS_BYTES
     if device is not None and device.memory_bytes and needed > device.memory_bytes:

@@ -116,7 +116,7 @@ def test_a_broken_evaluation_finds_the_same_and_asks_nothing_twice(
 def test_a_stop_is_heard_between_two_tokens_and_the_row_is_asked_again(
     new_run: Runs, colour_adapter: Path, asked: TrainingSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer_svc.qlora.attention.SIGN_SECONDS", 0.0)
+    monkeypatch.setattr("trainer_svc.qlora.lookout.SIGN_SECONDS", 0.0)
     wanted = replace(WANTED, temperature=1.0, controls=())
     whole, broken = new_run("whole"), new_run("broken")
     evaluate(whole, asked, wanted, colour_adapter)

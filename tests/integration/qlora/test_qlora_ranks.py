@@ -164,7 +164,7 @@ def test_two_processes_begin_answer_and_end_early_as_one(
         assert all(math.isclose(ours[step], theirs[step], rel_tol=TOLERANCE) for step in theirs), name
     ends = [each for messages in (child.messages, alone.messages) for each in messages if isinstance(each, Completed)]
     assert [each.steps for each in ends] == [2, 2]
-    assert all("has not fallen for 1 evaluations" in each.early_end for each in ends)
+    assert all("has not fallen for 1 measurements" in each.early_end for each in ends)
     told = [[each for each in messages if isinstance(each, Predicted)] for messages in (child.messages, alone.messages)]
     for answers in told:
         assert [(each.step, len(each.best), len(each.worst)) for each in answers] == [(1, 1, 1), (2, 1, 1)]

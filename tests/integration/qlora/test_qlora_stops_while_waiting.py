@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from tiny_models import row, write_dataset
 
 from trainer_svc.qlora import cross_modal_rank_allocator, rank_allocation
-from trainer_svc.qlora.attention import BrokenOffError
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.lookout import BrokenOffError
 from trainer_svc.qlora.messages import Started, Stopped, StopReason
 from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import TrainingSpec

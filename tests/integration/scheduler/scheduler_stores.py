@@ -22,11 +22,13 @@ from scheduler_svc.domain.worker import Device
 from scheduler_svc.store import load_queries
 from scheduler_svc.store.attempt_store import AttemptStore
 from scheduler_svc.store.event_store import EventStore
+from scheduler_svc.store.expiry_store import ExpiryStore
+from scheduler_svc.store.garbage_store import GarbageStore
 from scheduler_svc.store.job_store import JobStore
+from scheduler_svc.store.outbox_store import OutboxStore
 from scheduler_svc.store.queue_store import QueueStore
 from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
-from scheduler_svc.store.sweep_store import GarbageStore, LeaseStore, OutboxStore
 from scheduler_svc.store.worker_store import WorkerStore
 
 LEASE = timedelta(seconds=30)
@@ -51,7 +53,7 @@ class Stores:
         self.attempts = AttemptStore(self.pool, queries, self.lease)
         self.events = EventStore(self.pool, queries)
         self.workers = WorkerStore(self.pool, queries, self.lease)
-        self.leases = LeaseStore(self.pool, queries)
+        self.expiry = ExpiryStore(self.pool, queries)
         self.outbox = OutboxStore(self.pool, queries)
         self.garbage = GarbageStore(self.pool, queries)
         self.quotas = QuotaStore(self.pool, queries)
@@ -100,7 +102,7 @@ class Stores:
     async def sweep(self) -> list[Job]:
         """Ends all leases and graces that are over."""
         found = []
-        while (job := await self.leases.expire_one(dice=0.5)) is not None:
+        while (job := await self.expiry.expire_one(dice=0.5)) is not None:
             found.append(job)
         return found
 

@@ -36,7 +36,7 @@ async def test_a_heartbeat_in_time_keeps_the_lease(stores: Stores) -> None:
     await stores.expire(key.job_id)
     await stores.attempts.renew_lease(key)
     assert await stores.sweep() == []
-    wait = await stores.leases.next_deadline()
+    wait = await stores.expiry.next_deadline()
     assert wait is not None
     assert timedelta(seconds=25) < wait <= stores.lease
 
@@ -228,7 +228,7 @@ async def test_a_trainer_that_was_cut_off_and_comes_back_is_not_held_against_its
 async def test_a_stop_that_nobody_answers_ends_with_its_grace(stores: Stores) -> None:
     key = await stores.running()
     await stores.jobs.stop(key.job_id, OWNER, timedelta(milliseconds=50))
-    wait = await stores.leases.next_deadline()
+    wait = await stores.expiry.next_deadline()
     assert wait is not None
     assert wait <= timedelta(milliseconds=50)
     await stores.pool.execute("SELECT pg_sleep(0.06)")

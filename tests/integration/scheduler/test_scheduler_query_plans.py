@@ -138,8 +138,8 @@ async def _list_followers(stores: Stores, _: int) -> None:
 
 
 async def _sweep(stores: Stores, _: int) -> None:
-    assert await stores.leases.expire_one(dice=0.5) is None
-    assert await stores.leases.next_deadline() is not None
+    assert await stores.expiry.expire_one(dice=0.5) is None
+    assert await stores.expiry.next_deadline() is not None
 
 
 async def _outbox(stores: Stores, _: int) -> None:

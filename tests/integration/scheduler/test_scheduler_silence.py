@@ -23,7 +23,7 @@ async def test_after_a_silence_every_attempt_gets_its_lease_anew(stores: Stores)
     await stores.expire(key.job_id)
     await silent_for(stores, "16 s")
 
-    assert await stores.leases.note_sweep(LEASE, SILENCE) == 1
+    assert await stores.expiry.note_sweep(LEASE, SILENCE) == 1
 
     assert await stores.sweep() == []
     assert (await stores.jobs.get(key.job_id, OWNER)).state is JobState.RUNNING
@@ -34,8 +34,8 @@ async def test_after_a_silence_every_attempt_gets_its_lease_anew(stores: Stores)
 async def test_once_only_and_then_a_dead_trainer_is_found(stores: Stores, other_replica: Stores) -> None:
     key = await stores.running()
     await silent_for(stores, "1 h")
-    assert await stores.leases.note_sweep(LEASE, SILENCE) == 1
-    assert await other_replica.leases.note_sweep(LEASE, SILENCE) == 0
+    assert await stores.expiry.note_sweep(LEASE, SILENCE) == 1
+    assert await other_replica.expiry.note_sweep(LEASE, SILENCE) == 0
 
     await stores.expire(key.job_id)
 
@@ -47,7 +47,7 @@ async def test_without_a_silence_nothing_is_given_to_anybody(stores: Stores) -> 
     await stores.expire(key.job_id)
     await silent_for(stores, "14 s")
 
-    assert await stores.leases.note_sweep(LEASE, SILENCE) == 0
+    assert await stores.expiry.note_sweep(LEASE, SILENCE) == 0
 
     assert [job.state for job in await stores.sweep()] == [JobState.QUEUED]
 
@@ -58,7 +58,7 @@ async def test_a_job_that_was_being_stopped_gets_its_grace_anew(stores: Stores) 
     await stores.pool.execute("UPDATE jobs SET stop_deadline = now() - interval '1 s'")
     await silent_for(stores, "1 min")
 
-    await stores.leases.note_sweep(LEASE, SILENCE)
+    await stores.expiry.note_sweep(LEASE, SILENCE)
 
     assert await stores.sweep() == []
     assert (await stores.jobs.get(key.job_id, OWNER)).state is JobState.STOPPING
@@ -104,7 +104,7 @@ async def test_a_replica_that_could_not_reach_the_database_has_been_away(
         async def away(*_: object) -> int:
             raise asyncpg.ConnectionDoesNotExistError
 
-        patched.setattr(stores.leases, "note_sweep", away)
+        patched.setattr(stores.expiry, "note_sweep", away)
         with pytest.raises(asyncpg.ConnectionDoesNotExistError):
             await sweeper.sweep()
     await stores.expire(key.job_id)
@@ -131,7 +131,7 @@ async def test_one_that_was_there_all_the_time_waits_for_nothing(stores: Stores)
 def new_replica(stores: Stores) -> Sweeper:
     """A sweeper that has just begun, of a scheduler with short leases."""
     return Sweeper(
-        stores.leases, stores.outbox, stores.requests, stores.workers, stores.quotas, lease=SHORT, interval_seconds=10
+        stores.expiry, stores.outbox, stores.requests, stores.workers, stores.quotas, lease=SHORT, interval_seconds=10
     )
 
 

@@ -73,7 +73,7 @@ async def test_the_newest_checkpoint_is_published_beside_training(bench: Bench) 
     attempt = await bench.claim()
     running = asyncio.create_task(run_attempt(attempt, bench.tools))
     await assert_eventually(lambda: attempt.progress.step >= 1)
-    attempt.drained.set()
+    attempt.drain_ordered.set()
 
     await asyncio.wait_for(running, 60)
 
@@ -398,7 +398,7 @@ async def test_a_fault_in_publishing_a_checkpoint_costs_that_checkpoint_alone(be
     await assert_eventually(lambda: any("a fault of the trainer: RuntimeError" in line for line in logged(bench)))
     step = attempt.progress.step
     await assert_eventually(lambda: attempt.progress.step > step)
-    attempt.drained.set()
+    attempt.drain_ordered.set()
     await asyncio.wait_for(running, 60)
 
     assert reason(bench) == FailReason.PREEMPTED

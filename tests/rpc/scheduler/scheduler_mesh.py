@@ -66,7 +66,7 @@ from meshkit.rpc.status import failure_from_rpc_error
 from scheduler_svc.bootstrap import bootstrap
 from scheduler_svc.settings import SchedulerSettings
 from scheduler_svc.store import load_queries
-from scheduler_svc.store.sweep_store import LeaseStore
+from scheduler_svc.store.expiry_store import ExpiryStore
 
 Metadata = tuple[tuple[str, str], ...]
 JOIN_SECRET = "the join secret of the tests"
@@ -484,7 +484,7 @@ async def lose_lease(dsn: str, attempt: Attempt) -> None:
     pool = await open_pool(dsn, "scheduler", max_size=1)
     try:
         await pool.execute("UPDATE jobs SET lease_expire_time = now() - interval '1 s' WHERE id = $1", attempt.job_id)
-        taken = await LeaseStore(pool, load_queries()).expire_one(dice=0.5)
+        taken = await ExpiryStore(pool, load_queries()).expire_one(dice=0.5)
         assert taken is not None
         assert taken.id == attempt.job_id
     finally:

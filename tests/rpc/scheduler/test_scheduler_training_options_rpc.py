@@ -101,7 +101,7 @@ async def test_answers_and_the_early_end_outlive_the_trainer(
         await stream.started(total_steps=100)
         await stream.acked(await stream.report(predictions=told))
         files = await attempt.put_files({"adapter_config.json": b"{}"})
-        why = "ended at step 3 of 100: the loss on the held-out samples has not fallen for 2 evaluations"
+        why = "ended at step 3 of 100: the loss on the held-out samples has not fallen for 2 measurements"
         assert await attempt.complete(files, early_end=why) == "COMPLETED"
     done = await user.get(job.id)
     assert (done.reason, done.message) == (training_job_pb2.STATE_REASON_EARLY_STOPPED, why)

@@ -1,5 +1,5 @@
-"""What a run does with its evaluations: ends early, publishes the best adapter, answers samples; and all of it again
-after a break, and none of it to the training itself."""
+"""What a run does with its measurements on held-out samples: ends early, publishes the best adapter, answers samples;
+and all of it again after a break, and none of it to the training itself."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from tiny_models import row, write_dataset
 
 from trainer_svc.qlora.adapter_files import SIDECAR
-from trainer_svc.qlora.attention import Attention
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import CheckpointMismatchError
 from trainer_svc.qlora.folder_files import MANIFEST, build_manifest, write_json
 from trainer_svc.qlora.inference import InferenceEngine
+from trainer_svc.qlora.lookout import Lookout
 from trainer_svc.qlora.messages import (
     CheckpointSaved,
     Completed,
@@ -60,7 +60,7 @@ def assert_same_weights(one: RecordingRun, two: RecordingRun) -> None:
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-def owes_evaluation(end: Stopped) -> bool:
+def owes_measurement(end: Stopped) -> bool:
     return bool(json.loads((Path(str(end.checkpoint)) / STATE).read_bytes())["owes_evaluation"])
 
 
@@ -107,7 +107,7 @@ def test_a_run_whose_loss_no_longer_falls_ends_says_why_and_publishes_its_best_a
     assert isinstance(done, Completed)
     assert done.steps == max(losses) == best + 3 < 20
     assert done.early_end == (
-        f"ended at step {done.steps} of 20: the loss on the held-out samples has not fallen for 3 evaluations: "
+        f"ended at step {done.steps} of 20: the loss on the held-out samples has not fallen for 3 measurements: "
         f"{losses[best]:.4g} at step {best} was the lowest"
     )
     told = sidecar(stopped)["training"]
@@ -246,7 +246,7 @@ def test_a_stop_does_not_wait_for_answers(qwen3: Path, held_out: Path, tmp_path:
     assert run.looks < 20
     # What was measured before counts.
     assert set(run.series("eval_loss")) == {1}
-    assert not owes_evaluation(run.last)
+    assert not owes_measurement(run.last)
 
 
 @pytest.mark.parametrize("reason", [StopReason.DRAIN, StopReason.USER])
@@ -262,7 +262,7 @@ def test_a_measurement_that_was_broken_off_is_made_by_whoever_goes_on(
         train(run, stopping)
         assert run.last == Stopped(reason, best, ANY, ANY, ANY)
         assert bool(run.last.adapter_dir) == (reason is StopReason.USER)
-        assert owes_evaluation(run.last)
+        assert owes_measurement(run.last)
         assert best not in run.series("eval_loss")
         broken.append(run)
     assert not broken[1].series("loss")
@@ -303,16 +303,16 @@ def test_a_run_whose_last_measurement_was_broken_off_only_measures(
 def test_a_measurement_that_takes_long_shows_that_it_goes_on(
     qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer_svc.qlora.attention.SIGN_SECONDS", 0.0)
+    monkeypatch.setattr("trainer_svc.qlora.lookout.SIGN_SECONDS", 0.0)
     run = RecordingRun(qwen3, held_out, tmp_path / "out")
     train(run, spec.with_overrides(["optimization.batch_size=1", "optimization.max_steps=1"]))
     # One of the step, and one of each held-out sample.
     assert [message.step for message in run.messages if isinstance(message, Progress)] == [1] * 4
     told = RecordingRun(qwen3, held_out, tmp_path / "told")
-    attention = Attention(told, Progress(1, 2, 0, 0.5), clock=iter([0.0, 4.9, 5.0, 5.0, 5.1]).__next__)
+    lookout = Lookout(told, Progress(1, 2, 0, 0.5), clock=iter([0.0, 4.9, 5.0, 5.0, 5.1]).__next__)
     monkeypatch.undo()
     for expected in (0, 1, 1):
-        attention.look_up()
+        lookout.look_up()
         assert len(told.messages) == expected
 
 

@@ -24,7 +24,7 @@ class BrokenOffError(Exception):
         self.reason = reason
 
 
-class Attention:
+class Lookout:
     """For one thing that takes long. Looking up is a meeting where `run` is one of several ranks' (see `RankedRun`)."""
 
     def __init__(self, run: RunContext, sign: TrainingUp, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,0 +1,54 @@
+"""Objects that nobody needs any more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from meshkit.postgres import Connection, Pool, Queries, transaction
+from scheduler_svc.domain.files import FileSet
+from scheduler_svc.domain.ids import AttemptKey, JobId
+from scheduler_svc.store.rows import files_from_json
+
+
+class Garbage:
+    """A prefix to empty, and what of it must stay."""
+
+    def __init__(self, prefix: str, kept_names: frozenset[str]) -> None:
+        self.prefix = prefix
+        self.kept_names = kept_names
+        self.is_empty = False
+        """Set by the collector once nothing is left to remove."""
+
+
+class GarbageStore:
+    """Objects that nobody needs any more."""
+
+    def __init__(self, pool: Pool, queries: Queries) -> None:
+        self._pool = pool
+        self._sql = queries
+
+    @contextlib.asynccontextmanager
+    async def take(self) -> AsyncIterator[Garbage | None]:
+        """Gives one due prefix that nobody else has."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(self._sql.allow_idle)
+            row = await connection.fetchrow(self._sql.lock_due_garbage)
+            if row is None:
+                yield None
+                return
+            kept = await self._kept_names(connection, JobId(row["job_id"]))
+            garbage = Garbage(row["prefix"], kept)
+            yield garbage
+            if garbage.is_empty:
+                query = self._sql.delete_garbage if row["is_final"] else self._sql.postpone_garbage
+                await connection.execute(query, row["id"])
+
+    async def _kept_names(self, connection: Connection, job_id: JobId) -> frozenset[str]:
+        rows = await connection.fetch(self._sql.list_referenced_files, job_id)
+        kept: set[str] = set()
+        for row in rows:
+            files = FileSet(AttemptKey(job_id, row["attempt"]), files_from_json(row["files"]), row["step"])
+            kept.add(files.manifest_name)
+            kept.update(files.object_name(file) for file in files.files)
+        return frozenset(kept)
