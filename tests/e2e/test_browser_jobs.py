@@ -134,6 +134,61 @@ async def test_a_stopped_job_is_stopped_and_can_be_tried_again(visit: Visit, tra
     assert await visit.violations() == []
 
 
+UNUSUAL: dict[str, Any] = {
+    "lora": {
+        "rank": 8,
+        "dropout": 0.125,
+        "targetGroups": ["MODULE_GROUP_LANGUAGE", "MODULE_GROUP_PROJECTOR"],
+        "useRslora": True,
+        "layerPatterns": [{"pattern": "*.q_proj", "rank": 4}],
+    },
+    "quantization": {"doubleQuantization": False},
+    "sampling": {"maxFrames": 4, "maxPixels": "50176", "placement": "FRAME_PLACEMENT_SEGMENT_JITTER"},
+    "optimization": {"maxSteps": 7, "schedule": "LEARNING_RATE_SCHEDULE_LINEAR", "weightDecay": 0.01},
+    "logEverySteps": 2,
+    "checkpoints": {"keepLast": 2},
+    "speed": {"encoderCache": "ENCODER_CACHE_OFF"},
+}
+"""Parameters, most of which no field of the form shows."""
+
+
+async def test_another_job_like_one_is_asked_for_all_that_the_first_was(
+    visit: Visit, stack: RunningMesh, trained: TrainedJob
+) -> None:
+    """No trainer here has such a device: both jobs wait."""
+    page, headers = visit.page, trained.owner.user.headers
+    wanted = {
+        "name": "the first",
+        "modelId": trained.model.id,
+        "datasetId": trained.dataset.id,
+        "deviceClass": "DEVICE_CLASS_CUDA",
+        "deviceMemoryBytes": "17179869184",
+        "priority": -5,
+        "parameters": {"preset": "PRESET_BEST", **UNUSUAL},
+    }
+    created = await stack.http.post("/v1/trainings", json=wanted, headers=headers)
+    assert created.status_code == 200, created.text
+    first = created.json()
+    await log_in(visit, trained.owner.user.username)
+    await visit.open(f"/jobs/view?id={first['id']}")
+    await page.get_by_role("link", name="Another like it").click()
+    await page.get_by_text("Everything that was asked of the first is filled in").wait_for()
+    also = page.get_by_role("region", name="Also, as in the job that it is like")
+    await also.get_by_text("lora.layer_patterns").wait_for()
+    await also.get_by_role("button", name="Remove quantization.double_quantization").wait_for()
+    assert await visit.violations() == []
+
+    await page.get_by_label("Name", exact=True).fill("the second")
+    await page.reload()
+    await page.get_by_role("button", name="Start the job").click()
+    await page.get_by_role("heading", name="the second").wait_for()
+    second = await stack.http.get(f"/v1/trainings/{page.url.rpartition('id=')[2]}", headers=headers)
+    given = ("modelId", "datasetId", "deviceClass", "deviceMemoryBytes", "deviceCount", "priority", "parameters")
+    assert {name: second.json()[name] for name in given} == {name: first[name] for name in given}
+    for job in (first, second.json()):
+        await stack.http.post(f"/v1/trainings/{job['id']}/stop", json={}, headers=headers)
+
+
 async def test_a_mistake_is_told_at_its_field_and_the_draft_outlives_a_reload(
     visit: Visit, stack: RunningMesh, trained: TrainedJob
 ) -> None:

@@ -12,7 +12,7 @@ import {
   toneOf,
   videoVerdict,
 } from "@/lib/jobs/evaluation";
-import { mistake, mistakeIn, FIELDS, untoldOf, wholeNumber } from "@/lib/jobs/fields";
+import { mistake, mistakeIn, FIELDS, untoldOf, numberAs } from "@/lib/jobs/fields";
 import { mergeVerdict } from "@/lib/jobs/merge";
 import { kindOf, nameAfter, withoutCheckpoint, worthOfCheckpoints } from "@/lib/jobs/kinds";
 import { heldOutWords, lackOfRows } from "@/lib/jobs/rows_asked";
@@ -190,7 +190,7 @@ test("a loss that is no number does not make a file unreadable", () => {
 });
 
 test("what is left out of a form is left out of the request", () => {
-  expect({ ...wholeNumber("maxRows", " 8 "), ...wholeNumber("maxNewTokens", "") }).toEqual({ maxRows: 8 });
+  expect({ ...numberAs("maxRows", " 8 "), ...numberAs("maxNewTokens", "") }).toEqual({ maxRows: 8 });
   const wrong = (text: string) => mistakeIn(text, 0, 8);
   expect([wrong(""), wrong("0"), wrong("1.5")]).toEqual([undefined, undefined, expect.any(String)]);
 });

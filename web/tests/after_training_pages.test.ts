@@ -11,6 +11,7 @@ import { SampleService } from "@/gen/reeltune/catalog/v1/sample_service_pb";
 import { EvaluationCondition, EvaluationSchema } from "@/gen/reeltune/scheduler/v1/evaluation_pb";
 import { PostTrainingService } from "@/gen/reeltune/scheduler/v1/post_training_service_pb";
 import { JobState, type TrainingJob, TrainingJobSchema } from "@/gen/reeltune/scheduler/v1/training_job_pb";
+import { DeviceClass } from "@/gen/reeltune/scheduler/v1/worker_pb";
 import { TrainingService } from "@/gen/reeltune/scheduler/v1/training_service_pb";
 
 type Job = MessageInitShape<typeof TrainingJobSchema>;
@@ -169,7 +170,8 @@ test("what is wrong with an evaluation is told at its fields, and the rest besid
   refusal = refused(Code.InvalidArgument, "dataset_id: is not ready", {
     dataset_id: "is not ready",
     "parameters.split": "has no rows",
-    device_class: "is not known",
+    "parameters.temperature": "is too hot",
+    "parameters.controls": "are not known",
   });
   show(Evaluations, { job: job() });
   await until("what training held out: eval (12)");
@@ -178,10 +180,24 @@ test("what is wrong with an evaluation is told at its fields, and the rest besid
   expect(button("Evaluate").disabled).toBe(true);
   fill("Rows", "5");
   await become(() => button("Evaluate").disabled, false);
+  const options = place.querySelector("details")!;
+  expect(options.open).toBe(false);
+  fill("Temperature", "2.5");
+  await until("This must be at most 2");
+  // Where what is wrong can be seen, and nothing closes under whoever mends it.
+  expect([options.open, button("Evaluate").disabled]).toEqual([true, true]);
+  fill("Temperature", "0.5");
+  await become(() => button("Evaluate").disabled, false);
+  expect(options.open).toBe(true);
+  fill("Seed", "4294967295");
+  fill("Priority", "-7");
+  fill("Where it may run", "DEVICE_CLASS_CUDA");
+  await become(() => (labelled("Where it may run") as HTMLSelectElement).value, "DEVICE_CLASS_CUDA");
   button("Evaluate").click();
-  await until("device_class: is not known");
-  expect(asked).toMatchObject([{ jobId: "job_1", parameters: { maxRows: 5 } }]);
-  expect(place.textContent).toMatch(/Is not ready\..*Has no rows\./);
+  await until("parameters.controls: are not known");
+  const parameters = { maxRows: 5, temperature: 0.5, seed: 4294967295 };
+  expect(asked).toMatchObject([{ jobId: "job_1", priority: -7, deviceClass: DeviceClass.CUDA, parameters }]);
+  expect(place.textContent).toMatch(/Is not ready\..*Has no rows\..*Is too hot/);
   await become(() => document.activeElement, labelled("Dataset"));
 });
 

@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { WatchTrainingJobResponseSchema } from "@/gen/reeltune/scheduler/v1/training_history_pb";
 import { JobState } from "@/gen/reeltune/scheduler/v1/training_job_pb";
-import { DEVICES, devicesOf, fieldOf, mistake, parametersOf, FIELDS } from "@/lib/jobs/fields";
+import { fieldOf, mistake, FIELDS } from "@/lib/jobs/fields";
 import { JobStory, smoothed } from "@/lib/jobs/story";
 
 let sequence = 0n;
@@ -110,21 +110,6 @@ test("a run that is measured more rarely is smoothed over as many steps", () => 
   expect(smoothed([0, 100], [1, 0], 0.9, 1000)[1]).toBeGreaterThan(smoothed([0, 100], [1, 0], 0.9)[1]!);
 });
 
-test("only what is filled in is asked for", () => {
-  expect(
-    parametersOf({
-      "lora.rank": "8",
-      "optimization.learningRate": " 1e-3 ",
-      "optimization.epochs": "",
-      checkpointEverySteps: "0",
-    }),
-  ).toEqual({
-    lora: { rank: 8 },
-    optimization: { learningRate: 0.001 },
-    checkpointEverySteps: 0,
-  });
-});
-
 test("a complaint of the service finds its field", () => {
   expect(fieldOf("parameters.optimization.learning_rate")).toBe("optimization.learningRate");
   expect(FIELDS.map((field) => field.path)).toContain(fieldOf("parameters.checkpoint_every_steps"));
@@ -143,13 +128,4 @@ test.each([
       text,
     ),
   ).toBe(told);
-});
-
-test("devices belong to the request, and what is left empty is left out", () => {
-  const draft = { "lora.rank": "8", deviceCount: " 2 " };
-  expect(devicesOf(draft)).toEqual({ deviceCount: 2 });
-  expect(parametersOf(draft)).toEqual({ lora: { rank: 8 } });
-  expect(devicesOf({ deviceCount: " " })).toEqual({});
-  expect(fieldOf("device_count")).toBe(DEVICES.path);
-  expect(mistake(DEVICES, "1.5")).toBeDefined();
 });

@@ -1,7 +1,7 @@
 // The small parts that every page is made of.
 import { AlertTriangle, Loader2 } from "lucide-react";
 import type { ButtonHTMLAttributes, InputHTMLAttributes, ReactNode } from "react";
-import { useId } from "react";
+import { type RefObject, useEffect, useId, useRef } from "react";
 import { sentence } from "@/lib/format";
 
 export function cx(...names: (string | false | undefined)[]): string {
@@ -147,6 +147,15 @@ export function Picker<Value extends string>({
       </select>
     </div>
   );
+}
+
+/** For a `details` that opens by itself when something in it must be seen; only who reads it closes it again. */
+export function useOpenedBy(isUrgent: boolean): RefObject<HTMLDetailsElement | null> {
+  const ref = useRef<HTMLDetailsElement>(null);
+  useEffect(() => {
+    if (isUrgent && ref.current) ref.current.open = true;
+  }, [isUrgent]);
+  return ref;
 }
 
 export function Panel({

@@ -8,7 +8,7 @@ import { imports } from "@/lib/clients";
 import { bytes } from "@/lib/format";
 import { useRequestId } from "@/lib/request_id";
 import { follow } from "@/lib/watch";
-import { Bar, Button, Chip, Field, INPUT, Problem, type Tone } from "../ui";
+import { Bar, Button, Chip, Field, Problem, SelectField, type Tone, useOpenedBy } from "../ui";
 
 type Kind = "hub" | "bucket" | "url" | "annotations";
 
@@ -39,6 +39,7 @@ export function ImportPanel({ parentId, onArrived }: { parentId: string; onArriv
     queryFn: async ({ signal }) => (await imports.listImports({ parentId }, { signal })).imports,
   });
   const running = list.data?.find((one) => one.state === ImportState.RUNNING)?.id ?? "";
+  const fold = useOpenedBy(running !== "");
   useEffect(() => {
     if (!running) return;
     const stop = new AbortController();
@@ -67,28 +68,24 @@ export function ImportPanel({ parentId, onArrived }: { parentId: string; onArriv
     });
   };
   return (
-    <details className="rounded-xl border border-line bg-panel p-5" open={running !== "" || undefined}>
+    <details ref={fold} className="rounded-xl border border-line bg-panel p-5">
       <summary className="font-semibold">Have it fetched from elsewhere</summary>
       <form onSubmit={begin} className="mt-4 grid gap-4 sm:grid-cols-[12rem_1fr_auto]">
-        <div>
-          <label htmlFor="import-kind" className="mb-1 block text-sm font-medium">
-            From
-          </label>
-          <select
-            id="import-kind"
-            className={INPUT}
-            value={kind}
-            onChange={(event) => setKind(event.target.value as Kind)}
-          >
-            {Object.entries(KINDS)
-              .filter(([value]) => isDataset || value !== "annotations")
-              .map(([value, { name }]) => (
-                <option key={value} value={value}>
-                  {name}
-                </option>
-              ))}
-          </select>
-        </div>
+        <SelectField
+          label="From"
+          value={kind}
+          onChange={(value) => setKind(value as Kind)}
+          // The service complains about the source that was chosen, which is told beside it.
+          problem={undefined}
+        >
+          {Object.entries(KINDS)
+            .filter(([value]) => isDataset || value !== "annotations")
+            .map(([value, { name }]) => (
+              <option key={value} value={value}>
+                {name}
+              </option>
+            ))}
+        </SelectField>
         <Field
           label={KINDS[kind].label}
           name="place"

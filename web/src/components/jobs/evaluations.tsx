@@ -9,7 +9,7 @@ import { datasets } from "@/lib/clients";
 import type { Problem } from "@/lib/errors";
 import { postTraining, samples } from "@/lib/jobs/after_training";
 import { CONTROLS } from "@/lib/jobs/evaluation";
-import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
+import { mistakeIn, numberAs } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
 import { heldOutWords, lackOfRows, shown, type Split } from "@/lib/jobs/rows_asked";
 import { useRequestId } from "@/lib/request_id";
@@ -17,16 +17,37 @@ import { Field, SelectField } from "../ui";
 import { EvaluationResult } from "./evaluation_result";
 import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
+import {
+  DeviceClassField,
+  deviceClassOf,
+  LEAST_PRIORITY,
+  MoreOptions,
+  MOST_PRIORITY,
+  NumberField,
+  PriorityField,
+} from "./options";
 
 /** The evaluations of a training, and how to start one. */
 export function Evaluations({ job }: { job: TrainingJob }) {
   return <Followers source={job} kind="evaluation" form={EvaluateForm} result={EvaluationResult} />;
 }
 
-const FIELDS = ["name", "dataset_id", "parameters.split", "parameters.max_rows", "parameters.max_new_tokens"];
+const FIELDS = [
+  "name",
+  "dataset_id",
+  "device_class",
+  "priority",
+  "parameters.split",
+  "parameters.max_rows",
+  "parameters.max_new_tokens",
+  "parameters.temperature",
+  "parameters.seed",
+];
 /** As the contract bounds them. */
 const MOST_ROWS = 100_000;
 const MOST_TOKENS = 4096;
+const MOST_TEMPERATURE = 2;
+const MOST_SEED = 2 ** 32 - 1;
 
 interface Wish {
   name: string;
@@ -34,18 +55,32 @@ interface Wish {
   split: string;
   rows: string;
   tokens: string;
+  temperature: string;
+  seed: string;
+  priority: string;
+  deviceClass: string;
   controls: readonly EvaluationControl[];
 }
 
 const ALL_CONTROLS = CONTROLS.map((one) => one.control);
-const AS_USUAL: Wish = { name: "", datasetId: "", split: "", rows: "", tokens: "", controls: ALL_CONTROLS };
+const AS_USUAL: Wish = {
+  name: "",
+  datasetId: "",
+  split: "",
+  rows: "",
+  tokens: "",
+  temperature: "",
+  seed: "",
+  priority: "",
+  deviceClass: "",
+  controls: ALL_CONTROLS,
+};
 
 function EvaluateForm({ source, onStarted }: { source: TrainingJob; onStarted: OnStarted }) {
   const [wish, setWish] = useState(AS_USUAL);
   const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
   const change = (part: Partial<Wish>) => setWish((former) => ({ ...former, ...part }));
-  const wrong = mistakesIn(wish);
   const splits = useSplits(wish.datasetId || source.datasetId);
   const lack = lackOfRows(splits, wish.split);
   const start = () =>
@@ -65,17 +100,28 @@ function EvaluateForm({ source, onStarted }: { source: TrainingJob; onStarted: O
       problem={problem}
       known={FIELDS}
       isBusy={isBusy}
-      isIncomplete={Boolean(wrong.rows ?? wrong.tokens ?? lack)}
+      isIncomplete={isMistaken(wish) || Boolean(lack)}
       onSubmit={start}
     >
       <WishFields source={source} wish={wish} onChange={change} splits={splits} problem={problem} />
       <ControlChoice chosen={wish.controls} onChange={(controls) => change({ controls })} />
+      <RarerFields wish={wish} onChange={change} problem={problem} />
     </AfterForm>
   );
 }
 
-function mistakesIn({ rows, tokens }: Wish) {
-  return { rows: mistakeIn(rows, 0, MOST_ROWS), tokens: mistakeIn(tokens, 1, MOST_TOKENS) };
+function isMistaken(wish: Wish): boolean {
+  return (
+    Boolean(mistakeIn(wish.rows, 0, MOST_ROWS) ?? mistakeIn(wish.tokens, 1, MOST_TOKENS)) || isRarelyMistaken(wish)
+  );
+}
+
+function isRarelyMistaken({ temperature, seed, priority }: Wish): boolean {
+  return Boolean(
+    mistakeIn(temperature, 0, MOST_TEMPERATURE, false) ??
+    mistakeIn(seed, 0, MOST_SEED) ??
+    mistakeIn(priority, LEAST_PRIORITY, MOST_PRIORITY),
+  );
 }
 
 interface WishProps {
@@ -87,7 +133,6 @@ interface WishProps {
 }
 
 function WishFields({ source, wish, onChange, splits, problem }: WishProps) {
-  const wrong = mistakesIn(wish);
   return (
     <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
       <DatasetChoice
@@ -104,23 +149,25 @@ function WishFields({ source, wish, onChange, splits, problem }: WishProps) {
         hint={lackOfRows(splits, wish.split)}
         problem={problem?.fields["parameters.split"]}
       />
-      <Field
+      <NumberField
         label="Rows"
         hint="Some of them, chosen at random, are quicker."
-        inputMode="numeric"
-        placeholder="all"
+        byDefault="all"
+        least={0}
+        most={MOST_ROWS}
         value={wish.rows}
-        onChange={(event) => onChange({ rows: event.target.value })}
-        problem={wrong.rows ?? problem?.fields["parameters.max_rows"]}
+        onChange={(rows) => onChange({ rows })}
+        problem={problem?.fields["parameters.max_rows"]}
       />
-      <Field
+      <NumberField
         label="Longest answer"
         hint="In tokens; what is longer is cut."
-        inputMode="numeric"
-        placeholder="64"
+        byDefault="64"
+        least={1}
+        most={MOST_TOKENS}
         value={wish.tokens}
-        onChange={(event) => onChange({ tokens: event.target.value })}
-        problem={wrong.tokens ?? problem?.fields["parameters.max_new_tokens"]}
+        onChange={(tokens) => onChange({ tokens })}
+        problem={problem?.fields["parameters.max_new_tokens"]}
       />
       <Field
         label="Name"
@@ -134,18 +181,59 @@ function WishFields({ source, wish, onChange, splits, problem }: WishProps) {
   );
 }
 
-function requestOf(source: TrainingJob, { name, datasetId, split, rows, tokens, controls }: Wish) {
+function RarerFields({ wish, onChange, problem }: Pick<WishProps, "wish" | "onChange" | "problem">) {
+  const fields = problem?.fields ?? {};
+  const told = ["parameters.temperature", "parameters.seed", "priority", "device_class"].some((name) => fields[name]);
+  return (
+    <MoreOptions isMistaken={told || isRarelyMistaken(wish)}>
+      <NumberField
+        label="Temperature"
+        hint="0 takes the likeliest token at every step; up to 2, tokens are drawn more and more freely."
+        byDefault="0"
+        least={0}
+        most={MOST_TEMPERATURE}
+        isInteger={false}
+        value={wish.temperature}
+        onChange={(temperature) => onChange({ temperature })}
+        problem={fields["parameters.temperature"]}
+      />
+      <NumberField
+        label="Seed"
+        hint="Of all that is random: which rows, how they are shuffled, tokens drawn, intervals."
+        byDefault="0"
+        least={0}
+        most={MOST_SEED}
+        value={wish.seed}
+        onChange={(seed) => onChange({ seed })}
+        problem={fields["parameters.seed"]}
+      />
+      <PriorityField value={wish.priority} onChange={(priority) => onChange({ priority })} problem={fields.priority} />
+      <DeviceClassField
+        value={wish.deviceClass}
+        onChange={(deviceClass) => onChange({ deviceClass })}
+        problem={fields.device_class}
+      />
+    </MoreOptions>
+  );
+}
+
+function requestOf(source: TrainingJob, wish: Wish) {
+  const { name, datasetId, split, rows, tokens, temperature, seed, controls } = wish;
   return {
     jobId: source.id,
     datasetId,
     name: name.trim() || nameAfter(source, "evaluation"),
     parameters: {
       split,
-      ...wholeNumber("maxRows", rows),
-      ...wholeNumber("maxNewTokens", tokens),
+      ...numberAs("maxRows", rows),
+      ...numberAs("maxNewTokens", tokens),
+      ...numberAs("temperature", temperature),
+      ...numberAs("seed", seed),
       controls: controls.length === ALL_CONTROLS.length ? [] : [...controls],
       withoutControls: controls.length === 0,
     },
+    ...numberAs("priority", wish.priority),
+    deviceClass: deviceClassOf(wish.deviceClass),
   };
 }
 

@@ -6,7 +6,7 @@ import { MergeWeights } from "@/gen/reeltune/scheduler/v1/merge_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { useAttempt } from "@/lib/attempt";
 import { postTraining } from "@/lib/jobs/after_training";
-import { mistakeIn, wholeNumber } from "@/lib/jobs/fields";
+import { mistakeIn, numberAs } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
 import { WEIGHTS } from "@/lib/jobs/merge";
 import { useRequestId } from "@/lib/request_id";
@@ -14,6 +14,15 @@ import { cx, Empty, Field } from "../ui";
 import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
 import { MergeResult } from "./merge_result";
+import {
+  DeviceClassField,
+  deviceClassOf,
+  LEAST_PRIORITY,
+  MoreOptions,
+  MOST_PRIORITY,
+  NumberField,
+  PriorityField,
+} from "./options";
 
 /** The merges of a training's adapter, and how to start one. */
 export function Merges({ job }: { job: TrainingJob }) {
@@ -27,22 +36,25 @@ export function Merges({ job }: { job: TrainingJob }) {
   return <Followers source={job} kind="merge" form={MergeForm} result={MergeResult} />;
 }
 
-const FIELDS = ["name", "parameters.check_rows"];
+const FIELDS = ["name", "parameters.check_rows", "priority", "device_class"];
 /** As the contract bounds them. */
 const MOST_ROWS = 1000;
 
 function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: OnStarted }) {
   const [weights, setWeights] = useState<MergeWeights>(MergeWeights.DEQUANTIZED);
-  const [wish, setWish] = useState({ name: "", rows: "" });
+  const [wish, setWish] = useState({ name: "", rows: "", priority: "", deviceClass: "" });
   const { isBusy, problem, attempt } = useAttempt();
   const requestId = useRequestId();
-  const wrong = mistakeIn(wish.rows, 1, MOST_ROWS);
+  const isRarelyMistaken = Boolean(mistakeIn(wish.priority, LEAST_PRIORITY, MOST_PRIORITY));
+  const isMistaken = isRarelyMistaken || Boolean(mistakeIn(wish.rows, 1, MOST_ROWS));
   const start = () =>
     void attempt(async () => {
       const { job } = await postTraining.mergeTrainingJob({
         jobId: source.id,
         name: wish.name.trim() || nameAfter(source, "merge"),
-        parameters: { weights, ...wholeNumber("checkRows", wish.rows) },
+        parameters: { weights, ...numberAs("checkRows", wish.rows) },
+        ...numberAs("priority", wish.priority),
+        deviceClass: deviceClassOf(wish.deviceClass),
         requestId: requestId.for([source.id, wish, weights]),
       });
       requestId.done();
@@ -56,19 +68,20 @@ function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: OnSt
       problem={problem}
       known={FIELDS}
       isBusy={isBusy}
-      isIncomplete={Boolean(wrong)}
+      isIncomplete={isMistaken}
       onSubmit={start}
     >
       <WeightsChoice chosen={weights} onChange={setWeights} />
       <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
-        <Field
+        <NumberField
           label="Rows to check on"
           hint="Held-out ones where there are any."
-          inputMode="numeric"
-          placeholder="8"
+          byDefault="8"
+          least={1}
+          most={MOST_ROWS}
           value={wish.rows}
-          onChange={(event) => setWish({ ...wish, rows: event.target.value })}
-          problem={wrong ?? problem?.fields["parameters.check_rows"]}
+          onChange={(rows) => setWish({ ...wish, rows })}
+          problem={problem?.fields["parameters.check_rows"]}
         />
         <Field
           label="Name"
@@ -79,6 +92,18 @@ function MergeForm({ source, onStarted }: { source: TrainingJob; onStarted: OnSt
           problem={problem?.fields.name}
         />
       </div>
+      <MoreOptions isMistaken={isRarelyMistaken || Boolean(problem?.fields.priority ?? problem?.fields.device_class)}>
+        <PriorityField
+          value={wish.priority}
+          onChange={(priority) => setWish({ ...wish, priority })}
+          problem={problem?.fields.priority}
+        />
+        <DeviceClassField
+          value={wish.deviceClass}
+          onChange={(deviceClass) => setWish({ ...wish, deviceClass })}
+          problem={problem?.fields.device_class}
+        />
+      </MoreOptions>
     </AfterForm>
   );
 }

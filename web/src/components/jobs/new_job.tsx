@@ -1,97 +1,127 @@
 "use client";
 
-import { fromJson, toJsonString } from "@bufbuild/protobuf";
+import { fromJson, type JsonObject, toJsonString } from "@bufbuild/protobuf";
 import { useQuery } from "@tanstack/react-query";
 import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
-import { type FormEvent, useEffect, useMemo, useState } from "react";
+import { type FormEvent, useMemo } from "react";
 import { CreateTrainingJobRequestSchema } from "@/gen/reeltune/scheduler/v1/training_service_pb";
-import { TrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/training_parameters_pb";
 import { useAttempt } from "@/lib/attempt";
 import { datasets, models, training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
-import { DEVICES, devicesOf, FIELDS, fieldOf, mistake, parametersOf, untoldOf } from "@/lib/jobs/fields";
+import { carriedBy, type Draft, requestOf } from "@/lib/jobs/draft";
+import { FIELDS, fieldOf, type JobField, mistake, REQUEST_FIELDS, untoldOf } from "@/lib/jobs/fields";
+import { CarriedValues, isWithin } from "./carried";
 import { Estimate } from "./estimate";
 import { PresetChoice, useStart } from "./preset_choice";
+import { DeviceClassField } from "./options";
 import { Untold, useFocusOnMistake } from "./form";
+import { useDraft } from "./use_draft";
+import { Unread } from "../unread";
 import { Button, Field, Loading, PageTitle, Panel, SelectField } from "../ui";
 
-const DRAFT = "reeltune.job-draft";
-type Draft = Record<string, string>;
+const ALL_FIELDS = [...FIELDS, ...REQUEST_FIELDS];
 
 export function NewJob() {
   const router = useRouter();
   const query = useSearchParams();
-  const { draft, change, forget } = useDraft({ model: query.get("model") ?? "", dataset: query.get("dataset") ?? "" });
+  const given = (name: string) => query.get(name) ?? "";
+  const { draft, likeName, source, change, clear, forget } = useDraft({
+    model: given("model"),
+    dataset: given("dataset"),
+    like: given("like"),
+  });
   const { isBusy, problem, attempt } = useAttempt();
   const start = useStart(draft.preset ?? "");
   const complaints = Object.fromEntries(
     Object.entries(problem?.fields ?? {}).map(([name, text]) => [fieldOf(name), text]),
   );
-  const isMistaken = [...FIELDS, DEVICES].some((field) => mistake(field, draft[field.path] ?? ""));
+  const isMistaken = ALL_FIELDS.some((field) => mistake(field, draft[field.path] ?? ""));
   const create = (event: FormEvent) => {
     event.preventDefault();
     void attempt(async () => {
-      const { job } = await training.createTrainingJob(requestOf(draft));
+      const { job } = await training.createTrainingJob(fromJson(CreateTrainingJobRequestSchema, requestOf(draft)));
       forget();
       if (job) router.push(`/jobs/view?id=${job.id}`);
     });
   };
   const form = useFocusOnMistake(problem);
-  const known = ["name", "modelId", "datasetId", DEVICES.path, ...FIELDS.map((field) => field.path)];
-  const untold = problem ? untoldOf({ ...problem, fields: complaints }, known) : [];
+  const untold = problem ? untoldOf({ ...problem, fields: complaints }, knownOf(draft, Object.keys(complaints))) : [];
+  if (source.isError) return <Unread of={source} what="" />;
+  if (source.isLoading) return <Loading what="Loading the job that it is to be like …" />;
   return (
     <form ref={form} onSubmit={create} noValidate>
       <PageTitle title="New job">
         Train an adapter for a model on a dataset. What you leave empty has the value that stands in it.
       </PageTitle>
       <div className="space-y-6">
+        {likeName && (
+          <div className="flex flex-wrap items-center justify-between gap-2 rounded-lg bg-accent-soft px-4 py-2 text-sm">
+            <p className="min-w-0 break-words">
+              {"Everything that was asked of "}
+              <bdi className="font-medium">{likeName}</bdi>
+              {" is filled in, but for the name."}
+            </p>
+            <Button look="quiet" onClick={clear}>
+              Begin with the defaults instead
+            </Button>
+          </div>
+        )}
         <Panel title="What">
           <div className="grid gap-4 sm:grid-cols-3">
             <Field
               label="Name"
               maxLength={100}
               value={draft.name ?? ""}
-              onChange={(event) => change("name", event.target.value)}
+              onChange={(event) => change({ name: event.target.value })}
               problem={complaints.name}
             />
             <ModelChoice
               value={draft.model ?? ""}
-              onChange={(value) => change("model", value)}
+              onChange={(model) => change({ model })}
               problem={complaints.modelId}
             />
             <DatasetChoice
               value={draft.dataset ?? ""}
-              onChange={(value) => change("dataset", value)}
+              onChange={(dataset) => change({ dataset })}
               problem={complaints.datasetId}
             />
           </div>
         </Panel>
         <Panel title="How">
-          <PresetChoice value={draft.preset ?? ""} onChange={(value) => change("preset", value)} start={start} />
+          <PresetChoice
+            value={draft.preset ?? ""}
+            onChange={(preset) => change({ preset })}
+            start={start}
+            problem={complaints.preset}
+          />
           <div className="grid gap-x-4 gap-y-5 sm:grid-cols-2 lg:grid-cols-3">
-            {[...FIELDS, DEVICES].map((field) => (
+            {ALL_FIELDS.map((field) => (
               <Field
                 key={field.path}
                 label={field.label}
                 hint={field.hint}
                 inputMode="decimal"
-                placeholder={field === DEVICES ? field.byDefault : start.valueOf(field)}
+                placeholder={placeholder(field, start.valueOf)}
                 value={draft[field.path] ?? ""}
-                onChange={(event) => change(field.path, event.target.value)}
+                onChange={(event) => change({ [field.path]: event.target.value })}
                 problem={mistake(field, draft[field.path] ?? "") ?? complaints[field.path]}
               />
             ))}
+            <DeviceClassField
+              value={draft.deviceClass ?? ""}
+              onChange={(deviceClass) => change({ deviceClass })}
+              problem={complaints.deviceClass}
+            />
           </div>
-        </Panel>
-        {!isMistaken && (
-          <Estimate
-            modelId={draft.model ?? ""}
-            datasetId={draft.dataset ?? ""}
-            {...devicesOf(draft)}
-            parameters={parametersOf(draft)}
+          <CarriedValues
+            draft={draft}
+            byDefault={({ path }) => start.leftOut(path)}
+            complaints={complaints}
+            onChange={change}
           />
-        )}
+        </Panel>
+        {!isMistaken && <Cost draft={draft} />}
         <Untold title="The job was not accepted" texts={untold} />
         <div className="flex flex-wrap items-center gap-4">
           <Button type="submit" look="primary" isBusy={isBusy} disabled={!draft.model || !draft.dataset || isMistaken}>
@@ -107,35 +137,27 @@ export function NewJob() {
   );
 }
 
-function requestOf(draft: Draft) {
-  return {
-    name: draft.name ?? "",
-    modelId: draft.model ?? "",
-    datasetId: draft.dataset ?? "",
-    ...devicesOf(draft),
-    parameters: fromJson(TrainingParametersSchema, parametersOf(draft)),
-    requestId: draft.requestId ?? "",
-  };
+function placeholder(field: JobField, valueOf: (field: JobField) => string): string {
+  return REQUEST_FIELDS.includes(field) ? field.byDefault : valueOf(field);
 }
 
-/** What was typed, kept over a reload. */
-function useDraft(given: Draft) {
-  const [draft, setDraft] = useState<Draft>(given);
-  useEffect(() => {
-    const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "{}") as Draft;
-    const chosen = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
-    // A name for the wish: a second click, or a retry after a lost answer, makes no second job.
-    setDraft({ requestId: crypto.randomUUID(), ...kept, ...chosen });
-    // oxlint-disable-next-line react-hooks/exhaustive-deps -- once, when the page opens
-  }, []);
-  const change = (name: string, value: string) =>
-    setDraft((former) => {
-      // Another wish, another name: the service refuses one name for two.
-      const next = { ...former, [name]: value, requestId: crypto.randomUUID() };
-      sessionStorage.setItem(DRAFT, JSON.stringify(next));
-      return next;
-    });
-  return { draft, change, forget: () => sessionStorage.removeItem(DRAFT) };
+/** The fields of complaints that the form tells at their own places. */
+function knownOf(draft: Draft, complaints: readonly string[]): string[] {
+  const carried = carriedBy(draft).map((one) => one.path.replace(/^parameters\./, ""));
+  const within = complaints.filter((name) => carried.some((path) => isWithin(name, path)));
+  return ["name", "modelId", "datasetId", "deviceClass", "preset", ...ALL_FIELDS.map((field) => field.path), ...within];
+}
+
+function Cost({ draft }: { draft: Draft }) {
+  const { modelId = "", datasetId = "", deviceCount, parameters = {} } = requestOf(draft);
+  return (
+    <Estimate
+      modelId={modelId as string}
+      datasetId={datasetId as string}
+      {...(typeof deviceCount === "number" ? { deviceCount } : {})}
+      parameters={parameters as JsonObject}
+    />
+  );
 }
 
 interface ChoiceProps {
@@ -216,6 +238,7 @@ function Choice<Entry extends { id: string }>({
       problem={list.error ? explain(list.error).message : problem}
     >
       <option value="">choose …</option>
+      {value && !list.data?.some((one) => one.id === value) && <option value={value}>{value}</option>}
       {list.data?.map((one) => (
         <option key={one.id} value={one.id}>
           {names(one)}
@@ -229,11 +252,9 @@ function Choice<Entry extends { id: string }>({
 function AsJson({ draft }: { draft: Draft }) {
   const text = useMemo(() => {
     const { requestId: _, ...request } = requestOf(draft);
-    return toJsonString(
-      CreateTrainingJobRequestSchema,
-      fromJson(CreateTrainingJobRequestSchema, { ...request, parameters: parametersOf(draft) }),
-      { prettySpaces: 2 },
-    );
+    return toJsonString(CreateTrainingJobRequestSchema, fromJson(CreateTrainingJobRequestSchema, request), {
+      prettySpaces: 2,
+    });
   }, [draft]);
   return (
     <details className="text-sm">

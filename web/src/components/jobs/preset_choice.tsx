@@ -3,16 +3,20 @@
 import { toJson } from "@bufbuild/protobuf";
 import { useQuery } from "@tanstack/react-query";
 import { Preset } from "@/gen/reeltune/scheduler/v1/training_options_pb";
+import type { PresetDescription } from "@/gen/reeltune/scheduler/v1/preset_service_pb";
 import { TrainingParametersSchema } from "@/gen/reeltune/scheduler/v1/training_parameters_pb";
 import { presets } from "@/lib/clients";
 import { sentence, word } from "@/lib/format";
-import { type JobField, valueAt } from "@/lib/jobs/fields";
-import { INPUT } from "../ui";
+import { type JobField, placeIn, valueAt } from "@/lib/jobs/fields";
+import { shownValue } from "@/lib/jobs/parameters";
+import { SelectField } from "../ui";
 
 interface Start {
   presets: { name: string; title: string; description: string }[];
   /** What a field has when nobody fills it in. */
   valueOf: (field: JobField) => string;
+  /** What stands at a place of the request, such as `parameters.lora.dropout`, when it is left out, in words; nothing where it is not known. */
+  leftOut: (path: string) => string | undefined;
 }
 
 /** What a job starts from: the defaults, or a preset with all its values. */
@@ -32,31 +36,46 @@ export function useStart(chosen: string): Start {
       title: sentence(word(Preset[one.preset], "")),
       description: one.description,
     })),
+    leftOut: (path) => shownDefault(all, found, path),
     valueOf: (field) => (values ? valueAt(values, field.path) : undefined) ?? field.byDefault,
   };
+}
+
+/** A default is what any preset has that does not set it itself. */
+function shownDefault(
+  all: readonly PresetDescription[],
+  chosen: PresetDescription | undefined,
+  path: string,
+): string | undefined {
+  const [, own] = /^parameters\.(.+)$/.exec(path) ?? [];
+  if (!own) return undefined;
+  const stored = own.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  const sets = (one: PresetDescription) => one.sets.some((name) => name === stored || name.startsWith(`${stored}.`));
+  const from = chosen ?? all.find((one) => !sets(one));
+  const value = from?.parameters && placeIn(toJson(TrainingParametersSchema, from.parameters), own);
+  return value === undefined ? undefined : shownValue(value);
 }
 
 export function PresetChoice({
   value,
   onChange,
   start,
+  problem,
 }: {
   value: string;
   onChange: (value: string) => void;
   start: Start;
+  problem: string | undefined;
 }) {
   const chosen = start.presets.find((one) => one.name === value);
   return (
     <div className="mb-6 max-w-md">
-      <label htmlFor="preset" className="mb-1 block text-sm font-medium">
-        Start from
-      </label>
-      <select
-        id="preset"
-        className={INPUT}
+      <SelectField
+        label="Start from"
         value={value}
-        aria-describedby="preset-note"
-        onChange={(event) => onChange(event.target.value)}
+        onChange={onChange}
+        hint={chosen?.description ?? "What you fill in wins over what you start from."}
+        problem={problem}
       >
         <option value="">The defaults</option>
         {start.presets.map((one) => (
@@ -64,10 +83,7 @@ export function PresetChoice({
             {one.title}
           </option>
         ))}
-      </select>
-      <p id="preset-note" className="mt-1 text-sm text-ink-soft">
-        {chosen?.description ?? "What you fill in wins over what you start from."}
-      </p>
+      </SelectField>
     </div>
   );
 }

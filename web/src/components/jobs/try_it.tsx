@@ -5,11 +5,36 @@ import { type FormEvent, useEffect, useRef, useState } from "react";
 import { Responder } from "@/gen/reeltune/trainer/v1/inference_service_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { clips, inference } from "@/lib/clients";
-import { explain } from "@/lib/errors";
+import { explain, type Problem as Refusal } from "@/lib/errors";
 import { bytes } from "@/lib/format";
-import { Button, INPUT, Problem } from "../ui";
+import { mistakeIn, numberAs, untoldOf } from "@/lib/jobs/fields";
+import { Button, INPUT, SelectField } from "../ui";
+import { Untold } from "./form";
+import { MoreOptions, NumberField } from "./options";
 
 const LARGEST_BYTES = 3 * 1024 * 1024;
+/** As the contract bounds them. */
+const MOST_TOKENS = 2048;
+const MOST_TEMPERATURE = 2;
+/** The fields of the request that tell at their own place what is wrong with them. */
+const KNOWN = ["responder", "max_new_tokens", "temperature", "dataset_clip.path"];
+
+type Asked = Responder.BOTH | Responder.TUNED | Responder.BASE;
+const VERBS: Record<Asked, string> = {
+  [Responder.BOTH]: "Ask both",
+  [Responder.TUNED]: "Ask the tuned model",
+  [Responder.BASE]: "Ask the base model",
+};
+
+interface Wish {
+  prompt: string;
+  responder: Asked;
+  tokens: string;
+  temperature: string;
+}
+
+const AS_USUAL: Wish = { prompt: "Describe the video.", responder: Responder.BOTH, tokens: "", temperature: "" };
+
 type Answers = Partial<Record<Responder, { text: string; isWhole: boolean }>>;
 
 /** Asks the base model and the tuned one about the same clip, side by side, word by word. */
@@ -25,9 +50,11 @@ export function TryIt({ job }: { job: TrainingJob }) {
   });
   const [path, setPath] = useState("");
   const [file, setFile] = useState<File>();
-  const [prompt, setPrompt] = useState("Describe the video.");
+  const [wish, setWish] = useState(AS_USUAL);
+  const change = (part: Partial<Wish>) => setWish((former) => ({ ...former, ...part }));
   const [answers, setAnswers] = useState<Answers>();
-  const [problem, setProblem] = useState("");
+  const [problem, setProblem] = useState<Refusal>();
+  const [asked, setAsked] = useState<Asked>(Responder.BOTH);
   const [isBusy, setBusy] = useState(false);
   const stop = useRef<AbortController>(undefined);
   useEffect(() => () => stop.current?.abort(), []);
@@ -36,8 +63,9 @@ export function TryIt({ job }: { job: TrainingJob }) {
   async function ask(event: FormEvent) {
     event.preventDefault();
     setBusy(true);
-    setProblem("");
+    setProblem(undefined);
     setAnswers({});
+    setAsked(wish.responder);
     const { signal } = (stop.current = new AbortController());
     try {
       const clip = file
@@ -45,7 +73,7 @@ export function TryIt({ job }: { job: TrainingJob }) {
         : { case: "datasetClip" as const, value: { datasetId: job.datasetId, path: chosen?.path ?? "" } };
       const headers = { "x-reeltune-job": job.id };
       for await (const { responder, piece } of inference.generate(
-        { jobId: job.id, prompt, clip, responder: Responder.BOTH },
+        { jobId: job.id, clip, ...requestOf(wish) },
         { headers, signal },
       )) {
         setAnswers((former) => {
@@ -58,16 +86,21 @@ export function TryIt({ job }: { job: TrainingJob }) {
         });
       }
     } catch (error) {
-      if (!signal.aborted) setProblem(explain(error).message);
+      if (!signal.aborted) setProblem(explain(error));
     }
     setBusy(false);
   }
 
   const take = (one: File | undefined) => {
+    const tooLarge = one && one.size > LARGEST_BYTES;
     setProblem(
-      one && one.size > LARGEST_BYTES
-        ? `${one.name} has ${bytes(one.size)}; at most ${bytes(LARGEST_BYTES)} can be asked about directly. Put it into a dataset.`
-        : "",
+      tooLarge
+        ? {
+            reason: "",
+            message: `${one.name} has ${bytes(one.size)}; at most ${bytes(LARGEST_BYTES)} can be asked about directly. Put it into a dataset.`,
+            fields: {},
+          }
+        : undefined,
     );
     setFile(one && one.size <= LARGEST_BYTES ? one : undefined);
   };
@@ -75,22 +108,17 @@ export function TryIt({ job }: { job: TrainingJob }) {
   return (
     <form onSubmit={(event) => void ask(event)} className="grid gap-5 lg:grid-cols-[18rem_1fr]">
       <div className="space-y-4">
-        <div>
-          <label htmlFor="try-clip" className="mb-1 block text-sm font-medium">
-            Clip of the dataset
-          </label>
-          <select
-            id="try-clip"
-            className={INPUT}
-            value={chosen?.path ?? ""}
-            disabled={!list.data?.length}
-            onChange={(event) => (setPath(event.target.value), setFile(undefined))}
-          >
-            {list.data?.map((clip) => (
-              <option key={clip.path}>{clip.path}</option>
-            ))}
-          </select>
-        </div>
+        <SelectField
+          label="Clip of the dataset"
+          value={chosen?.path ?? ""}
+          onChange={(value) => (setPath(value), setFile(undefined))}
+          hint={list.data?.length === 0 && "The dataset has none."}
+          problem={list.isError ? explain(list.error).message : problem?.fields["dataset_clip.path"]}
+        >
+          {list.data?.map((clip) => (
+            <option key={clip.path}>{clip.path}</option>
+          ))}
+        </SelectField>
         <div>
           <label htmlFor="try-file" className="mb-1 block text-sm font-medium">
             or one of yours
@@ -126,30 +154,91 @@ export function TryIt({ job }: { job: TrainingJob }) {
             id="try-prompt"
             rows={2}
             className={INPUT}
-            value={prompt}
+            value={wish.prompt}
             maxLength={8192}
-            onChange={(event) => setPrompt(event.target.value)}
+            onChange={(event) => change({ prompt: event.target.value })}
           />
         </div>
+        <AskOptions wish={wish} onChange={change} problem={problem} />
         <div className="flex gap-2">
-          <Button type="submit" look="primary" isBusy={isBusy} disabled={!prompt.trim() || (!file && !chosen)}>
-            Ask both
+          <Button
+            type="submit"
+            look="primary"
+            isBusy={isBusy}
+            disabled={!wish.prompt.trim() || (!file && !chosen) || isMistaken(wish)}
+          >
+            {VERBS[wish.responder]}
           </Button>
           {isBusy && <Button onClick={() => stop.current?.abort()}>Stop</Button>}
         </div>
-        {problem && <Problem>{problem}</Problem>}
-        {isBusy && !answers?.[Responder.TUNED] && (
+        <Untold title="It was not answered" texts={problem ? untoldOf(problem, KNOWN) : []} />
+        {isBusy && Object.keys(answers ?? {}).length === 0 && (
           <p className="text-sm text-ink-soft">The first question loads the model, which takes a while.</p>
         )}
         {answers && (
           <div className="grid gap-4 sm:grid-cols-2" aria-live="polite">
-            <Answer title="Tuned" answer={answers[Responder.TUNED]} isBusy={isBusy} />
-            <Answer title="Base" answer={answers[Responder.BASE]} isBusy={isBusy} />
+            {asked !== Responder.BASE && <Answer title="Tuned" answer={answers[Responder.TUNED]} isBusy={isBusy} />}
+            {asked !== Responder.TUNED && <Answer title="Base" answer={answers[Responder.BASE]} isBusy={isBusy} />}
           </div>
         )}
       </div>
     </form>
   );
+}
+
+function AskOptions({
+  wish,
+  onChange,
+  problem,
+}: {
+  wish: Wish;
+  onChange: (part: Partial<Wish>) => void;
+  problem: Refusal | undefined;
+}) {
+  const fields = problem?.fields ?? {};
+  return (
+    <MoreOptions isMistaken={isMistaken(wish) || KNOWN.some((name) => fields[name])}>
+      <SelectField
+        label="Who answers"
+        value={String(wish.responder)}
+        onChange={(value) => onChange({ responder: Number(value) as Asked })}
+        problem={fields.responder}
+      >
+        <option value={Responder.BOTH}>Both, side by side</option>
+        <option value={Responder.TUNED}>The tuned model</option>
+        <option value={Responder.BASE}>The base model</option>
+      </SelectField>
+      <NumberField
+        label="Longest answer"
+        hint="In tokens; what is longer is cut."
+        byDefault="64"
+        least={1}
+        most={MOST_TOKENS}
+        value={wish.tokens}
+        onChange={(tokens) => onChange({ tokens })}
+        problem={fields.max_new_tokens}
+      />
+      <NumberField
+        label="Temperature"
+        hint="0 takes the likeliest token at every step; up to 2, tokens are drawn more and more freely."
+        byDefault="0"
+        least={0}
+        most={MOST_TEMPERATURE}
+        isInteger={false}
+        value={wish.temperature}
+        onChange={(temperature) => onChange({ temperature })}
+        problem={fields.temperature}
+      />
+    </MoreOptions>
+  );
+}
+
+function isMistaken({ tokens, temperature }: Wish): boolean {
+  return Boolean(mistakeIn(tokens, 1, MOST_TOKENS) ?? mistakeIn(temperature, 0, MOST_TEMPERATURE, false));
+}
+
+function requestOf({ prompt, responder, tokens, temperature }: Wish) {
+  return { prompt, responder, ...numberAs("maxNewTokens", tokens), ...numberAs("temperature", temperature) };
 }
 
 function Answer({

@@ -74,7 +74,7 @@ export function Verbs({ job, onMoved, onDeleted }: { job: TrainingJob; onMoved: 
         </Button>
       )}
       {kindOf(job) === "training" && (
-        <Link href={`/jobs/new?model=${job.modelId}&dataset=${job.datasetId}`} className={buttonClass()}>
+        <Link href={`/jobs/new?like=${job.id}`} className={buttonClass()}>
           Another like it
         </Link>
       )}

@@ -1,5 +1,5 @@
 // The fields of a new job: what they mean, and what they are when nobody fills them in.
-import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { JsonValue } from "@bufbuild/protobuf";
 import type { Problem } from "@/lib/errors";
 
 export interface JobField {
@@ -99,42 +99,38 @@ export const FIELDS: readonly JobField[] = [
 ];
 
 /** Of the request itself, not of its parameters. */
-export const DEVICES: JobField = {
-  path: "deviceCount",
-  label: "Devices",
-  hint: "Of one trainer, that train together: each takes a share of every step.",
-  byDefault: "1",
-  isInteger: true,
-};
+export const REQUEST_FIELDS: readonly JobField[] = [
+  {
+    path: "deviceCount",
+    label: "Devices",
+    hint: "Of one trainer, that train together: each takes a share of every step.",
+    byDefault: "1",
+    isInteger: true,
+  },
+  {
+    path: "priority",
+    label: "Priority",
+    hint: "Among your own jobs: higher ones go first.",
+    byDefault: "0",
+    isInteger: true,
+    least: -100,
+    most: 100,
+  },
+];
 
-/** Returns what a draft says of devices, as part of a request; nothing where it says nothing. */
-export function devicesOf(draft: Readonly<Record<string, string>>): { deviceCount?: number } {
-  const text = draft[DEVICES.path]?.trim();
-  return text ? { deviceCount: Number(text) } : {};
-}
-
-/** Returns the parameters that a draft asks for, as JSON of `TrainingParameters`; what is left empty is left out. */
-export function parametersOf(draft: Readonly<Record<string, string>>): JsonObject {
-  const parameters: JsonObject = draft.preset ? { preset: draft.preset } : {};
-  for (const { path } of FIELDS) {
-    const text = draft[path]?.trim();
-    if (!text) continue;
-    const names = path.split(".");
-    const last = names.pop()!;
-    let place = parameters;
-    for (const name of names) place = (place[name] ??= {}) as JsonObject;
-    place[last] = Number(text);
-  }
-  return parameters;
-}
-
-/** Returns the value at a field's place in `TrainingParameters` as JSON; nothing where there is none. */
-export function valueAt(parameters: JsonValue, path: string): string | undefined {
+/** Returns what is at a place of `TrainingParameters` as JSON; nothing where there is none. */
+export function placeIn(parameters: JsonValue, path: string): JsonValue | undefined {
   let found: JsonValue | undefined = parameters;
   for (const name of path.split(".")) {
     if (found === null || found === undefined || typeof found !== "object" || Array.isArray(found)) return undefined;
     found = found[name];
   }
+  return found;
+}
+
+/** Returns the text or number at a field's place in `TrainingParameters` as JSON; nothing where there is none. */
+export function valueAt(parameters: JsonValue, path: string): string | undefined {
+  const found = placeIn(parameters, path);
   return typeof found === "number" || typeof found === "string" ? String(found) : undefined;
 }
 
@@ -151,13 +147,13 @@ export function mistake(field: JobField, text: string): string | undefined {
   return undefined;
 }
 
-/** What is wrong with a whole number from `least` to `most` that may be left out. */
-export function mistakeIn(text: string, least: number, most: number): string | undefined {
-  return mistake({ path: "", label: "", hint: "", byDefault: "", isInteger: true, least, most }, text);
+/** What is wrong with a number from `least` to `most` that may be left out; a whole one unless it is told otherwise. */
+export function mistakeIn(text: string, least: number, most: number, isInteger = true): string | undefined {
+  return mistake({ path: "", label: "", hint: "", byDefault: "", isInteger, least, most }, text);
 }
 
 /** Returns `{ [name]: 8 }` for `8`, and nothing for what is left out. */
-export function wholeNumber<Name extends string>(name: Name, text: string): { [key in Name]?: number } {
+export function numberAs<Name extends string>(name: Name, text: string): { [key in Name]?: number } {
   return (text.trim() ? { [name]: Number(text) } : {}) as { [key in Name]?: number };
 }
 

@@ -20,6 +20,18 @@ function flat(value: JsonValue, prefix = ""): [string, string][] {
   return Object.entries(value).flatMap(([name, inner]) => flat(inner, prefix ? `${prefix}.${name}` : name));
 }
 
+/** A value in words: lists by their items, messages by their fields. */
+export function shownValue(value: JsonValue): string {
+  if (Array.isArray(value)) return value.map(shownValue).join(", ");
+  if (value === null || typeof value !== "object") return word(value);
+  const inner = Object.entries(value).map(([name, one]) => `${spaced(name)} ${shownValue(one)}`);
+  return inner.length > 0 ? inner.join(", ") : "with its defaults";
+}
+
+function spaced(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+}
+
 /** The names of enumerations repeat their type: `QUANTIZATION_TYPE_NF4`. */
 function word(value: JsonValue): string {
   const text = String(value);
@@ -29,7 +41,7 @@ function word(value: JsonValue): string {
         .toLowerCase()
         .replaceAll("_", " ")
         .replace(
-          /^(quantization type|compute type|learning rate schedule|optimizer|module group|rank allocation|evaluation control|merge weights) /,
+          /^(quantization type|compute type|learning rate schedule|optimizer|module group|rank allocation|evaluation control|merge weights|device class|encoder cache|frame placement|lora initialization|base sharing|misbehavior kind|preset) /,
           "",
         )
     : text;

@@ -1,0 +1,87 @@
+"use client";
+
+import type { ReactNode } from "react";
+import { DeviceClass } from "@/gen/reeltune/scheduler/v1/worker_pb";
+import { mistakeIn } from "@/lib/jobs/fields";
+import { Field, SelectField, useOpenedBy } from "../ui";
+
+/** What few need: folded away, and opened where something is wrong in it. */
+export function MoreOptions({ isMistaken, children }: { isMistaken: boolean; children: ReactNode }) {
+  const ref = useOpenedBy(isMistaken);
+  return (
+    <details ref={ref} className="text-sm">
+      <summary className="font-medium">More options</summary>
+      <div className="mt-4 grid gap-x-4 gap-y-5 text-base sm:grid-cols-2 lg:grid-cols-3">{children}</div>
+    </details>
+  );
+}
+
+interface NumberProps {
+  label: string;
+  hint: string;
+  byDefault: string;
+  value: string;
+  onChange: (value: string) => void;
+  /** What the service says against it. */
+  problem: string | undefined;
+  /** As the contract bounds it. */
+  least: number;
+  most: number;
+  isInteger?: boolean;
+}
+
+/** A number that may be left out. */
+export function NumberField({ byDefault, onChange, problem, least, most, isInteger = true, ...rest }: NumberProps) {
+  return (
+    <Field
+      {...rest}
+      inputMode={isInteger && least >= 0 ? "numeric" : "text"}
+      placeholder={byDefault}
+      onChange={(event) => onChange(event.target.value)}
+      problem={mistakeIn(rest.value, least, most, isInteger) ?? problem}
+    />
+  );
+}
+
+export const LEAST_PRIORITY = -100;
+export const MOST_PRIORITY = 100;
+
+export function PriorityField({ value, onChange, problem }: Pick<NumberProps, "value" | "onChange" | "problem">) {
+  return (
+    <NumberField
+      label="Priority"
+      hint="Among your own jobs: higher ones go first."
+      byDefault="0"
+      least={LEAST_PRIORITY}
+      most={MOST_PRIORITY}
+      value={value}
+      onChange={onChange}
+      problem={problem}
+    />
+  );
+}
+
+const DEVICES: Readonly<Record<string, string>> = {
+  DEVICE_CLASS_CPU: "Trainers without an accelerator",
+  DEVICE_CLASS_CUDA: "Trainers with CUDA GPUs",
+  DEVICE_CLASS_JETSON: "Jetson boards",
+};
+
+/** Where a job may run, as JSON names it. */
+export function DeviceClassField({ value, onChange, problem }: Pick<NumberProps, "value" | "onChange" | "problem">) {
+  return (
+    <SelectField label="Where it may run" value={value} onChange={onChange} problem={problem}>
+      <option value="">Anywhere</option>
+      {Object.entries(DEVICES).map(([name, shown]) => (
+        <option key={name} value={name}>
+          {shown}
+        </option>
+      ))}
+    </SelectField>
+  );
+}
+
+/** The class of that name; any for none. */
+export function deviceClassOf(name: string): DeviceClass {
+  return DeviceClass[name.replace("DEVICE_CLASS_", "") as keyof typeof DeviceClass] ?? DeviceClass.UNSPECIFIED;
+}
