@@ -34,6 +34,7 @@ $(VENV)/.local: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Reeltune and its development tools into $(VENV) (several GB with PyTorch; a few minutes the first time) ..."
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python tools/install_helm.py
 	@touch $@ $(VENV)/.local
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.dev

@@ -82,7 +82,7 @@ def database(
     try:
         import asyncpg
 
-        from reeltune_cli.stack.container import prepare_database, with_password
+        from reeltune_cli.stack.container_servers import prepare_database, with_password
     except ModuleNotFoundError as error:
         _refuse(f"{error.name} is missing; {_NEEDS_LOCAL}")
     dsn = with_password(admin_dsn, password_file.read_text("utf-8").strip()) if password_file else admin_dsn
@@ -124,7 +124,7 @@ def edge(
     """Render the edge's configuration from the contracts, check it, and become Envoy."""
     try:
         from meshkit.embedded import ServerNotReady
-        from reeltune_cli.stack.container import ContainerEdge, render_container_edge, run_edge
+        from reeltune_cli.stack.container_edge import ContainerEdge, render_container_edge, run_edge
         from reeltune_cli.stack.edge import LOOPBACK_ORIGIN
     except ModuleNotFoundError as error:
         _refuse(f"{error.name} is missing; {_NEEDS_LOCAL}")
@@ -157,7 +157,7 @@ def store(
 ) -> None:
     """Become the object store of one machine."""
     try:
-        from reeltune_cli.stack.container import run_store
+        from reeltune_cli.stack.container_servers import run_store
     except ModuleNotFoundError as error:
         _refuse(f"{error.name} is missing; {_NEEDS_LOCAL}")
     try:
