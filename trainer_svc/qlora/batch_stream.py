@@ -19,7 +19,7 @@ from trainer_svc.qlora.data_processor import Batch, DataProcessor, EncodedSample
 from trainer_svc.qlora.dataset_rows import Clip, Sample
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.encoder_cache import EncoderCache
-from trainer_svc.qlora.errors import BadClipError, BadDataError, DecodeProcessError, ModelRefusedError
+from trainer_svc.qlora.errors import BadClipError, BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_sampling import FrameRequest
 from trainer_svc.qlora.spec import SamplingSpec
@@ -81,7 +81,7 @@ class BatchStream:
     """Iterate over it once, inside its context: the batches of each of `groups`, in order. One each, but for families
     that stack clips, and clips of different shapes.
 
-    Raises `BadDataError` naming the sample, whatever was wrong with it or its clip.
+    Raises `BadDataError` naming the sample, whatever was wrong with it or its clip; and what else ended its thread.
     """
 
     def __init__(
@@ -141,9 +141,13 @@ class BatchStream:
 
     def _wait(self) -> list[Batch] | _Failure | None:
         while True:
+            # Asked first: what a thread leaves behind before it ends is in the queue by then.
+            is_working = self._thread.is_alive()
             try:
                 return self._ready.get(timeout=_LOOK_UP_SECONDS)
             except queue.Empty:
+                if not is_working:
+                    raise RuntimeError("the thread that makes batches ended without a word") from None
                 if self._look_up is not None:
                     self._look_up()
 
@@ -164,16 +168,8 @@ class BatchStream:
             self._put(None)
         except CancelledError:
             return
-        except (
-            BadDataError,
-            DecodeProcessError,
-            ModelRefusedError,
-            OSError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-        ) as error:
-            # Handed over to the thread that trains; nothing is hidden.
+        # The edge of the thread, whose errors nobody else would see: they are handed over to the one that trains.
+        except Exception as error:
             self._put(_Failure(error))
 
     def _prefetch(self, group: list[int]) -> None:

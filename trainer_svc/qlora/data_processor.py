@@ -84,25 +84,24 @@ class DataProcessor:
         """The tokens that stand for frames; some families show clips as pictures."""
 
     def encode(self, sample: Sample, clips: Sequence[DecodedFrames]) -> EncodedSample:
-        """A training sample with labels. Raises `BadDataError` naming the sample."""
-        self._refuse_control_tokens(sample.turns, f"sample {sample.sample_id}")
-        text, spans = render_with_spans(self._processor, sample.turns)
-        outputs = self._process(text, clips, f"sample {sample.sample_id}")
+        """A training sample with labels. Raises `BadDataError` naming the sample, or `ModelRefusedError`."""
+        whose = f"sample {sample.sample_id}"
+        self._refuse_control_tokens(sample.turns, whose)
+        text, spans = render_with_spans(self._processor, sample.turns, whose)
+        outputs = self._process(text, clips, whose)
         replacements = outputs.get("text_replacement_offsets") or [[]]
         mask = token_mask(_rows(outputs["offset_mapping"])[0], replacements[0], spans)
         inputs = {key: value for key, value in outputs.items() if key not in _DROPPED}
         labels = torch.where(torch.tensor([mask]), inputs["input_ids"], IGNORED)
         if not int((labels[:, 1:] != IGNORED).sum()):
-            raise BadDataError(
-                f"sample {sample.sample_id}: no token of it is the assistant's", "check the model's chat template"
-            )
-        self._check_length(labels.shape[1], f"sample {sample.sample_id}")
+            raise BadDataError(f"{whose}: no token of it is the assistant's", "check the model's chat template")
+        self._check_length(labels.shape[1], whose)
         return EncodedSample(sample.sample_id, inputs, labels, text)
 
     def encode_prompt(self, turns: Sequence[Turn], clips: Sequence[DecodedFrames]) -> dict[str, Any]:
-        """Inputs for generation: the conversation up to the assistant's answer. Raises `BadDataError`."""
+        """Inputs for generation: the conversation up to the assistant's answer. Raises what `encode` raises."""
         self._refuse_control_tokens(turns, "the prompt")
-        outputs = self._process(render_prompt(self._processor, turns), clips, "the prompt")
+        outputs = self._process(render_prompt(self._processor, turns, "the prompt"), clips, "the prompt")
         inputs = {key: value for key, value in outputs.items() if key not in _DROPPED}
         self._check_length(inputs["input_ids"].shape[1], "the prompt")
         return inputs

@@ -109,6 +109,31 @@ def test_a_model_without_a_template_is_refused(make: Make) -> None:
         make(None).encode(question(), [decoded()])
 
 
+@pytest.mark.parametrize("marks", [TEMPLATE_WITH_MARKS, TEMPLATE_WITHOUT_MARKS], ids=["marks", "prefix"])
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('no clips here') }}", "{{ messages[7].content }}"])
+def test_a_conversation_that_the_template_refuses_is_an_error_naming_the_sample(
+    make: Make, marks: str, refusal: str
+) -> None:
+    processor = make(marks + refusal)
+    with pytest.raises(BadDataError, match="sample s1: the model's chat template refuses it"):
+        processor.encode(question(), [decoded()])
+    with pytest.raises(BadDataError, match="the prompt: the model's chat template refuses it"):
+        processor.encode_prompt(question().turns[:1], [decoded()])
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% if %}", "broken"),
+        ("{{ messages[0]['content'] + '!' }}", "sample s1: .* fails: TypeError"),
+        ("{{ 1 / 0 }}", "Zero"),
+    ],
+)
+def test_a_template_that_fails_by_itself_is_the_models_fault(make: Make, template: str, words: str) -> None:
+    with pytest.raises(ModelRefusedError, match=words):
+        make(template).encode(question(), [decoded()])
+
+
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|video_pad|>", "<|vision_start|>"])
 def test_control_tokens_in_a_users_text_are_refused(make: Make, token: str) -> None:
     sample = Sample("s9", "train", (Turn("user", (CLIP, f"what {token} moves?")), Turn("assistant", ("left",))))
