@@ -15,23 +15,26 @@ from reeltune.scheduler.v1 import (
 )
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
-_GROUPS = {
+from trainer_svc.clients.enum_names import known, names_of
+
+_GROUPS: dict[int, str] = {
     pb.MODULE_GROUP_LANGUAGE: "language",
     pb.MODULE_GROUP_PROJECTOR: "projector",
     pb.MODULE_GROUP_VISION: "vision",
 }
-_COMPUTE_TYPES = {pb.COMPUTE_TYPE_BF16: "bf16", pb.COMPUTE_TYPE_FP16: "fp16", pb.COMPUTE_TYPE_FP32: "fp32"}
-_SCHEDULES = {
-    pb.LEARNING_RATE_SCHEDULE_LINEAR: "linear",
-    pb.LEARNING_RATE_SCHEDULE_CONSTANT: "constant",
+_BITS: dict[int, int] = {
+    pb.QUANTIZATION_TYPE_UNSPECIFIED: 4,
+    pb.QUANTIZATION_TYPE_NF4: 4,
+    pb.QUANTIZATION_TYPE_NONE: 16,
 }
-_OPTIMIZERS = {
-    pb.OPTIMIZER_ADAMW_8BIT: "adamw_8bit",
-    pb.OPTIMIZER_LION_8BIT: "lion_8bit",
-    pb.OPTIMIZER_PAGED_ADAMW: "paged_adamw",
-    pb.OPTIMIZER_PAGED_ADAMW_8BIT: "paged_adamw_8bit",
-}
-_SHARING = {base_sharing_pb2.BASE_SHARING_ON: "on", base_sharing_pb2.BASE_SHARING_OFF: "off"}
+_COMPUTE_TYPES = names_of(pb.ComputeType, unspecified="auto")
+_SCHEDULES = names_of(pb.LearningRateSchedule, unspecified="cosine")
+_OPTIMIZERS = names_of(pb.Optimizer, unspecified="adamw")
+_INITIALIZATIONS = names_of(training_options_pb2.LoraInitialization, unspecified="default")
+_PLACEMENTS = names_of(training_options_pb2.FramePlacement, unspecified="even")
+_ENCODER_CACHES = names_of(speed_parameters_pb2.EncoderCache, unspecified="auto")
+_SHARING = names_of(base_sharing_pb2.BaseSharing, unspecified="auto")
+_MISBEHAVIORS = names_of(rehearsal_pb2.MisbehaviorKind)
 _MIN_FRAMES = 2
 _OPTIMIZATION = (
     "learning_rate",
@@ -52,6 +55,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
     """`TrainingSpec` fields for these parameters; a field that is not set keeps the library's default.
 
     `optimization.epochs` may be a fraction, which the library does not take: see `domain.materialisation`.
+    Raises `DeviceUnfitError` for a value that only a newer contract knows, as all that converts parameters does.
     """
     return {
         "lora": _lora(parameters.lora),
@@ -60,7 +64,7 @@ def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any
         "optimization": _optimization(parameters.optimization),
         **_set_fields(parameters, "checkpoint_every_steps", "log_every_steps", "evaluate_every_steps"),
         **_checkpoints(parameters.checkpoints),
-        "runtime": {**_speed(parameters.speed), "sharding": _SHARING.get(parameters.base_sharing, "auto")},
+        "runtime": {**_speed(parameters.speed), "sharding": known(_SHARING, parameters.base_sharing, "base_sharing")},
         **_evaluation(parameters),
     }
 
@@ -74,7 +78,7 @@ def rehearsal_from_proto(rehearsal: rehearsal_pb2.RehearsalParameters, attempt: 
         "artifact_bytes": rehearsal.artifact_bytes,
         "misbehaviors": [
             {
-                "kind": rehearsal_pb2.MisbehaviorKind.Name(each.kind).removeprefix("MISBEHAVIOR_KIND_"),
+                "kind": known(_MISBEHAVIORS, each.kind, "rehearsal.misbehaviors.kind").upper(),
                 "at_step": each.at_step,
                 "attempts": each.attempts,
             }
@@ -89,24 +93,21 @@ def sampling_from_proto(sampling: pb.SamplingParameters) -> dict[str, Any]:
     # The library's lower bound would contradict a request for a single frame.
     if fields.get("max_frames", _MIN_FRAMES) < _MIN_FRAMES:
         fields["min_frames"] = fields["max_frames"]
-    if sampling.placement == training_options_pb2.FRAME_PLACEMENT_SEGMENT_JITTER:
-        fields["placement"] = "segment_jitter"
-    return fields
+    return {**fields, "placement": known(_PLACEMENTS, sampling.placement, "sampling.placement")}
 
 
 def _lora(lora: pb.LoraParameters) -> dict[str, Any]:
     fields = _set_fields(lora, "rank", "alpha", "dropout", "use_rslora", "temporal_kernel_size", "use_dora")
-    if lora.initialization:
-        name = training_options_pb2.LoraInitialization.Name(lora.initialization)
-        fields["initialization"] = name.removeprefix("LORA_INITIALIZATION_").lower()
+    fields["initialization"] = known(_INITIALIZATIONS, lora.initialization, "lora.initialization")
     if lora.layer_patterns:
         patterns = [{"pattern": each.pattern, **_set_fields(each, "rank", "alpha")} for each in lora.layer_patterns]
         fields["layer_patterns"] = patterns
     if lora.target_groups:
-        fields["target_groups"] = [_GROUPS[group] for group in lora.target_groups]
+        fields["target_groups"] = [known(_GROUPS, group, "lora.target_groups") for group in lora.target_groups]
     if lora.HasField("rank_allocation"):
         fields["rank_allocation"] = _allocation(lora.rank_allocation)
-    return {**fields, "temporal_groups": [_GROUPS[group] for group in lora.temporal_groups]}
+    temporal = [known(_GROUPS, group, "lora.temporal_groups") for group in lora.temporal_groups]
+    return {**fields, "temporal_groups": temporal}
 
 
 def _allocation(allocation: rank_allocation_pb2.RankAllocationParameters) -> dict[str, Any]:
@@ -124,8 +125,8 @@ def _allocation(allocation: rank_allocation_pb2.RankAllocationParameters) -> dic
 def quantization_from_proto(quantization: pb.QuantizationParameters) -> dict[str, Any]:
     """`QuantizationSpec` fields for these parameters."""
     return {
-        "bits": 16 if quantization.type == pb.QUANTIZATION_TYPE_NONE else 4,
-        "compute_dtype": _COMPUTE_TYPES.get(quantization.compute_type, "auto"),
+        "bits": known(_BITS, quantization.type, "quantization.type"),
+        "compute_dtype": known(_COMPUTE_TYPES, quantization.compute_type, "quantization.compute_type"),
         **_set_fields(quantization, "double_quantization", "quantize_vision"),
     }
 
@@ -141,7 +142,7 @@ def _checkpoints(policy: checkpoint_pb2.CheckpointPolicy) -> dict[str, Any]:
 
 
 def _speed(speed: speed_parameters_pb2.SpeedParameters) -> dict[str, Any]:
-    return {"encoder_cache": "off" if speed.encoder_cache == speed_parameters_pb2.ENCODER_CACHE_OFF else "auto"}
+    return {"encoder_cache": known(_ENCODER_CACHES, speed.encoder_cache, "speed.encoder_cache")}
 
 
 def _evaluation(parameters: pb.TrainingParameters) -> dict[str, Any]:
@@ -158,8 +159,8 @@ def _evaluation(parameters: pb.TrainingParameters) -> dict[str, Any]:
 def _optimization(optimization: pb.OptimizationParameters) -> dict[str, Any]:
     return {
         **_set_fields(optimization, *_OPTIMIZATION),
-        "schedule": _SCHEDULES.get(optimization.schedule, "cosine"),
-        "optimizer": _OPTIMIZERS.get(optimization.optimizer, "adamw"),
+        "schedule": known(_SCHEDULES, optimization.schedule, "optimization.schedule"),
+        "optimizer": known(_OPTIMIZERS, optimization.optimizer, "optimization.optimizer"),
     }
 
 

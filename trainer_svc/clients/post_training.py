@@ -7,6 +7,11 @@ from typing import Any
 from reeltune.scheduler.v1 import evaluation_pb2, merge_pb2
 from reeltune.scheduler.v1 import post_training_pb2 as pb
 
+from trainer_svc.clients.enum_names import known, names_of
+
+_CONTROLS = names_of(evaluation_pb2.EvaluationControl)
+_WEIGHTS = names_of(merge_pb2.MergeWeights, unspecified="dequantized")
+
 
 def evaluation_from_proto(post_training: pb.PostTrainingParameters) -> dict[str, Any] | None:
     """`EvaluationSpec` fields, and `max_rows`; None for a job that is no evaluation."""
@@ -19,10 +24,7 @@ def evaluation_from_proto(post_training: pb.PostTrainingParameters) -> dict[str,
         "max_new_tokens": evaluation.max_new_tokens,
         "temperature": evaluation.temperature,
         "seed": evaluation.seed,
-        "controls": [
-            evaluation_pb2.EvaluationControl.Name(control).removeprefix("EVALUATION_CONTROL_")
-            for control in evaluation.controls
-        ],
+        "controls": [known(_CONTROLS, control, "evaluation.controls").upper() for control in evaluation.controls],
     }
 
 
@@ -31,5 +33,4 @@ def merge_from_proto(post_training: pb.PostTrainingParameters) -> dict[str, Any]
     if not post_training.HasField("merge"):
         return None
     merge = post_training.merge
-    weights = merge_pb2.MergeWeights.Name(merge.weights or merge_pb2.MERGE_WEIGHTS_DEQUANTIZED)
-    return {"weights": weights.removeprefix("MERGE_WEIGHTS_"), "check_rows": merge.check_rows}
+    return {"weights": known(_WEIGHTS, merge.weights, "merge.weights").upper(), "check_rows": merge.check_rows}

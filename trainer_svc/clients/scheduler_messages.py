@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from reeltune.scheduler.v1 import (
     artifact_pb2,
@@ -26,6 +27,7 @@ from trainer_svc.domain.attempt import (
     fit_message,
 )
 from trainer_svc.domain.device import Device
+from trainer_svc.domain.errors import DeviceUnfitError
 from trainer_svc.domain.reports import (
     LogLine,
     MetricPoint,
@@ -40,26 +42,36 @@ _LOG_BYTES = 4096
 
 
 def claim_from_proto(claim: attempt_service_pb2.Claim) -> JobClaim:
+    """The claim; one whose parameters this trainer does not know is one all the same, to be given back."""
     job = claim.job
-    checkpoint, rehearsal = None, None
-    if claim.HasField("checkpoint"):
-        checkpoint = checkpoint_from_proto(claim.checkpoint)
-    if job.parameters.HasField("rehearsal"):
-        rehearsal = rehearsal_from_proto(job.parameters.rehearsal, job.attempt)
+    parameters: dict[str, Any]
+    try:
+        parameters = _parameters(job)
+    except DeviceUnfitError as error:
+        parameters = {"specification": {}, "unknown": str(error)}
     return JobClaim(
         job_id=job.id,
         attempt=job.attempt,
         owner_id=job.owner_id,
         model_id=job.model_id,
         dataset_id=job.dataset_id,
-        specification=specification_from_proto(job.parameters),
         grant=claim.grant,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint_from_proto(claim.checkpoint) if claim.HasField("checkpoint") else None,
         device_count=max(job.device_count, 1),
-        rehearsal=rehearsal,
-        evaluation=evaluation_from_proto(job.post_training),
-        merge=merge_from_proto(job.post_training),
+        **parameters,
     )
+
+
+def _parameters(job: training_job_pb2.TrainingJob) -> dict[str, Any]:
+    rehearsal = None
+    if job.parameters.HasField("rehearsal"):
+        rehearsal = rehearsal_from_proto(job.parameters.rehearsal, job.attempt)
+    return {
+        "specification": specification_from_proto(job.parameters),
+        "rehearsal": rehearsal,
+        "evaluation": evaluation_from_proto(job.post_training),
+        "merge": merge_from_proto(job.post_training),
+    }
 
 
 def checkpoint_from_proto(checkpoint: attempt_service_pb2.Checkpoint) -> RemoteCheckpoint:

@@ -106,6 +106,8 @@ class JobClaim:
     """What an evaluation is told besides, in the fields of its `EvaluationSpec`, and which rows; None for others."""
     merge: Mapping[str, Any] | None = None
     """What a merge is told besides, in the fields of its `MergeSpec`, and how many rows; None for others."""
+    unknown: str = ""
+    """What of the job's parameters this trainer does not know, so that it cannot take the job; mostly empty."""
 
     @property
     def recipe(self) -> Recipe:

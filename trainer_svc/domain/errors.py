@@ -95,7 +95,7 @@ class ClipUndecodableError(QuestionRefusedError):
 
 
 class DeviceUnfitError(Exception):
-    """This device cannot do what the job's model needs."""
+    """This device, or this trainer, cannot do what the job or its model needs; another may."""
 
 
 class ModelUnfitError(Exception):

@@ -136,6 +136,8 @@ def _broken(error: Exception) -> AttemptFailed:
 
 
 async def _work(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:
+    if attempt.claim.unknown:
+        return AttemptFailed(FailReason.DEVICE_UNFIT, attempt.claim.unknown)
     recipe = attempt.claim.recipe
     if recipe not in tools.launch:
         return AttemptFailed(

@@ -56,6 +56,7 @@ _REASONS = {
     messages.FailureReason.RANK_LOST: FailReason.CRASHED,
     messages.FailureReason.DECODER_LOST: FailReason.CRASHED,
     messages.FailureReason.DEVICE_LOST: FailReason.CRASHED,
+    messages.FailureReason.INTERNAL: FailReason.INTERNAL,
 }
 _DOING = {Recipe.EVALUATION: "evaluating", Recipe.MERGE: "merging"}
 _TRAINING = (Recipe.QLORA, Recipe.REHEARSAL)
@@ -313,7 +314,7 @@ def _contract_names(values: dict[str, float]) -> dict[str, float]:
 def _failed(reason: messages.FailureReason, text: str, next_step: str) -> Outcome:
     if reason is messages.FailureReason.CHECKPOINT_MISMATCH:
         return CheckpointRefused(text)
-    return AttemptFailed(_REASONS.get(reason, FailReason.INTERNAL), f"{text}; {next_step}" if next_step else text)
+    return AttemptFailed(_REASONS[reason], f"{text}; {next_step}" if next_step else text)
 
 
 def _ending(code: int | None) -> str:

@@ -2,18 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 from reeltune.catalog.v1 import sample_pb2
-from reeltune.scheduler.v1 import speed_parameters_pb2, training_job_pb2
+from reeltune.scheduler.v1 import (
+    attempt_service_pb2,
+    evaluation_pb2,
+    merge_pb2,
+    post_training_pb2,
+    speed_parameters_pb2,
+    training_job_pb2,
+)
 from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 from reeltune.scheduler.v1.rank_allocation_pb2 import RankAllocationParameters, ShareBounds
 
 from trainer_svc.clients.parameters import specification_from_proto
-from trainer_svc.clients.scheduler_messages import log_to_proto, reason_to_proto
+from trainer_svc.clients.post_training import evaluation_from_proto, merge_from_proto
+from trainer_svc.clients.scheduler_messages import claim_from_proto, log_to_proto, reason_to_proto
 from trainer_svc.domain.attempt import FailReason
+from trainer_svc.domain.errors import DeviceUnfitError
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.domain.reports import LogLine
 from trainer_svc.qlora.catalog_rows import part_to_row, sample_to_row
+from trainer_svc.qlora.messages import FailureReason
 from trainer_svc.qlora.spec import GroupShare, TrainingSpec
+from trainer_svc.usecases import train_in_child
+
+Path = tuple[FieldDescriptor, ...]
+ELSEWHERE = {"preset", "rehearsal"}
+"""What the scheduler has resolved by then, and what is no `TrainingSpec`."""
+
+
+def fields_of(message: Descriptor, parents: Path = ()) -> Iterator[Path]:
+    """Each field that holds a value, by the way that leads to it."""
+    for field in message.fields:
+        if field.name in ELSEWHERE:
+            continue
+        if field.message_type is None:
+            yield (*parents, field)
+        else:
+            yield from fields_of(field.message_type, (*parents, field))
+
+
+def with_value(path: Path, value: Any) -> pb.TrainingParameters:
+    """Parameters of which only the field at `path` has a value; None: only the messages that it lies in are there."""
+    parameters = pb.TrainingParameters()
+    message: Message = parameters
+    for field in path[:-1]:
+        inner = getattr(message, field.name)
+        message = inner.add() if field.is_repeated else inner
+        message.SetInParent()
+    if value is not None:
+        name = path[-1].name
+        if path[-1].is_repeated:
+            getattr(message, name).append(value)
+        else:
+            setattr(message, name, value)
+    return parameters
+
+
+def values_of(field: FieldDescriptor) -> list[Any]:
+    """Two values or more that are told apart wherever the field arrives."""
+    if field.name == "temporal_groups":
+        return [pb.MODULE_GROUP_VISION, pb.MODULE_GROUP_LANGUAGE]  # the contract refuses the third
+    if field.enum_type is not None:
+        return [value.number for value in field.enum_type.values if value.number]
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return [False, True]
+    return ["a*", "b*"] if field.type == FieldDescriptor.TYPE_STRING else [3, 5]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(field.name for field in path)
+
+
+EVERY_FIELD = [pytest.param(path, id=name_of(path)) for path in fields_of(pb.TrainingParameters.DESCRIPTOR)]
+EVERY_CHOICE = [
+    pytest.param(path, id=name_of(path))
+    for path in fields_of(pb.TrainingParameters.DESCRIPTOR)
+    if path[-1].enum_type is not None
+]
 
 
 def spec(parameters: pb.TrainingParameters) -> TrainingSpec:
@@ -24,7 +96,47 @@ def test_unset_parameters_are_the_librarys_defaults() -> None:
     assert spec(pb.TrainingParameters()) == TrainingSpec()
 
 
-def test_every_parameter_arrives() -> None:
+@pytest.mark.parametrize("path", EVERY_FIELD)
+def test_every_field_arrives_with_each_of_its_values(path: Path) -> None:
+    arrived = []
+    for value in values_of(path[-1]):
+        converted = specification_from_proto(with_value(path, value))
+        TrainingSpec.from_dict(with_whole_epochs(converted, 100))  # the library knows all fields and choices
+        assert converted not in arrived, value
+        arrived.append(converted)
+
+
+@pytest.mark.parametrize("path", EVERY_CHOICE)
+def test_a_choice_of_a_newer_contract_is_no_other_choice(path: Path) -> None:
+    with pytest.raises(DeviceUnfitError, match=f"value 999 of {name_of(path)}, .*: upgrade the trainer"):
+        specification_from_proto(with_value(path, 999))
+
+
+def test_choices_of_a_newer_contract_are_refused_after_training_too() -> None:
+    odd: Any = 99
+    asked = post_training_pb2.PostTrainingParameters(evaluation=evaluation_pb2.EvaluationParameters(controls=[odd]))
+    with pytest.raises(DeviceUnfitError, match=r"value 99 of evaluation\.controls"):
+        evaluation_from_proto(asked)
+    with pytest.raises(DeviceUnfitError, match=r"value 99 of merge\.weights"):
+        merge_from_proto(post_training_pb2.PostTrainingParameters(merge=merge_pb2.MergeParameters(weights=odd)))
+
+
+def test_a_claim_that_is_not_understood_can_be_given_back() -> None:
+    job = training_job_pb2.TrainingJob(id="job_1", attempt=2)
+    understood = claim_from_proto(attempt_service_pb2.Claim(job=job, grant="g"))
+    assert not understood.unknown
+    job.parameters.CopyFrom(with_value(EVERY_CHOICE[-1].values[0], 999))
+    claim = claim_from_proto(attempt_service_pb2.Claim(job=job, grant="g"))
+    assert (claim.job_id, claim.attempt, claim.grant, claim.specification) == ("job_1", 2, "g", {})
+    assert "upgrade the trainer" in claim.unknown
+
+
+def test_every_failure_of_a_training_child_has_a_reason_of_the_contract() -> None:
+    elsewhere = {FailureReason.CHECKPOINT_MISMATCH, FailureReason.BAD_REQUEST}
+    assert train_in_child._REASONS.keys() == set(FailureReason) - elsewhere
+
+
+def test_parameters_arrive_where_they_belong() -> None:
     converted = spec(
         pb.TrainingParameters(
             lora=pb.LoraParameters(
