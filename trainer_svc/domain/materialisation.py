@@ -46,10 +46,8 @@ def folder_key(files: Iterable[RemoteFile]) -> str:
     return digest.hexdigest()
 
 
-def choose_evictions(
-    entries: Sequence[CacheEntry], *, budget_bytes: int, keep: frozenset[str] = frozenset()
-) -> list[str]:
-    """Keys to delete, least recently used first, until what stays fits into `budget_bytes`; `keep` always stays."""
+def choose_evictions(entries: Sequence[CacheEntry], *, budget_bytes: int) -> list[str]:
+    """Keys to delete, least recently used first, until what stays fits into `budget_bytes`."""
     total = sum(entry.size_bytes for entry in entries)
     chosen: list[str] = []
     for entry in sorted(entries, key=lambda entry: entry.used_at):

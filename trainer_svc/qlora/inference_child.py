@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.decode_pool import DecodePool
+from trainer_svc.qlora.errors import BadClipError
 from trainer_svc.qlora.failures import as_failure, is_unexplained
 from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
 from trainer_svc.qlora.messages import (
@@ -113,12 +114,16 @@ def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: Req
         failure = as_failure(error)
         if is_unexplained(failure):
             line.send(Log("error", traceback.format_exc()[-8000:]))
-        reason = failure.reason
-        if reason in (FailureReason.BAD_SPEC, FailureReason.BAD_DATA):
-            reason = FailureReason.BAD_REQUEST
+        reason = _reason(error, failure.reason)
         line.send(GenerationFailed(request.request_id, reason, failure.message, failure.next_step))
         return
     line.send(done)
+
+
+def _reason(error: Exception, reason: FailureReason) -> FailureReason:
+    if isinstance(error, BadClipError):
+        return FailureReason.BAD_CLIP
+    return FailureReason.BAD_REQUEST if reason in (FailureReason.BAD_SPEC, FailureReason.BAD_DATA) else reason
 
 
 def _answer(engine: InferenceEngine, request: Generate, line: _Line, waiting: RequestQueue) -> GenerationDone:

@@ -50,6 +50,8 @@ class FailureReason(StrEnum):
     """The accelerator reported a fault: nothing that this process asks of it will work again."""
     BAD_REQUEST = "BAD_REQUEST"
     """Inference only: this one request cannot be answered; the child lives on."""
+    BAD_CLIP = "BAD_CLIP"
+    """Inference only: as BAD_REQUEST, for the clip gives no frames."""
     INTERNAL = "INTERNAL"
 
 

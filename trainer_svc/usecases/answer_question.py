@@ -21,7 +21,7 @@ from trainer_svc.domain.errors import DeviceUnfitError, StorageUnavailableError
 from trainer_svc.domain.inference import AnswerEnd, AnswerPiece, AnswerText, Asking, DatasetClip, Question, Responder
 from trainer_svc.domain.limits import InferenceLimits
 from trainer_svc.qlora.messages import GenerationDone, SideDone, TokenText
-from trainer_svc.usecases.content_cache import ContentCache, Refresh
+from trainer_svc.usecases.content_cache import ContentCache, refresh_from
 from trainer_svc.usecases.inference_host import AskedModel, InferenceHost, LoadedModel, Piece
 from trainer_svc.usecases.probe_device import DeviceProbe
 from trainer_svc.usecases.take_turns import Turns
@@ -64,7 +64,8 @@ async def answer_question(question: Question, tools: InferenceTools) -> AsyncGen
         tools.training_first.yielding(),
     ):
         tools.training_first.check_room(resolved.base)
-        loaded = await tools.host.load(resolved.base, _model_refresh(question, resolved, tools))
+        refresh = refresh_from(lambda _: tools.catalog.get_model_files(question.token, resolved.job.model_id))
+        loaded = await tools.host.load(resolved.base, refresh)
         asking = await _asking(question, resolved, clip, loaded, tools)
         async with contextlib.aclosing(_answer(asking, question, loaded, tools)) as pieces:
             async for piece in pieces:
@@ -113,9 +114,7 @@ async def _clip(question: Question, tools: InferenceTools) -> AsyncIterator[Path
 
 
 async def _fetch_clip(question: Question, clip: DatasetClip, folder: Path, tools: InferenceTools) -> Path:
-    async def refresh(path: str) -> RemoteFile:
-        return (await tools.catalog.get_clips(question.token, clip.dataset_id, [path]))[0]
-
+    refresh = refresh_from(lambda path: tools.catalog.get_clips(question.token, clip.dataset_id, [path]))
     path = folder / (PurePosixPath(clip.path).name or "clip")
     await tools.cache.take_file(await refresh(clip.path), path, refresh)
     return path
@@ -136,12 +135,9 @@ async def _asking(
     loaded: LoadedModel,
     tools: InferenceTools,
 ) -> Asking:
-    async def refresh(path: str) -> RemoteFile:
-        files = await tools.jobs.get_adapter_files(question.token, question.job_id)
-        return next(file for file in files if file.path == path)
-
     adapter = None
     if Responder.TUNED in question.responders:
+        refresh = refresh_from(lambda _: tools.jobs.get_adapter_files(question.token, question.job_id))
         adapter = await tools.host.take_adapter(loaded, resolved.adapter, refresh)
     return Asking(
         clip=str(clip),
@@ -184,11 +180,3 @@ def _responder(piece: Piece, question: Question) -> Responder:
     if len(question.responders) == 1:
         return question.responders[0]
     return Responder.BASE if isinstance(piece, TokenText | SideDone) and piece.of_base else Responder.TUNED
-
-
-def _model_refresh(question: Question, resolved: _Resolved, tools: InferenceTools) -> Refresh:
-    async def refresh(path: str) -> RemoteFile:
-        files = await tools.catalog.get_model_files(question.token, resolved.job.model_id)
-        return next(file for file in files if file.path == path)
-
-    return refresh

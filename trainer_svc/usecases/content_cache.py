@@ -22,9 +22,23 @@ from trainer_svc.domain.materialisation import CacheEntry, choose_evictions, fol
 Kind = Literal["models", "adapters"]
 Refresh = Callable[[str], Awaitable[RemoteFile]]
 """Gets the file at a path anew, with a fresh URL."""
+List = Callable[[str], Awaitable[Sequence[RemoteFile]]]
+"""Gets files anew, the one at a path among them."""
 
 _CLIPS = "clips"
 _PARALLEL = 8
+
+
+def refresh_from(list_files: List) -> Refresh:
+    """A refresh that looks a file up in what `list_files` answers; StorageUnavailableError when it is not there."""
+
+    async def refresh(path: str) -> RemoteFile:
+        for file in await list_files(path):
+            if file.path == path:
+                return file
+        raise StorageUnavailableError(f"{path} is not there any more")
+
+    return refresh
 
 
 class ContentCache:

@@ -260,7 +260,7 @@ def _generate(request_id: str, asking: Asking, client: str) -> messages.Generate
 
 def _refusal(failed: messages.GenerationFailed) -> Exception:
     text = f"{failed.message}; {failed.next_step}" if failed.next_step else failed.message
-    if failed.message.startswith("clip "):
+    if failed.reason is messages.FailureReason.BAD_CLIP:
         return ClipUndecodableError(text)
     if failed.reason is messages.FailureReason.BAD_REQUEST:
         return QuestionRefusedError(text)

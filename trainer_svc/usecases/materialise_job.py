@@ -11,13 +11,13 @@ from typing import Any
 
 from trainer_svc.clients.catalog import CatalogClient, DatasetSnapshot
 from trainer_svc.clients.scheduler import SchedulerClient
-from trainer_svc.domain.attempt import AFTER_TRAINING, JobClaim, RemoteFile
+from trainer_svc.domain.attempt import AFTER_TRAINING, JobClaim
 from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.qlora.after_training_spec import EVALUATION, MERGE, SOURCE
 from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.rehearsal.spec import SECTION
-from trainer_svc.usecases.content_cache import ContentCache
+from trainer_svc.usecases.content_cache import ContentCache, refresh_from
 from trainer_svc.usecases.live_attempt import LiveAttempt
 from trainer_svc.usecases.restore_checkpoint import CheckpointRestorer
 
@@ -75,10 +75,8 @@ async def materialise_job(
 
 async def _fetch_model(attempt: LiveAttempt, folder: Path, catalog: CatalogClient, cache: ContentCache) -> None:
     model_id = attempt.claim.model_id
-
-    async def refresh(path: str) -> RemoteFile:
-        return _named(await catalog.get_model_files(attempt.grant, model_id), path)
-
+    # The grant is renewed meanwhile.
+    refresh = refresh_from(lambda _: catalog.get_model_files(attempt.grant, model_id))
     files = await catalog.get_model_files(attempt.grant, model_id)
     await cache.take_folder("models", files, folder / "model", refresh)
 
@@ -87,10 +85,7 @@ async def _fetch_dataset(
     attempt: LiveAttempt, folder: Path, catalog: CatalogClient, cache: ContentCache
 ) -> DatasetSnapshot:
     dataset_id = attempt.claim.dataset_id
-
-    async def refresh(path: str) -> RemoteFile:
-        return _named(await catalog.get_clips(attempt.grant, dataset_id, [path]), path)
-
+    refresh = refresh_from(lambda path: catalog.get_clips(attempt.grant, dataset_id, [path]))
     claim = attempt.claim
     snapshot = await catalog.get_dataset(attempt.grant, dataset_id, every_split=claim.recipe in AFTER_TRAINING)
     if claim.evaluation is not None:
@@ -123,9 +118,7 @@ def _write_owner(folder: Path, owner_id: str) -> None:
 
 
 async def _fetch_source(attempt: LiveAttempt, folder: Path, scheduler: SchedulerClient, cache: ContentCache) -> None:
-    async def refresh(path: str) -> RemoteFile:
-        return _named(await scheduler.get_source_files(attempt.grant), path)
-
+    refresh = refresh_from(lambda _: scheduler.get_source_files(attempt.grant))
     files = await scheduler.get_source_files(attempt.grant)
     await cache.take_folder("adapters", files, folder / SOURCE, refresh)
 
@@ -136,13 +129,6 @@ def _after_training(claim: JobClaim, split: str) -> dict[str, Any]:
         fields = {name: value for name, value in claim.evaluation.items() if name != "max_rows"}
         return {EVALUATION: {**fields, "split": split}}
     return {} if claim.merge is None else {MERGE: {"weights": claim.merge["weights"], "split": split}}
-
-
-def _named(files: Sequence[RemoteFile], path: str) -> RemoteFile:
-    for file in files:
-        if file.path == path:
-            return file
-    raise StorageUnavailableError(f"{path} is not there any more")
 
 
 def _write_inputs(folder: Path, spec: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:

@@ -198,7 +198,8 @@ def test_clients_take_turns(child: Child) -> None:
 def test_a_bad_request_is_answered_and_the_next_one_served(child: Child, change: dict[str, Any], words: str) -> None:
     child.send(Generate("bad", **({"prompt": "what?"} | change)))
     failed = child.read_kind(GenerationFailed)
-    assert (failed.request_id, failed.reason) == ("bad", FailureReason.BAD_REQUEST)
+    reason = FailureReason.BAD_CLIP if "clip" in change else FailureReason.BAD_REQUEST
+    assert (failed.request_id, failed.reason) == ("bad", reason)
     assert words in failed.message
     assert failed.next_step
     assert ask(child, Generate("good", "what?", max_new_tokens=2))[1].generated_tokens > 0

@@ -1,7 +1,7 @@
 """An inference child without a model: `fake_inference_child.py MODEL_FOLDER MESSAGE_FD BITS`.
 
 It answers with what it was asked, word by word; the first word of a prompt may be an order: `crash`, `hang`, `slow`,
-`undecodable`, `fault` (of the device).
+`undecodable`, `refused`, `fault` (of the device).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def answer(request: messages.Generate, line: messages.MessageSocket, cancelled: 
         os._exit(9)
     if order == "hang":
         time.sleep(600)
-    if order == "undecodable":
-        reason = messages.FailureReason.BAD_REQUEST
-        line.send(messages.GenerationFailed(request.request_id, reason, "clip one.mp4: not video: no", "another clip"))
+    if order in ("undecodable", "refused"):
+        reasons = {"undecodable": messages.FailureReason.BAD_CLIP, "refused": messages.FailureReason.BAD_REQUEST}
+        line.send(messages.GenerationFailed(request.request_id, reasons[order], "clip one.mp4: odd", "another clip"))
         return
     if order == "fault":
         reason = messages.FailureReason.DEVICE_LOST

@@ -354,6 +354,8 @@ class Jobs(training_service_pb2_grpc.TrainingServiceServicer):
 
     jobs: dict[str, training_job_pb2.TrainingJob] = field(default_factory=dict)
     artifacts: dict[str, artifact_pb2.Artifact] = field(default_factory=dict)
+    passing: list[artifact_pb2.Artifact] = field(default_factory=list)
+    """Told first, each once."""
 
     async def GetTrainingJob(self, request, context):
         job = self.jobs.get(request.job_id)
@@ -362,6 +364,8 @@ class Jobs(training_service_pb2_grpc.TrainingServiceServicer):
         return training_service_pb2.GetTrainingJobResponse(job=job)
 
     async def GetArtifact(self, request, context):
+        if self.passing:
+            return training_history_pb2.GetArtifactResponse(artifact=self.passing.pop(0))
         if request.job_id not in self.artifacts:
             raise Failure(grpc.StatusCode.NOT_FOUND, "ARTIFACT_NOT_FOUND", "no artifact")
         return training_history_pb2.GetArtifactResponse(artifact=self.artifacts[request.job_id])
@@ -377,6 +381,8 @@ class Catalog(snapshot_service_pb2_grpc.SnapshotServiceServicer):
     samples: list[sample_pb2.Sample] = field(default_factory=list)
     has_expired_urls: bool = False
     is_cut: bool = False
+    left_out: set[str] = field(default_factory=set)
+    """Clips that `GetClips` says nothing of."""
 
     def clip(self, path: str, *, is_expired: bool = False) -> sample_pb2.Clip:
         file = self.store.artifact_file(path, self.clips[path], f"clips/{path}")
@@ -396,7 +402,8 @@ class Catalog(snapshot_service_pb2_grpc.SnapshotServiceServicer):
         for path in request.paths:
             if path not in self.clips:
                 raise Failure(grpc.StatusCode.NOT_FOUND, "CLIP_NOT_FOUND", f"no clip {path}")
-        return snapshot_service_pb2.GetClipsResponse(clips=[self.clip(path) for path in request.paths])
+        shown = [path for path in request.paths if path not in self.left_out]
+        return snapshot_service_pb2.GetClipsResponse(clips=[self.clip(path) for path in shown])
 
     async def GetModelSnapshot(self, request, context):
         if request.model_id != MODEL:

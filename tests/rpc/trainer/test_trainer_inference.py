@@ -124,11 +124,33 @@ async def test_refusals_have_their_reasons(asker: Asker) -> None:
         (await asker.refusal()).reason,
         (await asker.refusal(responder=pb.RESPONDER_BASE, dataset_clip=missing)).reason,
         (await asker.refusal("undecodable", responder=pb.RESPONDER_BASE)).reason,
+        (await asker.refusal("refused", responder=pb.RESPONDER_BASE)).reason,
         (await asker.refusal("", responder=pb.RESPONDER_BASE)).reason,
     ]
 
-    expected = ["JOB_NOT_FOUND", "ARTIFACT_NOT_FOUND", "CLIP_NOT_FOUND", "CLIP_UNDECODABLE", "FIELD_INVALID"]
-    assert reasons == expected
+    assert reasons == [
+        "JOB_NOT_FOUND",
+        "ARTIFACT_NOT_FOUND",
+        "CLIP_NOT_FOUND",
+        "CLIP_UNDECODABLE",
+        "QUESTION_REFUSED",
+        "FIELD_INVALID",
+    ]
+
+
+async def test_a_file_that_vanishes_while_it_is_fetched_is_told_as_such(asker: Asker) -> None:
+    await asker.answer()
+    old = asker.mesh.store.artifact_file("old.safetensors", b"old", "artifact/old.safetensors")
+    asker.mesh.jobs.passing = [artifact_pb2.Artifact(job_id=JOB, files=[old])]
+    asker.mesh.store.faults.append(("GET", 403))  # its URL has ended, and the artifact has other files by now
+    asker.mesh.catalog.left_out.add("a/one.mp4")
+    clip = pb.DatasetClip(dataset_id=DATASET, path="a/one.mp4")
+
+    failures = [await asker.refusal(), await asker.refusal(responder=pb.RESPONDER_BASE, dataset_clip=clip)]
+
+    assert [failure.reason for failure in failures] == ["STORAGE_UNAVAILABLE"] * 2
+    assert "old.safetensors is not there any more" in failures[0].message
+    assert "a/one.mp4 is not there any more" in failures[1].message
 
 
 async def test_a_model_that_cannot_be_loaded_is_the_models_fault(asker: Asker) -> None:
