@@ -142,7 +142,7 @@ def _smolvlm(config: Mapping[str, Any], processor: Mapping[str, Any]) -> FrameRu
     return _fixed(tokens, patches_per_token=scale**2, characters_per_step=40)
 
 
-def _llava_onevision(config: Mapping[str, Any], processor: Mapping[str, Any]) -> FrameRule | None:
+def _llava_onevision(_config: Mapping[str, Any], processor: Mapping[str, Any]) -> FrameRule | None:
     patches = _whole(processor, "num_image_tokens")
     pooled = math.ceil(math.isqrt(patches) / 2) ** 2
     return _fixed(pooled, patches_per_token=patches / pooled if pooled else 0, tokens_per_clip=1)

@@ -77,7 +77,7 @@ def _scaled(height: int, width: int, max_pixels: int) -> tuple[int, int]:
     return max(2, int(height * factor) // 2 * 2), max(2, int(width * factor) // 2 * 2)
 
 
-def _qwen2_size(frames: int, height: int, width: int, factor: int) -> tuple[int, int]:
+def _qwen2_size(_frames: int, height: int, width: int, factor: int) -> tuple[int, int]:
     """Resizes each frame to between 128 and 768 tokens."""
     return _fitted(1, height, width, factor, 128 * 28 * 28, 768 * 28 * 28, round_frames=1)
 

@@ -60,5 +60,5 @@ def _with_deserializer(handler: Any, deserializer: Callable[[bytes], Any]) -> An
     return make(behaviour, request_deserializer=deserializer, response_serializer=handler.response_serializer)
 
 
-async def _never_reached(request: bytes, context: RpcContext) -> bytes:
+async def _never_reached(_request: bytes, context: RpcContext) -> bytes:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown rpc")
