@@ -4,9 +4,8 @@ A Qwen3-VL of 160 million random weights, loaded as training loads it; counted a
 of their quantisation. Told beside it: the peak memory of a LoRA run of a few steps on either, both in bf16, each in a
 process of its own; and what a process holds that has loaded the training libraries and no model.
 
-At this size the peaks say little of the weights: libraries and activations outweigh them, and on a CPU pages of the
-mapped checkpoint count in both, which the kernel takes back when memory is short. A bf16 base is nothing but those
-pages there; an NF4 base is made from them.
+At this size the peaks say little of the weights: libraries and activations outweigh them. On a CPU a bf16 base is
+nothing but mapped pages of its checkpoint, which the kernel takes back when memory is short; they count here.
 """
 
 from __future__ import annotations

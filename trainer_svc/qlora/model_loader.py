@@ -85,6 +85,8 @@ def load_base_model(folder: Path, quantization: QuantizationSpec, device: torch.
     family = _family_of(folder, config["model_type"])
     model = _load_weights(folder, quantization, family, device, dtype)
     guard_cpu_quantization(model)
+    if quantization.bits == 4:
+        let_go_of_checkpoint(model)
     audit = audit_model(model, family, quantization, dtype)
     return BaseModel(
         model, load_processor(folder), family, device, dtype, fingerprint(folder), quantization, audit, config
@@ -118,6 +120,17 @@ def guard_cpu_quantization(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def let_go_of_checkpoint(model: nn.Module) -> None:
+    """Copies the unquantised weights of a model on the CPU, so that nothing holds the checkpoint that they lie in.
+
+    safetensors maps each file as a whole: one weight that is used where it lies keeps all pages of it, those that the
+    quantised weights were made from included, as long as the model lives.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and not isinstance(tensor, bnb.nn.Params4bit):
+            tensor.data = tensor.data.clone()
 
 
 def audit_model(

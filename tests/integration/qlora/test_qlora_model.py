@@ -18,7 +18,7 @@ from trainer_svc.qlora.families import FAMILIES, ModelFamily, find_family
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.model_loader import BaseModel, audit_model, guard_cpu_quantization, load_base_model
 from trainer_svc.qlora.qlora_injector import check_gradients, inject, target_pattern, trainable
-from trainer_svc.qlora.spec import LoraSpec, QuantizationSpec, SpecError
+from trainer_svc.qlora.spec import ComputeDtype, LoraSpec, QuantizationSpec, SpecError
 
 CPU = torch.device("cpu")
 NF4 = QuantizationSpec()
@@ -187,6 +187,13 @@ def test_the_guard_covers_every_layer(qwen3: Path) -> None:
     layers[0].support_avx512bf16_for_cpu = True
     guard_cpu_quantization(base.model)
     assert not layers[0].support_avx512bf16_for_cpu
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_quantised_model_holds_nothing_of_its_checkpoint(qwen3: Path, dtype: ComputeDtype) -> None:
+    base = load_base_model(qwen3, QuantizationSpec(compute_dtype=dtype))
+    assert str(qwen3) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert base.model.get_input_embeddings().weight.isfinite().all()
 
 
 def test_before_the_first_step_the_adapted_model_is_the_base_model(qwen3: Path) -> None:
