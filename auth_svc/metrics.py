@@ -37,6 +37,7 @@ REVOKED = Gauge(
     registry=REGISTRY,
 )
 
+# Told as 0 from the start: of a counter that appears with its first event nobody sees the rise.
 for _result in ("ok", "refused", "throttled", "disabled"):
     LOG_INS.labels(_result)
 for _result in ("ok", "refused", "reused"):

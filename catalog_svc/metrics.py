@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from catalog_svc.domain.entry import EntryKind
 from catalog_svc.domain.errors import CatalogError
 
 REGISTRY = CollectorRegistry()
@@ -57,8 +58,12 @@ SWEPT = Counter(
     registry=REGISTRY,
 )
 
+# Told as 0 from the start: of a counter that appears with its first event nobody sees the rise.
 for _outcome in ("done", "failed"):
     IMPORT_FILES.labels(_outcome)
+for _kind in EntryKind:
+    for _outcome in ("READY", "ERROR", "LEASE_LOST", "POSTPONED", "UNFORESEEN"):
+        VALIDATIONS.labels(_kind.noun, _outcome)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from scheduler_svc.domain.job import JobState, StateReason
+from scheduler_svc.domain.lifecycle import Actor
+from scheduler_svc.domain.retry import TRAINER_REASONS
+
 REGISTRY = CollectorRegistry()
 """Shown by the service as a whole."""
 
@@ -50,8 +54,13 @@ RELAY_FAILURES = Counter(
 )
 ATTACHED = Gauge("reeltune_scheduler_attached_attempts", "Attempts whose trainers are attached here", registry=REGISTRY)
 
+# Told as 0 from the start: of a counter that appears with its first event nobody sees the rise.
 for _outcome in ("ok", "failed"):
     SWEEPS.labels(_outcome)
+for _outcome in (*TRAINER_REASONS, JobState.COMPLETED, JobState.STOPPED):
+    ATTEMPTS_ENDED.labels(_outcome, Actor.TRAINER)
+for _outcome in (StateReason.LEASE_LOST, StateReason.STOP_GRACE_SPENT):
+    ATTEMPTS_ENDED.labels(_outcome, Actor.SWEEPER)
 
 
 def show_watches(registry: CollectorRegistry, count: Callable[[], int], limit: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from trainer_svc.domain.attempt import Recipe
+
 REGISTRY = CollectorRegistry()
 """Shown by the service as a whole."""
 
@@ -63,6 +65,16 @@ MODEL_LOAD_SECONDS = Histogram(
     buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600),
     registry=REGISTRY,
 )
+
+SCHEDULER_REACHED.set(float("nan"))  # not asked yet
+LOSS.set(float("nan"))
+# Told as 0 from the start: of a counter that appears with its first event nobody sees the rise.
+for _purpose in ("training", "inference"):
+    for _how in ("crashed", "hung"):
+        CHILDREN_LOST.labels(_purpose, _how)
+for _recipe in Recipe:
+    JOBS.labels(_recipe)
+    STEPS.labels(_recipe)
 
 _DEVICE = {
     "device_utilization_percent": (UTILIZATION, 0.01),

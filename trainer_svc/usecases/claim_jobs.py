@@ -103,7 +103,9 @@ async def _run(claim: JobClaim, tools: ClaimTools) -> None:
     await failpoint("trainer.claimed")
     structlog.get_logger().info("job.claimed", job_id=claim.job_id, attempt=claim.attempt)
     running_here = metrics.JOBS.labels(claim.recipe).track_inprogress()
-    with tools.live.running(attempt), tools.wakeups.left_to_others(), running_here:
+    # Every line that is logged meanwhile, by whatever part, says of which attempt.
+    named = structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt)
+    with named, tools.live.running(attempt), tools.wakeups.left_to_others(), running_here:
         await tools.before_training()
         running = asyncio.ensure_future(tools.run(attempt))
         try:
