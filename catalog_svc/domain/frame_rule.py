@@ -108,7 +108,7 @@ def frame_rule(
     if kind in _GRIDS:
         rule: FrameRule | None = _grid_rule(kind, _GRIDS[kind], video)
     else:
-        read = {"smolvlm": _smolvlm, "llava_onevision": _llava_onevision, "internvl": _internvl}.get(kind)
+        read = _FIXED.get(kind)
         rule = read(config, processor) if read else None
     return rule if rule is not None and rule.is_plausible else None
 
@@ -168,6 +168,11 @@ def _fixed(
         patches_per_token=patches_per_token,
         characters_per_step=characters_per_step,
     )
+
+
+_FIXED = {"smolvlm": _smolvlm, "llava_onevision": _llava_onevision, "internvl": _internvl}
+KNOWN_KINDS = frozenset(_GRIDS) | frozenset(_FIXED)
+"""Types of models whose rule is known."""
 
 
 def _mapping(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from tiny_families import save_internvl, save_llava_onevision, save_smolvlm, sav
 from tiny_models import row, save_qwen2_5_vl, save_qwen3_vl, write_clip
 
 from trainer_svc.qlora.data_processor import IGNORED, DataProcessor
+from trainer_svc.qlora.families import FAMILIES
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.messages import Completed
 from trainer_svc.qlora.model_loader import load_base_model
@@ -41,6 +42,11 @@ GOLDEN = {
 """Losses of four steps at seed 42 on one thread. When they move, training has changed, or a library it stands on."""
 EVERYWHERE = LoraSpec(rank=4, dropout=0.0, target_groups=("language", "projector", "vision"))
 STACKED = {"smolvlm", "llava_onevision"}
+
+
+def test_every_family_that_is_known_has_a_tiny_model() -> None:
+    """Parts and processor of a qwen2_vl are those of a qwen2_5_vl."""
+    assert set(SAVE) == set(GOLDEN) == set(FAMILIES) - {"qwen2_vl"}
 
 
 @pytest.fixture(scope="module", params=sorted(SAVE))

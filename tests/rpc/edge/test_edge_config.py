@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
@@ -14,17 +13,13 @@ from meshkit.embedded.envoy import validate_envoy_config
 from reeltune_cli.stack.certificates import ensure_certificates
 from reeltune_cli.stack.edge import EdgeSettings, Endpoint, render_edge
 from reeltune_cli.stack.edge_contract import EXPOSED_SERVICES, HIDDEN_SERVICES, descriptor_set, exposed_rpcs
+from tests.contract_services import contract_services
 
-PROTO = Path(__file__).parents[3] / "proto"
 ONE = (Endpoint("127.0.0.1", 9),)
 
 
 def all_service_names() -> set[str]:
-    names: set[str] = set()
-    for path in PROTO.rglob("*_service.proto"):
-        module = importlib.import_module(".".join(path.relative_to(PROTO).with_suffix("").parts) + "_pb2")
-        names |= {service.full_name for service in module.DESCRIPTOR.services_by_name.values()}
-    return names
+    return {service.full_name for service in contract_services()}
 
 
 def rendered(folder: Path, **upstreams: tuple[Endpoint, ...]) -> Path:

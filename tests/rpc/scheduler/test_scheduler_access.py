@@ -10,36 +10,18 @@ import pytest
 from google.protobuf import message_factory
 from reeltune.scheduler.v1 import (
     attempt_service_pb2,
-    checkpoint_service_pb2,
-    post_training_service_pb2,
-    preset_service_pb2,
-    quota_service_pb2,
-    source_service_pb2,
     training_service_pb2,
-    worker_service_pb2,
 )
 
 from meshkit.auth.tokens import TokenSigner, generate_private_key
 from meshkit.ids import new_id
 from meshkit.rpc.client import bearer
+from tests.contract_services import contract_services
 from tests.rpc.scheduler.conftest import NewUser
 from tests.rpc.scheduler.scheduler_mesh import Metadata, Replica, Trainer, User, UserKeys, all_of, failure_of
 
 CODE = grpc.StatusCode
-SERVICES = [
-    module.DESCRIPTOR.services_by_name[name]
-    for module, name in (
-        (training_service_pb2, "TrainingService"),
-        (worker_service_pb2, "WorkerService"),
-        (quota_service_pb2, "QuotaService"),
-        (preset_service_pb2, "PresetService"),
-        (attempt_service_pb2, "AttemptService"),
-        (checkpoint_service_pb2, "CheckpointService"),
-        (post_training_service_pb2, "PostTrainingService"),
-        (source_service_pb2, "SourceService"),
-    )
-]
-METHODS = [method for service in SERVICES for method in service.methods]
+METHODS = [method for service in contract_services("scheduler") for method in service.methods]
 BY_JOB = [method for method in METHODS if {"job_id", "job"} & set(method.input_type.fields_by_name)]
 OPEN = {"GetJwks", "RegisterWorker"}
 

@@ -19,6 +19,7 @@ from scheduler_svc.domain.retry import (
     backoff,
     judge_failure,
 )
+from trainer_svc.domain.attempt import FailReason
 
 RUNNING = JobState.RUNNING
 
@@ -31,6 +32,10 @@ def _fail_until_final(reason: StateReason) -> tuple[int, StateReason]:
         if verdict.target is JobState.FAILED:
             return launches, verdict.reason
         counts, launches = verdict.counts, launches + 1
+
+
+def test_a_trainer_gives_the_reasons_that_are_taken_from_it_and_no_other() -> None:
+    assert {str(reason) for reason in FailReason} == {str(reason) for reason in TRAINER_REASONS}
 
 
 @pytest.mark.parametrize("reason", sorted(INFRASTRUCTURE_REASONS))

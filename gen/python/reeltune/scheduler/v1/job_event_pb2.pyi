@@ -189,7 +189,7 @@ class MetricPoint(_message.Message):
     def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Values by name: `loss`, `learning_rate`, `grad_norm`, `samples_per_second`, `tokens_per_second`, `clips_per_second`, `step_seconds` and of
         these `data_seconds` (waited for data), `forward_seconds`, `backward_seconds` and `optimizer_seconds`, `data_wait_fraction` (0 to 1),
-        `encoder_cache_hit_fraction` (0 to 1), `memory_bytes`, `eval_loss` …
+        `encoder_cache_hit_fraction` (0 to 1), `memory_bytes` (the peak), `eval_loss`, `eval_seconds` …
         Every few seconds what the device does: `device_utilization_percent`, `device_temperature_celsius`, `device_power_watts` and
         `device_memory_bytes`, as far as it tells. Of several devices these are all together (the mean, the highest, the sum, the sum), and
         each is told under the name with its number from 0: `device_power_watts.1`.
