@@ -118,6 +118,9 @@ def edge(
     healthy_with: Annotated[
         str, typer.Option(help="Upstreams, with commas between, that /healthz wants to be there.")
     ] = "auth",
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port that shows Envoy's metrics.", show_default=False)
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Threads of Envoy.")] = 2,
     render_only: Annotated[bool, typer.Option(help="Write and check the configuration, and run nothing.")] = False,
 ) -> None:
@@ -138,6 +141,7 @@ def edge(
         object_origins=tuple(object_origin or ()),
         allowed_origin_pattern=allowed_origin or LOOPBACK_ORIGIN,
         healthy_with=tuple(filter(None, healthy_with.split(","))),
+        metrics_port=metrics_port,
         concurrency=concurrency,
     )
     try:

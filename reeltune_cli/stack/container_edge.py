@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from meshkit.embedded import free_port
 from meshkit.embedded.envoy import envoy_binary, validate_envoy_config
 from reeltune_cli.stack.edge import LOOPBACK_ORIGIN, EdgeSettings, Endpoint, PeerTls, render_edge
 from reeltune_cli.stack.site import load_site
@@ -29,6 +30,7 @@ class ContainerEdge:
     """Origins of presigned URLs, where pages send files to: the edge's public URL, or a store's own."""
     allowed_origin_pattern: str = LOOPBACK_ORIGIN
     healthy_with: tuple[str, ...] = ("auth",)
+    metrics_port: int | None = None
     concurrency: int = 2
 
 
@@ -48,6 +50,8 @@ def render_container_edge(wanted: ContainerEdge) -> Path:
         key=wanted.public_tls / "tls.key",
         upstreams={name: (Endpoint.from_target(target),) for name, target in wanted.upstreams.items()},
         access_log=None,
+        admin_port=free_port() if wanted.metrics_port else 0,
+        metrics_port=wanted.metrics_port,
         site=load_site(object_origins=wanted.object_origins),
         peer_tls=PeerTls(peer / "ca.crt", peer / "tls.crt", peer / "tls.key") if peer else None,
         healthy_with=wanted.healthy_with,

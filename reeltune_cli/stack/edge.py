@@ -66,6 +66,10 @@ class EdgeSettings:
     site: Site | None = None
     """The browser's pages; without them the edge serves programs only."""
     host: str = "127.0.0.1"
+    admin_port: int = 0
+    """Port of Envoy's admin endpoint on loopback; 0 takes a free one."""
+    metrics_port: int | None = None
+    """Port that shows Envoy's metrics, and nothing else of its admin endpoint, at `/metrics`; needs `admin_port`."""
     peer_tls: PeerTls | None = None
     healthy_with: tuple[str, ...] | None = None
     """Upstreams that `/healthz` wants to be there; None: all that have an endpoint."""
