@@ -6,7 +6,8 @@ One folder for each part of the mesh, so that a container is given its own and n
     PART/keys/       the keys that auth and scheduler sign with, for all their replicas
     PART/tls/        tls.crt, tls.key, ca.crt: who the part is to the others
     edge/public/     tls.crt, tls.key, ca.crt: who the edge is to clients
-    postgres/, nats/, s3/   the superuser's password, and the configuration of the servers of one machine
+    postgres/, grafana/     the password of the superuser, and of Grafana's admin
+    nats/, s3/       the configuration of the servers of one machine
     authority/       the private authority and secrets.json, which all else is made from: keep it, to yourself
 """
 
@@ -101,8 +102,9 @@ def _make_keys(part: str, folder: Path) -> None:
 
 
 def _write_servers(wanted: Preparation, secrets: StackSecrets) -> None:
-    # The official image's user is not ours: it reads this file, and no other container is given the folder.
+    # The official images' users are not ours: they read these files, and no other container is given the folders.
     _write_new(wanted.out / "postgres" / "password", secrets.superuser_postgres, mode=_SHARED)
+    _write_new(wanted.out / "grafana" / "password", secrets.grafana_admin, mode=_SHARED)
     nats = nats_config(
         nats_users(secrets),
         listen=f"0.0.0.0:{NATS_PORT}",

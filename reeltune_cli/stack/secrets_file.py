@@ -29,6 +29,8 @@ class StackSecrets:
 
     superuser_postgres: str = field(default_factory=_secret, repr=False)
     """Of a database in a container; that of `reeltune up` keeps its own."""
+    grafana_admin: str = field(default_factory=_secret, repr=False)
+    """Of Grafana in a container."""
     auth_postgres: str = field(default_factory=_secret, repr=False)
     catalog_postgres: str = field(default_factory=_secret, repr=False)
     scheduler_postgres: str = field(default_factory=_secret, repr=False)

@@ -64,6 +64,7 @@ class Cluster:
     prepared: Path
     endpoint: Endpoint
     admin_dsn: str
+    edge_metrics: str = ""
     proxies: dict[str, FaultProxy] = field(default_factory=dict)
     processes: dict[str, ClusterProcess] = field(default_factory=dict)
 
@@ -161,8 +162,8 @@ def _here(cluster: Cluster, part: str, value: str, folder: Path, *, names: bool 
         return str(cluster.prepared / part) + value.removeprefix(_MOUNTED)
     if value == _DATA:
         return str(folder / "data")
-    service = value.removeprefix("reeltune-").partition(":")[0]
-    if value.startswith("reeltune-") and service in cluster.proxies:
+    service, colon, _ = value.removeprefix("reeltune-").partition(":")
+    if value.startswith("reeltune-") and colon and service in cluster.proxies:
         return f"{service}.localhost:{cluster.proxies[service].port}" if names else cluster.proxies[service].target
     return value
 
@@ -175,7 +176,8 @@ def _edge(cluster: Cluster, container: Mapping[str, Any], port: int) -> ClusterP
         # The edge knows services by the identity in their certificates, whatever leads to them.
         here = _here(cluster, "edge", value, folder, names=False).replace("/run/edge", str(folder))
         arguments.append(f"{head}={here}")
-    arguments += [f"--host={LOOPBACK}", f"--port={port}"]
+    cluster.edge_metrics = f"http://{LOOPBACK}:{free_port()}"
+    arguments += [f"--host={LOOPBACK}", f"--port={port}", f"--metrics-port={cluster.edge_metrics.rpartition(':')[2]}"]
     command = [sys.executable, "-m", "reeltune_cli", "cluster", "edge", *arguments]
     return ClusterProcess("edge", folder, command, {}, f"https://{LOOPBACK}:{port}/healthz")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,27 @@ def test_a_container_may_do_little(part: str) -> None:
     assert {"cpus", "memory"} <= set(container["deploy"]["resources"]["limits"])
     assert "privileged" not in container
     assert not any("docker.sock" in volume for volume in container["volumes"])
-    assert ("ports" in container) == (part == "edge")
 
 
 def test_without_a_word_of_the_operator_nothing_listens_but_on_loopback() -> None:
-    assert PARTS["edge"]["ports"] == ["${REELTUNE_ADDRESS:-127.0.0.1}:8443:8443"]
+    assert {part: container["ports"] for part, container in PARTS.items() if "ports" in container} == {
+        "edge": ["${REELTUNE_ADDRESS:-127.0.0.1}:8443:8443"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+
+
+def test_prometheus_looks_where_metrics_are() -> None:
+    targets = json.loads(COMPOSE.with_name("targets.json").read_text())
+    found = {each["labels"]["service"]: each["targets"] for each in targets}
+    expected = {}
+    for service in SETTINGS:
+        environment = PARTS[service]["environment"]
+        # Who shares the edge's network is found by the edge's name.
+        host = "edge" if "network_mode" in PARTS[service] else service
+        expected[service] = [f"{host}:{environment[f'{service.upper()}_METRICS_PORT']}"]
+        assert environment[f"{service.upper()}_HOST"] == "0.0.0.0"
+    assert found == {**expected, "edge": ["edge:9090"]}
+    assert "--metrics-port=9090" in PARTS["edge"]["command"]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -70,6 +87,10 @@ def test_what_is_prepared_for_a_part_is_given_to_it_alone() -> None:
     for part, container in PARTS.items():
         for volume in container["volumes"]:
             source, _, rest = volume.partition(":")
+            if source.startswith("."):
+                assert (COMPOSE.parent / source).exists(), source
+                assert rest.endswith(":ro"), volume
+                continue
             assert source in FILE["volumes"], source
             if source.startswith("prepared-"):
                 holders.setdefault(source.removeprefix("prepared-"), set()).add(part)
@@ -126,7 +147,7 @@ def test_targets_are_where_services_listen() -> None:
     # It shares the edge's network: no two ports may be the same.
     trainer = PARTS["trainer"]["environment"]
     ports = [trainer[f"TRAINER_{kind}"] for kind in ("PORT", "METRICS_PORT", "HEALTH_PORT")]
-    assert len({*ports, "8443"}) == 4
+    assert len({*ports, "8443", "9090"}) == 5
 
 
 def test_a_trainer_has_time_to_give_its_job_back() -> None:

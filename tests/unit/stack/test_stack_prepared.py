@@ -84,7 +84,9 @@ def test_secrets_are_readable_by_their_owner_alone(prepared: Path) -> None:
         if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077 and path.suffix not in (".crt", ".pem")
     }
     # Read by the user of the database's own image; no other container is given its folder.
-    assert open_files <= {"postgres/password"} | {f"{part}/keys/.lock" for part in ("auth", "scheduler")}
+    assert open_files <= {"postgres/password", "grafana/password"} | {
+        f"{part}/keys/.lock" for part in ("auth", "scheduler")
+    }
 
 
 @pytest.mark.parametrize("part", PARTS)
