@@ -62,6 +62,11 @@ SWEPT = Counter(
 for _outcome in ("done", "failed"):
     IMPORT_FILES.labels(_outcome)
 for _kind in EntryKind:
+    UPLOADS_OPENED.labels(_kind.noun)
+    VALIDATION_SECONDS.labels(_kind.noun)
+    for _way in ("direct", "staged", "known"):
+        UPLOADS_COMPLETED.labels(_kind.noun, _way)
+        UPLOAD_BYTES.labels(_kind.noun, _way)
     for _outcome in ("READY", "ERROR", "LEASE_LOST", "POSTPONED", "UNFORESEEN"):
         VALIDATIONS.labels(_kind.noun, _outcome)
 

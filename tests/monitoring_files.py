@@ -81,6 +81,11 @@ def asked() -> list[Asked]:
     return found
 
 
+def asked_of_the_edge() -> set[str]:
+    """Returns the names of Envoy's metrics that are asked for."""
+    return {name for _, expression in expressions() for name in re.findall(r"\benvoy_\w+(?=\{)", expression)}
+
+
 def documented() -> dict[str, frozenset[str]]:
     """Returns the metrics of the documentation's tables, with their labels."""
     return {

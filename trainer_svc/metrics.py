@@ -68,6 +68,8 @@ MODEL_LOAD_SECONDS = Histogram(
 
 SCHEDULER_REACHED.set(float("nan"))  # not asked yet
 LOSS.set(float("nan"))
+_PARTS = ("data", "forward", "backward", "optimizer")
+
 # Told as 0 from the start: of a counter that appears with its first event nobody sees the rise.
 for _purpose in ("training", "inference"):
     for _how in ("crashed", "hung"):
@@ -76,13 +78,17 @@ for _recipe in Recipe:
     JOBS.labels(_recipe)
     STEPS.labels(_recipe)
 
+for _part in (*_PARTS, "other"):
+    STEP_SECONDS.labels(_part)
+for _state in ("COMPLETED", "STOPPED", "FAILED", "QUEUED", "FENCED", "ABANDONED"):
+    ATTEMPTS.labels(_state)
+
 _DEVICE = {
     "device_utilization_percent": (UTILIZATION, 0.01),
     "device_memory_bytes": (MEMORY, 1.0),
     "device_temperature_celsius": (TEMPERATURE, 1.0),
     "device_power_watts": (POWER, 1.0),
 }
-_PARTS = ("data", "forward", "backward", "optimizer")
 
 
 def show_questions(registry: CollectorRegistry, waiting: Callable[[], int], is_taken: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from meshkit.testing import assert_eventually
 from tests.e2e.running_mesh import PASSWORD, RunningMesh
 from tests.e2e.trained_job import STEPS, TrainedJob
-from tests.monitoring_files import documented
+from tests.monitoring_files import asked_of_the_edge, documented
 
 _COMMON = ("process_", "python_")
 
@@ -27,7 +27,10 @@ async def test_every_metric_that_is_shown_is_documented_and_the_other_way_round(
 
 async def test_the_edge_tells_prometheus_how_it_is_too(stack: RunningMesh) -> None:
     (edge,) = [target for target in _targets(stack) if target["labels"]["service"] == "edge"]
-    assert "envoy_http_downstream_rq_total" in await _scrape(edge)
+    told = await _scrape(edge)
+    missing = {name for name in asked_of_the_edge() if f"\n{name}{{" not in told}
+    assert asked_of_the_edge()
+    assert not missing
 
 
 async def test_a_trained_job_is_counted_from_its_upload_to_its_end(stack: RunningMesh, trained: TrainedJob) -> None:
