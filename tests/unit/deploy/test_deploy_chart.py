@@ -9,12 +9,25 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
-from tests.unit.deploy.deployed import CHART, SETTINGS, faults_of_environment, image_targets, load_all
+from reeltune_cli.app import build_app
+from tests.unit.deploy.deployed import (
+    CHART,
+    COMPOSE,
+    DOCKER,
+    ROOT,
+    SETTINGS,
+    faults_of_environment,
+    image_targets,
+    load_all,
+)
 
 ALL_OPTIONS = CHART / "ci" / "all-options-values.yaml"
 FOREIGN = {"ScaledObject", "Certificate", "ServiceMonitor"}
@@ -273,3 +286,35 @@ def test_every_value_is_described() -> None:
         ]
 
     assert undescribed(json.loads((CHART / "values.schema.json").read_text()), "values") == []
+
+
+def test_the_docs_put_every_secret_into_the_cluster(helm: Path) -> None:
+    (told,) = re.findall(r"^for folder in (.*); do$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE)
+    wanted = {
+        volume["secret"]["secretName"]
+        for pod in _pods(_rendered(helm, ""))
+        for volume in pod["spec"]["volumes"]
+        if "secret" in volume
+    }
+    assert {f"reeltune-{folder.replace('/', '-')}" for folder in told.split()} == wanted
+
+
+def test_options_in_the_docs_are_options_of_the_commands() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"reeltune cluster (prepare|database) +(--[^\n`]*)", text)
+    assert {name for name, _ in commands} == {"prepare", "database"}
+    for name, arguments in commands:
+        shown = CliRunner().invoke(build_app(), ["cluster", name, "--help"], terminal_width=200).output
+        for option in re.findall(r"--[a-z][a-z-]+", arguments):
+            assert option in shown, (name, option)
+
+
+def test_one_version_everywhere(helm: Path) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    compose = yaml.safe_load(COMPOSE.read_text())["services"].values()
+    assert {part["image"].split(":")[1] for part in compose if part["image"].startswith("reeltune-")} == {version}
+    for name in ("Dockerfile", "Dockerfile.jetson"):
+        labels = re.findall(r'image\.version="([^"]*)"', (DOCKER / name).read_text())
+        assert set(labels) == {version}
