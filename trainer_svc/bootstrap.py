@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import grpc
-import psutil
 from reeltune.trainer.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from reeltune.trainer.v1.trainer_service_pb2_grpc import add_TrainerServiceServicer_to_server
 
@@ -49,6 +48,7 @@ from trainer_svc.qlora.launch import (
     training_command,
     warm_command,
 )
+from trainer_svc.qlora.machine import machine_memory_bytes
 from trainer_svc.rehearsal.launch import rehearsal_command
 from trainer_svc.rpc.error_table import ERROR_TABLE
 from trainer_svc.rpc.inference_servicer import InferenceServicer
@@ -417,7 +417,7 @@ def _meter(settings: TrainerSettings, probe: DeviceProbe) -> Meter | None:
 
 def _host() -> Device:
     """The machine as it is known without a probe."""
-    return Device(DeviceClass.CPU, platform.processor() or platform.machine(), psutil.virtual_memory().total, False)
+    return Device(DeviceClass.CPU, platform.processor() or platform.machine(), machine_memory_bytes(), False)
 
 
 def _user_tokens(auth: AuthClient) -> TrustedIssuer:

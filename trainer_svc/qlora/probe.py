@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_svc.qlora.machine import machine_memory_bytes
 from trainer_svc.qlora.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -245,12 +246,7 @@ def _memory_bytes(device: torch.device) -> int:
 
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
-    except OSError:
-        return machine
-    return min(machine, int(limit)) if limit.isdigit() else machine
+    return machine_memory_bytes()
 
 
 def _versions() -> dict[str, str]:

@@ -180,3 +180,4 @@ async def test_closing_while_it_connects_does_not_hang(nats_server: NatsServer) 
         await asyncio.sleep(milliseconds / 1000)
         async with asyncio.timeout(60):
             await jetstream.close()
+        assert not jetstream.is_connected

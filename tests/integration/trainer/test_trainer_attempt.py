@@ -367,7 +367,8 @@ async def test_the_scheduler_may_be_away_while_the_attempt_ends(bench: Bench) ->
     await assert_eventually(lambda: bench.children)
     bench.mesh.scheduler.is_away = True
     await assert_eventually(lambda: attempt.progress.phase == "publishing")
-    await asyncio.sleep(0.3)
+    missed = bench.mesh.scheduler.missed
+    await assert_eventually(lambda: bench.mesh.scheduler.missed > missed)
     bench.mesh.scheduler.is_away = False
 
     assert await asyncio.wait_for(running, 60) == "COMPLETED"

@@ -152,6 +152,8 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer, checkpoint_serv
     """Set: every attached attempt gets `order`."""
     order: attempt_service_pb2.Order.ValueType = attempt_service_pb2.ORDER_STOP
     is_away: bool = False
+    missed: int = 0
+    """Calls that came while it was away."""
     refused_checkpoints: int = 0
     """So many commits of checkpoints fail as if the object store were away."""
     breaks: list[int] = field(default_factory=list)
@@ -300,6 +302,7 @@ class Scheduler(attempt_service_pb2_grpc.AttemptServiceServicer, checkpoint_serv
 
     def _check_away(self) -> None:
         if self.is_away:
+            self.missed += 1
             raise Failure(grpc.StatusCode.UNAVAILABLE, "POSTGRES_UNAVAILABLE", "the database is away")
 
     def _check_fenced(self) -> None:

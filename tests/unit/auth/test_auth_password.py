@@ -31,6 +31,8 @@ def check(password: str) -> None:
 )
 def test_accepts_long_unguessable_passwords(password: str) -> None:
     check(password)
+    with pytest.raises(InvalidField, match="15 to 256"):
+        check(password[:14])
 
 
 @pytest.mark.parametrize(

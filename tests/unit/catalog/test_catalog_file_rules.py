@@ -99,6 +99,8 @@ def test_what_is_no_video_container_is_never_opened(head: bytes) -> None:
 )
 def test_the_files_of_a_model_are_taken(path: str) -> None:
     check_model_file(path)
+    with pytest.raises(FileNotAllowed):
+        check_model_file(f"{path}.py")
 
 
 @given(st.sampled_from(["bin", "pt", "pth", "ckpt", "pkl", "py", "msgpack", "h5", "onnx", "sh", "safetensors.pkl", ""]))

@@ -45,8 +45,10 @@ def test_paths_that_could_lead_elsewhere_are_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["adapter_model.safetensors", "a/b/c.json", "v1.0-rc+1=x", "_x"])
-def test_ordinary_paths_are_taken(path: str) -> None:
+def test_ordinary_paths_are_taken_once(path: str) -> None:
     check_files(_files(path), "files")
+    with pytest.raises(InvalidField):
+        check_files(_files(path, path), "files")
 
 
 @pytest.mark.parametrize(

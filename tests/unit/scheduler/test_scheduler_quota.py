@@ -27,6 +27,8 @@ USER = UserId("usr_1")
 
 def test_without_limits_everything_goes() -> None:
     check_submission(Quota(USER), 10**9, 10**18)
+    with pytest.raises(QuotaExceeded):
+        check_submission(Quota(USER, queued_jobs=1), 10**9, 10**18)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,12 @@ def test_a_submission_over_a_limit_is_refused_with_all_that_there_is_to_know(
 
 
 def test_the_last_one_below_a_limit_is_taken() -> None:
-    check_submission(Quota(USER, queued_jobs=3, storage_bytes=10), 2, 9)
+    quota = Quota(USER, queued_jobs=3, storage_bytes=10)
+    check_submission(quota, 2, 9)
+    with pytest.raises(QuotaExceeded):
+        check_submission(quota, 3, 9)
+    with pytest.raises(QuotaExceeded):
+        check_submission(quota, 2, 10)
 
 
 def test_device_hours_count_devices_and_only_the_last_day() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from trainer_svc.domain.device import Device, DeviceClass
 from trainer_svc.domain.device_readings import visible_devices
 from trainer_svc.domain.profile import PROFILES, ProfileName
 from trainer_svc.domain.tegrastats import read_tegrastats
+from trainer_svc.qlora.machine import machine_memory_bytes
 
 NANO = (
     "RAM 2301/3964MB (lfb 5x1MB) SWAP 12/1982MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [12%@1479,9%@1479,5%@1479,"
@@ -153,3 +155,12 @@ def test_an_emulated_board_has_the_boards_memory_and_class_and_no_more_than_ther
     )
     assert board.can_train_4bit
     assert profile.of(Device(DeviceClass.CPU, "small", 1 << 30, can_train_4bit=True)).memory_bytes == 1 << 30
+
+
+def test_the_memory_of_a_container_is_what_it_may_have(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    machine = machine_memory_bytes(limit)
+    assert machine > 1 << 20
+    for told, expected in (("max", machine), ("1048576", 1 << 20), (str(machine * 2), machine)):
+        limit.write_text(told + "\n")
+        assert machine_memory_bytes(limit) == expected
