@@ -50,6 +50,7 @@ def render_container_edge(wanted: ContainerEdge) -> Path:
         key=wanted.public_tls / "tls.key",
         upstreams={name: (Endpoint.from_target(target),) for name, target in wanted.upstreams.items()},
         access_log=None,
+        follows_certificate=True,
         admin_port=free_port() if wanted.metrics_port else 0,
         metrics_port=wanted.metrics_port,
         site=load_site(object_origins=wanted.object_origins),

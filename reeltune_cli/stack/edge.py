@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from reeltune_cli.stack.site import Site
 
 CONFIG_NAME = "envoy.yaml"
 DESCRIPTORS_NAME = "reeltune.protoset"
+SECRETS_NAME = "secrets.json"
 TEMPLATE_NAME = "envoy.yaml.j2"
 _RATE_LIMITED = frozenset({"reeltune.auth.v1.AuthService.Login", "reeltune.auth.v1.AuthService.SignUp"})
 _ROUTED_BY_JOB = frozenset({"reeltune.trainer.v1.InferenceService.Generate"})
@@ -66,6 +68,8 @@ class EdgeSettings:
     site: Site | None = None
     """The browser's pages; without them the edge serves programs only."""
     host: str = "127.0.0.1"
+    follows_certificate: bool = False
+    """Whether another certificate that is put in place of this one, by renaming, is shown from then on."""
     admin_port: int = 0
     """Port of Envoy's admin endpoint on loopback; 0 takes a free one."""
     metrics_port: int | None = None
@@ -95,13 +99,28 @@ def render_edge(settings: EdgeSettings, folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptors = folder / DESCRIPTORS_NAME
     descriptors.write_bytes(descriptor_set())
+    secrets = _write_secrets(settings, folder) if settings.follows_certificate else None
     config = folder / CONFIG_NAME
-    config.write_text(edge_config(settings, descriptors), "utf-8")
+    config.write_text(edge_config(settings, descriptors, secrets), "utf-8")
     return config
 
 
-def edge_config(settings: EdgeSettings, descriptors: Path) -> str:
-    """Returns the configuration as text."""
+def _write_secrets(settings: EdgeSettings, folder: Path) -> Path:
+    """Writes where the public certificate is, in the form that Envoy follows."""
+    certificate = {
+        "certificate_chain": {"filename": str(settings.certificate)},
+        "private_key": {"filename": str(settings.key)},
+        "watched_directory": {"path": str(settings.certificate.parent)},
+    }
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    path = folder / SECRETS_NAME
+    resources = [{"@type": kind, "name": "public", "tls_certificate": certificate}]
+    path.write_text(json.dumps({"resources": resources}), "utf-8")
+    return path
+
+
+def edge_config(settings: EdgeSettings, descriptors: Path, secrets: Path | None = None) -> str:
+    """Returns the configuration as text; `secrets` is the file that says where a followed certificate is."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_folder()),
         undefined=jinja2.StrictUndefined,
@@ -113,6 +132,7 @@ def edge_config(settings: EdgeSettings, descriptors: Path) -> str:
     return environment.get_template(TEMPLATE_NAME).render(
         settings=settings,
         descriptors=descriptors,
+        secrets=secrets,
         services=[name for names in EXPOSED_SERVICES.values() for name in names],
         clusters=list(EXPOSED_SERVICES),
         health_clusters=_health_clusters(settings),

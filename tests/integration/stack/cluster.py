@@ -64,7 +64,6 @@ class Cluster:
     prepared: Path
     endpoint: Endpoint
     admin_dsn: str
-    edge_metrics: str = ""
     proxies: dict[str, FaultProxy] = field(default_factory=dict)
     processes: dict[str, ClusterProcess] = field(default_factory=dict)
 
@@ -176,8 +175,7 @@ def _edge(cluster: Cluster, container: Mapping[str, Any], port: int) -> ClusterP
         # The edge knows services by the identity in their certificates, whatever leads to them.
         here = _here(cluster, "edge", value, folder, names=False).replace("/run/edge", str(folder))
         arguments.append(f"{head}={here}")
-    cluster.edge_metrics = f"http://{LOOPBACK}:{free_port()}"
-    arguments += [f"--host={LOOPBACK}", f"--port={port}", f"--metrics-port={cluster.edge_metrics.rpartition(':')[2]}"]
+    arguments += [f"--host={LOOPBACK}", f"--port={port}", f"--metrics-port={free_port()}"]
     command = [sys.executable, "-m", "reeltune_cli", "cluster", "edge", *arguments]
     return ClusterProcess("edge", folder, command, {}, f"https://{LOOPBACK}:{port}/healthz")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import asyncpg
 import grpc
-import httpx
 import pytest
 import pytest_asyncio
 from reeltune.auth.v1 import auth_service_pb2, revocation_service_pb2
@@ -123,15 +122,6 @@ async def test_no_service_reads_anothers_tables(cluster: Cluster, service: str, 
             await connection.fetch(f"SELECT * FROM {table} LIMIT 1")
     finally:
         await connection.close()
-
-
-async def test_the_edge_shows_its_metrics_and_nothing_else_of_its_admin(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(trust_env=False, base_url=cluster.edge_metrics) as client:
-        shown = await client.get("/metrics")
-        assert shown.status_code == 200
-        assert "envoy_cluster_upstream_rq" in shown.text
-        for method, path in (("GET", "/config_dump"), ("GET", "/metrics/../config_dump"), ("POST", "/metrics")):
-            assert (await client.request(method, path)).status_code == 404
 
 
 def test_no_secret_is_in_a_log(cluster: Cluster) -> None:
