@@ -19,9 +19,9 @@ def write_metrics_targets(plan: StackPlan, parts: Mapping[str, Part]) -> None:
     targets = [_target(plan.target(f"{name}-metrics"), name) for name in SERVICES if name in parts]
     edge = parts["edge"].server
     assert isinstance(edge, EnvoyServer)
-    targets.append(
-        _target(urlsplit(edge.admin_url).netloc, "edge", __metrics_path__="/stats/prometheus", __param_usedonly="")
-    )
+    # Of what it counts, only what has happened: else it tells some thousand zeros.
+    where = {"__metrics_path__": "/stats/prometheus", "__param_usedonly": "true"}
+    targets.append(_target(urlsplit(edge.admin_url).netloc, "edge", **where))
     path = plan.folder.metrics_targets
     path.parent.mkdir(mode=0o700, exist_ok=True)
     write_private(path, targets)
