@@ -1,7 +1,10 @@
 """Which characters of a rendered conversation are the assistant's, and which tokens they became.
 
-Templates with `{% generation %}` marks say it themselves. For the others the conversation is rendered up to each
-answer, once with the prompt for it and once with the answer: what the second adds to the first is the answer.
+Templates with `{% generation %}` marks say it themselves. Marks are taken at their word where each begins where the
+prompt for the answer ends and holds a token that ends it: a model that learns less would never stop. For all others the
+conversation is rendered up to each answer, once with the prompt for it and once with the answer: what the second adds
+to the first is the answer. Where a template opens an answer otherwise than it prompts for one (LLaVA-OneVision's
+puts a blank before the line break), the answer is put after the prompt: that is where the model will be asked.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ import bisect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -19,7 +23,22 @@ from trainer_svc.qlora.dataset_rows import Turn
 from trainer_svc.qlora.errors import BadDataError, ModelRefusedError
 
 Span = tuple[int, int]
+Method = Literal["marks", "prompts", "moved"]
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_STAND_IN = "\ue000"
+"""An answer that no template and no other text holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedChat:
+    """A conversation as text, and where in it the assistant speaks."""
+
+    text: str
+    spans: list[Span]
+    """[start, end) of each answer and the token that ends it, in characters."""
+    method: Method
+    """How they were found. marks: by the template's own; prompts: by what follows each prompt; moved: by putting what
+    the template opens otherwise where its prompt ends."""
 
 
 def as_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
@@ -38,20 +57,51 @@ def as_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def render_prompt(processor: Any, turns: Sequence[Turn], whose: str) -> str:
     """The conversation up to where the assistant is to speak; `whose` it is, is said in errors.
 
-    Raises `BadDataError` when the model's template refuses the conversation, `ModelRefusedError` when it is broken.
+    What `render` makes of the same turns and an answer begins with it. Raises `BadDataError` when the model's template
+    refuses the conversation, `ModelRefusedError` when it is broken.
     """
     with _refusals(whose):
-        return _render(processor, as_messages(turns), prompt=True)
+        messages = as_messages(turns)
+        prompt = _render(processor, messages, prompt=True)
+        answered = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=None)
+        if answered is None or _follows_its_prompt(processor, messages, answered):
+            return prompt
+        return _by_prompts(processor, messages).text + prompt[len(_render(processor, messages)) :]
 
 
-def render_with_spans(processor: Any, turns: Sequence[Turn], whose: str) -> tuple[str, list[Span]]:
-    """(the whole conversation as text, the character spans [start, end) of the assistant's turns in it).
+def render(processor: Any, turns: Sequence[Turn], whose: str) -> RenderedChat:
+    """The whole conversation, and the assistant's turns in it.
 
-    A span holds the answer and the mark that ends it, so that the model learns to stop. Raises what `render_prompt`
-    raises, and `ModelRefusedError` when the model's template allows neither way of finding spans.
+    A span holds the answer and the token that ends it, where the template has one, so that the model learns to stop.
+    Raises what `render_prompt` raises, and `ModelRefusedError` when the model's template allows no way of finding them.
     """
     with _refusals(whose):
-        return _with_spans(processor, as_messages(turns))
+        messages = as_messages(turns)
+        if _MARK.search(_template(processor)):
+            marked = _by_marks(processor, messages)
+            if _are_sound(processor, messages, marked):
+                return marked
+        return _by_prompts(processor, messages)
+
+
+def how_answers_are_found(processor: Any, rendered: RenderedChat) -> str:
+    """For the log of a run: by which method, and why not by the template's marks where it has any."""
+    if rendered.method == "marks":
+        return "what is learned is told by the chat template's own {% generation %} marks"
+    if rendered.method == "moved":
+        words = "the chat template opens an answer otherwise than it prompts for one: answers are put after the prompt"
+    else:
+        words = "what is learned is what the chat template adds to the prompt for each answer"
+    if _MARK.search(_template(processor)):
+        words += "; its {% generation %} marks are not used: they leave out the token that ends an answer, or begin "
+        words += "elsewhere than the prompt ends"
+    return words
+
+
+def ends_with(processor: Any, rendered: RenderedChat, tokens: Sequence[int]) -> bool:
+    """Whether every answer ends with one of `tokens`."""
+    ends = tuple(processor.tokenizer.convert_ids_to_tokens(list(tokens)))
+    return all(rendered.text[start:end].rstrip().endswith(ends) for start, end in rendered.spans)
 
 
 def token_mask(
@@ -89,33 +139,69 @@ def _refusals(whose: str) -> Iterator[None]:
         ) from error
 
 
-def _with_spans(processor: Any, messages: list[dict[str, Any]]) -> tuple[str, list[Span]]:
-    if _MARK.search(_template(processor)):
-        rendered, spans = render_jinja_template(
-            conversations=[messages],
-            chat_template=_template(processor),
-            return_assistant_tokens_mask=True,
-            **processor.tokenizer.special_tokens_map,
-        )
-        return rendered[0], [(start, end) for start, end in spans[0]]
+def _by_marks(processor: Any, messages: list[dict[str, Any]]) -> RenderedChat:
+    rendered, spans = render_jinja_template(
+        conversations=[messages],
+        chat_template=_template(processor),
+        return_assistant_tokens_mask=True,
+        **processor.tokenizer.special_tokens_map,
+    )
+    return RenderedChat(rendered[0], [(start, end) for start, end in spans[0]], "marks")
+
+
+def _are_sound(processor: Any, messages: list[dict[str, Any]], marked: RenderedChat) -> bool:
+    """Whether each span begins where a prompt ends, and ends with a control token."""
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    prompts = [_render(processor, messages[:index], prompt=True) for index in answers]
+    starts = {len(prompt) for prompt in prompts if marked.text.startswith(prompt)}
+    ends = tuple(token for token in processor.tokenizer.all_special_tokens if token)
+    return bool(marked.spans) and all(
+        start in starts and marked.text[start:end].rstrip().endswith(ends) for start, end in marked.spans
+    )
+
+
+def _by_prompts(processor: Any, messages: list[dict[str, Any]]) -> RenderedChat:
     whole = _render(processor, messages)
-    return whole, [
-        _span_by_prefix(processor, messages, index, whole)
-        for index, message in enumerate(messages)
-        if message["role"] == "assistant"
-    ]
+    method: Method = "prompts"
+    text, taken, spans = "", 0, []
+    for index in (index for index, message in enumerate(messages) if message["role"] == "assistant"):
+        prompt = _render(processor, messages[:index], prompt=True)
+        after = _render(processor, messages[: index + 1])
+        # Templates end a turn with a line break after its end mark; the model never has to say that.
+        end = len(after.rstrip())
+        if after.startswith(prompt):
+            opening, begin = len(prompt), len(prompt)
+        else:
+            opening, begin = _opening(processor, messages[:index], prompt, after)
+            method = "moved"
+        if not whole.startswith(after[:end]):
+            raise _unlike_answers()
+        text += whole[taken:opening] + prompt[opening:]
+        spans.append((len(text), len(text) + max(0, end - begin)))
+        text += whole[begin:end]
+        taken = max(begin, end)
+    return RenderedChat(text + whole[taken:], spans, method)
 
 
-def _span_by_prefix(processor: Any, messages: list[dict[str, Any]], index: int, whole: str) -> Span:
-    before = _render(processor, messages[:index], prompt=True)
-    after = _render(processor, messages[: index + 1])
-    if not (after.startswith(before) and whole.startswith(after.rstrip())):
-        raise ModelRefusedError(
-            "the model's chat template renders an answer differently when more of the conversation follows",
-            "use rows with one answer each, or a template with {% generation %} marks",
-        )
-    # Templates end a turn with a line break after its end mark; the model never has to say that.
-    return len(before), len(after.rstrip())
+def _opening(processor: Any, before: list[dict[str, Any]], prompt: str, after: str) -> tuple[int, int]:
+    """(where the template begins to open an answer, where the answer itself begins) in the conversation `after` it."""
+    closed = _render(processor, before)
+    stand_in = {"role": "assistant", "content": [{"type": "text", "text": _STAND_IN}]}
+    opened, found, _ = _render(processor, [*before, stand_in]).partition(_STAND_IN)
+    if not (found and prompt.startswith(closed) and opened.startswith(closed) and after.startswith(opened)):
+        raise _unlike_answers()
+    return len(closed), len(opened)
+
+
+def _follows_its_prompt(processor: Any, messages: list[dict[str, Any]], index: int) -> bool:
+    return _render(processor, messages[: index + 1]).startswith(_render(processor, messages[:index], prompt=True))
+
+
+def _unlike_answers() -> ModelRefusedError:
+    return ModelRefusedError(
+        "the model's chat template renders an answer differently when more of the conversation follows",
+        "use rows with one answer each, or a template with {% generation %} marks",
+    )
 
 
 def _render(processor: Any, messages: list[dict[str, Any]], *, prompt: bool = False) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
-from trainer_svc.qlora.chat_labels import render_prompt, render_with_spans, token_mask
+from trainer_svc.qlora.chat_labels import render, render_prompt, token_mask
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames, Frames
@@ -87,10 +87,11 @@ class DataProcessor:
         """A training sample with labels. Raises `BadDataError` naming the sample, or `ModelRefusedError`."""
         whose = f"sample {sample.sample_id}"
         self._refuse_control_tokens(sample.turns, whose)
-        text, spans = render_with_spans(self._processor, sample.turns, whose)
+        rendered = render(self._processor, sample.turns, whose)
+        text = rendered.text
         outputs = self._process(text, clips, whose)
         replacements = outputs.get("text_replacement_offsets") or [[]]
-        mask = token_mask(_rows(outputs["offset_mapping"])[0], replacements[0], spans)
+        mask = token_mask(_rows(outputs["offset_mapping"])[0], replacements[0], rendered.spans)
         inputs = {key: value for key, value in outputs.items() if key not in _DROPPED}
         labels = torch.where(torch.tensor([mask]), inputs["input_ids"], IGNORED)
         if not int((labels[:, 1:] != IGNORED).sum()):

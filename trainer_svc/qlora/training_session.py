@@ -13,6 +13,7 @@ import torch
 
 from trainer_svc.qlora.base_sharding import EvenBatches, held_share, shard_base
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
+from trainer_svc.qlora.chat_labels import ends_with, how_answers_are_found, render
 from trainer_svc.qlora.checkpoint import TrainState
 from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample
@@ -93,6 +94,7 @@ def prepare_session(
     shares_base: bool,
 ) -> tuple[Session, TrainableReport]:
     wanted = spec.optimization
+    _tell_of_answers(run, base, training[0])
     model, report = inject(base, spec.lora, seed=wanted.seed, gradient_checkpointing=wanted.gradient_checkpointing)
     ranks.copy_from_first(trainable(model).values())
     ranks.seed(wanted.seed)
@@ -135,6 +137,15 @@ def prepare_session(
         ),
         report,
     )
+
+
+def _tell_of_answers(run: RunContext, base: BaseModel, sample: Sample) -> None:
+    """By the first sample. Raises what encoding it would raise of its conversation."""
+    rendered = render(base.processor, sample.turns, f"sample {sample.sample_id}")
+    run.report(Log("info", how_answers_are_found(base.processor, rendered)))
+    if not ends_with(base.processor, rendered, base.end_tokens):
+        words = "the chat template ends an answer with none of the tokens that end one when the model is asked"
+        run.report(Log("warning", f"{words}: the tuned model will not learn to stop; mend its chat_template.jinja"))
 
 
 def started(session: Session, report: TrainableReport, start_step: int) -> Started:

@@ -10,6 +10,7 @@ from batches import CLIP, decoded, one_batch, question
 from tiny_models import TEMPLATE_WITH_MARKS, TEMPLATE_WITHOUT_MARKS
 from transformers import AutoProcessor
 
+from trainer_svc.qlora.chat_labels import ends_with, how_answers_are_found, render
 from trainer_svc.qlora.data_processor import IGNORED, DataProcessor, EncodedSample
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.errors import BadDataError, ModelRefusedError
@@ -90,9 +91,40 @@ def test_qwen2_5_gets_the_seconds_between_its_temporal_patches(qwen2_5: Any) -> 
 
 
 def test_a_template_without_anything_for_the_assistant_is_an_error_naming_the_sample(make: Make) -> None:
-    template = TEMPLATE_WITH_MARKS.replace("'assistant' %}{% gen", "'nobody' %}{% gen")
+    # Of an answer it renders the header only.
+    template = TEMPLATE_WITHOUT_MARKS.replace("<|im_end|>", "{{ '<|im_end|>' if m['role'] != 'assistant' }}").replace(
+        "{{ c['text'] }}", "{{ c['text'] if m['role'] != 'assistant' }}"
+    )
     with pytest.raises(BadDataError, match="sample s1: no token"):
         make(template).encode(question(), [decoded()])
+
+
+_SPOILT_MARKS = {
+    "no end": TEMPLATE_WITH_MARKS.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>"),
+    "late": TEMPLATE_WITH_MARKS.replace("{% generation %}", "{{ ' ' }}{% generation %}"),
+    "none": TEMPLATE_WITH_MARKS.replace("'assistant' %}{% gen", "'nobody' %}{% gen"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(_SPOILT_MARKS))
+def test_marks_without_an_end_or_away_from_the_prompt_are_not_used(make: Make, kind: str) -> None:
+    processor = make(_SPOILT_MARKS[kind])
+    rendered = render(processor._processor, question(answer="left").turns, "it")
+    assert rendered.method == "prompts"
+    assert [rendered.text[start:end] for start, end in rendered.spans] == [
+        " left<|im_end|>" if kind == "late" else "left<|im_end|>"
+    ]
+    assert "marks are not used" in how_answers_are_found(processor._processor, rendered)
+
+
+def test_answers_are_told_to_end_as_generation_ends(make: Make) -> None:
+    tokenizer = make()._processor.tokenizer
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for template, ends in ((TEMPLATE_WITH_MARKS, True), (TEMPLATE_WITHOUT_MARKS.replace("<|im_end|>", ""), False)):
+        processor = make(template)._processor
+        rendered = render(processor, question().turns, "it")
+        assert ends_with(processor, rendered, [end]) is ends
+        assert not ends_with(processor, rendered, [tokenizer.pad_token_id])
 
 
 def test_a_template_that_rewrites_earlier_answers_is_refused(make: Make) -> None:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_families import save_internvl, save_llava_onevision, save_smolvlm, save_video_llama_3
-from tiny_models import write_clip
+from tiny_models import TEMPLATE_WITHOUT_MARKS, write_clip
 
 from meshkit.sandbox.pool import ChildPool
 from meshkit.sandbox.process import ChildDied
@@ -174,7 +174,9 @@ async def test_one_forward_step_passes_and_bad_weights_do_not(tool: ChildPool, q
     spoilt = shutil.copytree(qwen3, tmp_path / "spoilt")
     tensors = load_file(spoilt / "model.safetensors")
     save_file({name: value * float("nan") for name, value in tensors.items()}, spoilt / "model.safetensors")
-    for folder, words in ((lacking, "lack"), (spoilt, "loss of nan")):
+    endless = shutil.copytree(qwen3, tmp_path / "endless")
+    (endless / "chat_template.jinja").write_text(TEMPLATE_WITHOUT_MARKS.replace("<|im_end|>", ""))
+    for folder, words in ((lacking, "lack"), (spoilt, "loss of nan"), (endless, "never stop")):
         failure = (await tool.ask({"kind": "forward", "model": str(folder)}))["failure"]
         assert failure["reason"] == "MODEL_UNSUPPORTED"
         assert words in failure["message"]

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from batches import decoded, question
+from batches import CLIP, decoded, question
+from published_templates import PUBLISHED
 from recording_run import RecordingRun
 from tiny_families import save_internvl, save_llava_onevision, save_smolvlm, save_video_llama_3
 from tiny_models import row, save_qwen2_5_vl, save_qwen3_vl, write_clip
 
+from trainer_svc.qlora.chat_labels import render
 from trainer_svc.qlora.data_processor import IGNORED, DataProcessor
+from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.families import FAMILIES
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.messages import Completed
 from trainer_svc.qlora.model_loader import load_base_model
+from trainer_svc.qlora.processor_loader import load_processor
 from trainer_svc.qlora.qlora_injector import check_gradients, inject, trainable
 from trainer_svc.qlora.spec import LoraSpec, QuantizationSpec, TrainingSpec
 from trainer_svc.qlora.trainer import train
@@ -105,6 +109,24 @@ def test_only_the_answer_is_learned_and_frames_have_their_true_times(family: str
     }
     for words in told.get(family, ()):
         assert words in text
+
+
+def test_its_published_template_teaches_to_answer_its_prompt_and_to_stop(family: str, model: Path) -> None:
+    template, method, learned = PUBLISHED[family]
+    loaded = load_processor(model)
+    loaded.chat_template = loaded.tokenizer.chat_template = template
+    first = (Turn("user", (CLIP, "what moves?")), Turn("assistant", ("left",)))
+    turns = (*first, Turn("user", ("and then?",)), Turn("assistant", ("up ünd down",)))
+    assert render(loaded, turns, "it").method == method
+    processor = DataProcessor(loaded)
+    encoded = processor.encode(Sample("s", "train", turns), [decoded()])
+    ids, labels = encoded.inputs["input_ids"][0], encoded.labels[0]
+    answers = learned.format("left") + learned.format("up ünd down")
+    assert processor.text_of(labels[labels != IGNORED].tolist()) == answers
+    for count in (1, 3):
+        prompt = processor.encode_prompt(turns[:count], [decoded()])["input_ids"][0]
+        assert torch.equal(ids[: len(prompt)], prompt)
+        assert labels[len(prompt) - 1] == IGNORED != labels[len(prompt)]
 
 
 def test_clips_of_unlike_length_are_learned_as_one_by_one(family: str, model: Path) -> None:
