@@ -9,6 +9,8 @@ import resource
 import signal
 import sys
 
+from meshkit.sandbox.socket_filter import forbid_sockets
+
 OPEN_FILES = 64
 CPU_SLACK_SECONDS = 5
 
@@ -30,12 +32,15 @@ def die_with(parent: int) -> None:
 def confine(*, address_space_bytes: int, may_start_threads: bool = False) -> bool:
     """Takes from this process what reading files does not need; returns whether it has lost the network.
 
-    Call after all imports and while the process has one thread. Without the right to make a network namespace the
-    child keeps the network, and is left with no credential, no address and demuxers that open no address.
+    Call after all imports and while the process has one thread. Where neither a network namespace nor a
+    filter of system calls is to be had, the child keeps the network, and is left with no credential, no address and
+    demuxers that open no address.
     """
     has_no_network = _leave_network()
     if sys.platform == "linux":
         _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # Containers are seldom given the right to make namespaces.
+    has_no_network = has_no_network or forbid_sockets()
     _limit(resource.RLIMIT_AS, address_space_bytes)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
