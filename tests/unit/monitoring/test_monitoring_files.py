@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+import yaml
 from google.protobuf.descriptor import MethodDescriptor
 from reeltune.access.v1 import access_pb2
 
@@ -110,10 +111,13 @@ def test_dashboards_are_whole() -> None:
         assert max(places.values()) == 1, f"panels of {path.name} lie upon each other"
 
 
-def test_log_fields_are_bounded_where_they_are_labels() -> None:
-    promtail = (MONITORING / "promtail" / "promtail.yml").read_text()
-    labels = promtail.split("- labels:")[1].split("- structured_metadata:")[0]
-    assert set(re.findall(r"(\w+):", labels)) == {"service", "level"}
+def test_logs_have_few_labels_and_are_read_alike_in_containers() -> None:
+    files = [yaml.safe_load(path.read_text()) for path in sorted((MONITORING / "promtail").glob("*.yml"))]
+    one, other = (file["scrape_configs"][0]["pipeline_stages"] for file in files)
+    assert one == other
+    stages = {name: stage for each in one for name, stage in each.items()}
+    assert set(stages["labels"]) == {"service", "level"}
+    assert set(stages["labels"]) | set(stages["structured_metadata"]) <= set(stages["json"]["expressions"])
 
 
 def _is_management(method: MethodDescriptor) -> bool:
