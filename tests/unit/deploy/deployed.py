@@ -29,7 +29,9 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
 def image_targets() -> set[str]:
     """Returns what images there are, without `reeltune-`: the last stages of the Dockerfiles."""
     stages = re.findall(r"^FROM \S+ AS (\S+)", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
-    return {stage for stage in stages if not stage.startswith("build") and stage != "end"} | {"trainer-jetson"}
+    return {stage for stage in stages if not stage.startswith("build") and stage not in ("sources", "end")} | {
+        "trainer-jetson"
+    }
 
 
 def faults_of_environment(service: str, names: Iterable[str], prepared: Path) -> list[str]:
