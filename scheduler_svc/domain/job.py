@@ -52,6 +52,7 @@ class StateReason(StrEnum):
     RESUMED = "RESUMED"
     RETRY_REQUESTED = "RETRY_REQUESTED"
     EARLY_STOPPED = "EARLY_STOPPED"
+    BAD_PARAMETERS = "BAD_PARAMETERS"
 
 
 class Recipe(StrEnum):

@@ -16,6 +16,7 @@ USER_REASONS = frozenset(
         StateReason.BAD_DATA,
         StateReason.NON_FINITE_LOSS,
         StateReason.MODEL_UNSUPPORTED,
+        StateReason.BAD_PARAMETERS,
         StateReason.INTERNAL,
     }
 )
@@ -108,6 +109,7 @@ _ADVICE = {
     StateReason.BAD_DATA: "mend the clip or row named above in a new dataset and submit again",
     StateReason.NON_FINITE_LOSS: "lower optimization.learning_rate or look for odd samples, and submit again",
     StateReason.MODEL_UNSUPPORTED: "choose another model, or other lora.target_groups, and submit again",
+    StateReason.BAD_PARAMETERS: "change the parameter named above and submit again",
     StateReason.INTERNAL: "look into the job's log and tell the operator",
     StateReason.QUARANTINED: (
         "its training process ended without a word or hung too often; look into its log before you retry it"

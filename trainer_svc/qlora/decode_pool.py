@@ -1,4 +1,4 @@
-"""A few long-lived, killable decode processes. A clip that hangs or crashes its decoder costs that clip only.
+"""A few long-lived, killable decode processes. A clip that hangs or crashes its decoder fails alone.
 
 Each process has one thread here that spawns it, feeds it, and on a missed deadline kills it with
 SIGKILL and spawns another; a clip that failed with decord is tried once more with PyAV.

@@ -193,7 +193,7 @@ async def _materialise(
         except (UnsafePathError, NoSuchRowsError) as error:
             return AttemptFailed(FailReason.BAD_DATA, str(error))
         except SpecError as error:
-            return AttemptFailed(FailReason.MODEL_UNSUPPORTED, str(error))
+            return AttemptFailed(FailReason.BAD_PARAMETERS, str(error))
 
 
 async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkpoints: CheckpointPublisher) -> Outcome:

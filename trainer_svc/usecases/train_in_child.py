@@ -47,7 +47,7 @@ _PHASES = {
     "first_step": "first step",
 }
 _REASONS = {
-    messages.FailureReason.BAD_SPEC: FailReason.MODEL_UNSUPPORTED,
+    messages.FailureReason.BAD_SPEC: FailReason.BAD_PARAMETERS,
     messages.FailureReason.BAD_DATA: FailReason.BAD_DATA,
     messages.FailureReason.OUT_OF_MEMORY: FailReason.OUT_OF_MEMORY,
     messages.FailureReason.NON_FINITE_LOSS: FailReason.NON_FINITE_LOSS,

@@ -16,6 +16,7 @@ from scheduler_svc.domain.events import CheckpointSaved, LogLevel, LogLine, Metr
 from scheduler_svc.domain.files import FileSet
 from scheduler_svc.domain.ids import AttemptKey, JobId
 from scheduler_svc.domain.job import Job, JobState, JobUpdate, Progress, StateReason
+from scheduler_svc.domain.retry import USER_REASONS
 from tests.integration.scheduler.scheduler_stores import FILE, GRACE, OWNER, Stores, check_history, files_of, request
 
 
@@ -173,6 +174,13 @@ async def test_failing_twice_counts_once(stores: Stores) -> None:
     await stores.claimed()
     with pytest.raises(StaleAttempt):
         await stores.attempts.fail(key, StateReason.CRASHED, "gone", dice=0)
+
+
+async def test_a_job_ends_by_each_reason_of_its_own(stores: Stores) -> None:
+    for reason in sorted(USER_REASONS):
+        key = await stores.running()
+        assert await stores.attempts.fail(key, reason, "odd", dice=0) is JobState.FAILED
+        assert (await stores.jobs.get(key.job_id, OWNER)).reason is reason
 
 
 async def test_a_poison_job_is_quarantined_at_its_third_crash(stores: Stores) -> None:

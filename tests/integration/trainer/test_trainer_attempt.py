@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from reeltune.scheduler.v1 import attempt_service_pb2, training_job_pb2
+from reeltune.scheduler.v1 import attempt_service_pb2, training_job_pb2, training_parameters_pb2
 
 from meshkit.testing import assert_eventually
 from tests.integration.trainer.conftest import Bench
@@ -300,6 +300,21 @@ async def test_typed_failures_keep_their_reason_and_next_step(bench: Bench) -> N
 
     assert reason(bench) == FailReason.OUT_OF_MEMORY
     assert bench.mesh.scheduler.failed[0].message == "no memory; lower batch_size"
+
+
+async def test_parameters_that_contradict_each_other_are_told_as_such(bench: Bench) -> None:
+    lora = training_parameters_pb2.LoraParameters(temporal_groups=[training_parameters_pb2.MODULE_GROUP_VISION])
+    await bench.run("normal", lora=lora)
+
+    assert reason(bench) == FailReason.BAD_PARAMETERS
+    assert "lora.temporal_groups" in bench.mesh.scheduler.failed[0].message
+
+
+async def test_a_job_of_a_newer_contract_is_left_to_a_newer_trainer(bench: Bench) -> None:
+    await bench.run("normal", base_sharing=999)
+
+    assert reason(bench) == FailReason.DEVICE_UNFIT
+    assert "value 999 of base_sharing" in bench.mesh.scheduler.failed[0].message
 
 
 async def test_a_decode_process_that_did_not_start_is_no_fault_of_the_job(bench: Bench) -> None:

@@ -134,6 +134,8 @@ def test_a_claim_that_is_not_understood_can_be_given_back() -> None:
 def test_every_failure_of_a_training_child_has_a_reason_of_the_contract() -> None:
     elsewhere = {FailureReason.CHECKPOINT_MISMATCH, FailureReason.BAD_REQUEST, FailureReason.BAD_CLIP}
     assert train_in_child._REASONS.keys() == set(FailureReason) - elsewhere
+    # Neither a better model nor other clips would help there.
+    assert train_in_child._REASONS[FailureReason.BAD_SPEC] is FailReason.BAD_PARAMETERS
 
 
 def test_parameters_arrive_where_they_belong() -> None:

@@ -122,6 +122,8 @@ class _StateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateReas
     """Its owner asked to try it again."""
     STATE_REASON_EARLY_STOPPED: _StateReason.ValueType  # 40
     """Completed before its last step, as `TrainingParameters.early_stopping` asks; `message` says which loss it ended with."""
+    STATE_REASON_BAD_PARAMETERS: _StateReason.ValueType  # 41
+    """The parameters contradict each other, the dataset or the devices; `message` names the field. Not tried again."""
 
 class StateReason(_StateReason, metaclass=_StateReasonEnumTypeWrapper):
     """Says why a job is in its state."""
@@ -168,6 +170,8 @@ STATE_REASON_RETRY_REQUESTED: StateReason.ValueType  # 18
 """Its owner asked to try it again."""
 STATE_REASON_EARLY_STOPPED: StateReason.ValueType  # 40
 """Completed before its last step, as `TrainingParameters.early_stopping` asks; `message` says which loss it ended with."""
+STATE_REASON_BAD_PARAMETERS: StateReason.ValueType  # 41
+"""The parameters contradict each other, the dataset or the devices; `message` names the field. Not tried again."""
 Global___StateReason: _TypeAlias = StateReason  # noqa: Y015
 
 @_typing.final
