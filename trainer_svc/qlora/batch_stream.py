@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +19,7 @@ from trainer_svc.qlora.data_processor import Batch, DataProcessor, EncodedSample
 from trainer_svc.qlora.dataset_rows import Clip, Sample
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.encoder_cache import EncoderCache
+from trainer_svc.qlora.epoch_samples import NumberedSamples
 from trainer_svc.qlora.errors import BadClipError, BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_sampling import FrameRequest
@@ -86,7 +87,7 @@ class BatchStream:
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: NumberedSamples,
         groups: Iterable[list[int]],
         source: FrameSource,
         processor: DataProcessor,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import overload
+from typing import Protocol
 
 from trainer_svc.qlora.dataset_rows import Clip, Sample
 from trainer_svc.qlora.sampler import SamplePlan
 from trainer_svc.qlora.spec import TrainingSpec
 
 
-class EpochSamples(Sequence[Sample]):
+class NumberedSamples(Protocol):
+    """Where a sample is taken from by its number: those of a dataset, or of all its epochs."""
+
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+class EpochSamples:
     """The samples of all epochs, one after another: number `epoch * count + index`. Their clips carry what the places
     of their frames are drawn from, so that whoever keeps frames of a clip never takes those of another epoch for them.
     """
@@ -20,18 +26,7 @@ class EpochSamples(Sequence[Sample]):
         self._samples = samples
         self._seed = seed
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, number: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Sample]: ...
-
-    def __getitem__(self, number: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(number, slice):
-            raise TypeError("samples of epochs are taken one by one")
+    def __getitem__(self, number: int, /) -> Sample:
         epoch, index = divmod(number, len(self._samples))
         sample = self._samples[index]
         place = 0
@@ -49,7 +44,7 @@ class EpochSamples(Sequence[Sample]):
 
 def samples_and_groups(
     samples: Sequence[Sample], plan: SamplePlan, steps: Iterable[int], spec: TrainingSpec
-) -> tuple[Sequence[Sample], Iterator[list[int]]]:
+) -> tuple[NumberedSamples, Iterator[list[int]]]:
     """(what to take samples from, the micro-batches of `steps` as numbers into it)."""
     if spec.sampling.placement != "segment_jitter":
         return samples, (group for step in steps for group in plan.micro_batches(step))
