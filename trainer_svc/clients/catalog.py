@@ -39,10 +39,6 @@ class DatasetSnapshot:
     split: str = ""
     """Of which split the rows are; empty for those of several."""
 
-    @property
-    def train_rows(self) -> int:
-        return sum(row["split"] == "train" for row in self.rows)
-
     def keep(self, split: str, *, limit: int, seed: int, may_be_trained: bool = False) -> None:
         """Drops all rows and clips but those to ask about: see `choose_rows`. Raises NoSuchRowsError."""
         self.split, self.rows = choose_rows(self.rows, split, limit=limit, seed=seed, may_be_trained=may_be_trained)

@@ -54,7 +54,6 @@ _OPTIMIZATION = (
 def specification_from_proto(parameters: pb.TrainingParameters) -> dict[str, Any]:
     """`TrainingSpec` fields for these parameters; a field that is not set keeps the library's default.
 
-    `optimization.epochs` may be a fraction, which the library does not take: see `domain.materialisation`.
     Raises `DeviceUnfitError` for a value that only a newer contract knows, as all that converts parameters does.
     """
     return {

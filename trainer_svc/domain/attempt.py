@@ -96,7 +96,7 @@ class JobClaim:
     model_id: str
     dataset_id: str
     specification: Mapping[str, Any]
-    """How to train, in the fields of the training library's `TrainingSpec`, but `epochs` may be a fraction."""
+    """How to train, in the fields of the training library's `TrainingSpec`."""
     grant: str = field(repr=False)
     checkpoint: RemoteCheckpoint | None = None
     device_count: int = 1

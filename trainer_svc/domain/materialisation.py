@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.errors import UnsafePathError
@@ -56,14 +54,3 @@ def choose_evictions(entries: Sequence[CacheEntry], *, budget_bytes: int) -> lis
         chosen.append(entry.key)
         total -= entry.size_bytes
     return chosen
-
-
-def with_whole_epochs(specification: Mapping[str, Any], train_rows: int) -> dict[str, Any]:
-    """`specification` with a fraction of epochs turned into steps, which the training library counts by."""
-    optimization = dict(specification.get("optimization", {}))
-    epochs = float(optimization.get("epochs", 1))
-    if not epochs.is_integer() and not optimization.get("max_steps"):
-        per_step = optimization.get("batch_size", 1) * optimization.get("gradient_accumulation_steps", 1)
-        optimization["max_steps"] = max(1, math.ceil(epochs * train_rows / per_step))
-    optimization["epochs"] = max(1, math.ceil(epochs))
-    return {**specification, "optimization": optimization}

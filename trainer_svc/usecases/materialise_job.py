@@ -13,7 +13,6 @@ from trainer_svc.clients.catalog import CatalogClient, DatasetSnapshot
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.domain.attempt import AFTER_TRAINING, JobClaim
 from trainer_svc.domain.errors import StorageUnavailableError
-from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.qlora.after_training_spec import EVALUATION, MERGE, SOURCE
 from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.rehearsal.spec import SECTION
@@ -58,7 +57,7 @@ async def materialise_job(
         await _fetch_source(attempt, folder, scheduler, cache)
     attempt.show_phase("fetching clips")
     snapshot = await _fetch_dataset(attempt, folder, catalog, cache)
-    specification = with_whole_epochs(attempt.claim.specification, snapshot.train_rows)
+    specification = attempt.claim.specification
     devices = attempt.claim.device_count if attempt.claim.rehearsal is None else 1
     machine = {"threads": threads, "devices": devices, "encoder_cache_mib": encoder_cache_bytes >> 20}
     runtime = {**specification.get("runtime", {}), **machine}

@@ -63,6 +63,7 @@ def spec() -> TrainingSpec:
             "optimization.batch_size=2",
             "optimization.gradient_accumulation_steps=2",
             "optimization.epochs=3",
+            "optimization.seed=42",
             "optimization.learning_rate=0.01",
             "sampling.max_frames=4",
             "checkpoint_every_steps=2",

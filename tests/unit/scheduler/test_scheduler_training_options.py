@@ -36,7 +36,6 @@ from scheduler_svc.domain.training_options import (
 )
 from scheduler_svc.rpc.parameters_convert import given_from_proto, parameters_to_proto
 from trainer_svc.clients.parameters import specification_from_proto
-from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.qlora import spec_options
 from trainer_svc.qlora.spec import SpecError, TrainingSpec
 
@@ -47,9 +46,7 @@ ALLOCATION = {"warmup_steps": 2}
 
 def specification(parameters: TrainingParameters) -> TrainingSpec:
     """As the trainer gets it."""
-    return TrainingSpec.from_dict(
-        with_whole_epochs(specification_from_proto(parameters_to_proto(parameters)), 100)
-    ).validate()
+    return TrainingSpec.from_dict(specification_from_proto(parameters_to_proto(parameters))).validate()
 
 
 EVERYTHING: dict[str, Any] = {
@@ -86,6 +83,10 @@ def test_every_option_survives_storage_and_the_contract_and_reaches_the_trainer(
     assert (spec.sampling.placement, spec.optimization.optimizer) == ("segment_jitter", "lion_8bit")
     assert (spec.early_stopping.patience, spec.early_stopping.min_delta, spec.restore_best) == (2, 0.5, True)
     assert (spec.sample_predictions.count, spec.sample_predictions.max_new_tokens) == (3, 64)
+
+
+def test_the_library_alone_has_the_defaults_of_the_contract() -> None:
+    assert specification(resolve_parameters({})) == TrainingSpec()
 
 
 def test_each_optimizer_and_each_start_reaches_the_trainer_by_its_name() -> None:
@@ -163,7 +164,7 @@ def test_options_that_cannot_go_together_are_refused_by_name_here_and_by_the_tra
     assert words in str(caught.value)
     message = parameters_to_proto(parameters_from_json(given))
     with pytest.raises(SpecError):
-        TrainingSpec.from_dict(with_whole_epochs(specification_from_proto(message), 100)).validate()
+        TrainingSpec.from_dict(specification_from_proto(message)).validate()
 
 
 @pytest.mark.parametrize("optimizer", ["PAGED_ADAMW", "PAGED_ADAMW_8BIT"])

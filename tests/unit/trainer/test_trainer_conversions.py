@@ -25,7 +25,6 @@ from trainer_svc.clients.post_training import evaluation_from_proto, merge_from_
 from trainer_svc.clients.scheduler_messages import claim_from_proto, log_to_proto, reason_to_proto
 from trainer_svc.domain.attempt import FailReason
 from trainer_svc.domain.errors import DeviceUnfitError
-from trainer_svc.domain.materialisation import with_whole_epochs
 from trainer_svc.domain.reports import LogLine
 from trainer_svc.qlora.catalog_rows import part_to_row, sample_to_row
 from trainer_svc.qlora.messages import FailureReason
@@ -89,7 +88,7 @@ EVERY_CHOICE = [
 
 
 def spec(parameters: pb.TrainingParameters) -> TrainingSpec:
-    return TrainingSpec.from_dict(with_whole_epochs(specification_from_proto(parameters), 100)).validate()
+    return TrainingSpec.from_dict(specification_from_proto(parameters)).validate()
 
 
 def test_unset_parameters_are_the_librarys_defaults() -> None:
@@ -101,7 +100,7 @@ def test_every_field_arrives_with_each_of_its_values(path: Path) -> None:
     arrived = []
     for value in values_of(path[-1]):
         converted = specification_from_proto(with_value(path, value))
-        TrainingSpec.from_dict(with_whole_epochs(converted, 100))  # the library knows all fields and choices
+        TrainingSpec.from_dict(converted)  # the library knows all fields and choices
         assert converted not in arrived, value
         arrived.append(converted)
 

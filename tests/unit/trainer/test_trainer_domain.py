@@ -20,7 +20,6 @@ from trainer_svc.domain.materialisation import (
     choose_evictions,
     folder_key,
     safe_path,
-    with_whole_epochs,
 )
 from trainer_svc.domain.reports import LogLine, Progress
 from trainer_svc.domain.subscription import Subscription
@@ -84,19 +83,6 @@ def test_a_folders_key_depends_on_content_and_not_on_order() -> None:
     assert folder_key([one, two]) == folder_key([two, one])
     assert folder_key([one]) != folder_key([RemoteFile("a", 1, "12")])
     assert folder_key([RemoteFile("a", 1, "11")]) != folder_key([RemoteFile("c", 1, "11")])
-
-
-@pytest.mark.parametrize(
-    ("epochs", "max_steps", "rows", "expected"),
-    [(3.0, 0, 10, (3, 0)), (0.5, 0, 10, (1, 2)), (1.5, 0, 10, (2, 4)), (0.01, 0, 10, (1, 1)), (0.5, 7, 10, (1, 7))],
-)
-def test_fractions_of_epochs_become_steps(epochs: float, max_steps: int, rows: int, expected: tuple[int, int]) -> None:
-    optimization = {"epochs": epochs, "max_steps": max_steps, "batch_size": 2, "gradient_accumulation_steps": 2}
-
-    whole = with_whole_epochs({"optimization": optimization, "lora": {"rank": 4}}, rows)
-
-    assert (whole["optimization"]["epochs"], whole["optimization"]["max_steps"]) == expected
-    assert whole["lora"] == {"rank": 4}
 
 
 @given(st.text(max_size=2000))
