@@ -116,7 +116,7 @@ def _ask_all(evaluation: _Evaluation) -> None:
         if done % evaluation.spec.log_every_steps == 0 or done == total:
             run.report(Metrics(done, {**_running_means(evaluation.done), "step_seconds": time.perf_counter() - began}))
         every = evaluation.spec.checkpoint_every_steps
-        if run.take_checkpoint_request() or (every and done % every == 0 and done < total):
+        if every and done % every == 0 and done < total:
             _checkpoint(evaluation)
     # A stop that came with the last row still wins: the owner asked for a stopped run.
     if run.stop_requested() is StopReason.USER:

@@ -29,7 +29,6 @@ from trainer_svc.qlora.messages import (
     InferenceUp,
     Log,
     MessageSocket,
-    Shutdown,
     SideDone,
     TokenText,
 )
@@ -73,9 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     quiet_libraries()
     socket = MessageSocket.from_fd(options.message_fd)
     line, waiting = _Line(socket), RequestQueue()
-    signal.signal(signal.SIGTERM, lambda *_: waiting.close(abandon=True))
+    signal.signal(signal.SIGTERM, lambda *_: waiting.close())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_listen, args=(socket, line, waiting), name="requests", daemon=True).start()
+    threading.Thread(target=_listen, args=(socket, waiting), name="requests", daemon=True).start()
     return _load_and_serve(line, waiting, options)
 
 
@@ -128,27 +127,28 @@ def _reason(error: Exception, reason: FailureReason) -> FailureReason:
 
 def _answer(engine: InferenceEngine, request: Generate, line: _Line, waiting: RequestQueue) -> GenerationDone:
     name = request.request_id
+
+    def is_cancelled() -> bool:
+        return waiting.is_cancelled(name)
+
+    if is_cancelled():
+        return GenerationDone(name, 0, 0, "cancelled", 0.0)
     if not request.beside_base:
-        return engine.generate(request, lambda text: line.send(TokenText(name, text)), waiting.running_cancelled)
+        return engine.generate(request, lambda text: line.send(TokenText(name, text)), is_cancelled)
     return engine.generate_beside_base(
         request,
         lambda of_base, text: line.send(TokenText(name, text, of_base)),
         lambda of_base, end: line.send(SideDone(name, of_base, end.prompt_tokens, end.generated_tokens, end.finish)),
-        waiting.running_cancelled,
+        is_cancelled,
     )
 
 
-def _listen(socket: MessageSocket, line: _Line, waiting: RequestQueue) -> None:
+def _listen(socket: MessageSocket, waiting: RequestQueue) -> None:
     while (order := socket.receive()) is not None:
         if isinstance(order, Generate):
-            if not waiting.put(order):
-                problem = "too many requests wait for this model"
-                line.send(GenerationFailed(order.request_id, FailureReason.BAD_REQUEST, problem, "try again later"))
+            waiting.put(order)
         elif isinstance(order, Cancel):
-            if waiting.cancel(order.request_id):
-                line.send(GenerationDone(order.request_id, 0, 0, "cancelled", 0.0))
-        elif isinstance(order, Shutdown):
-            waiting.close()
+            waiting.cancel(order.request_id)
     os._exit(ORPHAN_EXIT_CODE)
 
 

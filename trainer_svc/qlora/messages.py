@@ -190,11 +190,6 @@ class Train:
     job: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointNow:
-    """Save a checkpoint at the next step boundary and go on."""
-
-
 # Inference child, upwards.
 
 
@@ -250,7 +245,7 @@ class GenerationFailed:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Answer a question about a clip. Requests are served one at a time, fairly among `client`s."""
+    """Answer a question about a clip. Requests are served one at a time, in the order in which they come."""
 
     request_id: str
     prompt: str
@@ -258,8 +253,6 @@ class Generate:
     """Path of a video file; None for a question without one."""
     adapter_dir: str | None = None
     """Folder of a trained adapter; None: the base model as it is."""
-    client: str = ""
-    """Whose request this is: waiting clients take turns."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """Fields of `SamplingSpec`."""
     max_new_tokens: int = 128
@@ -275,17 +268,12 @@ class Cancel:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """Finish the running request and exit."""
-
-
 TrainingUp = (
     Starting | Started | Progress | Metrics | Predicted | Log | CheckpointSaved | Completed | Stopped | Failed | Idle
 )
-TrainingDown = Stop | CheckpointNow | Train
+TrainingDown = Stop | Train
 InferenceUp = InferenceReady | TokenText | SideDone | GenerationDone | GenerationFailed | Log | Failed
-InferenceDown = Generate | Cancel | Shutdown
+InferenceDown = Generate | Cancel
 Message = TrainingUp | TrainingDown | InferenceUp | InferenceDown
 
 _KINDS: dict[str, type[Any]] = {
@@ -305,9 +293,8 @@ _KINDS: dict[str, type[Any]] = {
             Idle,
             Stop,
             Train,
-            CheckpointNow,
         ),
-        *(InferenceReady, TokenText, SideDone, GenerationDone, GenerationFailed, Generate, Cancel, Shutdown),
+        *(InferenceReady, TokenText, SideDone, GenerationDone, GenerationFailed, Generate, Cancel),
     )
 }
 _ENUMS: dict[tuple[str, str], type[StrEnum]] = {

@@ -68,9 +68,6 @@ class _RankRun:
     def stop_requested(self) -> StopReason | None:
         return None
 
-    def take_checkpoint_request(self) -> bool:
-        return False
-
     def _end_with_the_first(self) -> None:
         self._messages.receive()  # nothing ever comes: it returns when the first has closed its end
         os._exit(ORPHAN_EXIT_CODE)

@@ -189,9 +189,6 @@ class RankedRun:
         reason = self._ranks.decide(self._run.stop_requested())
         return StopReason(reason) if reason else None
 
-    def take_checkpoint_request(self) -> bool:
-        return bool(self._ranks.decide(self._run.take_checkpoint_request()))
-
 
 @contextmanager
 def _meeting() -> Iterator[None]:

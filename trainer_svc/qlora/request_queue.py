@@ -1,75 +1,45 @@
-"""Waiting generation requests: clients take turns, each client's own in order. Imports no training library."""
+"""Requests on their way from the thread that hears them to the one that answers. Imports no training library.
+
+Whose turn it is among users is decided before: see `usecases.take_turns`.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, deque
+import queue
 
 from trainer_svc.qlora.messages import Generate
 
-MAX_WAITING = 256
-
 
 class RequestQueue:
-    """Thread-safe. One thread takes and serves; others put, cancel and close."""
+    """Thread-safe. One thread takes and serves, in order; others put, cancel and close."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        # Clients in the order of their next turn.
-        self._waiting: OrderedDict[str, deque[Generate]] = OrderedDict()
-        self._running: str | None = None
-        self._running_cancelled = threading.Event()
-        self._draining = False
+        # Its `put` may be called from a signal handler.
+        self._waiting: queue.SimpleQueue[Generate | None] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        self._running = ""
+        self._is_closed = False
 
-    def put(self, request: Generate) -> bool:
-        """False when too many wait already, or the queue is closed."""
-        with self._changed:
-            if self._draining or sum(map(len, self._waiting.values())) >= MAX_WAITING:
-                return False
-            self._waiting.setdefault(request.client, deque()).append(request)
-            self._changed.notify()
-            return True
+    def put(self, request: Generate) -> None:
+        self._waiting.put(request)
 
     def take(self) -> Generate | None:
-        """The next request, now the running one; waits for it. None once closed and empty."""
-        with self._changed:
-            self._running = None
-            self._changed.wait_for(lambda: bool(self._waiting) or self._draining)
-            if not self._waiting:
-                return None
-            client, requests = self._waiting.popitem(last=False)
-            request = requests.popleft()
-            if requests:
-                self._waiting[client] = requests
-            self._running = request.request_id
-            self._running_cancelled.clear()
-            return request
+        """The next request; waits for it. None once closed."""
+        self._cancelled.discard(self._running)
+        request = None if self._is_closed else self._waiting.get()
+        if request is None or self._is_closed:
+            return None
+        self._running = request.request_id
+        return request
 
-    def cancel(self, request_id: str) -> bool:
-        """True when the request was still waiting and is gone; one that runs is told by `running_cancelled`."""
-        with self._changed:
-            if self._running == request_id:
-                self._running_cancelled.set()
-                return False
-            for client, requests in self._waiting.items():
-                kept = deque(request for request in requests if request.request_id != request_id)
-                if len(kept) < len(requests):
-                    if kept:
-                        self._waiting[client] = kept
-                    else:
-                        del self._waiting[client]
-                    return True
-            return False
+    def cancel(self, request_id: str) -> None:
+        """Has a request that waits or is answered end as soon as it can."""
+        self._cancelled.add(request_id)
 
-    def running_cancelled(self) -> bool:
-        """Whether the request taken last was cancelled."""
-        return self._running_cancelled.is_set()
+    def is_cancelled(self, request_id: str) -> bool:
+        return self._is_closed or request_id in self._cancelled
 
-    def close(self, *, abandon: bool = False) -> None:
-        """Takes no more requests; with `abandon` drops the waiting ones and cancels the running one."""
-        with self._changed:
-            self._draining = True
-            if abandon:
-                self._waiting.clear()
-                self._running_cancelled.set()
-            self._changed.notify_all()
+    def close(self) -> None:
+        """Cancels the running request and drops the others. Safe in a signal handler."""
+        self._is_closed = True
+        self._waiting.put(None)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol, Self, TextIO
 
 from trainer_svc.qlora.messages import (
-    CheckpointNow,
     CheckpointSaved,
     Completed,
     Failed,
@@ -85,32 +84,20 @@ class RunContext(Protocol):
     def stop_requested(self) -> StopReason | None:
         """Whether to stop at the next step boundary, and why. Once set it stays set."""
 
-    def take_checkpoint_request(self) -> bool:
-        """Whether a checkpoint was asked for since the last call."""
-
 
 class _Orders:
     """What was asked of the run, by whatever thread or signal."""
 
     def __init__(self) -> None:
         self._stop: StopReason | None = None
-        self._checkpoint = threading.Event()
 
     def stop_requested(self) -> StopReason | None:
         return self._stop
-
-    def take_checkpoint_request(self) -> bool:
-        asked = self._checkpoint.is_set()
-        self._checkpoint.clear()
-        return asked
 
     def request_stop(self, reason: StopReason) -> None:
         """The first reason stays, except that an owner's stop wins over a drain. Safe in a signal handler."""
         if self._stop is not StopReason.USER:
             self._stop = reason if self._stop is None or reason is StopReason.USER else self._stop
-
-    def request_checkpoint(self) -> None:
-        self._checkpoint.set()
 
 
 class PipeRun(_Orders):
@@ -141,8 +128,6 @@ class PipeRun(_Orders):
         """Obeys an order."""
         if isinstance(order, Stop):
             self.request_stop(order.reason)
-        elif isinstance(order, CheckpointNow):
-            self.request_checkpoint()
 
     def _obey(self) -> None:
         try:
@@ -170,7 +155,6 @@ class LocalRun(_Orders):
         self.folders = folders
         self.failed = False
         self._output = output or sys.stdout
-        self._last_figures = ""
         folders.out.mkdir(parents=True, exist_ok=True)
         self._metrics = (folders.out / "metrics.jsonl").open("a", encoding="utf-8")
 

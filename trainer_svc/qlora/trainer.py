@@ -134,7 +134,7 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
 def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
     """Between two steps: measures on the held-out samples, and keeps a checkpoint where one is due. Returns why the run
     is to stop when it heard so in the midst of measuring; who goes on from here measures first."""
-    run, eval_loss = session.run, None
+    eval_loss = None
     try:
         if measures:
             eval_loss = measure_held_out(session, step)
@@ -142,8 +142,7 @@ def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
         session.state.owes_measurement = True
         return broken.reason
     session.state.owes_measurement = False
-    last = step == session.total_steps
-    if run.take_checkpoint_request() or (_is_due(step, session.spec.checkpoint_every_steps) and not last):
+    if _is_due(step, session.spec.checkpoint_every_steps) and step < session.total_steps:
         keep_checkpoint(session, step, eval_loss)
     return None
 

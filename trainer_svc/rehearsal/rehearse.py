@@ -91,7 +91,7 @@ def _run_steps(course: _Course) -> None:
         if _is_due(done, spec.evaluate_every_steps) or last:
             course.eval_step = done
             run.report(Metrics(done, {"eval_loss": course.eval_loss, "eval_seconds": 0.0}))
-        if run.take_checkpoint_request() or (_is_due(done, spec.checkpoint_every_steps) and not last):
+        if _is_due(done, spec.checkpoint_every_steps) and not last:
             _checkpoint(course)
         _misbehave(course, done)
     # A stop that came with the last step still wins: the owner asked for a stopped run.

@@ -154,7 +154,7 @@ async def _answer(
     asking: Asking, question: Question, loaded: LoadedModel, tools: InferenceTools
 ) -> AsyncGenerator[AnswerPiece, None]:
     texts = dict.fromkeys(question.responders, "")
-    async with contextlib.aclosing(tools.host.ask(loaded, asking, question.client)) as pieces:
+    async with contextlib.aclosing(tools.host.ask(loaded, asking)) as pieces:
         async for piece in pieces:
             responder = _responder(piece, question)
             if isinstance(piece, TokenText):

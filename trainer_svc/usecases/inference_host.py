@@ -121,7 +121,7 @@ class InferenceHost:
             await asyncio.to_thread(shutil.rmtree, folders / oldest, ignore_errors=True)
         return str(folders / key)
 
-    async def ask(self, loaded: LoadedModel, asking: Asking, client: str) -> AsyncGenerator[Piece, None]:
+    async def ask(self, loaded: LoadedModel, asking: Asking) -> AsyncGenerator[Piece, None]:
         """Yields the pieces of the answer, or of both with the end of each, and the end of all last.
 
         Closing the iterator early drops the question.
@@ -133,7 +133,7 @@ class InferenceHost:
         request_id = secrets.token_hex(8)
         is_finished = False
         try:
-            await loaded.child.send(_generate(request_id, asking, client))
+            await loaded.child.send(_generate(request_id, asking))
             while not is_finished:
                 message = await self._next(loaded, self._limits.token)
                 if isinstance(message, messages.GenerationFailed) and message.request_id == request_id:
@@ -244,13 +244,12 @@ async def _pump(child: ChildProcess, inbox: asyncio.Queue[messages.Message | Non
     inbox.put_nowait(None)
 
 
-def _generate(request_id: str, asking: Asking, client: str) -> messages.Generate:
+def _generate(request_id: str, asking: Asking) -> messages.Generate:
     return messages.Generate(
         request_id=request_id,
         prompt=asking.prompt,
         clip=asking.clip,
         adapter_dir=asking.adapter,
-        client=client,
         sampling=dict(asking.sampling),
         max_new_tokens=asking.max_new_tokens,
         temperature=asking.temperature,

@@ -13,7 +13,6 @@ class RecordingRun:
         self.folders = JobFolders(model, dataset, out)
         self.messages: list[TrainingUp] = []
         self.stop_after: tuple[int, StopReason] | None = None
-        self.checkpoint_after: int | None = None
         self.stop_at_look: int | None = None
         """From `stop_after` on, how often it is asked in vain."""
         self.looks = 0
@@ -29,9 +28,6 @@ class RecordingRun:
             return None
         self.looks += 1
         return self.stop_after[1] if self.looks > (self.stop_at_look or 0) else None
-
-    def take_checkpoint_request(self) -> bool:
-        return self.checkpoint_after is not None and self._steps == self.checkpoint_after
 
     @property
     def last(self) -> TrainingUp:

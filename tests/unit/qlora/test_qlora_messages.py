@@ -9,7 +9,6 @@ import pytest
 
 from trainer_svc.qlora import messages
 from trainer_svc.qlora.messages import (
-    CheckpointNow,
     Failed,
     FailureReason,
     Generate,
@@ -36,7 +35,6 @@ EXAMPLES: list[Message] = [
     Stopped(StopReason.DRAIN, 0, None, None, None),
     Failed(FailureReason.BAD_DATA, "sample s1", "fix it"),
     Stop(StopReason.DRAIN),
-    CheckpointNow(),
     Generate("r1", "what?", clip="/a.mp4", sampling={"max_frames": 4}),
     TokenText("r1", "a"),
     TokenText("r1", "a", of_base=True),
