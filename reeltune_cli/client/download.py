@@ -39,13 +39,14 @@ async def download_artifact(
     async with client.open_http() as http:
         for number, file in enumerate(artifact.files):
             destination = _destination(folder, file.path)
-            for attempt in range(_TRIES):
-                problem = await _fetch(http, file, destination, progress)
+            problem = await _fetch(http, file, destination, progress)
+            for attempt in range(1, _TRIES):
                 if problem is None:
                     break
-                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
                 file = (await _artifact(client, job_id)).files[number]
-            else:
+                problem = await _fetch(http, file, destination, progress)
+            if problem is not None:
                 raise ClientError(
                     f"{file.path} cannot be downloaded: {problem}", "DOWNLOAD_FAILED", "run the same command again"
                 )

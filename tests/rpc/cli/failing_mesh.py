@@ -60,6 +60,7 @@ class FailingMesh:
 
     put_failures: list[int] = field(default_factory=list)
     """HTTP codes that the next PUTs answer instead of storing."""
+    artifact_calls: int = 0
     get_failures: list[int | bytes] = field(default_factory=list)
     """HTTP codes, or wrong bytes, that the next GETs answer."""
     refused_paths: set[str] = field(default_factory=set)
@@ -329,6 +330,7 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         return history.ListEventsResponse(events=self._mesh.events)
 
     async def GetArtifact(self, request: Any, context: Any) -> Any:
+        self._mesh.artifact_calls += 1
         return history.GetArtifactResponse(artifact=self._artifact(with_urls=True))
 
     async def DownloadArtifact(self, request: Any, context: Any) -> AsyncIterator[Any]:

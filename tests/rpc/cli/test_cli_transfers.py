@@ -12,7 +12,7 @@ from meshkit.auth.principal import Caller
 from meshkit.ids import new_id
 from meshkit.rpc.status import failure_from_rpc_error
 from meshkit.testing import TokenMint
-from reeltune_cli.client import Client, ClientError, upload
+from reeltune_cli.client import Client, ClientError, download, upload
 from reeltune_cli.client.download import download_artifact, stream_artifact
 from reeltune_cli.client.upload import upload_folder
 from tests.rpc.cli.failing_mesh import JOB_ID, PART_BYTES, FailingMesh
@@ -329,6 +329,21 @@ async def test_failed_downloads_are_tried_again(
     failing_mesh.get_failures += [503, 403, 500]
     await download_artifact(client, JOB_ID, tmp_path)
     assert content_of(tmp_path) == artifact
+
+
+async def test_the_last_failed_download_is_told_at_once(
+    client: Client,
+    failing_mesh: FailingMesh,
+    artifact: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 0.01)
+    failing_mesh.get_failures += [503] * 4
+    with pytest.raises(ClientError) as caught:
+        await download_artifact(client, JOB_ID, tmp_path)
+    assert caught.value.reason == "DOWNLOAD_FAILED"
+    assert (failing_mesh.get_failures, failing_mesh.artifact_calls) == ([], 4)
 
 
 async def test_damaged_bytes_never_take_the_files_place(
