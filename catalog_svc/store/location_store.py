@@ -72,21 +72,23 @@ class LocationStore:
         place: OpenLocation,
     ) -> StorageLocation:
         """Adds a location; raises LocationExists, TooManyLocations or SecretsNotConfigured."""
-        if await self._pool.fetchval(queries().count_locations, owner_id) >= MAX_LOCATIONS:
-            raise TooManyLocations(MAX_LOCATIONS)
         access_key_id, sealed = self._sealed(location_id, place.credentials)
         try:
-            row = await self._pool.fetchrow(
-                queries().insert_location,
-                location_id,
-                owner_id,
-                name,
-                place.endpoint,
-                place.region,
-                place.bucket,
-                access_key_id,
-                sealed,
-            )
+            async with transaction(self._pool) as connection:
+                await connection.execute(queries().lock_locations, owner_id)
+                if await connection.fetchval(queries().count_locations, owner_id) >= MAX_LOCATIONS:
+                    raise TooManyLocations(MAX_LOCATIONS)
+                row = await connection.fetchrow(
+                    queries().insert_location,
+                    location_id,
+                    owner_id,
+                    name,
+                    place.endpoint,
+                    place.region,
+                    place.bucket,
+                    access_key_id,
+                    sealed,
+                )
         except asyncpg.UniqueViolationError as error:
             raise LocationExists(name) from error
         return _location(row)

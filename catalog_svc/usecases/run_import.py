@@ -52,6 +52,18 @@ _OF_THE_WHOLE = (
     SecretsNotConfigured,
     SourceNotEnabled,
 )
+_WORDS = {
+    FileTooLarge: "FILE_TOO_LARGE",
+    FileNotAllowed: "FILE_NOT_ALLOWED",
+    InvalidField: "PATH_CONFLICT",
+    EntryNotFound: "PARENT_GONE",
+    StateConflict: "PARENT_STATE_CONFLICT",
+    TooManyFiles: "TOO_MANY_FILES",
+    QuotaExceeded: "QUOTA_EXCEEDED",
+    LocationNotFound: "STORAGE_LOCATION_NOT_FOUND",
+    SecretsNotConfigured: "SECRETS_NOT_CONFIGURED",
+    SourceNotEnabled: "SOURCE_NOT_ENABLED",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +206,4 @@ def _reason(error: Exception) -> str:
     """Returns what went wrong in one word."""
     if isinstance(error, SourceRefused | SourceUnavailable):
         return error.reason
-    return {
-        FileTooLarge: "FILE_TOO_LARGE",
-        FileNotAllowed: "FILE_NOT_ALLOWED",
-        InvalidField: "PATH_CONFLICT",
-        EntryNotFound: "PARENT_GONE",
-        StateConflict: "PARENT_STATE_CONFLICT",
-        TooManyFiles: "TOO_MANY_FILES",
-        QuotaExceeded: "QUOTA_EXCEEDED",
-        LocationNotFound: "STORAGE_LOCATION_NOT_FOUND",
-        SecretsNotConfigured: "SECRETS_NOT_CONFIGURED",
-        SourceNotEnabled: "SOURCE_NOT_ENABLED",
-    }[type(error)]
+    return next(word for kind, word in _WORDS.items() if isinstance(error, kind))

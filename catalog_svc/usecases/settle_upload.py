@@ -190,7 +190,7 @@ class SettleUpload:
             except (NotTogether, CatalogError):
                 pass  # some of them cannot be put in place, and which ones turns out below
             except Exception as error:
-                structlog.get_logger().warning("upload.batch_split", resource=first.header.parent_id, error=repr(error))
+                structlog.get_logger().warning("upload.batch_split", resource=first.header.parent_id, exc_info=error)
             else:
                 await failpoint("upload.after_commit")
                 for upload in uploads:

@@ -134,7 +134,7 @@ class UploadByParts:
         except (NotTogether, CatalogError):
             return None  # some of them cannot be opened, and which ones turns out when each is asked for by itself
         except Exception as error:
-            structlog.get_logger().warning("upload.batch_split", resource=parent_id, error=repr(error))
+            structlog.get_logger().warning("upload.batch_split", resource=parent_id, exc_info=error)
             return None
 
     async def complete_many(self, owner_id: str, upload_ids: Sequence[UploadId]) -> list[StoredFile | Exception]:

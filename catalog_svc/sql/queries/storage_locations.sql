@@ -1,3 +1,7 @@
+-- name: lock_locations
+-- Has others who add a location of this owner wait until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('locations:' || $1, 0));
+
 -- name: count_locations
 -- Counts a user's locations.
 SELECT count(*) FROM storage_locations WHERE owner_id = $1;

@@ -16,6 +16,7 @@ from catalog_svc.clients.object_store import BytesMissing, Digest
 from catalog_svc.domain.content import ContentPlace
 from catalog_svc.domain.errors import UploadNotFound
 from catalog_svc.domain.upload import Upload, UploadId
+from catalog_svc.store.file_batch_store import FileBatchStore
 from catalog_svc.store.queries import queries
 from catalog_svc.usecases import upload_by_parts
 from catalog_svc.usecases.settle_upload import SettleUpload
@@ -145,6 +146,23 @@ async def test_what_does_not_fit_together_is_told_file_by_file(mesh: CatalogMesh
     assert [result.file.path for result in await complete(mesh, [first.upload.id, second.upload.id])] == ["e.mp4"] * 2
     row = await mesh.pool.fetchrow("SELECT * FROM entries WHERE id = $1", dataset.id)
     assert (row["file_count"], row["size_bytes"]) == (4, 4)
+
+
+async def test_a_fault_of_our_own_in_a_batch_costs_no_file_and_leaves_its_stack(
+    mesh: CatalogMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise AttributeError("ours")
+
+    for step in ("open_uploads", "commit"):
+        monkeypatch.setattr(FileBatchStore, step, broken)
+    dataset, files = await mesh.create_dataset(), files_of(2)
+    with structlog.testing.capture_logs() as logs:
+        results = await complete(mesh, await sent(mesh, dataset.id, files))
+    assert all(result.HasField("file") for result in results)
+    told = [entry["exc_info"] for entry in logs if entry["event"] == "upload.batch_split"]
+    assert len(told) == 2
+    assert all(isinstance(error, AttributeError) and error.__traceback__ for error in told)
 
 
 async def test_a_batch_puts_files_in_the_place_of_others(mesh: CatalogMesh) -> None:

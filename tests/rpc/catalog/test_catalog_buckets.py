@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -21,8 +22,10 @@ from reeltune.catalog.v1 import storage_service_pb2 as st
 from reeltune.catalog.v1 import upload_service_pb2 as us
 from reeltune.catalog.v1 import version_service_pb2 as vs
 
+from catalog_svc.store import location_store
 from meshkit.blob import BlobStore
 from meshkit.embedded import S3Server
+from meshkit.rpc.status import failure_from_rpc_error
 from meshkit.testing import assert_eventually
 from meshkit.testing.plugin import S3_IDENTITY
 from tests.rpc.catalog.catalog_mesh import BOB, CatalogMesh, Start, collected, refused
@@ -81,6 +84,16 @@ async def register(mesh: CatalogMesh, endpoint: str, name: str = "mine") -> stor
     request = st.CreateStorageLocationRequest(name=name, endpoint=endpoint, bucket=BUCKET, credentials=credentials)
     made = await mesh.storage.CreateStorageLocation(request, metadata=mesh.as_user())
     return made.storage_location
+
+
+async def test_locations_added_at_once_keep_within_the_limit(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(location_store, "MAX_LOCATIONS", 3)
+    adding = (register(elsewhere.mesh, elsewhere.location.endpoint, f"n{number}") for number in range(8))
+    made = await asyncio.gather(*adding, return_exceptions=True)
+    refused_ones = [failure_from_rpc_error(one).reason for one in made if isinstance(one, grpc.aio.AioRpcError)]
+    assert refused_ones == ["TOO_MANY_STORAGE_LOCATIONS"] * 6
 
 
 async def test_by_copy_the_bucket_is_needed_no_more(elsewhere: Elsewhere) -> None:
