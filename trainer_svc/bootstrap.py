@@ -286,7 +286,6 @@ def _inference_tools(
         waiting=settings.inference_waiting,
         idle=settings.inference_idle_seconds,
         adapters=settings.inference_adapters,
-        adapter_bytes=settings.inference_adapter_bytes,
     )
 
     async def launch(folder: Path, quantization: Mapping[str, Any]) -> ChildProcess:

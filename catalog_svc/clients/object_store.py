@@ -202,13 +202,6 @@ class ObjectStore:
         except BlobNotFound as error:
             raise BytesMissing(f"multipart upload of {upload_id}") from error
 
-    async def staged_size(self, upload_id: UploadId) -> int | None:
-        """Returns the length of the staged object, or None if there is none."""
-        try:
-            return (await self._blobs.stat(upload_key(upload_id))).size
-        except BlobNotFound:
-            return None
-
     async def settle_small(self, upload: Upload) -> Digest:
         """Reads a staged object that fits into memory, and stores it under its digest if it is the announced one.
 

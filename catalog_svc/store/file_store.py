@@ -97,12 +97,16 @@ class FileStore:
 
         Raises:
             EntryNotFound, StateConflict, TooManyFiles, InvalidField: the parent no longer takes it.
+            UploadNotFound: the upload has gone.
         """
         header = upload.header
         async with transaction(self._pool) as connection:
             entry = await lock_own_entry(connection, header.parent_kind, header.parent_id, upload.owner_id)
             if await connection.fetchval(queries().complete_upload, upload.id) is None:
-                return (await self._committed(connection, upload)) or await self._lost(upload)
+                stored = await self._committed(connection, upload)
+                if stored is None:
+                    raise UploadNotFound
+                return stored
             await self._check_can_take(connection, entry, header)
             await _discard_written(connection, upload, is_dropped=False)
             return await self._put(connection, entry, header)
@@ -207,9 +211,6 @@ class FileStore:
         """Finds what a completed upload put in place; the file may have been removed since."""
         row = await connection.fetchrow(queries().get_upload, upload.id, upload.owner_id)
         return upload_from_row(row).stored if row is not None else None
-
-    async def _lost(self, upload: Upload) -> StoredFile:
-        raise UploadNotFound
 
 
 def max_files_of(kind: EntryKind, max_files: int) -> int:

@@ -30,9 +30,6 @@ from meshkit.blob.presign import REGION, PresignKey, presign
 from meshkit.blob.verified_put import VerifiedPut, find_leniency, presign_verified_put
 from meshkit.ids import new_id
 
-MIN_PART_BYTES = 5 * 1024 * 1024
-"""Smallest part of a multipart upload but the last."""
-
 _TRIALS = "trials/"
 _LONGEST_TRIAL = timedelta(minutes=10)
 _COPY_BYTES = 512 * 1024 * 1024

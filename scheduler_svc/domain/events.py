@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
+from scheduler_svc.domain.job import FINAL_STATES, Job, JobState, Progress, StateReason
 from scheduler_svc.domain.predictions import Predictions
 from scheduler_svc.domain.queue_view import QueueStatus
 
@@ -86,10 +86,7 @@ class JobEvent:
     @property
     def makes_final(self) -> bool:
         """True for the last event of a job."""
-        return isinstance(self.body, StateChange) and self.body.target in _FINAL
-
-
-_FINAL = frozenset({JobState.COMPLETED, JobState.STOPPED, JobState.FAILED})
+        return isinstance(self.body, StateChange) and self.body.target in FINAL_STATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,6 @@ from trainer_svc.domain.errors import StorageUnavailableError
 from trainer_svc.domain.materialisation import TRAINED_SPLITS
 from trainer_svc.qlora.catalog_rows import sample_to_row
 
-Errors = Callable[[], contextlib.AbstractContextManager[None]]
-"""What becomes of a failed call."""
-
 _CLIPS_PER_CALL = 100
 _STREAM_SECONDS = 600.0
 

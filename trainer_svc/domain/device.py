@@ -12,10 +12,6 @@ class DeviceClass(StrEnum):
     CUDA = "CUDA"
     JETSON = "JETSON"
 
-    @property
-    def shares_memory_with_host(self) -> bool:
-        return self is not DeviceClass.CUDA
-
 
 @dataclass(frozen=True, slots=True)
 class Device:

@@ -46,7 +46,5 @@ class InferenceLimits:
     """Longest time from one piece of an answer to the next, the clip's decoding included."""
     adapters: int = 8
     """Adapters kept beside a loaded model."""
-    adapter_bytes: int = 1024**3
-    """Most memory of all their weights."""
     cancel: float = 10.0
     """How long the child may take to drop a question whose asker left."""

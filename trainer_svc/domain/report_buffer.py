@@ -57,11 +57,6 @@ class ReportBuffer:
         self._next_to_send = 0
 
     @property
-    def has_unacknowledged(self) -> bool:
-        """True while a report was sent and not acknowledged."""
-        return self._next_to_send > 0
-
-    @property
     def is_empty(self) -> bool:
         """True when everything ever added is recorded or superseded."""
         return not self._sent and not self._waiting

@@ -55,8 +55,6 @@ class MergedLayers:
     layers: int
     update_error: float
     """||merged - (weights trained on + update)|| / ||update||, over all of them."""
-    changed: bool
-    """Whether any weight differs from what it was merged into."""
 
 
 @dataclass(slots=True)
@@ -180,7 +178,7 @@ def _merged_model(
             "merging changes nothing: what was learned is smaller than bf16 can hold",
             "train longer, or at a higher rate",
         )
-    return MergedLayers(len(layers), (error / size) ** 0.5 if size else 0.0, changed), merged
+    return MergedLayers(len(layers), (error / size) ** 0.5 if size else 0.0), merged
 
 
 def _quantized_layers(model: Any) -> Iterator[tuple[str, Callable[[], Tensor]]]:

@@ -39,15 +39,12 @@ class Probe:
     device_name: str
     memory_bytes: int
     """Of the GPU; of the machine (or its cgroup) on CPU and Jetson, where memory is shared."""
-    can_matmul: bool
-    matmul_reason: str
     can_4bit: bool
     four_bit_reason: str
     decoder: str
     """`decord` or `pyav`; empty when neither decodes."""
     decoder_reason: str
     compute_dtypes: list[str]
-    cpu_threads: int
     device_count: int = 1
     """GPUs that are visible; 1 elsewhere."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -77,14 +74,11 @@ def probe_machine() -> Probe:
         device_class=_device_class(device),
         device_name=_device_name(device),
         memory_bytes=_memory_bytes(device),
-        can_matmul=not matmul_reason,
-        matmul_reason=matmul_reason,
         can_4bit=not four_bit_reason,
         four_bit_reason=four_bit_reason,
         decoder=decoder,
         decoder_reason=decoder_reason,
         compute_dtypes=_compute_dtypes(device),
-        cpu_threads=len(os.sched_getaffinity(0)),
         device_count=torch.cuda.device_count() if device.type == "cuda" else 1,
         versions=_versions(),
         driver_version=_driver_version() if device.type == "cuda" else "",

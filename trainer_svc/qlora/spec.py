@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self, get_args, get_type_hints
 
 from trainer_svc.qlora import spec_options
@@ -246,10 +246,6 @@ class TrainingSpec:
         for assignment in assignments:
             _assign(value, assignment)
         return self.from_dict(value)
-
-    def with_bits(self, bits: int) -> Self:
-        """This specification with the base model held in `bits` bits."""
-        return replace(self, quantization=replace(self.quantization, bits=bits))
 
     def validate(self) -> Self:
         """Self, or `SpecError` for the first field out of range or in conflict with another."""

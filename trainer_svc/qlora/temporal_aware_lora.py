@@ -25,7 +25,6 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer, LoraVariant
 from torch import Tensor, nn
 
-from trainer_svc.qlora.errors import ModelAuditError
 from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.frame_index import FrameIndex
 from trainer_svc.qlora.spec import LoraSpec, SpecError, TemporalGroup
@@ -35,10 +34,6 @@ VERSION = 1
 _GROUPS = "_temporal_groups"
 _KERNEL = "_temporal_kernel_size"
 _INDEX = "_frame_index"
-
-
-class TemporalMixingError(ModelAuditError):
-    """The tokens that a layer got are not those that the clips should have made."""
 
 
 class TemporalMix(nn.Module):

@@ -55,15 +55,16 @@ async def claim_jobs(tools: ClaimTools) -> NoReturn:
     """
     backoff = Backoff(first=0.5, longest=5.0)
     while True:
-        claim = await _ask(tools, backoff)
+        claim, is_answered = await _ask(tools, backoff)
         if claim is not None:
             await _run(claim, tools)
             continue  # more may wait: ask again at once
-        delay = max(tools.poll_seconds, backoff.next_delay() if backoff.failures else 0.0)
+        delay = tools.poll_seconds if is_answered else max(tools.poll_seconds, backoff.next_delay())
         await tools.wakeups.wait(delay)
 
 
-async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
+async def _ask(tools: ClaimTools, backoff: Backoff) -> tuple[JobClaim | None, bool]:
+    """(the job that was claimed, if any; whether the scheduler has said so)."""
     token = await tools.registration.token()
     wakeups = tools.wakeups.take()
     asking = asyncio.create_task(tools.scheduler.claim(token))
@@ -77,12 +78,10 @@ async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
         if backoff.failures == 0:
             structlog.get_logger().warning("claim.refused", cause=str(error))
         tools.registration.renew()
-        _count_failure(backoff)
     except SchedulerUnavailableError as error:
         metrics.SCHEDULER_REACHED.set(0)
         if backoff.failures == 0:
             structlog.get_logger().warning("scheduler.away", cause=str(error))
-        _count_failure(backoff)
     else:
         metrics.SCHEDULER_REACHED.set(1)
         if backoff.failures:
@@ -93,9 +92,9 @@ async def _ask(tools: ClaimTools, backoff: Backoff) -> JobClaim | None:
             tools.wakeups.hand_on(wakeups)
         else:
             tools.wakeups.heeded(wakeups)
-        return claim
+        return claim, True
     tools.wakeups.put_off(wakeups)
-    return None
+    return None, False
 
 
 async def _run(claim: JobClaim, tools: ClaimTools) -> None:
@@ -138,8 +137,3 @@ async def _give_back(asking: asyncio.Task[JobClaim | None], tools: ClaimTools) -
         claim = await asking
         if claim is not None:
             await tools.scheduler.fail_attempt(claim.grant, FailReason.PREEMPTED, "the trainer goes away")
-
-
-def _count_failure(backoff: Backoff) -> None:
-    if backoff.failures == 0:
-        backoff.next_delay()

@@ -28,8 +28,8 @@ async def meter_device(attempt: LiveAttempt, pid: int, device: Device, every_sec
             await _report(attempt, pid, gauge)
     except Exception as error:  # a driver's library raises what it likes, and none of it is worth a job
         structlog.get_logger().warning("device.not_metered", cause=f"{type(error).__name__}: {error}")
+    while True:
         await asyncio.Event().wait()
-        raise
 
 
 async def _report(attempt: LiveAttempt, pid: int, gauge: Gauge) -> None:
