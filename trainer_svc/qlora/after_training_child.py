@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 from trainer_svc.qlora.after_training_spec import SOURCE, AfterTrainingSpec, EvaluationSpec
-from trainer_svc.qlora.failures import as_failure, is_unexplained
-from trainer_svc.qlora.messages import Log, MessageSocket, StopReason
+from trainer_svc.qlora.failures import explained
+from trainer_svc.qlora.messages import MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
@@ -28,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--message-fd", type=int, required=True, help="inherited descriptor of a stream socket")
     options = parser.parse_args(arguments)
     job: Path = options.job
-    folders = JobFolders(job / "model", job / "dataset", job / "out")
+    folders = JobFolders.of_job(job)
     folders.out.mkdir(parents=True, exist_ok=True)
     run = PipeRun(folders, MessageSocket.from_fd(options.message_fd))
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop(StopReason.DRAIN))
@@ -56,10 +55,7 @@ def carry_out(run: RunContext, job: Path) -> int:
             merge(run, spec.training, spec.task, job / SOURCE)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:
-        failure = as_failure(error)
-        if is_unexplained(failure):
-            run.report(Log("error", traceback.format_exc()[-8000:]))
-        run.report(failure)
+        run.report(explained(error, run.report))
         return 1
     return 0
 

@@ -7,16 +7,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.data_processor import DataProcessor, on_device
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
+from trainer_svc.qlora.generation import generate_tokens, text_of
 from trainer_svc.qlora.inference import AdapterSet
-from trainer_svc.qlora.lookout import Lookout, between_tokens
+from trainer_svc.qlora.lookout import Lookout
 from trainer_svc.qlora.loss import summed_loss
 from trainer_svc.qlora.model_loader import BaseModel
 
@@ -69,34 +69,26 @@ class Answerer:
 
         Raises `BrokenOffError` between two tokens when the run is to stop.
         """
-        inputs = self._to_device(self._processor.encode_prompt(exam.turns, frames))
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if temperature > 0:
-            torch.manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big"))
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": None, "top_k": None}
+        inputs = on_device(self._processor.encode_prompt(exam.turns, frames), self._base.device)
         with self._adapters.active(self._adapter if tuned else None) as model, torch.inference_mode():
-            generated = model.generate(
-                **inputs,
-                **sampling,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=self._base.end_tokens,
+            tokens = generate_tokens(
+                model,
+                self._base,
+                inputs,
                 pad_token_id=self._processor.pad_token_id,
-                stopping_criteria=between_tokens(lookout.hears_stop),
+                max_new_tokens=max_new_tokens,
+                is_cancelled=lookout.hears_stop,
+                temperature=temperature,
+                seed=int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big"),
             )
         lookout.look_up()
-        answer = generated[0, inputs["input_ids"].shape[1] :].tolist()
-        tokenizer = self._base.processor.tokenizer
-        return str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        return text_of(self._base.processor.tokenizer, tokens).strip()
 
     def loss(self, sample: Sample, frames: Sequence[DecodedFrames], *, tuned: bool) -> tuple[float, int]:
         """(sum over the assistant's tokens of -log p, how many they are), as in training."""
         batch = self._processor.collate([self._processor.encode(sample, frames)])
         with self._adapters.active(self._adapter if tuned else None) as model, torch.no_grad():
             return float(summed_loss(model, batch, self._base.device)), batch.target_tokens
-
-    def _to_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        device = self._base.device
-        return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
 
 
 def _words(turn: Turn) -> str:

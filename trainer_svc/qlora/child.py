@@ -9,14 +9,13 @@ import argparse
 import json
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.dataset_rows import load_samples
-from trainer_svc.qlora.failures import as_failure, is_unexplained
+from trainer_svc.qlora.failures import as_failure, explained
 from trainer_svc.qlora.launched_rank import LaunchedRank
-from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason
+from trainer_svc.qlora.messages import MessageSocket, StopReason
 from trainer_svc.qlora.model_folder import check_model_folder
 from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.quiet import quiet_libraries
@@ -42,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         spec = read_spec(job / "spec.json").validate()
     except SpecError as error:
-        run.report(Failed(FailureReason.BAD_SPEC, f"{error.field}: {error.problem}", error.remedy))
+        run.report(as_failure(error))
         return 1
     code = run_training(run, spec)
     return ORPHAN_EXIT_CODE if run.orphaned else code
@@ -70,10 +69,7 @@ def run_training(
             train(run, spec, load=load)
     # The edge of the process: whatever went wrong must reach the owner as a typed message.
     except Exception as error:
-        failure = as_failure(error)
-        if is_unexplained(failure):
-            run.report(Log("error", traceback.format_exc()[-8000:]))
-        run.report(failure)
+        run.report(explained(error, run.report))
         return 1
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,11 @@ class DataProcessor:
                 f"{whose}: {length} tokens, more than the limit of {self._max_tokens}",
                 "lower sampling.max_frames or sampling.max_pixels, or shorten the text: clips are never cut",
             )
+
+
+def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The inputs with their tensors on `device`."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
 
 
 def _metadata(clip: DecodedFrames) -> VideoMetadata:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
+
 from trainer_svc.qlora.errors import (
     BadClipError,
     BadDataError,
@@ -14,10 +17,11 @@ from trainer_svc.qlora.errors import (
     NonFiniteLossError,
     PeerLostError,
 )
-from trainer_svc.qlora.messages import Failed, FailureReason
+from trainer_svc.qlora.messages import Failed, FailureReason, Log
 from trainer_svc.qlora.spec import SpecError
 
 _MESSAGE_CHARACTERS = 1000
+_STACK_CHARACTERS = 8000
 _DEVICE_FAULTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS")
 _NO_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -77,9 +81,17 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
             return FailureReason.INTERNAL, "see the trainer's log; if it happens again, report it with that log"
 
 
-def is_unexplained(failure: Failed) -> bool:
-    """True where only a stack trace can tell more than the message."""
-    return failure.reason in (FailureReason.INTERNAL, FailureReason.DEVICE_LOST)
+def explained(error: Exception, log: Callable[[Log], object]) -> Failed:
+    """Does as `as_failure`, and logs the stack where only that can tell more than the message."""
+    failure = as_failure(error)
+    if failure.reason in (FailureReason.INTERNAL, FailureReason.DEVICE_LOST):
+        log(stack_of(error))
+    return failure
+
+
+def stack_of(error: Exception) -> Log:
+    """Where an error was raised, for the job's log."""
+    return Log("error", "".join(traceback.format_exception(error))[-_STACK_CHARACTERS:])
 
 
 # Errors of torch are known by name: this module is used before torch is loaded.

@@ -19,14 +19,14 @@ from safetensors import SafetensorError, safe_open
 from transformers.generation.streamers import BaseStreamer
 
 from trainer_svc.qlora.adapter_files import check_adapter
-from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.data_processor import DataProcessor, on_device
 from trainer_svc.qlora.dataset_rows import Clip, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadDataError
 from trainer_svc.qlora.frame_decoder import DecodedFrames
 from trainer_svc.qlora.frame_index import FrameIndex
+from trainer_svc.qlora.generation import generate_tokens, text_of
 from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
-from trainer_svc.qlora.lookout import between_tokens
 from trainer_svc.qlora.messages import Generate, GenerationDone
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.side_by_side import answer_both
@@ -34,8 +34,6 @@ from trainer_svc.qlora.spec import SamplingSpec, TrainingSpec
 from trainer_svc.qlora.temporal_aware_lora import enable
 
 _MAX_NEW_TOKENS = 8192
-# Below it the likeliest token is as good as certain, and logits divided by it no longer fit into a float.
-_LEAST_TEMPERATURE = 1e-3
 _WEIGHT_BYTES = 4
 
 
@@ -116,11 +114,7 @@ class InferenceEngine:
         frames = self._frames(clip, sampling, cancelled) if clip else []
         if frames is None:
             return None
-        encoded = self._processor.encode_prompt(turns, frames)
-        return {
-            key: value.to(self._base.device) if isinstance(value, torch.Tensor) else value
-            for key, value in encoded.items()
-        }
+        return on_device(self._processor.encode_prompt(turns, frames), self._base.device)
 
     def _done(
         self, request: Generate, inputs: dict[str, Any], generated: list[int], cancelled: bool, began: float
@@ -141,22 +135,18 @@ class InferenceEngine:
         emit: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> list[int]:
-        streamer = _TextPieces(self._base.processor.tokenizer, emit)
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if request.temperature >= _LEAST_TEMPERATURE:
-            torch.manual_seed(request.seed)
-            sampling = {"do_sample": True, "temperature": request.temperature, "top_p": None, "top_k": None}
         with torch.inference_mode():
-            model.generate(
-                **inputs,
-                **sampling,
-                max_new_tokens=request.max_new_tokens,
-                eos_token_id=self._base.end_tokens,
+            return generate_tokens(
+                model,
+                self._base,
+                inputs,
                 pad_token_id=self._processor.pad_token_id,
-                streamer=streamer,
-                stopping_criteria=between_tokens(cancelled),
+                max_new_tokens=request.max_new_tokens,
+                is_cancelled=cancelled,
+                temperature=request.temperature,
+                seed=request.seed,
+                streamer=_TextPieces(self._base.processor.tokenizer, emit),
             )
-        return streamer.tokens
 
     def _frames(self, clip: Clip, sampling: SamplingSpec, cancelled: Callable[[], bool]) -> list[DecodedFrames] | None:
         """None when cancelled meanwhile."""
@@ -297,7 +287,7 @@ class _TextPieces(BaseStreamer):  # type: ignore[misc]
     depend on the token before it."""
 
     def __init__(self, tokenizer: Any, emit: Callable[[str], None]) -> None:
-        self.tokens: list[int] = []
+        self._tokens: list[int] = []
         self._tokenizer = tokenizer
         self._emit = emit
         self._prompt_seen = False
@@ -308,21 +298,18 @@ class _TextPieces(BaseStreamer):  # type: ignore[misc]
         if not self._prompt_seen:
             self._prompt_seen = True
             return
-        self.tokens += value.flatten().tolist()
+        self._tokens += value.flatten().tolist()
         self._tell(whole=False)
 
     def end(self) -> None:
         self._tell(whole=True)
 
     def _tell(self, *, whole: bool) -> None:
-        before = self._decode(self.tokens[self._context : self._told])
-        after = self._decode(self.tokens[self._context :])
+        before = text_of(self._tokenizer, self._tokens[self._context : self._told])
+        after = text_of(self._tokenizer, self._tokens[self._context :])
         if len(after) > len(before) and (whole or not after.endswith("\N{REPLACEMENT CHARACTER}")):
             self._emit(after[len(before) :])
-            self._context, self._told = self._told, len(self.tokens)
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            self._context, self._told = self._told, len(self._tokens)
 
 
 def _check_limits(request: Generate) -> None:

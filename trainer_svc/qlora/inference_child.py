@@ -11,13 +11,12 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadClipError
-from trainer_svc.qlora.failures import as_failure, is_unexplained
+from trainer_svc.qlora.failures import explained
 from trainer_svc.qlora.launch import DEFAULT_ADAPTER_BYTES
 from trainer_svc.qlora.messages import (
     Cancel,
@@ -27,7 +26,6 @@ from trainer_svc.qlora.messages import (
     GenerationFailed,
     InferenceReady,
     InferenceUp,
-    Log,
     MessageSocket,
     SideDone,
     TokenText,
@@ -94,10 +92,7 @@ def _load_and_serve(line: _Line, waiting: RequestQueue, options: argparse.Namesp
             )
         # The edge of the process: whatever went wrong must reach the parent as a typed message.
         except Exception as error:
-            failure = as_failure(error)
-            if is_unexplained(failure):
-                line.send(Log("error", traceback.format_exc()[-8000:]))
-            line.send(failure)
+            line.send(explained(error, line.send))
             return 1
         line.send(InferenceReady(str(base.device), base.fingerprint))
         while (request := waiting.take()) is not None:
@@ -110,9 +105,7 @@ def _serve(engine: InferenceEngine, request: Generate, line: _Line, waiting: Req
         done = _answer(engine, request, line, waiting)
     # One bad request must not end the others: it is answered with its failure.
     except Exception as error:
-        failure = as_failure(error)
-        if is_unexplained(failure):
-            line.send(Log("error", traceback.format_exc()[-8000:]))
+        failure = explained(error, line.send)
         reason = _reason(error, failure.reason)
         line.send(GenerationFailed(request.request_id, reason, failure.message, failure.next_step))
         return

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer_svc.qlora.data_processor import IGNORED, Batch
+from trainer_svc.qlora.data_processor import IGNORED, Batch, on_device
 
 
 def summed_loss(model: Any, batch: Batch, device: torch.device) -> Tensor:
@@ -17,7 +17,7 @@ def summed_loss(model: Any, batch: Batch, device: torch.device) -> Tensor:
     Logits are computed only where a learned token follows: with a vocabulary of 150,000 the others would take more
     memory than all activations of the language model together.
     """
-    logits, targets = _predicted(model, batch, device)
+    logits, targets = predicted(model, batch, device)
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
@@ -25,7 +25,7 @@ def summed_loss(model: Any, batch: Batch, device: torch.device) -> Tensor:
 
 def losses_by_sample(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """(what `summed_loss` gives, the mean of a learned token of each sample: fp32 (B,)), by one forward pass."""
-    logits, targets = _predicted(model, batch, device)
+    logits, targets = predicted(model, batch, device)
     by_token = torch.nn.functional.cross_entropy(
         logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
@@ -35,23 +35,20 @@ def losses_by_sample(model: Any, batch: Batch, device: torch.device) -> tuple[Te
     return summed, by_token.sum(dim=1) / (targets != IGNORED).sum(dim=1)
 
 
-def _predicted(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(fp32 logits (B, P, V), int64 targets (B, P)) at the P places that a learned token of some sample follows."""
+def predicted(model: Any, batch: Batch, device: torch.device, *, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """(fp32 logits (B, P, V), int64 targets (B, P)) at the P places that a learned token of some sample follows; at the
+    first `most` of them."""
     labels = batch.labels.to(device)
-    inputs = {key: _to(value, device) for key, value in batch.inputs.items()}
-    positions = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
-    if takes_positions(model):
+    inputs = on_device(batch.inputs, device)
+    positions = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)[:most]
+    if _takes_positions(model):
         logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, positions]
     return logits.float(), labels[:, positions + 1]
 
 
-def takes_positions(model: Any) -> bool:
+def _takes_positions(model: Any) -> bool:
     """Whether logits can be asked for at some places only."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(type(base).forward).parameters
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer_svc.qlora.data_processor import IGNORED, DataProcessor
+from trainer_svc.qlora.data_processor import DataProcessor
 from trainer_svc.qlora.dataset_rows import Sample
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadClipError, BadDataError
-from trainer_svc.qlora.loss import takes_positions
+from trainer_svc.qlora.loss import predicted
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.spec import TrainingSpec
 
@@ -95,17 +95,9 @@ def token_logits(model: Any, base: BaseModel, sample: Sample, pool: DecodePool, 
     except BadClipError as error:
         raise BadDataError(f"sample {sample.sample_id}: {error}", "replace the clip or remove its rows") from error
     batch = processor.collate([processor.encode(sample, frames)])
-    inputs = {
-        name: value.to(base.device) if isinstance(value, Tensor) else value for name, value in batch.inputs.items()
-    }
-    learned = (batch.labels[0, 1:] != IGNORED).nonzero().squeeze(1)[:_MOST_TOKENS]
-    places = learned.to(base.device)
     with torch.no_grad():
-        if takes_positions(model):
-            logits = model(**inputs, use_cache=False, logits_to_keep=places).logits[0]
-        else:
-            logits = model(**inputs, use_cache=False).logits[0, places]
-    return SaidTokens(logits.float().cpu().contiguous(), batch.labels[0, learned + 1])
+        logits, targets = predicted(model, batch, base.device, most=_MOST_TOKENS)
+    return SaidTokens(logits[0].cpu().contiguous(), targets[0].cpu())
 
 
 def compare(base: SaidTokens, adapter: SaidTokens, merged: SaidTokens) -> LogitComparison:

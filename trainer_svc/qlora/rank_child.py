@@ -10,10 +10,9 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
 
-from trainer_svc.qlora.failures import as_failure
+from trainer_svc.qlora.failures import as_failure, stack_of
 from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageSocket, StopReason, TrainingUp
 from trainer_svc.qlora.quiet import quiet_libraries
 from trainer_svc.qlora.rank_group import join_rank
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if failure.reason in (FailureReason.INTERNAL, FailureReason.RANK_LOST):
             # Mostly the echo of another rank's trouble: the first ends us as soon as it knows of that.
             threading.Event().wait(_OTHERS_FIRST_SECONDS)
-            run.report(Log("error", traceback.format_exc()[-8000:]))
+            run.report(stack_of(error))
         run.report(failure)
         return 1
     return 0

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from trainer_svc.qlora.batch_stream import FrameSource
-from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.data_processor import DataProcessor, on_device
 from trainer_svc.qlora.dataset_rows import Sample, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.lookout import BrokenOffError, Lookout, between_tokens
+from trainer_svc.qlora.generation import generate_tokens, text_of
+from trainer_svc.qlora.lookout import BrokenOffError, Lookout
 from trainer_svc.qlora.messages import Predicted, Progress
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.run_context import RunContext
@@ -44,39 +45,27 @@ class Answering:
         clips = [part for turn in asked for part in turn.parts if not isinstance(part, str)]
         source = FrameSource(self.pool, self.spec.sampling, cache_bytes=0)
         frames = [source.take(clip, lookout.look_up) for clip in clips]
-        inputs = {
-            key: value.to(self.base.device) if isinstance(value, torch.Tensor) else value
-            for key, value in self.processor.encode_prompt(asked, frames).items()
-        }
-        ends, most = self.base.end_tokens, self.spec.sample_predictions.max_new_tokens
+        inputs = on_device(self.processor.encode_prompt(asked, frames), self.base.device)
+        most = self.spec.sample_predictions.max_new_tokens
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            output = self.model.generate(
-                **inputs,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                max_new_tokens=most,
-                eos_token_id=ends,
+            new = generate_tokens(
+                self.model,
+                self.base,
+                inputs,
                 pad_token_id=self.processor.pad_token_id,
-                use_cache=True,
-                stopping_criteria=between_tokens(lookout.hears_stop),
+                max_new_tokens=most,
+                is_cancelled=lookout.hears_stop,
             )
         lookout.look_up()
-        new = output[0, inputs["input_ids"].shape[1] :].tolist()
         return {
             "sample_id": sample.sample_id,
             "question": _text(asked[-1])[:_MAX_CHARACTERS],
             "expected": _text(expected)[:_MAX_CHARACTERS],
-            "generated": self._decoded(new)[:_MAX_CHARACTERS],
+            "generated": text_of(self.base.processor.tokenizer, new)[:_MAX_CHARACTERS],
             "loss": loss,
-            "is_cut": len(new) >= most and new[-1] not in ends,
+            "is_cut": len(new) >= most and new[-1] not in self.base.end_tokens,
         }
-
-    def _decoded(self, tokens: list[int]) -> str:
-        tokenizer = self.base.processor.tokenizer
-        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def tell_predictions(

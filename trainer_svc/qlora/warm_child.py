@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_svc.qlora.child import read_spec, run_training
+from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.messages import (
     Completed,
-    Failed,
-    FailureReason,
     Idle,
     MessageSocket,
     StopReason,
@@ -64,7 +63,7 @@ def _run_job(run: _WarmRun, bases: _Bases) -> int:
     try:
         spec = read_spec(run.folders.out.parent / "spec.json").validate()
     except SpecError as error:
-        run.report(Failed(FailureReason.BAD_SPEC, f"{error.field}: {error.problem}", error.remedy))
+        run.report(as_failure(error))
         return 1
     return run_training(run, spec, bases.load)
 

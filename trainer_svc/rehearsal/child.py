@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     job: Path = options.job
     trainer = os.getppid()
-    run = PipeRun(JobFolders(job / "model", job / "dataset", job / "out"), MessageSocket.from_fd(options.message_fd))
+    run = PipeRun(JobFolders.of_job(job), MessageSocket.from_fd(options.message_fd))
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop(StopReason.DRAIN))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

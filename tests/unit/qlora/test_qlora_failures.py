@@ -18,8 +18,8 @@ from trainer_svc.qlora.errors import (
     NonFiniteLossError,
     PeerLostError,
 )
-from trainer_svc.qlora.failures import as_failure
-from trainer_svc.qlora.messages import FailureReason
+from trainer_svc.qlora.failures import as_failure, explained
+from trainer_svc.qlora.messages import FailureReason, Log
 from trainer_svc.qlora.spec import SpecError
 
 
@@ -65,6 +65,19 @@ def test_every_error_has_a_reason_words_and_a_next_step(error: Exception, reason
     assert failure.reason is reason
     assert words in failure.message
     assert failure.next_step
+
+
+@pytest.mark.parametrize(
+    ("error", "has_stack"),
+    [(KeyError("odd"), True), (AcceleratorError("CUDA error: lost"), True), (BadDataError("row 3", "mend it"), False)],
+)
+def test_a_stack_is_logged_where_the_message_does_not_explain_it(error: Exception, has_stack: bool) -> None:
+    logged: list[Log] = []
+    with pytest.raises(type(error)) as caught:
+        raise error
+    assert explained(caught.value, logged.append) == as_failure(error)
+    assert [line.level for line in logged] == ["error"] * has_stack
+    assert all("in test_a_stack_is_logged" in line.text and type(error).__name__ in line.text for line in logged)
 
 
 def test_long_messages_are_cut_to_what_a_job_record_takes() -> None:
