@@ -148,7 +148,12 @@ def test_a_model_with_a_pickle_is_a_typed_failure_and_its_code_never_runs(job: M
 
 def local_command(model: Path, dataset: Path, out: Path, *more: str) -> list[str]:
     options = ["--model", str(model), "--dataset", str(dataset), "--out", str(out)]
-    fields = ["optimization.epochs=2", "optimization.learning_rate=0.01", "runtime.threads=1"]
+    fields = [
+        "optimization.epochs=2",
+        "optimization.batch_size=8",
+        "optimization.learning_rate=0.01",
+        "runtime.threads=1",
+    ]
     settings = [word for field in fields for word in ("--set", field)]
     return [sys.executable, "-m", "trainer_svc.qlora", *options, *settings, *more]
 
