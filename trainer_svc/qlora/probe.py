@@ -7,7 +7,6 @@ first kernel. So every claim here is a run: a matrix product, a 4-bit forward an
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import tempfile
