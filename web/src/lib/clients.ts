@@ -5,6 +5,7 @@ import { ClipService } from "@/gen/reeltune/catalog/v1/clip_service_pb";
 import { DatasetService } from "@/gen/reeltune/catalog/v1/dataset_service_pb";
 import { ImportService } from "@/gen/reeltune/catalog/v1/import_service_pb";
 import { ModelService } from "@/gen/reeltune/catalog/v1/model_service_pb";
+import { UploadBatchService } from "@/gen/reeltune/catalog/v1/upload_batch_service_pb";
 import { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
 import { VersionService } from "@/gen/reeltune/catalog/v1/version_service_pb";
 import { EstimateService } from "@/gen/reeltune/scheduler/v1/estimate_service_pb";
@@ -35,6 +36,7 @@ export const transport = createGrpcWebTransport({ ...options, interceptors: [wit
 export const datasets = createClient(DatasetService, transport);
 export const clips = createClient(ClipService, transport);
 export const uploads = createClient(UploadService, transport);
+export const uploadBatches = createClient(UploadBatchService, transport);
 export const versions = createClient(VersionService, transport);
 export const models = createClient(ModelService, transport);
 export const imports = createClient(ImportService, transport);

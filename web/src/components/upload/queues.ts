@@ -1,5 +1,6 @@
 // One queue for each dataset or model, for as long as the page lives: going to another view stops nothing.
-import { session, uploads } from "@/lib/clients";
+import { session, uploadBatches, uploads } from "@/lib/clients";
+import { inBatches } from "@/lib/upload/batch";
 import { hashInWorkers } from "@/lib/upload/hash";
 import { Ledger } from "@/lib/upload/ledger";
 import { putPart } from "@/lib/upload/put";
@@ -21,7 +22,7 @@ function warn(event: BeforeUnloadEvent): void {
 export function queueFor(parentId: string): UploadQueue {
   let queue = queues.get(parentId);
   if (!queue) {
-    queue = new UploadQueue(parentId, { uploads, put: putPart, ...tools() });
+    queue = new UploadQueue(parentId, { uploads: inBatches(uploads, uploadBatches), put: putPart, ...tools() });
     if (queues.size === 0) addEventListener("beforeunload", warn);
     queues.set(parentId, queue);
   }

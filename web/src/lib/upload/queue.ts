@@ -1,10 +1,9 @@
 // Sends chosen files into one dataset or model: a few at a time, by parts, resumable, and nothing that is stored already.
-import type { Client } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Upload, UploadPart } from "@/gen/reeltune/catalog/v1/upload_pb";
-import type { UploadService } from "@/gen/reeltune/catalog/v1/upload_service_pb";
 import { explain, isPassing, isUnreachable } from "../errors";
 import { rest } from "../watch";
+import { SMALL_BYTES, type Uploads } from "./batch";
 import type { Hash } from "./hash";
 import { isSame, type Ledger } from "./ledger";
 import { Offer } from "./offer";
@@ -12,7 +11,11 @@ import { PartRefused, type Put } from "./put";
 import type { Chosen, Transfer } from "./types";
 
 const FILES_AT_ONCE = 3;
+/** Of small files: so many that calls for all of them go together. */
+const SMALL_AT_ONCE = 48;
 const PARTS_AT_ONCE = 3;
+/** Of small files, which wait for answers more than for bytes: what a browser opens connections for. */
+const SMALL_PARTS_AT_ONCE = 6;
 const TRIES = 6;
 const FIRST_PAUSE_MS = 500;
 /** A lost connection is waited out, however long; so often is it tried. */
@@ -43,7 +46,7 @@ interface Item extends Transfer {
 }
 
 export interface Tools {
-  uploads: Pick<Client<typeof UploadService>, "createUpload" | "completeUpload">;
+  uploads: Uploads;
   hash: Hash;
   put: Put;
   ledger: Ledger;
@@ -55,8 +58,8 @@ export class UploadQueue {
   #items = new Map<string, Item>();
   #listeners = new Set<() => void>();
   #stop = new AbortController();
-  #parts = new Gate(PARTS_AT_ONCE);
-  #running = 0;
+  #large = { running: 0, most: FILES_AT_ONCE, parts: new Gate(PARTS_AT_ONCE) };
+  #small = { running: 0, most: SMALL_AT_ONCE, parts: new Gate(SMALL_PARTS_AT_ONCE) };
   #isScheduled = false;
   #note = "";
   #snapshot: Snapshot = { transfers: [], totals: NOTHING, note: "" };
@@ -106,16 +109,22 @@ export class UploadQueue {
 
   #startNext(): void {
     for (const item of this.#items.values()) {
-      if (this.#running >= FILES_AT_ONCE || this.#stop.signal.aborted) return;
-      if (item.stage !== "waiting") continue;
-      this.#running += 1;
+      const isFull = [this.#large, this.#small].every((lane) => lane.running >= lane.most);
+      if (isFull || this.#stop.signal.aborted) return;
+      const lane = this.#laneOf(item);
+      if (item.stage !== "waiting" || lane.running >= lane.most) continue;
+      lane.running += 1;
       this.#change(item, { stage: "hashing" });
       void this.#run(item).finally(() => {
-        this.#running -= 1;
+        lane.running -= 1;
         this.#startNext();
         this.#changed();
       });
     }
+  }
+
+  #laneOf(item: Item) {
+    return item.sizeBytes > SMALL_BYTES ? this.#large : this.#small;
   }
 
   async #run(item: Item): Promise<void> {
@@ -208,7 +217,7 @@ export class UploadQueue {
     const failures: unknown[] = [];
     const send = async (part: UploadPart) => {
       try {
-        await this.#parts.pass(() => this.#sendPart(item, offer, part, onSent(part), signal));
+        await this.#laneOf(item).parts.pass(() => this.#sendPart(item, offer, part, onSent(part), signal));
       } catch (error) {
         failures.push(error);
         stop.abort();
