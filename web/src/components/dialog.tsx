@@ -6,10 +6,12 @@ import { type ReactNode, type RefObject, useId } from "react";
 export function Dialog({
   ref,
   title,
+  onClose,
   children,
 }: {
   ref: RefObject<HTMLDialogElement | null>;
   title: string;
+  onClose?: () => void;
   children: ReactNode;
 }) {
   const id = useId();
@@ -17,6 +19,7 @@ export function Dialog({
     <dialog
       ref={ref}
       aria-labelledby={id}
+      onClose={onClose}
       className="m-auto w-full max-w-md rounded-xl border border-line bg-panel p-6 text-ink backdrop:bg-black/50"
     >
       <h2 id={id} className="mb-4 text-lg font-semibold">

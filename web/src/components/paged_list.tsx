@@ -13,7 +13,15 @@ export function PagedList<Item extends { id: string }>({
 }: {
   list: Pick<
     UseInfiniteQueryResult,
-    "isPending" | "isError" | "isSuccess" | "error" | "refetch" | "hasNextPage" | "isFetchingNextPage" | "fetchNextPage"
+    | "isPending"
+    | "isError"
+    | "isSuccess"
+    | "error"
+    | "failureReason"
+    | "refetch"
+    | "hasNextPage"
+    | "isFetchingNextPage"
+    | "fetchNextPage"
   >;
   /** In the plural. */
   what: string;

@@ -3,6 +3,7 @@
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 import { isPassing } from "@/lib/errors";
+import { untilRead } from "@/lib/reachable";
 
 const TRIES = 4;
 
@@ -11,7 +12,14 @@ export function Providers({ children }: { children: ReactNode }) {
     () =>
       new QueryClient({
         defaultOptions: {
-          queries: { staleTime: 5_000, retry: (failures, error) => failures < TRIES && isPassing(error) },
+          queries: {
+            staleTime: 5_000,
+            retry: (failures, error) => failures < TRIES && isPassing(error),
+            refetchInterval: untilRead,
+            // The service may run on this very machine, which no browser needs to be online for.
+            networkMode: "always",
+            refetchOnReconnect: true,
+          },
         },
       }),
   );

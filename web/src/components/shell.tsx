@@ -1,12 +1,16 @@
 "use client";
 
-import { Activity, Box, Film, LogOut, Moon, Sun } from "lucide-react";
+import { useQueryClient } from "@tanstack/react-query";
+import { Activity, Box, Film, LogOut, Moon, Settings2, Sun } from "lucide-react";
 import Link from "next/link";
 import { usePathname, useRouter } from "next/navigation";
 import { type ReactNode, useEffect, useState, useSyncExternalStore } from "react";
+import { Role, type User } from "@/gen/reeltune/auth/v1/user_pb";
 import { session } from "@/lib/clients";
-import { explain } from "@/lib/errors";
+import { explain, isPassing } from "@/lib/errors";
+import { Reachability } from "@/lib/reachable";
 import type { SessionState } from "@/lib/session";
+import { rest } from "@/lib/watch";
 import { chooseTheme, currentTheme, type Theme } from "@/lib/theme";
 import { Brand } from "./brand";
 import { Button, cx, Loading, Problem } from "./ui";
@@ -16,6 +20,8 @@ const PLACES = [
   { href: "/models", name: "Models", Icon: Box },
   { href: "/jobs", name: "Jobs", Icon: Activity },
 ];
+const ADMIN = { href: "/admin", name: "Admin", Icon: Settings2 };
+const AGAIN_MS = 5_000;
 const UNKNOWN: SessionState = { kind: "unknown" };
 
 export function useSession(): SessionState {
@@ -29,7 +35,9 @@ export function Shell({ children }: { children: ReactNode }) {
   const [problem, setProblem] = useState("");
 
   useEffect(() => {
-    session.resume().catch((error: unknown) => setProblem(explain(error).message));
+    const stop = new AbortController();
+    void resume(stop.signal, setProblem);
+    return () => stop.abort();
   }, []);
   useEffect(() => {
     if (state.kind !== "out") return;
@@ -57,15 +65,48 @@ export function Shell({ children }: { children: ReactNode }) {
       >
         Skip to the content
       </a>
-      <Sidebar username={state.user.username} />
+      <Sidebar user={state.user} />
       <main id="main" className="min-w-0 px-5 py-6 md:px-8 md:py-8">
+        <LostNotice />
         {children}
       </main>
     </div>
   );
 }
 
-function Sidebar({ username }: { username: string }) {
+/** Finds the session again, however long the service is away. */
+async function resume(signal: AbortSignal, tell: (problem: string) => void): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await session.resume();
+      return tell("");
+    } catch (error) {
+      tell(explain(error).message);
+      if (!isPassing(error)) return;
+    }
+    await rest(AGAIN_MS, signal);
+  }
+}
+
+/** Says that what is shown may be old, for as long as no service answers. */
+function LostNotice() {
+  const cache = useQueryClient().getQueryCache();
+  const [reachability] = useState(() => new Reachability(cache));
+  const isLost = useSyncExternalStore(reachability.subscribe, reachability.isLost, () => false);
+  return (
+    <div role="status" className="sticky top-2 z-20 empty:hidden">
+      {isLost && (
+        <p className="mb-4 rounded-lg border border-warn bg-warn-soft px-4 py-2 text-sm text-warn shadow-lg">
+          The service cannot be reached. What is shown may be old; this page goes on by itself as soon as it is there
+          again.
+        </p>
+      )}
+    </div>
+  );
+}
+
+function Sidebar({ user }: { user: User }) {
+  const { username } = user;
   const path = usePathname();
   const [problem, setProblem] = useState("");
   const leave = () => session.logOut().catch((error: unknown) => setProblem(explain(error).message));
@@ -74,8 +115,8 @@ function Sidebar({ username }: { username: string }) {
       <Link href="/datasets" className="rounded px-2 md:mb-4">
         <Brand />
       </Link>
-      <nav aria-label="Main" className="flex gap-1 md:flex-col">
-        {PLACES.map(({ href, name, Icon }) => {
+      <nav aria-label="Main" className="flex flex-wrap gap-1 md:flex-col">
+        {(user.roles.includes(Role.ADMIN) ? [...PLACES, ADMIN] : PLACES).map(({ href, name, Icon }) => {
           const isHere = path.startsWith(href);
           return (
             <Link

@@ -282,7 +282,9 @@ export function PageTitle({
     <div className="mb-6 flex flex-wrap items-start justify-between gap-4">
       <div className="min-w-0">
         <div className="flex flex-wrap items-center gap-3">
-          <h1 className="text-2xl font-semibold tracking-tight break-words">{title}</h1>
+          <h1 dir="auto" className="min-w-0 text-2xl font-semibold tracking-tight break-words">
+            {title}
+          </h1>
           {chip}
         </div>
         {children && <div className="mt-1 text-sm text-ink-soft">{children}</div>}

@@ -3,8 +3,14 @@ import { explain } from "@/lib/errors";
 import { Button, Loading, Problem } from "./ui";
 
 /** In place of what a query has not brought: that it is on its way, or why it failed and a way to ask again. */
-export function Unread({ of, what }: { of: Pick<UseQueryResult, "isError" | "error" | "refetch">; what: string }) {
-  if (!of.isError) return <Loading what={what} />;
+export function Unread({
+  of,
+  what,
+}: {
+  of: Pick<UseQueryResult, "isError" | "error" | "refetch" | "failureReason">;
+  what: string;
+}) {
+  if (!of.isError) return <Loading what={of.failureReason ? `${explain(of.failureReason).message} Trying …` : what} />;
   return (
     <Problem action={<Button onClick={() => void of.refetch()}>Try again</Button>}>{explain(of.error).message}</Problem>
   );

@@ -7,6 +7,7 @@ import type { Dataset } from "@/gen/reeltune/catalog/v1/dataset_pb";
 import { DatasetState } from "@/gen/reeltune/catalog/v1/dataset_pb";
 import type { Clip } from "@/gen/reeltune/catalog/v1/sample_pb";
 import { clips } from "@/lib/clients";
+import { untilRead } from "@/lib/reachable";
 import { explain } from "@/lib/errors";
 import { duration } from "@/lib/format";
 import { Button, Panel, Problem } from "../ui";
@@ -26,7 +27,7 @@ export function ClipGrid({ dataset }: { dataset: Dataset }) {
     placeholderData: (former) => former,
     // The addresses of posters and clips end after a quarter of an hour.
     staleTime: 10 * 60_000,
-    refetchInterval: 10 * 60_000,
+    refetchInterval: (query) => untilRead(query) || 10 * 60_000,
   });
   const found = list.data?.pages.flatMap((page) => page.clips) ?? [];
   const problem = list.error && <Problem>{explain(list.error).message}</Problem>;

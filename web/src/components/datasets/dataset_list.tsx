@@ -68,7 +68,11 @@ function Row({ item: dataset }: { item: Dataset }) {
   return (
     <li className="relative flex flex-wrap items-center gap-x-6 gap-y-1 px-5 py-4 hover:bg-raised">
       <div className="min-w-0 flex-1 basis-60">
-        <Link href={`/datasets/view?id=${dataset.id}`} className="font-medium break-words after:absolute after:inset-0">
+        <Link
+          href={`/datasets/view?id=${dataset.id}`}
+          dir="auto"
+          className="font-medium break-words after:absolute after:inset-0"
+        >
           {dataset.name}
         </Link>
         {dataset.version > 1 && <span className="ml-2 text-sm text-ink-soft">version {dataset.version}</span>}

@@ -4,6 +4,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Download } from "lucide-react";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
+import { untilRead } from "@/lib/reachable";
 import { bytes } from "@/lib/format";
 import { type Kind, kindOf, wordsOf } from "@/lib/jobs/kinds";
 import { Unread } from "../unread";
@@ -23,7 +24,7 @@ export function ArtifactPanel({ job }: { job: TrainingJob }) {
   const found = useQuery({
     queryKey: ["artifact", jobId, job.attempt, job.state],
     queryFn: async ({ signal }) => (await training.getArtifact({ jobId }, { signal })).artifact,
-    refetchInterval: 10 * 60_000,
+    refetchInterval: (query) => untilRead(query) || 10 * 60_000,
   });
   if (!found.isSuccess) return <Unread of={found} what={`Looking for the ${artifact} …`} />;
   return (

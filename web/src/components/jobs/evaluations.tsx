@@ -13,19 +13,12 @@ import { mistakeIn, numberAs } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
 import { heldOutWords, lackOfRows, shown, type Split } from "@/lib/jobs/rows_asked";
 import { useRequestId } from "@/lib/request_id";
+import { NumberField } from "../number_field";
 import { Field, SelectField } from "../ui";
 import { EvaluationResult } from "./evaluation_result";
 import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
-import {
-  DeviceClassField,
-  deviceClassOf,
-  LEAST_PRIORITY,
-  MoreOptions,
-  MOST_PRIORITY,
-  NumberField,
-  PriorityField,
-} from "./options";
+import { DeviceClassField, deviceClassOf, LEAST_PRIORITY, MoreOptions, MOST_PRIORITY, PriorityField } from "./options";
 
 /** The evaluations of a training, and how to start one. */
 export function Evaluations({ job }: { job: TrainingJob }) {
@@ -290,7 +283,7 @@ function DatasetChoice({ source, value, onChange, problem }: ChoiceProps & { sou
   const list = useQuery({
     queryKey: ["datasets", "ready"],
     queryFn: async ({ signal }) =>
-      (await datasets.listDatasets({ pageSize: 200, filter: "state = READY" }, { signal })).datasets,
+      (await datasets.listDatasets({ pageSize: 1000, filter: "state = READY" }, { signal })).datasets,
   });
   const others = list.data?.filter((one) => one.id !== source.datasetId) ?? [];
   return (

@@ -10,6 +10,7 @@ import { training } from "@/lib/clients";
 import { ago, sentence } from "@/lib/format";
 import { kindOf, nameOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
+import { untilRead } from "@/lib/reachable";
 import { Bar, Button, Problem } from "../ui";
 import { Unread } from "../unread";
 import { reasonName, StateChip } from "./state";
@@ -41,7 +42,8 @@ export function Followers({
     queryKey,
     queryFn: async ({ signal }) =>
       (await training.listTrainingJobs({ pageSize: SHOWN, filter: `source_job_id = "${source.id}"` }, { signal })).jobs,
-    refetchInterval: (query) => (query.state.data?.some((job) => !isFinal(job.state)) ? REFRESH_MS : false),
+    refetchInterval: (query) =>
+      untilRead(query) || (query.state.data?.some((job) => !isFinal(job.state)) ? REFRESH_MS : false),
   });
   const again = () => void list.refetch();
   const started: OnStarted = (job) => {

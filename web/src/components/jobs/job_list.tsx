@@ -9,6 +9,7 @@ import { createContext, useContext, useState } from "react";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
 import { ago, measured } from "@/lib/format";
+import { untilRead } from "@/lib/reachable";
 import { MOST_RUNS } from "@/lib/jobs/compare";
 import { kindOf, nameOf as titleOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
@@ -37,9 +38,12 @@ export function JobList() {
       training.listTrainingJobs({ pageSize: 50, pageToken: pageParam, filter }, { signal }),
     initialPageParam: "",
     getNextPageParam: (page) => page.nextPageToken || undefined,
-    // A list of what is over stays as it is.
+    // A list of what is over stays as it is; a long one, of which each page is read again, is read more rarely.
     refetchInterval: (query) =>
-      query.state.data?.pages.some((page) => page.jobs.some((job) => !isFinal(job.state))) ? REFRESH_MS : false,
+      untilRead(query) ||
+      (query.state.data?.pages.some((page) => page.jobs.some((job) => !isFinal(job.state)))
+        ? REFRESH_MS * query.state.data.pages.length
+        : false),
   });
   const [ids, setIds] = useState<string[]>([]);
   const choose = (id: string, isChosen: boolean) =>
@@ -192,7 +196,11 @@ function Row({ item: job }: { item: TrainingJob }) {
       <div className="flex flex-wrap items-center gap-x-6 gap-y-1">
         <CompareBox job={job} />
         <div className="min-w-0 flex-1 basis-52">
-          <Link href={`/jobs/view?id=${job.id}`} className="font-medium break-words after:absolute after:inset-0">
+          <Link
+            href={`/jobs/view?id=${job.id}`}
+            dir="auto"
+            className="font-medium break-words after:absolute after:inset-0"
+          >
             {titleOf(job)}
           </Link>
           <p className="line-clamp-2 text-sm text-ink-soft">{said.filter(Boolean).join(" · ")}</p>

@@ -10,19 +10,12 @@ import { mistakeIn, numberAs } from "@/lib/jobs/fields";
 import { nameAfter } from "@/lib/jobs/kinds";
 import { WEIGHTS } from "@/lib/jobs/merge";
 import { useRequestId } from "@/lib/request_id";
+import { NumberField } from "../number_field";
 import { cx, Empty, Field } from "../ui";
 import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
 import { MergeResult } from "./merge_result";
-import {
-  DeviceClassField,
-  deviceClassOf,
-  LEAST_PRIORITY,
-  MoreOptions,
-  MOST_PRIORITY,
-  NumberField,
-  PriorityField,
-} from "./options";
+import { DeviceClassField, deviceClassOf, LEAST_PRIORITY, MoreOptions, MOST_PRIORITY, PriorityField } from "./options";
 
 /** The merges of a training's adapter, and how to start one. */
 export function Merges({ job }: { job: TrainingJob }) {

@@ -170,7 +170,7 @@ function ModelChoice(props: ChoiceProps) {
   const list = useQuery({
     queryKey: ["models", "ready"],
     queryFn: async ({ signal }) =>
-      (await models.listModels({ pageSize: 200, filter: "state = READY" }, { signal })).models,
+      (await models.listModels({ pageSize: 1000, filter: "state = READY" }, { signal })).models,
   });
   return (
     <Choice
@@ -188,7 +188,7 @@ function DatasetChoice(props: ChoiceProps) {
   const list = useQuery({
     queryKey: ["datasets", "ready"],
     queryFn: async ({ signal }) =>
-      (await datasets.listDatasets({ pageSize: 200, filter: "state = READY" }, { signal })).datasets,
+      (await datasets.listDatasets({ pageSize: 1000, filter: "state = READY" }, { signal })).datasets,
   });
   return (
     <Choice

@@ -2,8 +2,8 @@
 
 import type { ReactNode } from "react";
 import { DeviceClass } from "@/gen/reeltune/scheduler/v1/worker_pb";
-import { mistakeIn } from "@/lib/jobs/fields";
-import { Field, SelectField, useOpenedBy } from "../ui";
+import { NumberField, type NumberProps } from "../number_field";
+import { SelectField, useOpenedBy } from "../ui";
 
 /** What few need: folded away, and opened where something is wrong in it. */
 export function MoreOptions({ isMistaken, children }: { isMistaken: boolean; children: ReactNode }) {
@@ -13,33 +13,6 @@ export function MoreOptions({ isMistaken, children }: { isMistaken: boolean; chi
       <summary className="font-medium">More options</summary>
       <div className="mt-4 grid gap-x-4 gap-y-5 text-base sm:grid-cols-2 lg:grid-cols-3">{children}</div>
     </details>
-  );
-}
-
-interface NumberProps {
-  label: string;
-  hint: string;
-  byDefault: string;
-  value: string;
-  onChange: (value: string) => void;
-  /** What the service says against it. */
-  problem: string | undefined;
-  /** As the contract bounds it. */
-  least: number;
-  most: number;
-  isInteger?: boolean;
-}
-
-/** A number that may be left out. */
-export function NumberField({ byDefault, onChange, problem, least, most, isInteger = true, ...rest }: NumberProps) {
-  return (
-    <Field
-      {...rest}
-      inputMode={isInteger && least >= 0 ? "numeric" : "text"}
-      placeholder={byDefault}
-      onChange={(event) => onChange(event.target.value)}
-      problem={mistakeIn(rest.value, least, most, isInteger) ?? problem}
-    />
   );
 }
 

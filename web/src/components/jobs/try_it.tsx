@@ -6,11 +6,13 @@ import { Responder } from "@/gen/reeltune/trainer/v1/inference_service_pb";
 import type { TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { clips, inference } from "@/lib/clients";
 import { explain, type Problem as Refusal } from "@/lib/errors";
+import { untilRead } from "@/lib/reachable";
 import { bytes } from "@/lib/format";
 import { mistakeIn, numberAs, untoldOf } from "@/lib/jobs/fields";
+import { NumberField } from "../number_field";
 import { Button, INPUT, SelectField } from "../ui";
 import { Untold } from "./form";
-import { MoreOptions, NumberField } from "./options";
+import { MoreOptions } from "./options";
 
 const LARGEST_BYTES = 3 * 1024 * 1024;
 /** As the contract bounds them. */
@@ -46,7 +48,7 @@ export function TryIt({ job }: { job: TrainingJob }) {
     retry: false,
     // The addresses of posters and clips end after a quarter of an hour.
     staleTime: 10 * 60_000,
-    refetchInterval: 10 * 60_000,
+    refetchInterval: (query) => untilRead(query) || 10 * 60_000,
   });
   const [path, setPath] = useState("");
   const [file, setFile] = useState<File>();

@@ -52,7 +52,11 @@ function Row({ item: model }: { item: Model }) {
   return (
     <li className="relative flex flex-wrap items-center gap-x-6 gap-y-1 px-5 py-4 hover:bg-raised">
       <div className="min-w-0 flex-1 basis-60">
-        <Link href={`/models/view?id=${model.id}`} className="font-medium break-words after:absolute after:inset-0">
+        <Link
+          href={`/models/view?id=${model.id}`}
+          dir="auto"
+          className="font-medium break-words after:absolute after:inset-0"
+        >
           {model.name}
         </Link>
         <p className="text-sm text-ink-soft">
