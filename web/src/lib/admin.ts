@@ -8,6 +8,7 @@ import type { Quota, QuotaSchema } from "@/gen/reeltune/scheduler/v1/quota_pb";
 import { QuotaService } from "@/gen/reeltune/scheduler/v1/quota_service_pb";
 import { WorkerService } from "@/gen/reeltune/scheduler/v1/worker_service_pb";
 import { transport } from "./clients";
+import { hasPart } from "./filter";
 
 export const users = createClient(UserService, transport);
 export const quotas = createClient(QuotaService, transport);
@@ -38,9 +39,8 @@ export function isAdmin(user: Pick<User, "roles">): boolean {
 
 /** Returns the filter for users whose name, or address where there is an `@` in it, has this part. */
 export function userFilter(part: string, isBarredOnly: boolean): string {
-  const text = part.trim().replaceAll(/["\\]/g, "\\$&");
-  const field = text.includes("@") ? "email" : "username";
-  return [text ? `${field} : "${text}"` : "", isBarredOnly ? "disabled = true" : ""].filter(Boolean).join(" AND ");
+  const field = part.includes("@") ? "email" : "username";
+  return [hasPart(field, part), isBarredOnly ? "disabled = true" : ""].filter(Boolean).join(" AND ");
 }
 
 export function textsOf(quota: Quota): LimitTexts {

@@ -25,7 +25,7 @@ import { Dialog } from "../dialog";
 import { Untold } from "../jobs/form";
 import { NumberField } from "../number_field";
 import { PagedList } from "../paged_list";
-import { Button, Facts, Panel } from "../ui";
+import { Button, Panel } from "../ui";
 import { Unread } from "../unread";
 import { ConfirmButton } from "./confirm";
 
@@ -161,6 +161,11 @@ function QuotaForm({ quota, userId, name, onDone }: FormProps) {
       <LimitFields texts={texts} onChange={setTexts} problem={problem} />
       <Untold title="The limits were not changed" texts={problem ? untoldOf(problem, KNOWN) : []} />
       <div className="flex flex-wrap justify-end gap-2">
+        {onDone && (
+          <Button look="quiet" onClick={onDone}>
+            Leave it as it is
+          </Button>
+        )}
         {isOwn && (
           <ConfirmButton
             label="Take own limits away"
@@ -252,17 +257,14 @@ function Used({ quota, userId }: { quota: Quota; userId: string }) {
   });
   const { usage: used } = quota;
   if (!used) return null;
-  return (
-    <Facts
-      facts={[
-        ["Jobs at once", used.runningJobs],
-        ["Jobs that wait", used.queuedJobs],
-        ["Device hours", used.deviceHours.toFixed(1)],
-        ["Artifacts", bytes(used.storageBytes)],
-        ["Files", stored.data ? bytes(stored.data.storedBytes) : "–"],
-      ]}
-    />
-  );
+  const facts = [
+    `${count(used.runningJobs, "job")} at once`,
+    `${count(used.queuedJobs, "job")} waiting`,
+    `${used.deviceHours.toFixed(1)} device hours in a day`,
+    `${bytes(used.storageBytes)} of artifacts and checkpoints`,
+    stored.data ? `${bytes(stored.data.storedBytes)} of datasets and models` : "",
+  ];
+  return <p className="text-sm">{`Has now: ${facts.filter(Boolean).join(" · ")}.`}</p>;
 }
 
 /** The names of users by their ids, as far as one page of them goes. */

@@ -67,9 +67,9 @@ function Row({ item: user }: { item: User }) {
           {user.disabled && <Chip tone="bad">barred</Chip>}
           {isSelf && <Chip tone="plain">you</Chip>}
         </p>
-        <p className="text-sm break-all text-ink-soft">
-          {user.email}
-          {user.createTime && ` · since ${ago(timestampDate(user.createTime))}`}
+        <p className="text-sm text-ink-soft">
+          <span className="break-all">{user.email}</span>
+          {user.createTime && ` · signed up ${ago(timestampDate(user.createTime))}`}
         </p>
       </div>
       <div className="flex flex-wrap gap-2">

@@ -1,6 +1,7 @@
 "use client";
 
 import { X } from "lucide-react";
+import { useRef } from "react";
 import { count, sentence } from "@/lib/format";
 import { type Carried, carriedBy, type Draft, without } from "@/lib/jobs/draft";
 import { Button } from "../ui";
@@ -20,21 +21,21 @@ export function CarriedValues({
   onChange: (part: { also: string }) => void;
 }) {
   const all = carriedBy(draft);
+  const heading = useRef<HTMLHeadingElement>(null);
   if (all.length === 0) return null;
   const isUsual = (one: Carried) => byDefault(one) === one.shown && !complaintOf(one, complaints);
   const usual = all.filter(isUsual);
   const others = all.filter((one) => !isUsual(one));
-  const remove = (values: readonly Carried[]) =>
-    onChange(
-      without(
-        draft,
-        values.map((one) => one.path),
-      ),
-    );
+  const remove = (values: readonly Carried[]) => {
+    const paths = values.map((one) => one.path);
+    // Its button goes with it; whoever works by keyboard stays at the list.
+    heading.current?.focus();
+    onChange(without(draft, paths));
+  };
   return (
     <section aria-labelledby="also" className="mt-6 border-t border-line pt-5">
       <div className="flex flex-wrap items-center justify-between gap-2">
-        <h3 id="also" className="text-sm font-medium">
+        <h3 id="also" ref={heading} tabIndex={-1} className="text-sm font-medium">
           Also, as in the job that it is like
         </h3>
         <Button look="quiet" onClick={() => remove(all)}>

@@ -1,20 +1,21 @@
 "use client";
 
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
 import { Plus } from "lucide-react";
 import Link from "next/link";
 import { usePathname, useRouter, useSearchParams } from "next/navigation";
-import { createContext, useContext, useState } from "react";
+import { createContext, useContext, useDeferredValue, useState } from "react";
 import { JobState, type TrainingJob } from "@/gen/reeltune/scheduler/v1/training_job_pb";
 import { training } from "@/lib/clients";
+import { hasPart } from "@/lib/filter";
 import { ago, measured } from "@/lib/format";
 import { untilRead } from "@/lib/reachable";
 import { MOST_RUNS } from "@/lib/jobs/compare";
 import { kindOf, nameOf as titleOf, wordsOf } from "@/lib/jobs/kinds";
 import { isFinal } from "@/lib/jobs/story";
 import { PagedList } from "../paged_list";
-import { Bar, Button, buttonClass, Chip, Empty, INPUT, PageTitle } from "../ui";
+import { Bar, Button, buttonClass, Chip, Empty, Field, INPUT, PageTitle } from "../ui";
 import { nameOf, StateChip } from "./state";
 
 const SHOWN = [JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED, JobState.STOPPED, JobState.FAILED];
@@ -29,11 +30,18 @@ const Chosen = createContext<{ ids: readonly string[]; choose: (id: string, isCh
 export function JobList() {
   const query = useSearchParams();
   const [state, kind] = [query.get("state") ?? "", query.get("kind") ?? ""];
-  const filter = [/^[A-Z]+$/.test(state) ? `state = ${state}` : "", kind in KINDS ? KINDS[kind]!.filter : ""]
+  const [part, setPart] = useState(query.get("name") ?? "");
+  const name = useDeferredValue(part);
+  const filter = [
+    hasPart("name", name),
+    /^[A-Z]+$/.test(state) ? `state = ${state}` : "",
+    kind in KINDS ? KINDS[kind]!.filter : "",
+  ]
     .filter(Boolean)
     .join(" AND ");
   const list = useInfiniteQuery({
     queryKey: ["jobs", filter],
+    placeholderData: keepPreviousData,
     queryFn: ({ pageParam, signal }) =>
       training.listTrainingJobs({ pageSize: 50, pageToken: pageParam, filter }, { signal }),
     initialPageParam: "",
@@ -64,6 +72,18 @@ export function JobList() {
       </PageTitle>
       {(found.length > 0 || filter) && (
         <div className="mb-4 flex flex-wrap gap-4">
+          <Field
+            label="Find"
+            type="search"
+            className="w-48"
+            maxLength={100}
+            placeholder="part of a name"
+            value={part}
+            onChange={(event) => {
+              setPart(event.target.value);
+              history.replaceState(null, "", addressWith("name", event.target.value));
+            }}
+          />
           <Filter
             name="state"
             label="State"
@@ -84,7 +104,7 @@ export function JobList() {
         items={found}
         row={Row}
         empty={
-          <Empty title={filter ? "No job is of this kind" : "No job yet"}>
+          <Empty title={filter ? "There is no such job" : "No job yet"}>
             {!filter && <p>With a model and a dataset that are ready, a first job takes a name and a click.</p>}
           </Empty>
         }
@@ -98,6 +118,17 @@ const KINDS: Record<string, { label: string; filter: string }> = {
   training: { label: "trainings", filter: 'source_job_id = ""' },
   after: { label: "evaluations and merges", filter: 'source_job_id != ""' },
 };
+
+function changedQuery(query: URLSearchParams, name: string, value: string): string {
+  const changed = new URLSearchParams(query);
+  if (value) changed.set(name, value);
+  else changed.delete(name);
+  return changed.toString();
+}
+
+function addressWith(name: string, value: string): string {
+  return `${location.pathname}?${changedQuery(new URLSearchParams(location.search), name, value)}`;
+}
 
 /** The address holds the view, so that it can be kept and shared. */
 function Filter({
@@ -115,10 +146,8 @@ function Filter({
   const path = usePathname();
   const query = useSearchParams();
   const change = (next: string) => {
-    const changed = new URLSearchParams(query);
-    if (next) changed.set(name, next);
-    else changed.delete(name);
-    router.replace(changed.size ? `${path}?${changed}` : path);
+    const changed = changedQuery(query, name, next);
+    router.replace(changed ? `${path}?${changed}` : path);
   };
   return (
     <div className="w-48">
