@@ -38,6 +38,17 @@ async def may_log_in(stack: RunningMesh, user: SignedIn) -> int:
     return answer.status_code
 
 
+async def assert_told_when_cut_off(visit: Visit) -> None:
+    """A page that reads anew by itself says that it cannot, and goes on when it can."""
+    lost = visit.page.get_by_text("The service cannot be reached. What is shown may be old")
+    await visit.page.context.set_offline(True)
+    await lost.wait_for()
+    assert await visit.violations() == []
+    await visit.page.context.set_offline(False)
+    await lost.wait_for(state="hidden")
+    visit.complaints.clear()  # the browser counts each lost call among a page's errors
+
+
 async def test_an_admin_bars_a_user_drains_a_trainer_and_sets_limits(visit: Visit, stack: RunningMesh) -> None:
     page = visit.page
     admin, other = await make_admin(stack), await stack.sign_up("other")
@@ -84,6 +95,7 @@ async def test_an_admin_bars_a_user_drains_a_trainer_and_sets_limits(visit: Visi
     await page.get_by_role("button", name="Put into service: ").first.click()
     await page.get_by_role("dialog").get_by_role("button", name="Put into service", exact=True).click()
     await page.get_by_text("free", exact=True).wait_for()
+    await assert_told_when_cut_off(visit)
     await page.get_by_role("tab", name="Storage").click()
     await page.get_by_text("Each byte counts once").wait_for()
     assert await visit.violations() == []

@@ -1,7 +1,7 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { expect, test, vi } from "vitest";
 import { ErrorInfoSchema } from "@/gen/google/rpc/error_details_pb";
-import { follow } from "@/lib/watch";
+import { answered, follow } from "@/lib/watch";
 
 test("a broken stream is taken up again, and the page knows that it is broken meanwhile", async () => {
   vi.useFakeTimers({ shouldAdvanceTime: true, advanceTimeDelta: 200 });
@@ -57,4 +57,26 @@ test("a watch whose token has ended goes on with a fresh one, and nothing looks 
 
   expect(opened).toBe(2);
   expect(breaks).toEqual([false, false]);
+});
+
+test("a call that is lost is made again until it is answered, and one that is refused is not", async () => {
+  const told: boolean[] = [];
+  const never = new AbortController().signal;
+  const lost = new ConnectError("gone", Code.Unavailable);
+  const answers = [() => Promise.reject(lost), async () => "it"];
+  expect(
+    await answered(
+      () => answers.shift()!(),
+      never,
+      (isBroken) => told.push(isBroken),
+    ),
+  ).toBe("it");
+  expect(told).toEqual([true, false]);
+
+  const refused = new ConnectError("not yours", Code.NotFound);
+  await expect(answered(() => Promise.reject(refused), never)).rejects.toBe(refused);
+  const stop = new AbortController();
+  const left = answered(() => Promise.reject(lost), stop.signal);
+  stop.abort();
+  await expect(left).rejects.toBe(lost);
 });

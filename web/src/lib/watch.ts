@@ -34,6 +34,25 @@ export async function follow<Message>(following: Following<Message>, signal: Abo
   }
 }
 
+/** Makes a call until it is answered or `signal` fires; throws what another try would not mend. */
+export async function answered<Answer>(
+  call: () => Promise<Answer>,
+  signal: AbortSignal,
+  onBroken?: (isBroken: boolean) => void,
+): Promise<Answer> {
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
+    try {
+      const answer = await call();
+      onBroken?.(false);
+      return answer;
+    } catch (error) {
+      if (signal.aborted || !isPassing(error)) throw error;
+      onBroken?.(true);
+      await rest(pause, signal);
+    }
+  }
+}
+
 /** Waits; a signal ends the wait without an error. */
 export function rest(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

@@ -139,7 +139,7 @@ function QuotaForm({ quota, userId, name, onDone }: FormProps) {
       const id = requestId.for([userId, quota.etag, texts]);
       await quotas.updateQuota({ quota: changed, updateMask: { paths }, requestId: id });
       requestId.done();
-      await again();
+      void again();
       onDone?.();
     });
   };
@@ -147,7 +147,7 @@ function QuotaForm({ quota, userId, name, onDone }: FormProps) {
     const id = requestId.for(["delete", userId, quota.etag]);
     await quotas.deleteQuota({ userId, etag: quota.etag, requestId: id });
     requestId.done();
-    await again();
+    void again();
     onDone?.();
   };
   return (

@@ -83,7 +83,7 @@ function ServiceButton({ worker }: { worker: Worker }) {
   const change = async (verb: "drainWorker" | "resumeWorker") => {
     await workers[verb]({ workerId: worker.id, requestId: requestId.for(verb) });
     requestId.done();
-    await client.invalidateQueries({ queryKey: KEY });
+    void client.invalidateQueries({ queryKey: KEY });
   };
   if (worker.drainTime)
     return (

@@ -95,8 +95,8 @@ function useUpdate(user: User) {
         updateMask: { paths: Object.keys(change) },
       });
     } finally {
-      // Also where somebody else was faster: what they have changed is to be seen.
-      await client.invalidateQueries({ queryKey: [KEY] });
+      // Also where somebody else was faster: what they have changed is to be seen. The question does not wait for it, whose words would change.
+      void client.invalidateQueries({ queryKey: [KEY] });
     }
   };
 }

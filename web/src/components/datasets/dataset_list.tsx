@@ -1,14 +1,15 @@
 "use client";
 
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Plus } from "lucide-react";
 import Link from "next/link";
 import { useRouter } from "next/navigation";
-import { type FormEvent, useRef, useState } from "react";
+import { type FormEvent, useRef, useDeferredValue, useState } from "react";
 import type { Dataset } from "@/gen/reeltune/catalog/v1/dataset_pb";
 import { useAttempt } from "@/lib/attempt";
 import { datasets } from "@/lib/clients";
+import { hasPart } from "@/lib/filter";
 import { ago, bytes, count } from "@/lib/format";
 import { useRequestId } from "@/lib/request_id";
 import { Dialog } from "../dialog";
@@ -20,13 +21,14 @@ const PAGE = 50;
 
 export function DatasetList() {
   const [search, setSearch] = useState("");
-  const filter = search ? `name : ${JSON.stringify(search)}` : "";
+  const filter = hasPart("name", useDeferredValue(search));
   const list = useInfiniteQuery({
     queryKey: ["datasets", filter],
     queryFn: ({ pageParam, signal }) =>
       datasets.listDatasets({ pageSize: PAGE, pageToken: pageParam, filter }, { signal }),
     initialPageParam: "",
     getNextPageParam: (page) => page.nextPageToken || undefined,
+    placeholderData: keepPreviousData,
   });
   const found = list.data?.pages.flatMap((page) => page.datasets) ?? [];
   return (

@@ -7,6 +7,7 @@ import { uploads } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { bytes, count } from "@/lib/format";
 import { Button, Problem } from "../ui";
+import { Unread } from "../unread";
 
 const PAGE = 200;
 
@@ -42,6 +43,7 @@ export function FileList({ parentId, files, onChange }: { parentId: string; file
         {files === undefined ? "Files in place" : `${count(files, "file")} in place`}
       </summary>
       {problem && <Problem>{problem}</Problem>}
+      {isOpen && !list.isSuccess && <Unread of={list} what="Loading files …" />}
       <ul className="mt-3 divide-y divide-line text-sm">
         {list.data?.pages
           .flatMap((page) => page.files)

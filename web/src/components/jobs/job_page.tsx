@@ -42,7 +42,7 @@ function OneJob({ id }: { id: string }) {
   const { job } = story;
   useTitle(job && nameOf(job));
   if (problem && !job) return <Problem action={<Button onClick={again}>Try again</Button>}>{problem}</Problem>;
-  if (!job) return <Loading what="Loading the job …" />;
+  if (!job) return <Loading what={isBroken ? "The service cannot be reached. Trying again …" : "Loading the job …"} />;
   return (
     <>
       <PageTitle title={nameOf(job)} chip={<StateChip job={job} />} action={<Verbs job={job} onMoved={again} />}>

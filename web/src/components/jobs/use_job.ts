@@ -5,7 +5,7 @@ import type { WatchTrainingJobResponse } from "@/gen/reeltune/scheduler/v1/train
 import { training } from "@/lib/clients";
 import { explain } from "@/lib/errors";
 import { JobStory } from "@/lib/jobs/story";
-import { follow } from "@/lib/watch";
+import { answered, follow } from "@/lib/watch";
 
 /** Up to so many events a job is told from its first one on; of a longer one the newest, and its curves in buckets. */
 const TOLD = 4_000n;
@@ -38,7 +38,7 @@ export function useJob(id: string) {
       show();
     }
     async function run() {
-      await prepare(told, id, stop.signal);
+      await answered(() => prepare(told, id, stop.signal), stop.signal, setBroken);
       const open = (signal: AbortSignal) =>
         training.watchTrainingJob({ jobId: id, afterSequence: told.sequence }, { signal });
       const onMessage = (message: WatchTrainingJobResponse) => {
@@ -48,7 +48,7 @@ export function useJob(id: string) {
         if (before !== undefined && before !== told.job?.state) void renew().catch(() => undefined); // the next change, or the end, reads it again
       };
       await follow({ open, onMessage, onBroken: setBroken }, stop.signal);
-      if (!stop.signal.aborted) await renew();
+      if (!stop.signal.aborted) await answered(renew, stop.signal, setBroken);
     }
     run().catch((error: unknown) => stop.signal.aborted || setProblem(explain(error).message));
     return () => {
