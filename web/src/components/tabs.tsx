@@ -13,24 +13,29 @@ export interface Tab {
 export function Tabs({ label, tabs }: { label: string; tabs: Tab[] }) {
   const asked = useSearchParams().get("tab");
   const chosen = tabs.find((tab) => slug(tab.name) === asked) ?? tabs[0]!;
+  const at = tabs.indexOf(chosen);
   const choose = (tab: Tab) => {
     const query = new URLSearchParams(location.search);
     query.set("tab", slug(tab.name));
     history.replaceState(null, "", `${location.pathname}?${query}`);
   };
   const move = (by: number) => {
-    const next = tabs[(tabs.indexOf(chosen) + by + tabs.length) % tabs.length]!;
+    const next = tabs[(at + by + tabs.length) % tabs.length]!;
     choose(next);
     document.getElementById(`tab-${slug(next.name)}`)?.focus();
   };
-  const keys: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1 };
+  const keys: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, Home: -at, End: tabs.length - 1 - at };
   return (
     <Panel>
       <div
         role="tablist"
         aria-label={label}
         className="-mx-2 mb-5 flex flex-wrap gap-1 border-b border-line pb-2"
-        onKeyDown={(event) => event.key in keys && move(keys[event.key]!)}
+        onKeyDown={(event) => {
+          if (!(event.key in keys)) return;
+          event.preventDefault();
+          move(keys[event.key]!);
+        }}
       >
         {tabs.map((tab) => (
           <button

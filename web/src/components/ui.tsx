@@ -196,12 +196,14 @@ export function Chip({ tone, isLive = false, children }: { tone: Tone; isLive?: 
   return (
     <span
       className={cx(
-        "inline-flex items-center gap-1.5 rounded-full px-2.5 py-0.5 text-xs font-semibold whitespace-nowrap",
+        "inline-flex max-w-full items-center gap-1.5 rounded-full px-2.5 py-0.5 text-xs font-semibold whitespace-nowrap",
         TONES[tone],
       )}
     >
-      {isLive && <span aria-hidden className="size-1.5 animate-pulse rounded-full bg-current" />}
-      {children}
+      {isLive && <span aria-hidden className="size-1.5 shrink-0 animate-pulse rounded-full bg-current" />}
+      <span dir="auto" className="truncate">
+        {children}
+      </span>
     </span>
   );
 }

@@ -56,7 +56,14 @@ export async function answered<Answer>(
 /** Waits; a signal ends the wait without an error. */
 export function rest(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    if (signal?.aborted) return resolve();
+    const end = () => {
+      clearTimeout(timer);
+      // Many wait by the same signal while an upload waits for its connection, again and again.
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal?.addEventListener("abort", end);
   });
 }

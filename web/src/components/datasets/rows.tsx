@@ -34,7 +34,7 @@ export function Rows({ datasetId, rows }: { datasetId: string; rows: number }) {
 
 function Row({ sample }: { sample: Sample }) {
   return (
-    <li className="grid gap-x-4 gap-y-1 py-2.5 sm:grid-cols-[4.5rem_1fr]">
+    <li className="grid gap-x-4 gap-y-1 py-2.5 sm:grid-cols-[6rem_1fr]">
       <span>
         <Chip tone={sample.split === "train" ? "accent" : "plain"}>{sample.split}</Chip>
       </span>
@@ -42,6 +42,7 @@ function Row({ sample }: { sample: Sample }) {
         {sample.messages.map((message, index) => (
           <p
             key={index}
+            dir="auto"
             className={message.role === "assistant" ? "font-medium break-words" : "break-words text-ink-soft"}
           >
             {textOf(message)}

@@ -54,10 +54,14 @@ export function Answers({ job }: { job: TrainingJob }) {
 function Row({ row }: { row: AnsweredRow }) {
   return (
     <li className="rounded-lg border border-line bg-ground p-4 text-sm">
-      <p className="break-words whitespace-pre-wrap text-ink-soft">{row.question}</p>
+      <p dir="auto" className="break-words whitespace-pre-wrap text-ink-soft">
+        {row.question}
+      </p>
       <dl className="mt-2 grid gap-x-4 gap-y-1.5 sm:grid-cols-[6rem_1fr]">
         <dt className="text-ink-soft">Reference</dt>
-        <dd className="font-medium break-words whitespace-pre-wrap">{row.reference}</dd>
+        <dd dir="auto" className="font-medium break-words whitespace-pre-wrap">
+          {row.reference}
+        </dd>
         <Said name="Tuned" answer={row.answers.TUNED} />
         <Said name="Base" answer={row.answers.BASE} />
       </dl>
@@ -81,7 +85,7 @@ function Said({ name, answer }: { name: string; answer: Answer | undefined }) {
     <>
       <dt className="text-ink-soft">{name}</dt>
       <dd className="flex flex-wrap items-start justify-between gap-x-3 gap-y-1">
-        <span className="min-w-0 flex-1 basis-40 break-words whitespace-pre-wrap">
+        <span dir="auto" className="min-w-0 flex-1 basis-40 break-words whitespace-pre-wrap">
           {answer.text.trim() ? answer.text : <em className="text-ink-soft">said nothing</em>}
         </span>
         <Chip tone={tone}>{answer.exact_match === 1 ? "exact" : `F1 ${percent(answer.token_f1)}`}</Chip>

@@ -49,14 +49,18 @@ function Side({ title, rows }: { title: string; rows: readonly Prediction[] }) {
         {rows.map((row) => (
           <li key={row.sampleId} className="rounded-lg border border-line bg-ground p-4 text-sm">
             <div className="flex items-start justify-between gap-3">
-              <p className="min-w-0 break-words whitespace-pre-wrap text-ink-soft">{row.question}</p>
+              <p dir="auto" className="min-w-0 break-words whitespace-pre-wrap text-ink-soft">
+                {row.question}
+              </p>
               <Chip tone={isSame(row) ? "good" : "plain"}>{`loss ${measured(row.loss)}`}</Chip>
             </div>
             <dl className="mt-2 grid gap-x-4 gap-y-1 sm:grid-cols-[5.5rem_1fr]">
               <dt className="text-ink-soft">Expected</dt>
-              <dd className="font-medium break-words whitespace-pre-wrap">{row.expected}</dd>
+              <dd dir="auto" className="font-medium break-words whitespace-pre-wrap">
+                {row.expected}
+              </dd>
               <dt className="text-ink-soft">Answered</dt>
-              <dd className="break-words whitespace-pre-wrap">
+              <dd dir="auto" className="break-words whitespace-pre-wrap">
                 {row.generated.trim() ? row.generated : <em className="text-ink-soft">said nothing</em>}
                 {row.isCut && <span className="text-ink-soft"> … (cut)</span>}
               </dd>

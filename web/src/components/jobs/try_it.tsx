@@ -257,6 +257,7 @@ function Answer({
     <div className="rounded-lg border border-line bg-ground p-4">
       <h2 className="mb-1 text-sm font-semibold text-ink-soft">{title}</h2>
       <p
+        dir="auto"
         className="break-words whitespace-pre-wrap"
         data-answer={title.toLowerCase()}
         data-whole={answer?.isWhole ?? false}
