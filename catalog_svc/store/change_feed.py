@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NoReturn
 
-import asyncpg
-import structlog
+from meshkit.postgres import listen
 
 _CHANNEL = "catalog_entry_changed"
-_RECONNECT_SECONDS = 1.0
-_PROBE_SECONDS = 10.0
 
 
 class ChangeFeed:
@@ -26,20 +24,9 @@ class ChangeFeed:
         self._dsn = dsn
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Listens for ever; for the service's background tasks."""
-        while True:
-            try:
-                await self._listen()
-            except (
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-            ) as error:
-                structlog.get_logger().warning("change_feed.lost", error=type(error).__name__)
-                await asyncio.sleep(_RECONNECT_SECONDS)
+        await listen(self._dsn, {_CHANNEL: self._on_change}, self._wake_all, name="change_feed")
 
     @contextlib.contextmanager
     def subscribed(self, entry_id: str) -> Iterator[asyncio.Event]:
@@ -53,20 +40,11 @@ class ChangeFeed:
             if not self._waiting[entry_id]:
                 del self._waiting[entry_id]
 
-    async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=5)
-        try:
-            await connection.add_listener(_CHANNEL, self._on_change)
-            # What happened while nobody listened is unknown: everybody looks once.
-            for events in self._waiting.values():
-                for event in events:
-                    event.set()
-            while True:
-                await asyncio.sleep(_PROBE_SECONDS)
-                await connection.execute("SELECT 1", timeout=5)
-        finally:
-            connection.terminate()
-
-    def _on_change(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        for event in self._waiting.get(str(payload), ()):
+    def _on_change(self, entry_id: str) -> None:
+        for event in self._waiting.get(entry_id, ()):
             event.set()
+
+    def _wake_all(self) -> None:
+        for events in self._waiting.values():
+            for event in events:
+                event.set()

@@ -6,17 +6,11 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import NoReturn
 
-import asyncpg
-import structlog
-
+from meshkit.postgres import listen
 from scheduler_svc.domain.ids import JobId
 from scheduler_svc.store.job_changes import JOB_CHANNEL, OUTBOX_CHANNEL
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
-
-_RECONNECT_SECONDS = 0.5
-_PROBE_SECONDS = 10.0
 
 
 class JobWatch:
@@ -67,14 +61,10 @@ class Notifications:
             if not self._watches[job_id]:
                 del self._watches[job_id]
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Listens for ever; connects again when the connection breaks."""
-        while True:
-            try:
-                await self._listen()
-            except POSTGRES_TROUBLE as error:
-                structlog.get_logger().warning("notifications.lost", cause=repr(error))
-            await asyncio.sleep(_RECONNECT_SECONDS)
+        heard = {JOB_CHANNEL: self._on_job, OUTBOX_CHANNEL: self._on_outbox}
+        await listen(self._dsn, heard, self._wake_all, name="notifications")
 
     async def close_when(self, stopping: asyncio.Event) -> None:
         """Ends all watches once the service begins to stop."""
@@ -82,30 +72,12 @@ class Notifications:
         self.is_closing = True
         self._wake_all()
 
-    async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
-        gone = asyncio.Event()
-        connection.add_termination_listener(lambda _: gone.set())
-        try:
-            await connection.add_listener(JOB_CHANNEL, self._on_job)
-            await connection.add_listener(OUTBOX_CHANNEL, self._on_outbox)
-            # Whatever happened while nobody listened.
-            self._wake_all()
-            while not gone.is_set():
-                # A connection that breaks without a word (a pulled cable) is noticed by asking.
-                await connection.execute("SELECT 1")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PROBE_SECONDS):
-                        await gone.wait()
-        finally:
-            connection.terminate()
-
-    def _on_job(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        job_id, _, what = str(payload).partition(" ")
+    def _on_job(self, payload: str) -> None:
+        job_id, _, what = payload.partition(" ")
         for watch in self._watches.get(JobId(job_id), ()):
             watch.wake(state_changed=what == "state")
 
-    def _on_outbox(self, _connection: Any, _pid: int, _channel: str, _payload: object) -> None:
+    def _on_outbox(self, _payload: str) -> None:
         self.outbox.set()
 
     def _wake_all(self) -> None:

@@ -7,9 +7,9 @@ import asyncio
 import structlog
 
 from meshkit.blob import BlobError, BlobUnavailable
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from scheduler_svc.clients.attempt_files import AttemptFiles
 from scheduler_svc.store.garbage_store import GarbageStore
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
 _MAX_REMOVALS = 200
 """At a time: the row stays locked meanwhile."""

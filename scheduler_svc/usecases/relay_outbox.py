@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import structlog
 
 from meshkit.jetstream import NatsUnavailable
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from scheduler_svc import metrics
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.domain.waking import choose_to_send
 from scheduler_svc.store.notifications import Notifications
 from scheduler_svc.store.outbox_store import OutboxStore
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 
 _BATCH = 200
 _IDLE_SECONDS = 5.0

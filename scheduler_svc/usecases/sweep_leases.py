@@ -10,13 +10,13 @@ from datetime import timedelta
 import structlog
 
 from meshkit.failpoints import failpoint
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from scheduler_svc import metrics
 from scheduler_svc.domain.presence import Presence
 from scheduler_svc.store.expiry_store import ExpiryStore
 from scheduler_svc.store.outbox_store import OutboxStore
 from scheduler_svc.store.quota_store import QuotaStore
 from scheduler_svc.store.request_store import RequestStore
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from scheduler_svc.store.worker_store import WorkerStore
 
 _HOUSEKEEPING_SECONDS = 600.0

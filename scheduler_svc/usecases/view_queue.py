@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from meshkit.cancellation import heard
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from scheduler_svc.domain.claim_forecast import QueueSnapshot
 from scheduler_svc.domain.event_ring import MessageT
 from scheduler_svc.domain.ids import JobId, UserId
 from scheduler_svc.domain.job import Job, JobState
 from scheduler_svc.domain.queue_view import QueueStatus, view_queue
 from scheduler_svc.store.queue_store import QueueStore
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from scheduler_svc.usecases.job_feed import JobFeeds
 
 _LEAST_AGE_SECONDS = 1.0

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from meshkit.embedded import PostgresServer
-from meshkit.postgres import MigrationError, Queries, UnsafePostgres, migrate, open_pool, transaction
+from meshkit.postgres import MigrationError, Queries, UnsafePostgres, listen, migrate, open_pool, transaction
 from meshkit.postgres.failures import POSTGRES_FAILURES
 from meshkit.postgres.queries import QueryFileError
 from meshkit.rpc.failure import failure_for
@@ -279,3 +279,26 @@ def test_careless_query_files_are_refused(package: SqlPackage, text: str, messag
     package.write("clips.sql", text)
     with pytest.raises(QueryFileError, match=message):
         Queries.load(package.path)
+
+
+async def test_whoever_listens_is_told_to_look_again_and_hears_on_after_a_broken_connection(database: Database) -> None:
+    heard: list[str] = []
+    looks: list[None] = []
+    listening = asyncio.create_task(
+        listen(database.dsn, {"news": heard.append, "more": heard.append}, lambda: looks.append(None), name="test")
+    )
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        await assert_eventually(lambda: len(looks) == 1)
+        await connection.execute("SELECT pg_notify('news', 'a'), pg_notify('more', 'b'), pg_notify('other', 'c')")
+        await assert_eventually(lambda: heard == ["a", "b"])
+        listener = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT 1' AND usename = current_user"
+        pid = await connection.fetchval(listener)
+        await connection.execute("SELECT pg_terminate_backend($1)", pid)
+        await assert_eventually(lambda: len(looks) == 2)
+        await connection.execute("SELECT pg_notify('news', 'd')")
+        await assert_eventually(lambda: heard == ["a", "b", "d"])
+    finally:
+        await connection.close()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)

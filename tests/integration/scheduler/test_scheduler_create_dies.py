@@ -9,9 +9,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from meshkit.testing import Database
 from scheduler_svc.store import submission_store
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from tests.integration.scheduler.scheduler_stores import Stores, request, submission
 
 SEEDS = 200

@@ -14,13 +14,13 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from meshkit.testing import Database, assert_eventually
 from scheduler_svc.domain.errors import JobNotFound, SchedulerStopping, SequenceAhead, TooManyWatches
 from scheduler_svc.domain.events import JobEvent, LogLevel, LogLine, MetricPoint, Report, StateChange, WatchMessage
 from scheduler_svc.domain.ids import AttemptKey, JobId, UserId
 from scheduler_svc.domain.job import Job, JobState, Progress, StateReason
 from scheduler_svc.store.notifications import Notifications
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from scheduler_svc.usecases.job_feed import JobFeeds, WatchLimits
 from scheduler_svc.usecases.view_queue import QueueView
 from scheduler_svc.usecases.watch_job import watch_job

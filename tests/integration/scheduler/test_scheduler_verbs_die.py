@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from meshkit.testing import Database
 from scheduler_svc.domain.errors import JobNotFound
 from scheduler_svc.domain.ids import JobId
@@ -15,7 +16,6 @@ from scheduler_svc.domain.job import Job
 from scheduler_svc.domain.quota import Limit, Quota, QuotaChange
 from scheduler_svc.domain.request_key import RequestKey
 from scheduler_svc.store import request_store
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
 from tests.integration.scheduler.scheduler_stores import GRACE, OWNER, Stores, request
 
 Verb = Callable[[Stores, JobId, RequestKey], Awaitable[Job | None]]
