@@ -338,10 +338,10 @@ def _start_importers(
         settings.max_files,
     )
     importers = RunImports(
-        stores.imports,
-        run_import,
-        manage.wanted,
-        settings.import_lease_seconds,
+        imports=stores.imports,
+        run_import=run_import,
+        wanted=manage.wanted,
+        lease_seconds=settings.import_lease_seconds,
         is_passing=_is_passing,
         pause_seconds=settings.import_pause_seconds,
     )

@@ -17,7 +17,7 @@ from catalog_svc.domain.clip import ClipFault, FaultyClip
 from catalog_svc.domain.entry import EntryId, EntryKind
 from catalog_svc.domain.unforeseen import MAX_FAILURES, pause_after
 from catalog_svc.store.validation_store import ClaimedValidation, ValidationStore
-from catalog_svc.usecases import run_validations
+from catalog_svc.usecases import leased_worker
 from catalog_svc.usecases.validate_dataset import ValidateDataset
 from catalog_svc.usecases.validate_model import ValidateModel
 from meshkit.testing import assert_eventually
@@ -143,7 +143,7 @@ async def test_an_outage_of_the_database_counts_as_no_death(start: Start, monkey
 
     monkeypatch.setattr(ValidateDataset, "_plan", cut_plan)
     monkeypatch.setattr(ValidationStore, "release", cut_release)
-    monkeypatch.setattr(run_validations, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(leased_worker, "RETRY_SECONDS", 0.01)
     with structlog.testing.capture_logs() as logs:
         ready = await mesh.validated(dataset.id)
     assert ready.state == dataset_pb2.DATASET_STATE_READY, await mesh.issues(dataset.id)

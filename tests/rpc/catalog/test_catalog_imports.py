@@ -350,7 +350,13 @@ async def test_failures_count_from_the_last_progress_and_giving_up_that_fails_pa
         async def give_up(self, found: Import, token: str) -> ImportState:
             raise KeyError("a bug of ours")
 
-    runner = RunImports(imports, cast(RunImport, Broken()), asyncio.Event(), 30, is_passing=lambda _: False)
+    runner = RunImports(
+        imports=imports,
+        run_import=cast(RunImport, Broken()),
+        wanted=asyncio.Event(),
+        lease_seconds=30,
+        is_passing=lambda _: False,
+    )
     assert [await runner.run_one() for _ in range(2)] == [True, False], "nobody takes it up again at once"
 
 
