@@ -14,6 +14,8 @@ from typing import Generic
 
 import structlog
 
+from meshkit.batching import SharedCalls
+from meshkit.postgres.trouble import POSTGRES_TROUBLE
 from scheduler_svc.domain.errors import HistoryUnavailable, JobNotFound, SchedulerStopping, TooManyWatches
 from scheduler_svc.domain.event_ring import EventRing, MessageT, Told, told
 from scheduler_svc.domain.events import WatchMessage
@@ -23,8 +25,6 @@ from scheduler_svc.domain.queue_view import QueueStatus
 from scheduler_svc.store.event_store import EventStore
 from scheduler_svc.store.job_store import JobStore
 from scheduler_svc.store.notifications import Notifications
-from scheduler_svc.store.trouble import POSTGRES_TROUBLE
-from scheduler_svc.usecases.shared_read import FreshRead, JoinedReads
 
 _PAGE = 500
 _PATIENCE_SECONDS = 60.0
@@ -165,10 +165,10 @@ class JobFeed(Generic[MessageT]):
         self.aside: QueueStatus | None = None
         """What is to be told beside the history, and has no place in it: of this everybody gets the newest, once."""
         self._poll_seconds = poll_seconds
-        self._read_job = FreshRead(read_job)
+        self._job_reads = SharedCalls[None, Job](lambda _: read_job())
         self._read_tail = read_tail
         self._read_history = read_history
-        self._history_reads = JoinedReads(self._read_until_ring)
+        self._history_reads = SharedCalls(self._read_until_ring)
         self._ring: EventRing[MessageT] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiters: dict[asyncio.Future[None], None] = {}
@@ -185,7 +185,7 @@ class JobFeed(Generic[MessageT]):
 
     async def snapshot(self) -> Job:
         """Returns the job as it is now. Raises JobNotFound, also when it is not the caller's."""
-        job = await self._read_job()
+        job = await self._job_reads.ask(None)
         if self._ring is None and not self._is_closed:
             self._ring = EventRing(job.sequence)
             # A context of its own: the reader belongs to nobody's rpc, whoever happened to come first.
@@ -203,7 +203,7 @@ class JobFeed(Generic[MessageT]):
         ring = self._started_ring()
         if ring.covers(sequence):
             return ring.after(sequence)
-        page = await self._history_reads(sequence)
+        page = await self._history_reads.ask(sequence)
         if not page:
             raise JobNotFound(self.job_id)
         return page
@@ -295,7 +295,7 @@ class JobFeed(Generic[MessageT]):
             if len(page) < _PAGE:
                 return
         if not has_news:
-            await self._read_job()
+            await self._job_reads.ask(None)
 
     def _wake(self) -> None:
         for waiter in self._waiters:
