@@ -257,7 +257,7 @@ def _upload_servicer(
         settings.upload_stall_seconds,
         stores.scheduler,
     )
-    return UploadServicer(by_parts, by_stream, ManageFiles(stores.files), page_tokens)
+    return UploadServicer(by_parts, by_stream, ManageFiles(stores.files, stores.entries), page_tokens)
 
 
 def _start_validators(

@@ -1,12 +1,19 @@
-"""Cancellations that libraries lose, found again."""
+"""Cancelling tasks until they have ended, and cancellations that libraries lose, found again."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def cancel_all(*futures: asyncio.Future[Any]) -> None:
+    """Cancels tasks and returns once they have ended, whatever they raise; of those that are done nothing is heard."""
+    for future in futures:
+        future.cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
 
 
 async def heard(awaitable: Awaitable[T]) -> T:

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from meshkit.auth.revocations import NO_REVOCATIONS, Revocations
 from meshkit.background import Background
+from meshkit.cancellation import cancel_all
 from meshkit.health_endpoint import health_endpoint
 from meshkit.rpc.failure import ErrorTable
 from meshkit.rpc.interceptors.authentication import Verifier
@@ -206,9 +207,7 @@ async def _first(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
             return task.result()
         return None
     finally:
-        for unfinished in (task, stopped):
-            unfinished.cancel()
-        await asyncio.gather(task, stopped, return_exceptions=True)
+        await cancel_all(task, stopped)
 
 
 @contextlib.contextmanager

@@ -132,11 +132,6 @@ class FileStore:
         rows = await self._pool.fetch(queries().list_visible_files, entry_id, viewer.user_id, viewer.granted_id)
         return [file_from_row(row) for row in rows]
 
-    async def check_is_owner(self, kind: EntryKind, entry_id: EntryId, owner_id: str) -> None:
-        """Raises EntryNotFound unless the entry is this owner's."""
-        async with transaction(self._pool) as connection:
-            await lock_own_entry(connection, kind, entry_id, owner_id)
-
     async def delete(self, kind: EntryKind, entry_id: EntryId, owner_id: str, path: str) -> StoredFile:
         """Removes a file.
 

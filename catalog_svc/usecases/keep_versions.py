@@ -47,7 +47,7 @@ class KeepVersions:
             NotQuarantinable: an error concerns more than a row or a clip.
             InvalidField: a place is none that can be left out.
         """
-        await self.files.check_is_owner(_KIND, dataset_id, owner_id)
+        await self.entries.check_is_owner(_KIND, dataset_id, owner_id)
         dataset = await self.entries.get(_KIND, dataset_id, Viewer(owner_id))
         assert isinstance(dataset, Dataset)
         next_state(_KIND, dataset.entry.state, Action.QUARANTINE)
@@ -64,5 +64,5 @@ class KeepVersions:
         self, dataset_id: EntryId, owner_id: str, after: tuple[str, int], size: int
     ) -> list[QuarantinedItem]:
         """Lists what a dataset goes without."""
-        await self.files.check_is_owner(_KIND, dataset_id, owner_id)
+        await self.entries.check_is_owner(_KIND, dataset_id, owner_id)
         return await self.versions.list_quarantine(dataset_id, owner_id, after, size)

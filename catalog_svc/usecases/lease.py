@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from meshkit.cancellation import cancel_all
+
 T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -29,9 +31,7 @@ async def under_lease(work: Coroutine[Any, Any, T], renew: Callable[[], Awaitabl
         await renew()
         raise
     finally:
-        for task in (working, renewals):
-            task.cancel()
-        await asyncio.gather(working, renewals, return_exceptions=True)
+        await cancel_all(working, renewals)
 
 
 async def give_back(release: Callable[[], Awaitable[None]], is_passing: Callable[[Exception], bool]) -> None:

@@ -24,6 +24,7 @@ from catalog_svc.store.file_store import FileStore
 from catalog_svc.store.garbage_store import GarbageStore
 from catalog_svc.usecases import audit
 from catalog_svc.usecases.each import each
+from meshkit.cancellation import cancel_all
 from meshkit.failpoints import failpoint
 
 _TOGETHER_SECONDS = 1.0
@@ -77,10 +78,7 @@ class SettleUpload:
 
     async def close(self) -> None:
         """Cancels what is under way; what is not committed then never happened."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(*self._running.values())
 
     def _start(self, upload_id: UploadId, work: Coroutine[None, None, StoredFile]) -> asyncio.Task[StoredFile]:
         task = asyncio.create_task(work, name=f"settle {upload_id}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from meshkit.cancellation import cancel_all
 from meshkit.sandbox.process import MAX_LINE_BYTES, START_SECONDS, ChildDied, ChildTooSlow, SandboxChild
 
 REQUESTS_PER_CHILD = 500
@@ -50,10 +51,7 @@ class ChildPool:
 
     async def close(self) -> None:
         """Kills the children that have nothing to do: all of them, once nobody waits for an answer."""
-        abandoned = list(self._starting)
-        for starting in abandoned:
-            starting.cancel()
-        await asyncio.gather(*abandoned, return_exceptions=True)
+        await cancel_all(*self._starting)
         while self._idle:
             await self._idle.pop().kill()
 

@@ -17,8 +17,8 @@ from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
 from scheduler_svc.domain.job import ACTIVE_STATES, Job, JobState, Progress, StateReason
 from scheduler_svc.domain.lifecycle import Actor
 from scheduler_svc.domain.retry import judge_failure
+from scheduler_svc.store.garbage_store import collect
 from scheduler_svc.store.job_changes import Change, change_state, end_attempt, insert_events, notify_job
-from scheduler_svc.store.job_store import UPLOAD_MARGIN
 from scheduler_svc.store.metric_store import add_to_buckets
 from scheduler_svc.store.rows import (
     LockedJob,
@@ -286,8 +286,7 @@ class AttemptStore:
         stored = files_to_json(files.files)
         replaced = await connection.fetchval(self._sql.insert_artifact, job_id, files.key.attempt, stored, files.digest)
         if replaced is not None:
-            for prefix in attempt_prefixes(AttemptKey(job_id, replaced)):
-                await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
+            await collect(connection, self._sql, job_id, attempt_prefixes(AttemptKey(job_id, replaced)))
 
     async def _drop_old_checkpoints(self, connection: Connection, job: Job) -> None:
         rows = await connection.fetch(self._sql.list_checkpoints, job.id)
@@ -301,8 +300,7 @@ class AttemptStore:
 async def drop_checkpoint(connection: Connection, queries: Queries, job_id: JobId, name: CheckpointName) -> None:
     """Forgets a checkpoint and has its objects collected."""
     await connection.execute(queries.delete_checkpoint, job_id, name.attempt, name.step)
-    for prefix in FileSet(AttemptKey(job_id, name.attempt), (), name.step).prefixes:
-        await connection.execute(queries.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
+    await collect(connection, queries, job_id, FileSet(AttemptKey(job_id, name.attempt), (), name.step).prefixes)
 
 
 async def close_attempt(
@@ -314,8 +312,7 @@ async def close_attempt(
     """
     await end_attempt(connection, queries, key, outcome, ended_by)
     await connection.execute(queries.delete_uploads, key.job_id, key.attempt, "")
-    for prefix in attempt_prefixes(key):
-        await connection.execute(queries.insert_garbage, key.job_id, prefix, UPLOAD_MARGIN)
+    await collect(connection, queries, key.job_id, attempt_prefixes(key))
 
 
 async def lock_attempt(connection: Connection, queries: Queries, key: AttemptKey) -> LockedJob:

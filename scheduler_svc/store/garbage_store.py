@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 
 from meshkit.postgres import Connection, Pool, Queries, transaction
 from scheduler_svc.domain.files import FileSet
 from scheduler_svc.domain.ids import AttemptKey, JobId
 from scheduler_svc.store.rows import files_from_json
+
+UPLOAD_MARGIN = timedelta(minutes=16)
+"""A presigned upload that was under way when its attempt ended is over by then: URLs live 15 minutes."""
+
+
+async def collect(connection: Connection, queries: Queries, job_id: JobId, prefixes: Iterable[str]) -> None:
+    """Has what lies below prefixes of a job collected: at once, and again when no upload to it can be under way."""
+    for prefix in prefixes:
+        await connection.execute(queries.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
 
 
 class Garbage:

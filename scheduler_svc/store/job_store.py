@@ -28,6 +28,7 @@ from scheduler_svc.domain.lifecycle import (
     stop_target,
 )
 from scheduler_svc.domain.request_key import RequestKey
+from scheduler_svc.store.garbage_store import collect
 from scheduler_svc.store.job_changes import (
     Change,
     change_state,
@@ -47,8 +48,6 @@ from scheduler_svc.store.rows import (
 )
 from scheduler_svc.store.submission_store import SubmissionStore
 
-UPLOAD_MARGIN = timedelta(minutes=16)
-"""A presigned upload that was under way when its attempt ended is over by then: URLs live 15 minutes."""
 _JOB_ANSWER = AnswerCodec(job_to_json, job_from_json)
 
 
@@ -222,7 +221,7 @@ class JobStore:
             await self._check_unused(connection, job_id)
             await connection.execute(self._sql.delete_job, job_id)
             if locked.job.attempt:
-                await connection.execute(self._sql.insert_garbage, job_id, job_prefix(job_id), UPLOAD_MARGIN)
+                await collect(connection, self._sql, job_id, [job_prefix(job_id)])
             await notify_job(connection, self._sql, job_id, "state")
             after_commit(connection, lambda: bound_logger().info("audit.job_deleted", actor=owner_id, job_id=job_id))
 
@@ -304,5 +303,5 @@ class JobStore:
 
     async def _drop_checkpoints(self, connection: Connection, job_id: JobId) -> None:
         for row in await connection.fetch(self._sql.delete_checkpoints, job_id):
-            for prefix in FileSet(AttemptKey(job_id, row["attempt"]), (), row["step"]).prefixes:
-                await connection.execute(self._sql.insert_garbage, job_id, prefix, UPLOAD_MARGIN)
+            files = FileSet(AttemptKey(job_id, row["attempt"]), (), row["step"])
+            await collect(connection, self._sql, job_id, files.prefixes)

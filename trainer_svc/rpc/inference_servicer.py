@@ -12,6 +12,7 @@ from reeltune.trainer.v1 import inference_service_pb2 as pb
 from reeltune.trainer.v1 import inference_service_pb2_grpc
 
 from meshkit.auth.principal import current_principal
+from meshkit.cancellation import cancel_all
 from trainer_svc.domain.errors import InferenceInterruptedError
 from trainer_svc.domain.inference import AnswerPiece, Question
 from trainer_svc.rpc.convert import piece_to_proto, question_from_proto
@@ -47,9 +48,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
                     raise
                 raise InferenceInterruptedError("the trainer goes away") from None
         finally:
-            answering.cancel()
-            stopping.cancel()
-            await asyncio.gather(answering, stopping, return_exceptions=True)
+            await cancel_all(answering, stopping)
 
     async def _stop(self, answering: asyncio.Task[None]) -> None:
         await self._stopping.wait()

@@ -14,6 +14,7 @@ from typing import Literal
 
 import structlog
 
+from meshkit.cancellation import cancel_all
 from trainer_svc.clients.transfers import Transfers
 from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.errors import StorageUnavailableError, UrlExpiredError
@@ -154,9 +155,7 @@ async def _all_or_none(transfers: Iterable[Awaitable[None]]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(*tasks)
 
 
 async def _on_disk(work: Callable[..., object], *arguments: object) -> None:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import structlog
 
+from meshkit.cancellation import cancel_all
 from trainer_svc.clients.scheduler import AttemptStream, SchedulerClient
 from trainer_svc.domain.backoff import Backoff
 from trainer_svc.domain.errors import (
@@ -76,9 +77,7 @@ class _Conversation:
             # A broken stream shows in receiving; sending fails by faults of ours alone.
             raise (receiving if receiving in done else sending).exception() or AssertionError("a stream ended well")
         finally:
-            for task in (sending, receiving):
-                task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
+            await cancel_all(sending, receiving)
 
     async def _receive_all(self) -> NoReturn:
         while True:

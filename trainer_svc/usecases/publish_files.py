@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from meshkit.cancellation import cancel_all
 from meshkit.failpoints import failpoint
 from trainer_svc.clients.scheduler import SchedulerClient
 from trainer_svc.clients.transfers import Transfers
@@ -80,9 +81,7 @@ async def _put_all(folder: Path, files: Sequence[RemoteFile], transfers: Transfe
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(*tasks)
 
 
 def _uploads(folder: Path, files: Sequence[RemoteFile], transfers: Transfers) -> Iterator[_Put]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from meshkit.cancellation import cancel_all
 from trainer_svc import metrics
 from trainer_svc.clients.catalog import CatalogClient
 from trainer_svc.clients.scheduler import SchedulerClient
@@ -97,9 +98,7 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
         state = "ABANDONED"
         log.exception("attempt.abandoned")
     finally:
-        for task in (attached, working):
-            task.cancel()
-        await asyncio.gather(attached, working, return_exceptions=True)
+        await cancel_all(attached, working)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         metrics.forget_job()
     metrics.ATTEMPTS.labels(state).inc()
@@ -220,9 +219,7 @@ async def _train(attempt: LiveAttempt, folder: Path, tools: AttemptTools, checkp
             publishing.result()
         return await training
     finally:
-        for task in (publishing, training):
-            task.cancel()
-        await asyncio.gather(publishing, training, return_exceptions=True)
+        await cancel_all(publishing, training)
 
 
 async def _end(attempt: LiveAttempt, outcome: Outcome, tools: AttemptTools, checkpoints: CheckpointPublisher) -> str:
@@ -257,7 +254,5 @@ async def _unless_told_to_stop(attempt: LiveAttempt, work: Coroutine[Any, Any, T
         await asyncio.wait({working, *orders}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        for task in (working, *orders):
-            task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(working, *orders, return_exceptions=True)
+            await cancel_all(working, *orders)

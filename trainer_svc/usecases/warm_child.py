@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from meshkit.cancellation import cancel_all
 from trainer_svc.child.process import ChildProcess
 from trainer_svc.domain.attempt import JobClaim, Recipe
 from trainer_svc.qlora.messages import Idle, MessageError, Train
@@ -78,8 +79,7 @@ class WarmChild:
         """Ends the process that is kept, if there is one, and has its memory back."""
         kept, self._kept = self._kept, None
         if kept is not None:
-            kept.is_ready.cancel()
-            await asyncio.gather(kept.is_ready, return_exceptions=True)
+            await cancel_all(kept.is_ready)
             await self.discard(kept.child)
             structlog.get_logger().info("child.warm_ended", pid=kept.child.pid)
 
