@@ -17,6 +17,8 @@ from trainer_svc.qlora.qlora_injector import trainable
 from trainer_svc.qlora.rank_allocation import allocate_ranks, rebuild
 from trainer_svc.qlora.training_session import Session, calibration_stream
 
+_NOT_FINITE = "samples without a finite loss"
+
 
 def give_start(session: Session) -> None:
     """Gives the adapter what it is to begin with, where that takes more than random numbers."""
@@ -37,6 +39,8 @@ def reallocate_ranks(session: Session, step: int) -> None:
     processes the first decides. Raises `BrokenOffError` when the run is to stop: nothing has changed then."""
     ranks, state = session.ranks, session.state
     report = ranks.decide(_score_and_allocate(session, step) if ranks.is_first else None)
+    if bad := report.get(_NOT_FINITE):
+        raise NonFiniteLossError(step, math.nan, math.nan, bad)
     if not ranks.is_first:
         rebuild(session.base, session.spec, state, report)
     ranks.copy_from_first(trainable(state.model).values())
@@ -63,4 +67,8 @@ def _score_and_allocate(session: Session, step: int) -> dict[str, Any]:
         loss.backward()  # type: ignore[no-untyped-call]
 
     with calibration_stream(session, step, session.spec.lora.rank_allocation.calibration_batches) as stream:
-        return allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
+        try:
+            return allocate_ranks(session.base, session.spec, state, chain.from_iterable(stream), backward)
+        except NonFiniteLossError as error:
+            # Raised at all ranks together, which then can keep a checkpoint.
+            return {_NOT_FINITE: error.sample_ids}

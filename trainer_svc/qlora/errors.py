@@ -59,9 +59,39 @@ class GradientAuditError(RuntimeError):
 class NonFiniteLossError(ArithmeticError):
     """Loss or gradient became infinite or not a number. The weights were not touched by that step."""
 
+    remedy = "lower optimization.learning_rate, look at the named samples, or use quantization.compute_dtype=fp32"
+
     def __init__(self, step: int, loss: float, grad_norm: float, sample_ids: list[str]) -> None:
-        shown = ", ".join(sample_ids[:16]) + (" …" if len(sample_ids) > 16 else "")
-        super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}, samples {shown}")
+        super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}, samples {_named(sample_ids)}")
+        self.loss = loss
+        self.sample_ids = sample_ids
+
+
+class NonFiniteHeldOutLossError(NonFiniteLossError):
+    """The same of the samples that are held out, of which those without a finite loss are named."""
+
+    remedy = (
+        "look at the named samples, or leave them out of the held-out ones; where all are named, lower "
+        "optimization.learning_rate"
+    )
+
+    def __init__(self, step: int, sample_ids: list[str]) -> None:
+        ArithmeticError.__init__(
+            self, f"after step {step}: no finite loss on the held-out samples {_named(sample_ids)}"
+        )
+
+
+class AllStepsLostError(NonFiniteLossError):
+    """Every step of a run was lost to overflow of fp16: its adapter has learned nothing."""
+
+    remedy = "use quantization.compute_dtype=bf16 or fp32, or train for more steps: the first ones find fp16's scale"
+
+    def __init__(self, steps: int) -> None:
+        ArithmeticError.__init__(self, f"all {steps} steps were lost to overflow of fp16: nothing was learned")
+
+
+def _named(sample_ids: list[str]) -> str:
+    return ", ".join(sample_ids[:16]) + (" …" if len(sample_ids) > 16 else "")
 
 
 class DiskTroubleError(RuntimeError):

@@ -47,10 +47,7 @@ def _classify(error: Exception) -> tuple[FailureReason, str]:
         case BadClipError():
             return FailureReason.BAD_DATA, "replace the clip or remove its rows"
         case NonFiniteLossError():
-            return (
-                FailureReason.NON_FINITE_LOSS,
-                "lower optimization.learning_rate, look at the named samples, or use quantization.compute_dtype=fp32",
-            )
+            return FailureReason.NON_FINITE_LOSS, remedy
         case ModelRefusedError():
             return FailureReason.MODEL_UNSUPPORTED, remedy
         case ModelAuditError() | GradientAuditError():

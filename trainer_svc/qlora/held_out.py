@@ -14,7 +14,7 @@ import torch
 from trainer_svc.qlora.batch_stream import BatchStream, FrameSource
 from trainer_svc.qlora.best_adapter import note_held_out_loss
 from trainer_svc.qlora.data_processor import DataProcessor
-from trainer_svc.qlora.errors import NonFiniteLossError
+from trainer_svc.qlora.errors import NonFiniteHeldOutLossError
 from trainer_svc.qlora.lookout import Lookout
 from trainer_svc.qlora.messages import Metrics, Progress
 from trainer_svc.qlora.sample_predictions import Answering, tell_predictions
@@ -35,7 +35,7 @@ def measure_held_out(session: Session, step: int) -> float | None:
     with _measuring(model):
         total, targets, losses = _losses(session, processor, Lookout(session.run, progress))
         if not math.isfinite(total):
-            raise NonFiniteLossError(step, total, 0.0, [sample.sample_id for sample in session.held_out])
+            raise NonFiniteHeldOutLossError(step, [name for name, loss in losses.items() if not math.isfinite(loss)])
         if session.spec.sample_predictions.count:
             answering = Answering(model, session.base, processor, session.pool, session.spec)
             own = Lookout(session.own, progress)

@@ -28,22 +28,31 @@ def restore_plain_states(states: dict[str, Any]) -> None:
 
 def random_states() -> dict[str, Any]:
     """Those of Python, numpy and torch, as they are now."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
     return {
         **plain_states(),
-        "torch": {key: base64.b64encode(bytes(state.tolist())).decode() for key, state in states.items()},
+        "torch": {key: base64.b64encode(bytes(state.tolist())).decode() for key, state in torch_states().items()},
     }
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
     """Sets what `random_states` gave."""
     restore_plain_states(states)
-    torch_states = {key: _tensor(state) for key, state in states["torch"].items()}
-    torch.set_rng_state(torch_states["cpu"])
-    if torch.cuda.is_available() and "cuda" in torch_states:
-        torch.cuda.set_rng_state(torch_states["cuda"])
+    restore_torch_states({key: _tensor(state) for key, state in states["torch"].items()})
+
+
+def torch_states() -> dict[str, torch.Tensor]:
+    """Those of torch alone, as they are now: what dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_torch_states(states: dict[str, torch.Tensor]) -> None:
+    """Sets what `torch_states` gave."""
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def restore_rank(saved: dict[str, Any], ranks: Ranks, seed: int) -> bool:

@@ -107,8 +107,9 @@ def _scores(
             backward(batch)
             count += 1
             for name, layer in layers.items():
-                assert layer.b.grad is not None
-                totals[name] += batch_scores(parts[name], layer.b.grad, layer.scale)
+                # A batch of texts alone says nothing about the vision tower: 0.
+                if layer.b.grad is not None:
+                    totals[name] += batch_scores(parts[name], layer.b.grad, layer.scale)
     finally:
         model.zero_grad(set_to_none=True)
         model.train()

@@ -7,7 +7,7 @@ from typing import Any
 from trainer_svc.qlora.adapter_files import write_adapter
 from trainer_svc.qlora.checkpoint import save_checkpoint
 from trainer_svc.qlora.checkpoint_folders import keep_rule
-from trainer_svc.qlora.errors import DiskTroubleError
+from trainer_svc.qlora.errors import AllStepsLostError, DiskTroubleError
 from trainer_svc.qlora.messages import CheckpointSaved, Completed, Log, Stopped, StopReason
 from trainer_svc.qlora.qlora_injector import trainable
 from trainer_svc.qlora.random_states import random_states
@@ -51,6 +51,9 @@ def finish_stopped(session: Session, step: int, reason: StopReason) -> None:
 
 
 def finish_completed(session: Session, steps: int) -> None:
+    """Publishes what was learned. Raises `AllStepsLostError` when that is nothing."""
+    if session.state.scaler.is_enabled() and "loss" not in session.state.measured:
+        raise AllStepsLostError(steps)
     if not session.ranks.is_first:
         return
     manifest = _write_adapter(session, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Iterator
@@ -40,8 +41,10 @@ class StepMeter:
         self._marks.append((name, first, last))
 
     def add(self, *, loss: float, grad_norm: float, samples: int, clips: int, tokens: int) -> None:
+        """Takes a step in; a norm that overflowed is not among the figures."""
         self._losses.append(loss)
-        self._norms.append(grad_norm)
+        if math.isfinite(grad_norm):
+            self._norms.append(grad_norm)
         self._samples += samples
         self._clips += clips
         self._tokens += tokens
@@ -55,7 +58,7 @@ class StepMeter:
         values = {
             "loss": sum(self._losses) / steps,
             "learning_rate": learning_rate,
-            "grad_norm": sum(self._norms) / steps,
+            **({"grad_norm": sum(self._norms) / len(self._norms)} if self._norms else {}),
             "samples_per_second": self._samples / seconds,
             "tokens_per_second": self._tokens / seconds,
             "clips_per_second": self._clips / seconds,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from itertools import chain
 
 import torch
 
@@ -19,7 +18,7 @@ from trainer_svc.qlora.calibrated_adapter import give_start, reallocate_ranks
 from trainer_svc.qlora.data_processor import Batch
 from trainer_svc.qlora.dataset_rows import load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
-from trainer_svc.qlora.errors import NonFiniteLossError
+from trainer_svc.qlora.gradient_watch import GradientWatch
 from trainer_svc.qlora.held_out import measure_held_out
 from trainer_svc.qlora.lookout import BrokenOffError
 from trainer_svc.qlora.messages import (
@@ -31,17 +30,16 @@ from trainer_svc.qlora.messages import (
 )
 from trainer_svc.qlora.model_loader import LoadBase, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at, set_learning_rate, unscale
-from trainer_svc.qlora.qlora_injector import check_gradients, trainable
+from trainer_svc.qlora.parting_checkpoint import parting_checkpoint
+from trainer_svc.qlora.qlora_injector import trainable
 from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.resume import resume
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.run_results import finish_completed, finish_stopped, keep_checkpoint
+from trainer_svc.qlora.sample_checks import check_samples
 from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.qlora.step_meter import StepMeter
 from trainer_svc.qlora.training_session import Session, prepare_session, started, training_stream
-
-_OVERFLOWS_ALLOWED = 20
-"""Steps in a row that fp16 may lose while its scale is being found."""
 
 
 def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, load: LoadBase | None = None) -> None:
@@ -58,6 +56,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         run = RankedRun(run, ranks)
     run.report(Starting("dataset"))
     training, held_out = split_samples(load_samples(run.folders.dataset), spec.eval_fraction)
+    check_samples(spec, training, held_out)
     with ExitStack() as stack:
         # Decode processes start while the model loads.
         pool = stack.enter_context(DecodePool.of(spec.runtime))
@@ -81,7 +80,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
 
 def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
     run, spec = session.run, session.spec
-    meter, overflows = StepMeter(session.base.device), 0
+    meter, watch = StepMeter(session.base.device), GradientWatch(session)
     if start_step < session.total_steps:
         run.report(Starting("first_step"))
     session.state.model.train()
@@ -94,25 +93,14 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
         if session.state.held_out_losses.is_spent(spec.early_stopping.patience):
             return finish_completed(session, step)
 
-        # One step of the optimizer over its micro-batches, every learned token weighing the same.
-        rate = learning_rate_at(step, session.total_steps, spec.optimization)
         try:
             if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
-                reallocate_ranks(session, step)
-            batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
+                with parting_checkpoint(session, step):
+                    reallocate_ranks(session, step)
+            with parting_checkpoint(session, step):
+                rate = _step(session, stream, meter, watch, step)
         except BrokenOffError as broken:
             return finish_stopped(session, step, broken.reason)
-        counts = session.ranks.counts(batches)
-        loss, norm = _backward(session, meter, batches, counts.targets, audit=step == start_step)
-        with meter.phase("optimizer"):
-            overflows = _update(session, batches, step, rate, loss, norm, overflows)
-        meter.add(
-            loss=loss,
-            grad_norm=norm if math.isfinite(norm) else 0.0,
-            samples=counts.samples,
-            clips=session.clips_of(step),
-            tokens=counts.tokens,
-        )
 
         done = step + 1
         last = done == session.total_steps
@@ -131,13 +119,32 @@ def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
     return finish_completed(session, session.total_steps)
 
 
+def _step(session: Session, stream: BatchStream, meter: StepMeter, watch: GradientWatch, step: int) -> float:
+    """One step of the optimizer over its micro-batches, every learned token weighing the same. Returns its rate.
+
+    Raises `BrokenOffError` when the run is to stop before its batches are there: nothing has changed then.
+    """
+    rate = learning_rate_at(step, session.total_steps, session.spec.optimization)
+    batches = [batch for _ in session.plan.micro_batches(step) for batch in next(stream)]
+    counts = session.ranks.counts(batches)
+    loss, norm = _backward(session, meter, watch, batches, counts.targets, step)
+    with meter.phase("optimizer"):
+        watch.note(batches, step, loss, norm)
+        set_learning_rate(session.state.optimizer, rate)
+        session.state.scaler.step(session.state.optimizer)
+        session.state.scaler.update()
+    meter.add(loss=loss, grad_norm=norm, samples=counts.samples, clips=session.clips_of(step), tokens=counts.tokens)
+    return rate
+
+
 def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
     """Between two steps: measures on the held-out samples, and keeps a checkpoint where one is due. Returns why the run
     is to stop when it heard so in the midst of measuring; who goes on from here measures first."""
     eval_loss = None
     try:
         if measures:
-            eval_loss = measure_held_out(session, step)
+            with parting_checkpoint(session, step, owes_measurement=True):
+                eval_loss = measure_held_out(session, step)
     except BrokenOffError as broken:
         session.state.owes_measurement = True
         return broken.reason
@@ -148,7 +155,7 @@ def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:
 
 
 def _backward(
-    session: Session, meter: StepMeter, batches: list[Batch], targets: int, *, audit: bool
+    session: Session, meter: StepMeter, watch: GradientWatch, batches: list[Batch], targets: int, step: int
 ) -> tuple[float, float]:
     """Gradients of one step, which has `targets` learned tokens at all ranks together: (mean loss of one of them,
     gradient norm before clipping)."""
@@ -164,30 +171,10 @@ def _backward(
     with meter.phase("optimizer"):
         total = session.ranks.merge(total, trainable(state.model).values())
         unscale(state.scaler, state.optimizer, device)
-        if audit and not state.scaler.is_enabled() and bool(torch.isfinite(total)):
-            check_gradients(state.model)
+        watch.audit(step, total)
         limit = session.spec.optimization.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(trainable(state.model).values(), limit)
         return float(total), float(norm)
-
-
-def _update(
-    session: Session, batches: list[Batch], step: int, rate: float, loss: float, norm: float, overflows: int
-) -> int:
-    """Applies the gradients. Returns how many steps in a row fp16 has lost to overflow."""
-    state = session.state
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        overflows += 1
-        if not math.isfinite(loss) or not state.scaler.is_enabled() or overflows > _OVERFLOWS_ALLOWED:
-            names = session.ranks.gather([name for batch in batches for name in batch.sample_ids])
-            raise NonFiniteLossError(step + 1, loss, norm, list(chain.from_iterable(names)))
-    else:
-        overflows = 0
-        state.measured["loss"] = loss
-    set_learning_rate(state.optimizer, rate)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    return overflows
 
 
 def _is_due(step: int, every: int) -> bool:

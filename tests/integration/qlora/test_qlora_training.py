@@ -18,7 +18,13 @@ from tiny_models import row, write_clip, write_dataset
 from transformers import AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
 
 from trainer_svc.qlora.adapter_files import SIDECAR
-from trainer_svc.qlora.errors import BadDataError, CheckpointMismatchError, NonFiniteLossError
+from trainer_svc.qlora.errors import (
+    AllStepsLostError,
+    BadDataError,
+    CheckpointMismatchError,
+    GradientAuditError,
+    NonFiniteLossError,
+)
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.folder_files import is_whole
 from trainer_svc.qlora.messages import (
@@ -33,7 +39,7 @@ from trainer_svc.qlora.messages import (
     StopReason,
     encode,
 )
-from trainer_svc.qlora.model_loader import guard_cpu_quantization, load_base_model
+from trainer_svc.qlora.model_loader import BaseModel, guard_cpu_quantization, load_base_model
 from trainer_svc.qlora.optimizers import learning_rate_at
 from trainer_svc.qlora.qlora_injector import inject, trainable
 from trainer_svc.qlora.spec import OptimizationSpec, QuantizationSpec, TrainingSpec
@@ -369,25 +375,110 @@ def test_a_clip_that_cannot_be_decoded_fails_the_run_naming_the_sample(
     assert failure.next_step == "replace the clip or remove its rows"
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_samples(
-    qwen3: Path, tmp_path: Path, spec: TrainingSpec
-) -> None:
-    """The embedding of one letter is infinite, and only one question has that letter."""
-    model = Path(shutil.copytree(qwen3, tmp_path / "model"))
+@pytest.fixture(scope="module")
+def infinite(qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose embedding of the letter z is infinite."""
+    model = Path(shutil.copytree(qwen3, tmp_path_factory.mktemp("infinite") / "model"))
     tensors = load_file(model / "model.safetensors")
     letter = AutoTokenizer.from_pretrained(model).convert_tokens_to_ids("z")
     tensors["model.language_model.embed_tokens.weight"][letter] = torch.inf
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    return model
+
+
+def test_a_loss_that_is_no_number_stops_the_run_names_step_and_samples_and_leaves_a_checkpoint(
+    infinite: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
     data = write_dataset(tmp_path / "data", samples=4)
-    rows = (data / "rows.jsonl").read_text().splitlines()
-    rows[2] = rows[2].replace("colour?", "zebra?")
-    (data / "rows.jsonl").write_text("\n".join(rows))
-    run = RecordingRun(model, data, tmp_path / "out")
-    one_by_one = ["optimization.batch_size=1", "optimization.gradient_accumulation_steps=1"]
-    with pytest.raises(NonFiniteLossError, match=r"step \d: loss nan, .*samples s2$") as caught:
-        train(run, spec.with_overrides(one_by_one))
+    change_question(data, 3, "zebra?")
+    one_by_one = spec.with_overrides(["optimization.batch_size=1", "optimization.gradient_accumulation_steps=1"])
+    run, often = (RecordingRun(infinite, data, tmp_path / name) for name in ("out", "often"))
+    with pytest.raises(NonFiniteLossError, match=r"step \d: loss nan, .*samples s3$") as caught:
+        train(run, one_by_one.with_overrides(["checkpoint_every_steps=0"]))
     assert as_failure(caught.value).reason is FailureReason.NON_FINITE_LOSS
-    assert all(math.isfinite(value) for value in run.series("loss").values())
+    losses = run.series("loss")
+    assert losses
+    assert all(math.isfinite(value) for value in losses.values())
+    assert isinstance(run.last, CheckpointSaved)
+    assert run.last.step == max(losses)
+    # It is what a checkpoint of that step would have been before the step that failed drew its random numbers.
+    with pytest.raises(NonFiniteLossError):
+        train(often, one_by_one.with_overrides(["checkpoint_every_steps=1"]))
+    kept = Path(run.last.path)
+    for file in ("adapter", "optimizer", "random"):
+        name = f"{file}.safetensors"
+        assert (kept / name).read_bytes() == (often.folders.checkpoints / kept.name / name).read_bytes()
+
+
+def test_a_held_out_loss_that_is_no_number_names_its_sample_and_leaves_a_checkpoint_that_owes_the_measurement(
+    infinite: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    data = write_dataset(tmp_path / "data", samples=4)
+    with (data / "rows.jsonl").open("a") as rows:
+        for index, question in enumerate(("colour?", "zebra?", "colour?")):
+            rows.write(json.dumps(row(f"e{index}", f"{index}.mp4", question, "red", split="eval")) + "\n")
+    run = RecordingRun(infinite, data, tmp_path / "out")
+    with pytest.raises(NonFiniteLossError, match=r"after step 1: .*samples e1$") as caught:
+        train(run, spec.with_overrides(["evaluate_every_steps=1"]))
+    assert as_failure(caught.value).next_step.startswith("look at the named samples, or leave them out")
+    assert isinstance(run.last, CheckpointSaved)
+    assert run.last.step == 1
+    assert json.loads((Path(run.last.path) / "state.json").read_bytes())["owes_evaluation"]
+
+
+def change_question(data: Path, index: int, question: str) -> None:
+    rows = (data / "rows.jsonl").read_text().splitlines()
+    rows[index] = rows[index].replace("colour?", question)
+    (data / "rows.jsonl").write_text("\n".join(rows))
+
+
+def test_steps_that_fp16_loses_are_told_and_a_run_that_loses_all_of_them_fails(
+    new_run: NewRun, spec: TrainingSpec
+) -> None:
+    run = new_run()
+    with pytest.raises(AllStepsLostError, match="all 1 steps") as caught:
+        train(run, spec.with_overrides(["quantization.compute_dtype=fp16", "optimization.max_steps=1"]))
+    assert as_failure(caught.value).reason is FailureReason.NON_FINITE_LOSS
+    told = [message.text for message in run.messages if isinstance(message, Log)]
+    assert any(text.startswith("step 1 is lost: its gradients overflow fp16") for text in told)
+    assert set(run.series("loss")) == {1}
+    assert not run.series("grad_norm")
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_what_is_cut_off_from_the_loss_is_found_at_the_first_step(
+    new_run: NewRun, spec: TrainingSpec, dtype: str
+) -> None:
+    """The tower's last output is cut off, so that its last layer would never train, and the others would."""
+
+    def load(model: Path, quantization: QuantizationSpec) -> BaseModel:
+        base = load_base_model(model, quantization)
+        base.model.model.visual.merger.register_forward_hook(lambda _module, _inputs, output: output.detach())
+        return base
+
+    options = ["lora.target_groups=language,vision", f"quantization.compute_dtype={dtype}"]
+    with pytest.raises(GradientAuditError, match=r"visual.*got no gradient"):
+        train(new_run(), spec.with_overrides(options), load=load)
+
+
+def test_rows_of_texts_alone_train_beside_others_whatever_comes_first(
+    qwen3: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    """The first step and some of those that ranks are allocated by show no clip."""
+    data = write_dataset(tmp_path / "data", samples=2)
+    with (data / "rows.jsonl").open("a") as rows:
+        for index in range(4):
+            talk = [{"role": "user", "content": "say hi"}, {"role": "assistant", "content": "hi"}]
+            rows.write(json.dumps({"sample_id": f"t{index}", "split": "train", "messages": talk}) + "\n")
+    run = RecordingRun(qwen3, data, tmp_path / "out")
+    allocation = {"warmup_steps": 2, "calibration_batches": 4}
+    options = ["optimization.batch_size=1", "optimization.gradient_accumulation_steps=1", "optimization.epochs=1"]
+    options += ["lora.target_groups=language,vision", f"lora.rank_allocation={json.dumps(allocation)}"]
+    train(run, spec.with_overrides([*options, "optimization.seed=5"]))
+    assert isinstance(run.last, Completed)
+    shown = run.series("clips_per_second")
+    assert shown[1] == 0
+    assert any(shown.values())
 
 
 def test_decode_processes_and_threads_are_gone_after_a_run(unbroken: RecordingRun) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from trainer_svc.qlora import errors
 from trainer_svc.qlora.errors import (
+    AllStepsLostError,
     BadClipError,
     BadDataError,
     CheckpointMismatchError,
@@ -15,6 +16,7 @@ from trainer_svc.qlora.errors import (
     GradientAuditError,
     ModelAuditError,
     ModelRefusedError,
+    NonFiniteHeldOutLossError,
     NonFiniteLossError,
     PeerLostError,
 )
@@ -40,6 +42,8 @@ CASES: list[tuple[Exception, FailureReason, str]] = [
     (GradientAuditError("x got no gradient"), FailureReason.MODEL_UNSUPPORTED, "x got no gradient"),
     (CheckpointMismatchError("another run"), FailureReason.CHECKPOINT_MISMATCH, "another run"),
     (NonFiniteLossError(3, float("nan"), 1.0, ["s1"]), FailureReason.NON_FINITE_LOSS, "step 3: loss nan"),
+    (NonFiniteHeldOutLossError(3, ["e1"]), FailureReason.NON_FINITE_LOSS, "held-out samples e1"),
+    (AllStepsLostError(3), FailureReason.NON_FINITE_LOSS, "all 3 steps were lost"),
     (OutOfMemoryError("CUDA out of memory"), FailureReason.OUT_OF_MEMORY, "CUDA out of memory"),
     (MemoryError(), FailureReason.OUT_OF_MEMORY, "MemoryError"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureReason.OUT_OF_MEMORY, "allocate memory"),
