@@ -14,7 +14,7 @@ from catalog_svc.domain.file_path import extension, file_name
 from catalog_svc.domain.issue import Issue, IssueList, shown
 from catalog_svc.domain.near_duplicates import NearDuplicates
 from catalog_svc.domain.quarantine import NOTHING_QUARANTINED, Quarantine
-from catalog_svc.domain.sample import TRAIN_SPLIT, SampleText, VideoPart
+from catalog_svc.domain.sample import EVAL_SPLITS, TRAIN_SPLIT, SampleText, VideoPart
 from catalog_svc.domain.upload import StoredFile
 
 
@@ -82,7 +82,7 @@ def check_dataset(
         duration_seconds=sum(clip.decoded.duration_seconds for clip in clips),
         rows=0 if isinstance(annotations, Issue) else annotations.row_count - check.quarantined_rows,
         train_rows=check.train_rows,
-        eval_rows=check.sound_rows - check.train_rows,
+        eval_rows=check.eval_rows,
         errors=issues.errors,
         warnings=issues.warnings,
         annotation_format=None if isinstance(annotations, Issue) else annotations.format,
@@ -118,6 +118,7 @@ class _RowCheck:
         self.uses: dict[str, _Use] = {}
         self.sound_rows = 0
         self.train_rows = 0
+        self.eval_rows = 0
         self.quarantined_rows = 0
         self._quarantine = quarantine
         self._paths = frozenset(file.path for file in media)
@@ -162,6 +163,7 @@ class _RowCheck:
     def _take(self, row: Row) -> None:
         self.sound_rows += 1
         self.train_rows += row.sample.split == TRAIN_SPLIT
+        self.eval_rows += row.sample.split in EVAL_SPLITS
         for video, field in zip(row.sample.videos(), row.clip_fields, strict=True):
             use = self.uses.setdefault(video.path, _Use(row.number, field))
             use.count += 1

@@ -11,6 +11,8 @@ from json.encoder import encode_basestring
 from typing import Any
 
 TRAIN_SPLIT = "train"
+EVAL_SPLITS = frozenset({"eval", "validation", "val"})
+"""Names of the one split that training measures its loss on."""
 
 
 class AnnotationFormat(enum.StrEnum):

@@ -108,7 +108,14 @@ class Catalog:
             raise _translated(error) from error
         if dataset.state != dataset_pb2.DATASET_STATE_READY:
             raise DatasetNotReady(dataset_id, _state_name(dataset_pb2.DatasetState.Name(dataset.state)))
-        return DatasetFacts(dataset_id, dataset.counts.train_rows, dataset.counts.eval_rows, version=dataset.version)
+        counts = dataset.counts
+        return DatasetFacts(
+            dataset_id,
+            counts.train_rows,
+            counts.eval_rows,
+            untrained_rows=counts.rows - counts.train_rows,
+            version=dataset.version,
+        )
 
 
 def _translated(error: grpc.aio.AioRpcError) -> Exception:

@@ -128,6 +128,11 @@ def resolve_lora(lora: LoraParameters, max_steps: int) -> LoraParameters:
                 "parameters.lora.temporal_groups",
                 f"{group} gets no adapter: add it to lora.target_groups, or leave it out here",
             )
+    if not lora.temporal_groups and lora.temporal_kernel_size != LoraParameters().temporal_kernel_size:
+        raise InvalidField(
+            "parameters.lora.temporal_kernel_size",
+            "does nothing without lora.temporal_groups: name the parts that mix along time, or leave it out",
+        )
     if lora.rank_allocation is None:
         return lora
     allocation = lora.rank_allocation

@@ -90,6 +90,7 @@ def check_evaluation_options(parameters: TrainingParameters) -> None:
     for field, is_asked in (
         ("parameters.early_stopping", parameters.early_stopping is not None),
         ("parameters.checkpoints.restore_best", parameters.checkpoints.restore_best),
+        ("parameters.checkpoints.keep_best", parameters.checkpoints.keep_best),
     ):
         if is_asked:
             raise InvalidField(
@@ -110,20 +111,22 @@ def fit_evaluation(parameters: TrainingParameters, given: Given, eval_rows: int)
         "early_stopping": given.get("early_stopping") is not None,
         "sample_predictions": given.get("sample_predictions") is not None,
         "checkpoints.restore_best": bool(given.get("checkpoints", {}).get("restore_best")),
+        "checkpoints.keep_best": bool(given.get("checkpoints", {}).get("keep_best")),
     }
     for name in _asked(asked):
         raise InvalidField(
-            f"parameters.{name}", "needs rows outside the split `train`, and the dataset has none: leave it out"
+            f"parameters.{name}", "needs rows of the split `eval`, and the dataset has none: add some, or leave it out"
         )
     measures = (parameters.evaluate_every_steps, parameters.early_stopping, parameters.sample_predictions)
-    if not any(measures) and not parameters.checkpoints.restore_best:
+    policy = parameters.checkpoints
+    if not any(measures) and not policy.restore_best and not policy.keep_best:
         return parameters
     return replace(
         parameters,
         evaluate_every_steps=0,
         early_stopping=None,
         sample_predictions=None,
-        checkpoints=replace(parameters.checkpoints, restore_best=False),
+        checkpoints=replace(policy, restore_best=False, keep_best=False),
     )
 
 

@@ -233,6 +233,9 @@ class DatasetFacts:
     id: str
     train_rows: int
     eval_rows: int
+    """Of the split `eval`, which is measured while training."""
+    untrained_rows: int = 0
+    """Of all splits but `train`."""
     version: int = 0
     """Counts from 1; 0 where nobody said."""
 

@@ -72,7 +72,7 @@ def merge_of(source: Job, merge: MergeParameters) -> TrainingParameters:
 
 def check_rows(evaluation: EvaluationParameters, dataset: DatasetFacts) -> None:
     """Raises InvalidField when the dataset is known to have no such rows."""
-    if not evaluation.split and not dataset.eval_rows:
+    if not evaluation.split and not dataset.untrained_rows:
         raise InvalidField(
             "parameters.split",
             "is left out and the dataset has no rows outside the split `train`: name a dataset that has, or `train`, "

@@ -99,7 +99,7 @@ def _without_rivals(values: Values, given: Values) -> Values:
     if given.get("optimization", {}).get("max_steps", 0):
         rivals.add("optimization.epochs")
     if given.get("evaluate_every_steps") == 0:
-        rivals |= {"early_stopping", "checkpoints.restore_best"}
+        rivals |= {"early_stopping", "checkpoints.restore_best", "checkpoints.keep_best"}
     quantises_nothing = given.get("quantization", {}).get("type") == "NONE"
     if quantises_nothing or "VISION" in given.get("lora", {}).get("target_groups", ()):
         rivals.add("quantization.quantize_vision")

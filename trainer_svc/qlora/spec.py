@@ -286,6 +286,10 @@ class TrainingSpec:
                 "names a part twice, or one that gets no adapter",
                 f"name parts of lora.target_groups ({', '.join(self.lora.target_groups)}), once each",
             )
+        if not groups and self.lora.temporal_kernel_size != LoraSpec().temporal_kernel_size:
+            raise SpecError(
+                "lora.temporal_kernel_size", "has no lora.temporal_groups", "name the parts that mix, or leave it out"
+            )
         if self.lora.temporal_kernel_size % 2 == 0:
             raise SpecError("lora.temporal_kernel_size", "is even", "give 3, 5, 7 or 9")
 

@@ -72,6 +72,7 @@ def problems(spec: TrainingSpec) -> Iterator[Problem]:
         for field, is_asked in (
             ("early_stopping.patience", spec.early_stopping.patience > 0),
             ("restore_best", spec.restore_best),
+            ("keep_best_checkpoint", spec.keep_best_checkpoint),
         ):
             if is_asked:
                 yield field, "needs evaluations on the way", "set evaluate_every_steps"

@@ -137,7 +137,7 @@ class SmallCatalog(
             id=dataset_id,
             owner_id=owner_id,
             state=dataset_pb2.DatasetState.Value(f"DATASET_STATE_{state}"),
-            counts=dataset_pb2.DatasetCounts(train_rows=train_rows, eval_rows=eval_rows),
+            counts=dataset_pb2.DatasetCounts(rows=train_rows + eval_rows, train_rows=train_rows, eval_rows=eval_rows),
             version=3,
         )
         return dataset_id

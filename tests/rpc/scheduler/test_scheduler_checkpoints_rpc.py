@@ -7,7 +7,7 @@ from reeltune.scheduler.v1 import checkpoint_pb2, training_parameters_pb2
 
 from meshkit.blob import BlobStore
 from meshkit.testing import assert_eventually
-from tests.rpc.scheduler.scheduler_mesh import Attempt, Trainer, User, failure_of, file_of
+from tests.rpc.scheduler.scheduler_mesh import Attempt, SmallCatalog, Trainer, User, failure_of, file_of
 
 CODE = grpc.StatusCode
 
@@ -15,7 +15,10 @@ CODE = grpc.StatusCode
 async def running(user: User, trainer: Trainer, **policy: object) -> Attempt:
     """A job with that policy, at its first step."""
     checkpoints = checkpoint_pb2.CheckpointPolicy(**policy)
-    await user.create(parameters=training_parameters_pb2.TrainingParameters(checkpoints=checkpoints))
+    parameters = training_parameters_pb2.TrainingParameters(checkpoints=checkpoints)
+    if checkpoints.keep_best:
+        parameters.evaluate_every_steps = 1
+    await user.create(parameters=parameters)
     attempt = await trainer.must_claim()
     async with attempt.attach() as stream:
         await stream.started()
@@ -35,8 +38,9 @@ async def steps_in_store(blob_store: BlobStore, job_id: str) -> set[str]:
 
 
 async def test_the_last_the_best_and_every_nth_stay_and_the_rest_is_collected(
-    user: User, trainer: Trainer, blob_store: BlobStore
+    user: User, trainer: Trainer, blob_store: BlobStore, catalog: SmallCatalog
 ) -> None:
+    user.dataset_id = catalog.add_dataset(user.id, eval_rows=5)
     attempt = await running(user, trainer, keep_last=2, keep_best=True, keep_every_steps=5)
     for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (5, None), (6, 0.2), (7, None), (8, None)):
         await save(attempt, step, loss)

@@ -58,7 +58,7 @@ async def test_presets_are_shown_with_every_value_and_a_job_from_one_has_them(us
         (
             pb.TrainingParameters(checkpoints=CheckpointPolicy(restore_best=True), evaluate_every_steps=1),
             {},
-            "needs rows outside the split `train`",
+            "needs rows of the split `eval`",
         ),
         (
             pb.TrainingParameters(early_stopping=training_options_pb2.EarlyStopping(min_delta=1)),

@@ -12,7 +12,7 @@ import pytest
 from catalog_svc.domain.annotations import AnnotationReader, plan_annotations
 from catalog_svc.domain.clip import Clip, DecodedClip
 from catalog_svc.domain.content import ContentPlace
-from catalog_svc.domain.dataset_check import check_dataset
+from catalog_svc.domain.dataset_check import DatasetVerdict, check_dataset
 from catalog_svc.domain.dataset_info import DatasetInfo
 from catalog_svc.domain.issue import Issue
 from catalog_svc.domain.near_duplicates import MAX_DISTANCE, NearDuplicates
@@ -86,15 +86,25 @@ def test_a_hash_comes_through_a_signed_column(value: int) -> None:
     assert column % (1 << 64) == value
 
 
-def leaks(rows: str, clips: Iterable[Clip]) -> list[Issue]:
+def checked(rows: str, clips: Iterable[Clip]) -> DatasetVerdict:
     text = f"video,caption,split\n{rows}".encode()
     files = [StoredFile(each.path, 1, each.sha256, NOW, ContentPlace(each.sha256)) for each in clips]
     plan = plan_annotations({"annotations.csv": len(text), **{file.path: 1 for file in files}}, DatasetInfo())
     assert not isinstance(plan, Issue)
     reader = AnnotationReader(plan, lambda path: io.BytesIO(text))
-    verdict = check_dataset(files, reader, {each.sha256: each.decoded for each in clips}, lambda sample: None)
+    return check_dataset(files, reader, {each.sha256: each.decoded for each in clips}, lambda sample: None)
+
+
+def leaks(rows: str, clips: Iterable[Clip]) -> list[Issue]:
+    verdict = checked(rows, clips)
     assert verdict.is_sound
     return list(verdict.issues)
+
+
+def test_only_rows_that_training_measures_on_count_as_eval_rows() -> None:
+    rows = "a.mp4,x,train\na.mp4,y,eval\na.mp4,y,val\na.mp4,y,validation\na.mp4,z,test\n"
+    found = checked(rows, [clip("a.mp4", 1)]).findings
+    assert (found.rows, found.train_rows, found.eval_rows) == (5, 1, 3)
 
 
 def test_a_clip_in_two_splits_is_told_once_with_the_row() -> None:

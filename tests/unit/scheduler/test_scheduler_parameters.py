@@ -44,7 +44,6 @@ given_parameters = st.fixed_dictionaries(
                 "rank": st.integers(1, 1024),
                 "target_groups": st.lists(st.sampled_from(list(ModuleGroup)), min_size=1, unique=True),
                 "use_rslora": st.booleans(),
-                "temporal_kernel_size": st.sampled_from([3, 5, 7, 9]),
             },
         ),
         "quantization": st.fixed_dictionaries(

@@ -153,6 +153,8 @@ def test_all_that_is_refused_is_in_the_contract_and_known_to_the_trainer() -> No
         ),
         ({"early_stopping": {"patience": 2}}, "early_stopping", "evaluate_every_steps"),
         ({"checkpoints": {"restore_best": True}}, "checkpoints.restore_best", "evaluate_every_steps"),
+        ({"checkpoints": {"keep_best": True}}, "checkpoints.keep_best", "evaluate_every_steps"),
+        ({"lora": {"temporal_kernel_size": 5}}, "lora.temporal_kernel_size", "temporal_groups"),
     ],
 )
 def test_options_that_cannot_go_together_are_refused_by_name_here_and_by_the_trainer(
@@ -186,6 +188,7 @@ def test_paged_optimizers_are_for_cuda(optimizer: str) -> None:
         ({"sample_predictions": {"count": 1}}, "sample_predictions"),
         ({"preset": "BEST", "early_stopping": {"patience": 1}}, "early_stopping"),
         ({"preset": "BEST", "checkpoints": {"restore_best": True}}, "checkpoints.restore_best"),
+        ({"preset": "BEST", "checkpoints": {"keep_best": True}}, "checkpoints.keep_best"),
     ],
 )
 def test_what_is_asked_of_held_out_rows_is_refused_where_there_are_none(given: dict[str, Any], field: str) -> None:
@@ -202,7 +205,7 @@ def test_what_only_a_preset_asks_gives_way_to_the_dataset_and_to_the_model() -> 
     assert parameters.checkpoints == CheckpointPolicy(keep_best=True, restore_best=True)
     fitted = fit_parameters(parameters, given, ModelFacts("mdl_1", 6, True), WITHOUT_EVAL)
     assert (fitted.evaluate_every_steps, fitted.early_stopping, fitted.sample_predictions) == (0, None, None)
-    assert not fitted.checkpoints.restore_best
+    assert fitted.checkpoints == CheckpointPolicy()
     assert fitted.sampling.max_frames == 6
     assert fitted.preset is Preset.BEST
     assert fit_evaluation(parameters, given, 3) is parameters
@@ -252,7 +255,7 @@ def test_what_the_request_says_wins_over_what_a_preset_sets_beside_it(preset: Pr
 def test_what_a_preset_sets_is_kept_where_nothing_excludes_it() -> None:
     best = resolve_parameters({"preset": "BEST", "evaluate_every_steps": 0})
     assert (best.early_stopping, best.checkpoints.restore_best) == (None, False)
-    assert (best.checkpoints.keep_best, best.lora.rank) == (True, 32)
+    assert (best.checkpoints.keep_best, best.lora.rank) == (False, 32)
     jetson = resolve_parameters({"preset": "JETSON_8GB", "quantization": {"type": "NONE"}})
     assert (jetson.quantization.quantize_vision, jetson.optimization.optimizer) == (False, Optimizer.ADAMW_8BIT)
     # What the request itself contradicts is refused as ever.

@@ -250,7 +250,7 @@ class DatasetCounts(_message.Message):
     train_rows: _builtins.int
     """Rows in the split `train`."""
     eval_rows: _builtins.int
-    """Rows in all other splits."""
+    """Rows in the split `eval`, also called `validation` or `val`: those that training measures its loss on."""
     errors: _builtins.int
     """Errors found by the last validation; 0 in a READY dataset."""
     warnings: _builtins.int

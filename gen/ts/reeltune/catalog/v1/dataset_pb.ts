@@ -191,7 +191,7 @@ export type DatasetCounts = Message<"reeltune.catalog.v1.DatasetCounts"> & {
   trainRows: bigint;
 
   /**
-   * Rows in all other splits.
+   * Rows in the split `eval`, also called `validation` or `val`: those that training measures its loss on.
    *
    * @generated from field: int64 eval_rows = 8;
    */
