@@ -26,7 +26,7 @@ from auth_svc.store.session_store import SessionStore
 from auth_svc.store.user_store import UserStore
 from auth_svc.usecases.address_limiter import AddressLimiter
 from auth_svc.usecases.issue_tokens import IssueTokens
-from auth_svc.usecases.key_ring import AUDIENCE, ISSUER, TOKEN_TYPE, KeyRing
+from auth_svc.usecases.key_ring import KeyRing
 from auth_svc.usecases.list_revocations import ListRevocations
 from auth_svc.usecases.log_in import LogIn
 from auth_svc.usecases.log_out import LogOut
@@ -36,8 +36,8 @@ from auth_svc.usecases.password_hasher import Argon2Parameters, PasswordHasher
 from auth_svc.usecases.refresh_session import RefreshSession
 from auth_svc.usecases.sign_up import SignUp
 from auth_svc.usecases.sweep import sweep_for_ever
-from meshkit.auth.principal import Caller
-from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.auth.token_kinds import USER_TOKEN
+from meshkit.auth.tokens import TokenVerifier
 from meshkit.lifecycle import Runtime, Service
 from meshkit.postgres import Pool, migrate, open_pool
 from meshkit.postgres.failures import POSTGRES_FAILURES
@@ -81,7 +81,7 @@ async def bootstrap(settings: AuthSettings, runtime: Runtime) -> Service:
             ServicerRegistration(add_RevocationServiceServicer_to_server, RevocationServicer(revocations)),
         ],
         error_table={**POSTGRES_FAILURES, **ERROR_TABLE},
-        verifier=TokenVerifier([TrustedIssuer(ISSUER, AUDIENCE, TOKEN_TYPE, Caller.USER, keys)]),
+        verifier=TokenVerifier([USER_TOKEN.trusted(keys)]),
         peers=PEERS,
     )
 

@@ -29,7 +29,7 @@ from catalog_svc.clients.model_tool import ModelTool, ModelToolLimits
 from catalog_svc.clients.object_store import ObjectStore, open_store
 from catalog_svc.clients.scheduler import Scheduler
 from catalog_svc.clients.spool_folder import spool_folder
-from catalog_svc.clients.token_keys import attempt_grant_keys, ended_sessions, user_token_keys
+from catalog_svc.clients.token_keys import attempt_grant_keys
 from catalog_svc.probe.pool import ProbePool
 from catalog_svc.rpc.clip_servicer import ClipServicer
 from catalog_svc.rpc.dataset_servicer import DatasetServicer
@@ -86,10 +86,11 @@ from catalog_svc.usecases.upload_by_stream import UploadByStream
 from catalog_svc.usecases.validate_dataset import ValidateDataset
 from catalog_svc.usecases.validate_model import ValidateModel
 from catalog_svc.usecases.watch_entry import WatchEntry
+from meshkit.auth.auth_client import AuthClient
 from meshkit.auth.keys import JwksKeys
-from meshkit.auth.principal import Caller
 from meshkit.auth.revocations import Revocations
-from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.auth.token_kinds import ATTEMPT_GRANT, USER_TOKEN
+from meshkit.auth.tokens import TokenVerifier
 from meshkit.blob import BlobStore
 from meshkit.blob.failures import BLOB_FAILURES
 from meshkit.lifecycle import Runtime, Service
@@ -146,8 +147,8 @@ async def bootstrap(settings: CatalogSettings, runtime: Runtime) -> Service:
     runtime.background.start("count", Census("reeltune_catalog", CensusStore(pool).count, runtime.metrics).run())
     objects = await _open_object_store(settings, runtime)
     scheduler = await _open_scheduler(settings, runtime)
-    auth = await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target))
-    revocations = Revocations(ended_sessions(auth), poll_seconds=settings.revocation_poll_seconds)
+    auth = AuthClient(await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target)))
+    revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
     runtime.background.start("revocations", revocations.follow())
     stores = make_stores(settings, pool, objects, Scheduler(scheduler))
     return Service(
@@ -412,10 +413,8 @@ async def _open_scheduler(settings: CatalogSettings, runtime: Runtime) -> grpc.a
     return await runtime.stack.enter_async_context(channel)
 
 
-def _verifier(auth: grpc.aio.Channel, scheduler: grpc.aio.Channel | None) -> Verifier:
-    users = JwksKeys(user_token_keys(auth))
-    issuers = [TrustedIssuer("reeltune-auth", "reeltune", "at+jwt", Caller.USER, users)]
+def _verifier(auth: AuthClient, scheduler: grpc.aio.Channel | None) -> Verifier:
+    issuers = [USER_TOKEN.trusted(JwksKeys(auth.fetch_jwks))]
     if scheduler is not None:
-        grants = JwksKeys(attempt_grant_keys(scheduler))
-        issuers.append(TrustedIssuer("reeltune-scheduler", "reeltune-attempts", "ag+jwt", Caller.ATTEMPT, grants))
+        issuers.append(ATTEMPT_GRANT.trusted(JwksKeys(attempt_grant_keys(scheduler))))
     return TokenVerifier(issuers)

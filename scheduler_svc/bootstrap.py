@@ -16,10 +16,11 @@ from reeltune.scheduler.v1.training_service_pb2_grpc import add_TrainingServiceS
 from reeltune.scheduler.v1.use_service_pb2_grpc import add_UseServiceServicer_to_server
 from reeltune.scheduler.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
+from meshkit.auth.auth_client import AuthClient
 from meshkit.auth.keys import JwksKeys, StaticKeys
-from meshkit.auth.principal import Caller
 from meshkit.auth.revocations import Revocations
-from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.auth.token_kinds import ATTEMPT_GRANT, USER_TOKEN, WORKER_TOKEN
+from meshkit.auth.tokens import TokenVerifier
 from meshkit.blob import BlobStore
 from meshkit.blob.failures import BLOB_FAILURES
 from meshkit.jetstream import connect
@@ -33,7 +34,6 @@ from meshkit.rpc.registration import ServicerRegistration
 from meshkit.telemetry.census import Census
 from scheduler_svc import metrics
 from scheduler_svc.clients.attempt_files import AttemptFiles
-from scheduler_svc.clients.auth_keys import AuthKeys
 from scheduler_svc.clients.catalog import Catalog
 from scheduler_svc.clients.wake_ups import WakeUps
 from scheduler_svc.rpc.attempt_servicer import AttemptParts, AttemptServicer
@@ -68,11 +68,6 @@ from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.check_fit import FitCheck
 from scheduler_svc.usecases.collect_garbage import GarbageCollector
 from scheduler_svc.usecases.issue_tokens import (
-    GRANT_AUDIENCE,
-    GRANT_TYP,
-    ISSUER,
-    WORKER_AUDIENCE,
-    WORKER_TYP,
     TokenIssuer,
 )
 from scheduler_svc.usecases.job_feed import JobFeeds, WatchLimits
@@ -88,7 +83,6 @@ LONG_RPCS = frozenset(
         "/reeltune.scheduler.v1.AttemptService/Attach",
     }
 )
-_USER_ISSUER, _USER_AUDIENCE, _USER_TYP = "reeltune-auth", "reeltune", "at+jwt"
 
 
 class _Stores:
@@ -141,7 +135,7 @@ async def bootstrap(settings: SchedulerSettings, runtime: Runtime) -> Service:
     )
     attempt = _attempt_parts(settings, stores, files, notifications, keys)
     _start_background(settings, runtime, stores, training, attempt)
-    auth = AuthKeys(await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target)))
+    auth = AuthClient(await runtime.stack.enter_async_context(open_peer_channel(settings, settings.auth_target)))
     revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
     runtime.background.start("revocations", revocations.follow())
     return Service(
@@ -256,15 +250,10 @@ async def _open_catalog(settings: SchedulerSettings, runtime: Runtime) -> Catalo
     return Catalog(await runtime.stack.enter_async_context(open_peer_channel(settings, settings.catalog_target)))
 
 
-def _verifier(auth: AuthKeys, keys: tuple[SigningKey, ...]) -> TokenVerifier:
+def _verifier(auth: AuthClient, keys: tuple[SigningKey, ...]) -> TokenVerifier:
     own = StaticKeys({key.kid: key.public_pem for key in keys})
-    return TokenVerifier(
-        [
-            TrustedIssuer(_USER_ISSUER, _USER_AUDIENCE, _USER_TYP, Caller.USER, JwksKeys(auth.fetch)),
-            TrustedIssuer(ISSUER, WORKER_AUDIENCE, WORKER_TYP, Caller.WORKER, own),
-            TrustedIssuer(ISSUER, GRANT_AUDIENCE, GRANT_TYP, Caller.ATTEMPT, own),
-        ]
-    )
+    users = USER_TOKEN.trusted(JwksKeys(auth.fetch_jwks))
+    return TokenVerifier([users, WORKER_TOKEN.trusted(own), ATTEMPT_GRANT.trusted(own)])
 
 
 def _watch_limits(settings: SchedulerSettings) -> WatchLimits:

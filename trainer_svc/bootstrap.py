@@ -18,10 +18,11 @@ import grpc
 from reeltune.trainer.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from reeltune.trainer.v1.trainer_service_pb2_grpc import add_TrainerServiceServicer_to_server
 
+from meshkit.auth.auth_client import AuthClient
 from meshkit.auth.keys import JwksKeys
-from meshkit.auth.principal import Caller
 from meshkit.auth.revocations import Revocations
-from meshkit.auth.tokens import TokenVerifier, TrustedIssuer
+from meshkit.auth.token_kinds import USER_TOKEN
+from meshkit.auth.tokens import TokenVerifier
 from meshkit.jetstream import JetStream, connect
 from meshkit.lifecycle import Runtime, Service
 from meshkit.rpc.client import open_peer_channel
@@ -29,7 +30,6 @@ from meshkit.rpc.registration import ServicerRegistration
 from trainer_svc import metrics
 from trainer_svc.child.process import ChildProcess, memory_limit, spawn_child
 from trainer_svc.child.reaping import reap_children
-from trainer_svc.clients.auth import AuthClient
 from trainer_svc.clients.catalog import CatalogClient
 from trainer_svc.clients.jobs import JobsClient
 from trainer_svc.clients.scheduler import SchedulerClient
@@ -167,7 +167,7 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
             ),
         ],
         error_table=ERROR_TABLE,
-        verifier=TokenVerifier([_user_tokens(auth)]),
+        verifier=TokenVerifier([USER_TOKEN.trusted(JwksKeys(auth.fetch_jwks))]),
         long_rpcs=frozenset({_WATCH}),
         revocations=revocations,
         peers=PEERS,
@@ -417,13 +417,3 @@ def _meter(settings: TrainerSettings, probe: DeviceProbe) -> Meter | None:
 def _host() -> Device:
     """The machine as it is known without a probe."""
     return Device(DeviceClass.CPU, platform.processor() or platform.machine(), machine_memory_bytes(), False)
-
-
-def _user_tokens(auth: AuthClient) -> TrustedIssuer:
-    return TrustedIssuer(
-        issuer="reeltune-auth",
-        audience="reeltune",
-        typ="at+jwt",
-        caller_kind=Caller.USER,
-        key_source=JwksKeys(auth.fetch_jwks),
-    )

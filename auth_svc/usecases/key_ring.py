@@ -12,11 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from auth_svc.domain.signing_key import SigningKey, choose_signer
 from auth_svc.store.key_folder import KeyFolder, KeyFolderError
 from meshkit.auth.keys import StaticKeys
+from meshkit.auth.token_kinds import USER_TOKEN
 from meshkit.auth.tokens import TokenSigner, public_jwk, public_pem
 
-ISSUER = "reeltune-auth"
-AUDIENCE = "reeltune"
-TOKEN_TYPE = "at+jwt"  # noqa: S105 — the header of RFC 9068, not a secret
 _RELOAD_SECONDS = 15
 
 
@@ -64,10 +62,7 @@ class KeyRing:
             await asyncio.to_thread(self.reload)
 
     def _hold(self, keys: list[SigningKey]) -> None:
-        self._signers = {
-            key.kid: TokenSigner(key.private_pem, kid=key.kid, issuer=ISSUER, audience=AUDIENCE, typ=TOKEN_TYPE)
-            for key in keys
-        }
+        self._signers = {key.kid: USER_TOKEN.signer(key.private_pem, key.kid) for key in keys}
         self._verifying = StaticKeys({key.kid: public_pem(key.private_pem) for key in keys})
         # Last: `signer` reads this first, from another thread's point of view.
         self._keys = keys

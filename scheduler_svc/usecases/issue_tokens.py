@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from meshkit.auth.tokens import TokenSigner
+from meshkit.auth.token_kinds import ATTEMPT_GRANT, WORKER_TOKEN
 from scheduler_svc.domain.ids import AttemptKey, WorkerId
 
-ISSUER = "reeltune-scheduler"
-WORKER_AUDIENCE, WORKER_TYP = "reeltune-workers", "wk+jwt"
-GRANT_AUDIENCE, GRANT_TYP = "reeltune-attempts", "ag+jwt"
 WORKER_TTL = timedelta(hours=1)
 GRANT_TTL = timedelta(minutes=15)
 
@@ -27,8 +24,8 @@ class TokenIssuer:
     """Signs tokens with the scheduler's own key."""
 
     def __init__(self, private_key_pem: bytes, kid: str) -> None:
-        self._workers = TokenSigner(private_key_pem, kid=kid, issuer=ISSUER, audience=WORKER_AUDIENCE, typ=WORKER_TYP)
-        self._grants = TokenSigner(private_key_pem, kid=kid, issuer=ISSUER, audience=GRANT_AUDIENCE, typ=GRANT_TYP)
+        self._workers = WORKER_TOKEN.signer(private_key_pem, kid)
+        self._grants = ATTEMPT_GRANT.signer(private_key_pem, kid)
 
     def worker_token(self, worker_id: WorkerId) -> IssuedToken:
         """Returns the token with which a worker claims jobs."""
