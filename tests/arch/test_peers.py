@@ -21,7 +21,10 @@ _NAMES = {
 def _calls(service: str) -> set[str]:
     """Returns the paths of the rpcs that a service's clients call."""
     found = set()
-    for file in sorted((ROOT / f"{service}_svc" / "clients").rglob("*.py")):
+    files = sorted((ROOT / f"{service}_svc" / "clients").rglob("*.py"))
+    if "meshkit.auth.auth_client" in (ROOT / f"{service}_svc" / "bootstrap.py").read_text():
+        files.append(ROOT / "meshkit" / "auth" / "auth_client.py")
+    for file in files:
         text = file.read_text()
         for stub in set(re.findall(r"\b(\w+Service)(?:Async)?Stub\b", text)):
             contract = _NAMES[stub]
