@@ -27,12 +27,12 @@ class StorageUsage:
     """What one owner has stored in datasets and models, deleted ones included."""
 
     owner_id: str
-    stored_bytes: int
+    stored_bytes: int = 0
     """Each byte once, however many entries share it."""
-    stored_objects: int
-    pending_bytes: int
+    stored_objects: int = 0
+    pending_bytes: int = 0
     """Announced by uploads that are under way."""
-    datasets: int
-    dataset_bytes: int
-    models: int
-    model_bytes: int
+    datasets: int = 0
+    dataset_bytes: int = 0
+    models: int = 0
+    model_bytes: int = 0

@@ -16,7 +16,7 @@ class UsageStore:
     async def get(self, owner_id: str) -> StorageUsage:
         """Gets what one owner has stored: nothing, if they never stored anything."""
         rows = await self._pool.fetch(queries().list_usage, "", owner_id, 1)
-        return StorageUsage(**rows[0]) if rows else StorageUsage(owner_id, 0, 0, 0, 0, 0, 0, 0)
+        return StorageUsage(**rows[0]) if rows else StorageUsage(owner_id)
 
     async def list_page(self, after: str, size: int) -> list[StorageUsage]:
         """Lists by owner: at most `size` after an id."""

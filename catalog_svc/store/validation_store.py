@@ -58,12 +58,12 @@ class ValidationStore:
             await failpoint("validation.before_end")
             # Last, and so with the entry's row locked for a moment only: writing hundreds of thousands of samples takes
             # a while, in which the lease must be renewed.
-            return await _end(connection, EntryKind.DATASET, dataset_id, token, verdict.is_sound)
+            return await _end(connection, EntryKind.DATASET, dataset_id, token, is_sound=verdict.is_sound)
 
     async def end_model(self, model_id: EntryId, token: str, verdict: ModelVerdict) -> EntryState:
         """Ends the validation of a model; raises LeaseLost."""
         async with transaction(self._pool) as connection:
-            state = await _end(connection, EntryKind.MODEL, model_id, token, verdict.facts is not None)
+            state = await _end(connection, EntryKind.MODEL, model_id, token, is_sound=verdict.facts is not None)
             await connection.execute(queries().reset_model_findings, model_id)
             forward = (verdict.forward.state, verdict.forward.message)
             if verdict.facts is not None:
@@ -75,7 +75,7 @@ class ValidationStore:
         return state
 
 
-async def _end(connection: Connection, kind: EntryKind, entry_id: EntryId, token: str, is_sound: bool) -> EntryState:
+async def _end(connection: Connection, kind: EntryKind, entry_id: EntryId, token: str, *, is_sound: bool) -> EntryState:
     state = next_state(kind, EntryState.PROCESSING, Action.PASS if is_sound else Action.FAIL)
     if await connection.fetchval(queries().end_validation, entry_id, token, state) is None:
         raise LeaseLost(entry_id)

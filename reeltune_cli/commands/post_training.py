@@ -86,7 +86,7 @@ async def evaluate(
             request_id=str(uuid.uuid4()),
         )
         created = (await client.post_training.EvaluateTrainingJob(request)).job
-        if await _is_done(cli, client, created, follow):
+        if await _is_done(cli, client, created, follow=follow):
             await _show_evaluation(cli, client, created.id)
 
 
@@ -119,7 +119,7 @@ async def merge(
             request_id=str(uuid.uuid4()),
         )
         created = (await client.post_training.MergeTrainingJob(request)).job
-        if await _is_done(cli, client, created, follow):
+        if await _is_done(cli, client, created, follow=follow):
             await _show_merge(cli, client, created.id)
 
 
@@ -129,7 +129,7 @@ async def merged(cli: Invocation, job: JobArgument) -> None:
         await _show_merge(cli, client, job)
 
 
-async def _is_done(cli: Invocation, client: Client, job: training_job_pb2.TrainingJob, follow: bool) -> bool:
+async def _is_done(cli: Invocation, client: Client, job: training_job_pb2.TrainingJob, *, follow: bool) -> bool:
     """Tells whether there is a result to show; shows the job itself otherwise."""
     if follow:
         cli.note(f"job {job.id} is queued; Ctrl-C leaves it running")

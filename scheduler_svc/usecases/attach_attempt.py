@@ -88,14 +88,14 @@ class Attachment:
             pause = self._written_at + WRITE_INTERVAL_SECONDS - time.monotonic()
             if inbox.has_news and (pause <= 0 or inbox.is_urgent or inbox.is_over):
                 reports, has_heartbeat = inbox.take()
-                state = await self._write(reports, has_heartbeat)
+                state = await self._write(reports, has_heartbeat=has_heartbeat)
                 self._written_at = time.monotonic()
                 return state
             if inbox.is_over:
                 return None
             await watch.wait(pause if inbox.has_news else _IDLE_SECONDS)
 
-    async def _write(self, reports: list[Report], has_heartbeat: bool) -> JobState:
+    async def _write(self, reports: list[Report], *, has_heartbeat: bool) -> JobState:
         state: JobState | None = None
         if reports:
             state, self._acknowledged = await self._attempts.record(self._key, reports)

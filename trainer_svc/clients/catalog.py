@@ -17,8 +17,8 @@ from trainer_svc.clients.rpc_errors import passed_on, typed_errors
 from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.chosen_rows import choose_rows, shown_clips
 from trainer_svc.domain.errors import StorageUnavailableError
-from trainer_svc.domain.materialisation import TRAINED_SPLITS
 from trainer_svc.qlora.catalog_rows import sample_to_row
+from trainer_svc.qlora.dataset_rows import KNOWN_SPLITS
 
 _CLIPS_PER_CALL = 100
 _STREAM_SECONDS = 600.0
@@ -116,7 +116,7 @@ def _clip_file(clip: sample_pb2.Clip) -> RemoteFile:
 def _add_samples(snapshot: DatasetSnapshot, samples: Sequence[sample_pb2.Sample], *, every_split: bool) -> None:
     for sample in samples:
         row = sample_to_row(sample)
-        if every_split or row["split"] in TRAINED_SPLITS:
+        if every_split or row["split"] in KNOWN_SPLITS:
             snapshot.rows.append(row)
         else:
             snapshot.skipped_rows += 1

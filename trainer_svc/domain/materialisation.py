@@ -10,9 +10,6 @@ from pathlib import PurePosixPath
 from trainer_svc.domain.attempt import RemoteFile
 from trainer_svc.domain.errors import UnsafePathError
 
-TRAINED_SPLITS = frozenset({"train", "eval", "validation", "val", "test"})
-"""The splits that the training library knows; rows of others are not for it."""
-
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:

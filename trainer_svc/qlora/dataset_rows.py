@@ -27,6 +27,7 @@ from trainer_svc.qlora.spec import SamplingSpec
 
 _ROLES = ("system", "user", "assistant")
 KNOWN_SPLITS = {"train": "train", "eval": "eval", "validation": "eval", "val": "eval", "test": "test"}
+"""What rows may call their split, and which one it is."""
 _SHOWN = 10
 
 

@@ -33,7 +33,7 @@ from trainer_svc.qlora.processor_loader import load_processor
 from trainer_svc.qlora.spec import TrainingSpec
 
 _HELD_PROCESSORS = 4
-_EVALUATED = ("train", "eval", "validation", "val")
+_EVALUATED = frozenset(name for name, split in KNOWN_SPLITS.items() if split in ("train", "eval"))
 
 
 class ToolAnswers:

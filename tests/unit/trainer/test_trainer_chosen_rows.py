@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trainer_svc.domain.chosen_rows import choose_rows, shown_clips
 from trainer_svc.domain.errors import NoSuchRowsError
+from trainer_svc.qlora.dataset_rows import KNOWN_SPLITS
 
 
 def row(number: int, split: str) -> dict[str, Any]:
@@ -30,6 +31,12 @@ def test_the_rows_held_out_are_those_that_nothing_was_learned_from() -> None:
     assert (name, ids(chosen)) == ("eval", ["s1", "s4"])
     assert {each["split"] for each in chosen} == {"eval"}
     assert shown_clips(chosen) == {"clips/1.mp4", "clips/4.mp4"}
+
+
+@pytest.mark.parametrize(("called", "split"), KNOWN_SPLITS.items())
+def test_a_split_has_the_names_that_the_training_library_gives_it(called: str, split: str) -> None:
+    assert choose_rows([row(0, called)], split, limit=0, seed=0)[0] == split
+    assert choose_rows([row(0, split)], called, limit=0, seed=0)[0] == split
 
 
 def test_test_rows_stand_in_for_eval_rows_and_trained_rows_only_where_they_may() -> None:
