@@ -1,7 +1,7 @@
 "use client";
 
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { useQueries, type UseQueryResult } from "@tanstack/react-query";
+import { type Query, useQueries, type UseQueryResult } from "@tanstack/react-query";
 import Link from "next/link";
 import { useSearchParams } from "next/navigation";
 import { useMemo, useState } from "react";
@@ -14,6 +14,7 @@ import { nameOf } from "@/lib/jobs/kinds";
 import { valuesOf } from "@/lib/jobs/parameters";
 import { type Curves, isFinal, JobStory } from "@/lib/jobs/story";
 import { datasetName, modelName } from "@/lib/names";
+import { untilRead } from "@/lib/reachable";
 import { useTitle } from "@/lib/title";
 import { Table } from "../table";
 import { Button, buttonClass, Empty, Loading, PageTitle, Panel, Picker, Problem } from "../ui";
@@ -31,8 +32,8 @@ export function ComparePage() {
     queries: ids.map((id) => ({
       queryKey: ["run", id],
       queryFn: ({ signal }: { signal: AbortSignal }) => read(id, signal),
-      refetchInterval: (query: { state: { data: Run | undefined } }) =>
-        query.state.data && !isFinal(query.state.data.job.state) ? REFRESH_MS : (false as const),
+      refetchInterval: (query: Query<Run>) =>
+        untilRead(query) || (query.state.data && !isFinal(query.state.data.job.state) ? REFRESH_MS : false),
     })),
     combine: gathered,
   });
