@@ -50,18 +50,7 @@ async def change_state(connection: Connection, queries: Queries, locked: LockedJ
         IllegalTransition: the life cycle does not allow it.
     """
     job = locked.job
-    facts = Facts(
-        state=job.state,
-        due=True,
-        generation_matches=True,  # both by the query that locked the row
-        paused=job.is_paused,
-        attempt_matches=change.attempt == job.attempt,
-        lease_expired=locked.lease_expired,
-        tries_left=change.tries_left,
-        files_verified=change.has_artifact,
-        grace_spent=locked.grace_spent,
-    )
-    rule = transition(facts, change.target, change.actor, change.reason)
+    rule = transition(_facts(locked, change), change.target, change.actor, change.reason)
     message = clean_text(change.message, MAX_MESSAGE_BYTES)
     counts = FailureCounts() if Effect.FORGET_FAILURES in rule.effects else change.counts or locked.counts
     row = await connection.fetchrow(
@@ -96,6 +85,20 @@ async def change_state(connection: Connection, queries: Queries, locked: LockedJ
     await notify_job(connection, queries, job.id, "state")
     after_commit(connection, lambda: _tell(job, changed, change, row))
     return changed
+
+
+def _facts(locked: LockedJob, change: Change) -> Facts:
+    return Facts(
+        state=locked.job.state,
+        due=True,
+        generation_matches=True,  # both by the query that locked the row
+        paused=locked.job.is_paused,
+        attempt_matches=change.attempt == locked.job.attempt,
+        lease_expired=locked.lease_expired,
+        tries_left=change.tries_left,
+        files_verified=change.has_artifact,
+        grace_spent=locked.grace_spent,
+    )
 
 
 def _tell(before: Job, job: Job, change: Change, row: Row) -> None:
