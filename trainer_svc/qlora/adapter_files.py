@@ -109,7 +109,7 @@ def _plugin(value: dict[str, Any] | None) -> AdapterPlugin:
 def _sidecar(base: BaseModel, spec: TrainingSpec, training: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": _FORMAT,
-        "plugin": _named_plugin(spec),
+        "plugin": named_plugin(spec),
         "base": {"model_type": base.family.name, "fingerprint": base.fingerprint},
         "quantization": {
             "scheme": "nf4" if base.quantization.bits == 4 else "none",
@@ -124,7 +124,8 @@ def _sidecar(base: BaseModel, spec: TrainingSpec, training: dict[str, Any]) -> d
     }
 
 
-def _named_plugin(spec: TrainingSpec) -> dict[str, Any] | None:
+def named_plugin(spec: TrainingSpec) -> dict[str, Any] | None:
+    """What adapters of this specification need beside peft, for their sidecar; None for nothing."""
     if not spec.lora.temporal_groups:
         return None
     return {

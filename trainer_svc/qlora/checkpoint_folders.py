@@ -17,6 +17,8 @@ from trainer_svc.qlora.spec import TrainingSpec
 
 _PREFIX = "step-"
 _STATE = "state.json"
+_LATER = ("processor", "plugin", "clips")
+"""Parts of an identity that checkpoints of older versions do not tell: these are taken for what they are now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def _owes(content: Mapping[str, Any]) -> bool:
 def _in_present_terms(saved: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """`saved` as this version would have written it: what its specification does not say did not exist then, so that
     the run was made with what is the default now."""
+    saved = {name: identity[name] for name in _LATER if name in identity} | saved
     if not isinstance(saved.get("specification"), dict) or "specification" not in identity:
         return saved
     filled = _filled(saved["specification"], identity["specification"], TrainingSpec().to_dict())

@@ -23,7 +23,7 @@ from trainer_svc.qlora.data_processor import Batch, EncodedSample, Visual
 from trainer_svc.qlora.dataset_rows import Clip, Sample
 from trainer_svc.qlora.frozen_encoder import Features, FrozenEncoder, why_not_frozen
 from trainer_svc.qlora.messages import Log
-from trainer_svc.qlora.model_folder import file_sha256
+from trainer_svc.qlora.model_folder import file_sha256, processor_sha256
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.spec import TrainingSpec
@@ -169,7 +169,7 @@ def open_encoder_cache(run: RunContext, spec: TrainingSpec, base: BaseModel, dec
     store = TensorStore(run.folders.encoder_cache, limit, lambda words: run.report(Log("warning", words)))
     context = {
         "encoder": encoder.digest(),
-        "processor": _processor_digest(run.folders.model),
+        "processor": processor_sha256(run.folders.model),
         "code": _code_digest(),
         "max_tokens": spec.max_tokens or base.max_positions,
         "dtype": str(base.compute_dtype),
@@ -195,12 +195,6 @@ def _version(library: str) -> str | None:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor_digest(model: Path) -> str:
-    """Every file of the model's folder but its weights: templates, tokenizer, sizes of frames."""
-    files = sorted(path for path in model.rglob("*") if path.is_file() and path.suffix != ".safetensors")
-    return _sha256([[path.relative_to(model).as_posix(), file_sha256(path)] for path in files])
 
 
 def _code_digest() -> str:

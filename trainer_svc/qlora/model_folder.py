@@ -52,6 +52,15 @@ def fingerprint(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def processor_sha256(folder: Path) -> str:
+    """sha256 over path and content of all that is loaded but the weights: templates, tokenizer, sizes of frames."""
+    digest = hashlib.sha256()
+    for file in _files(folder):
+        if file.suffix.lower() in _LOADABLE - {".safetensors"}:
+            digest.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def file_sha256(file: Path) -> str:
     """Hexadecimal sha256 of a file's content."""
     with file.open("rb") as stream:

@@ -127,7 +127,7 @@ def prepare_session(
             training=training,
             held_out=held_out,
             pool=pool,
-            identity=run_identity(run, spec, base),
+            identity=run_identity(run, spec, base, [*training, *held_out] if ranks.is_first else []),
             total_steps=total_steps,
             ranks=ranks,
             # Decided here and not after a resume, which may find layers of the encoder without an adapter: the run that
