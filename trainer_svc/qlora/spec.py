@@ -346,7 +346,7 @@ def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:
         ("lora.rank_allocation.calibration_batches", lora.rank_allocation.calibration_batches, 1, 1024),
         ("sampling.max_frames", sampling.max_frames, 1, 768),
         ("sampling.min_frames", sampling.min_frames, 1, 768),
-        ("sampling.fps", sampling.fps, 0, 120),
+        ("sampling.fps", sampling.fps, 0, 240),
         ("sampling.max_pixels", sampling.max_pixels, 0, 2**26),
         ("optimization.learning_rate", optimization.learning_rate, 0, 1),
         ("optimization.batch_size", optimization.batch_size, 1, 1024),
