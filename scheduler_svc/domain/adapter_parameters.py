@@ -161,6 +161,38 @@ def _check_allocation(allocation: RankAllocation, lora: LoraParameters, max_step
             raise InvalidField(field, f"has a min of {bounds.min:g} above its max of {bounds.max:g}")
     if sum(bounds.min for bounds in allocation.shares.values()) > 1:
         raise InvalidField(_ALLOCATION, "has shares whose min add up to more than 1: lower them")
+    most = [bounds.max for bounds in allocation.shares.values()]
+    if len(most) == len(lora.target_groups) and sum(most) < 1:
+        raise InvalidField(
+            _ALLOCATION, "has shares whose max add up to less than 1: a part of the parameters is left to nobody"
+        )
+
+
+def fit_allocation(lora: LoraParameters, widths: Mapping[ModuleGroup, int], steps: int) -> None:
+    """Holds a rank allocation against model and dataset.
+
+    Args:
+        widths: Of each part, the inputs and outputs of the layers that adapters can be trained for, added up: what one
+            rank costs there. Empty where nobody knows.
+        steps: Steps that the job has.
+
+    Raises:
+        InvalidField: the warm-up is as long as the job, or a part's least ranks take more than it may get.
+    """
+    allocation = lora.rank_allocation
+    if allocation is None:
+        return
+    if allocation.warmup_steps >= steps:
+        raise InvalidField(f"{_ALLOCATION}.warmup_steps", f"must be less than the {steps} steps that the job has")
+    whole = lora.rank * sum(widths.get(group, 0) for group in lora.target_groups)
+    for group, bounds in allocation.shares.items():
+        least = allocation.min_rank * widths.get(group, 0)
+        if whole and least > bounds.max * whole:
+            raise InvalidField(
+                f"{_ALLOCATION}.{group.value.lower()}_share",
+                f"has a max of {bounds.max:g}, and min_rank alone takes {least / whole:.2g} of the parameters there: "
+                "raise max, or lower min_rank",
+            )
 
 
 def _rank_allocation(value: Mapping[str, Any]) -> RankAllocation:

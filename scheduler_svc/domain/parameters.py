@@ -5,6 +5,7 @@ The names are those of the contract and of the training specification that the t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -16,6 +17,7 @@ from scheduler_svc.domain.adapter_parameters import (
     ModuleGroup,
     RankAllocation,
     ShareBounds,
+    fit_allocation,
     lora_from_json,
     resolve_lora,
 )
@@ -277,6 +279,7 @@ def fit_parameters(
     if dataset.train_rows == 0:
         raise InvalidField("dataset_id", "has no rows in the split `train`: choose a dataset that has")
     parameters = fit_evaluation(parameters, given, dataset.eval_rows)
+    fit_allocation(parameters.lora, _widths(model.shape), _steps(parameters.optimization, dataset.train_rows))
     if model.max_frames and parameters.sampling.max_frames > model.max_frames:
         if "max_frames" in given.get("sampling", {}):
             raise InvalidField(
@@ -285,6 +288,24 @@ def fit_parameters(
             )
         return replace(parameters, sampling=replace(parameters.sampling, max_frames=model.max_frames))
     return parameters
+
+
+def _widths(shape: ModelShape | None) -> dict[ModuleGroup, int]:
+    """What one rank costs in each part, in parameters."""
+    if shape is None:
+        return {}
+    parts = {
+        ModuleGroup.VISION: shape.vision,
+        ModuleGroup.PROJECTOR: shape.projector,
+        ModuleGroup.LANGUAGE: shape.language,
+    }
+    return {group: part.linear_inputs + part.linear_outputs for group, part in parts.items()}
+
+
+def _steps(optimization: OptimizationParameters, rows: int) -> int:
+    batches = math.ceil(rows / optimization.batch_size)
+    per_epoch = math.ceil(batches / optimization.gradient_accumulation_steps)
+    return optimization.max_steps or (optimization.epochs or 1) * per_epoch
 
 
 def parameters_from_json(value: Given) -> TrainingParameters:

@@ -46,13 +46,14 @@ def reallocate_ranks(session: Session, step: int) -> None:
     ranks.copy_from_first(trainable(state.model).values())
     ranks.seed(session.spec.optimization.seed)
     state.model.train()
-    shares = ", ".join(f"{group} {share:.0%}" for group, share in report["shares"].items())
+    shares = ", ".join(f"{group} {share:.0%}" for group, share in report["budget_shares"].items())
     each = [layer["rank"] for layer in report["layers"]]
     session.run.report(
         Log(
             "info",
             f"ranks allocated after {step} steps: {min(each)} to {max(each)} over {len(each)} layers; "
-            f"{report['spent_parameters']:,} of {report['budget_parameters']:,} parameters, {shares}",
+            f"{report['spent_parameters']:,} of {report['budget_parameters']:,} parameters, of which {shares}; "
+            f"updates are scaled by {report['scale']:.4g} to the end, by the warm-up's rank",
         )
     )
 

@@ -66,6 +66,16 @@ class BudgetTooSmallError(ValueError):
         super().__init__(f"{budget} parameters do not give every layer its least rank, which takes {needed}")
 
 
+class ShareTooSmallError(ValueError):
+    """A part's least ranks take more than the most that it is to get."""
+
+    def __init__(self, group: TargetGroup, least: float, most: float) -> None:
+        super().__init__(
+            f"{group} takes {least:.1%} of the budget for the least rank of its layers, and may get {most:.1%}"
+        )
+        self.group = group
+
+
 def components(a: Tensor, b: Tensor, scale: float) -> Components:
     """Takes `scale * b @ a` apart without forming it: two thin QR factorisations and the SVD of an r x r matrix.
 
@@ -112,11 +122,15 @@ def allocate(
 
     Raises:
         BudgetTooSmallError: `least_rank` alone takes more than `budget`.
+        ShareTooSmallError: `least_rank` alone takes more than a part may get.
     """
     least = {name: min(least_rank, len(layer.scores)) for name, layer in layers.items()}
     plan = _Plan(layers, budget, most_rank, shares or {}, least)
     if plan.spent > budget:
         raise BudgetTooSmallError(budget, plan.spent)
+    for group, share in sorted(plan.shares.items()):
+        if plan.spent_on(group) > share.most * budget:
+            raise ShareTooSmallError(group, plan.spent_on(group) / budget, share.most)
     for group, share in sorted(plan.shares.items()):
         if share.least:
             plan.spend(group, until=share.least * budget)

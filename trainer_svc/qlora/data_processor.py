@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from trainer_svc.qlora.model_pictures import seen_pictures
 IGNORED = -100
 """The label of tokens that are not learned."""
 _ALONG_SEQUENCE = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+_SHOWN = 20
 _DROPPED = ("offset_mapping", "text_replacement_offsets", "video_metadata")
 
 
@@ -111,6 +112,25 @@ class DataProcessor:
         """Tokens as text, control tokens included."""
         tokenizer = self._processor.tokenizer
         return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def check_words(self, samples: Iterable[Sample]) -> None:
+        """Raises `BadDataError` that lists the samples which are too long by their words alone, whatever their clips
+        take: known before the first step, and without decoding."""
+        problems = []
+        for sample in samples:
+            words = "".join(part for turn in sample.turns for part in turn.parts if isinstance(part, str))
+            # A token stands for one byte or more: few texts need to be looked at closely.
+            if self._max_tokens and len(words.encode()) > self._max_tokens:
+                count = len(self._processor.tokenizer(words, add_special_tokens=False)["input_ids"])
+                if count > self._max_tokens:
+                    problems.append(f"{sample.sample_id} ({count})")
+        if problems:
+            more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise BadDataError(
+                f"{len(problems)} samples have more tokens of text alone than the limit of {self._max_tokens}: "
+                f"{', '.join(problems[:_SHOWN])}{more}",
+                "shorten their texts or remove their rows: nothing is cut",
+            )
 
     def frame_sizes(self, inputs: dict[str, Any], clips: int) -> list[tuple[int, int]]:
         """(width, height) in pixels that the processor brought each clip's frames to; zeros where it does not say."""

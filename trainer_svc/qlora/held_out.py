@@ -41,7 +41,7 @@ def measure_held_out(session: Session, step: int) -> float | None:
             own = Lookout(session.own, progress)
             tell_predictions(session.run, own, answering, session.held_out, losses, progress, is_first=ranks.is_first)
     loss = total / targets
-    session.state.measured["eval_loss"] = loss
+    session.state.measured |= {"eval_loss": loss, "eval_loss_of_step": step}
     note_held_out_loss(session.state, session.spec, step, loss, keeps=ranks.is_first)
     session.run.report(Metrics(step, {"eval_loss": loss, "eval_seconds": time.perf_counter() - began}))
     return loss

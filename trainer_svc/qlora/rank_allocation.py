@@ -13,6 +13,7 @@ from trainer_svc.qlora.cross_modal_rank_allocator import (
     Components,
     Layer,
     Share,
+    ShareTooSmallError,
     allocate,
     batch_scores,
     components,
@@ -20,6 +21,7 @@ from trainer_svc.qlora.cross_modal_rank_allocator import (
     truncation_error,
 )
 from trainer_svc.qlora.data_processor import Batch
+from trainer_svc.qlora.families import ModelFamily
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.optimizers import make_optimizer
 from trainer_svc.qlora.qlora_injector import inject, trainable
@@ -57,6 +59,20 @@ def allocate_ranks(
             layer.a.copy_(a)
             layer.b.copy_(b)
     return report
+
+
+def check_least_ranks(model: Any, family: ModelFamily, spec: TrainingSpec) -> None:
+    """Raises `SpecError` before the warm-up for what `allocate_ranks` would raise after it."""
+    if not spec.lora.rank_allocation.warmup_steps:
+        return
+    least = [0.0] * max(1, spec.lora.rank_allocation.min_rank)
+    _ranks(
+        spec,
+        {
+            name: Layer(family.group_of(name) or "language", layer.a.shape[1] + layer.b.shape[0], least)
+            for name, layer in _adapted_layers(model).items()
+        },
+    )
 
 
 def rebuild(base: BaseModel, spec: TrainingSpec, state: TrainState, report: Report) -> None:
@@ -128,21 +144,27 @@ def _ranks(spec: TrainingSpec, layers: Mapping[str, Layer]) -> dict[str, int]:
         )
     except BudgetTooSmallError as error:
         raise SpecError("lora.rank_allocation.min_rank", str(error), "lower it, or raise lora.rank") from error
+    except ShareTooSmallError as error:
+        raise SpecError(
+            "lora.rank_allocation.shares", str(error), f"lower min_rank, or raise max_share of {error.group}"
+        ) from error
 
 
 def _report(
     spec: TrainingSpec, layers: Mapping[str, Layer], parts: Mapping[str, Components], ranks: Mapping[str, int]
 ) -> Report:
     spent = {name: layer.cost * ranks[name] for name, layer in layers.items()}
-    whole = sum(spent.values())
-    groups = sorted({layer.group for layer in layers.values()})
+    whole, budget = sum(spent.values()), spec.lora.rank * sum(layer.cost for layer in layers.values())
+    by_group = {
+        group: sum(spent[name] for name, layer in layers.items() if layer.group == group)
+        for group in sorted({layer.group for layer in layers.values()})
+    }
     return {
-        "budget_parameters": spec.lora.rank * sum(layer.cost for layer in layers.values()),
+        "budget_parameters": budget,
         "spent_parameters": whole,
-        "shares": {
-            group: sum(spent[name] for name, layer in layers.items() if layer.group == group) / max(1, whole)
-            for group in groups
-        },
+        "shares": {group: parameters / max(1, whole) for group, parameters in by_group.items()},
+        "budget_shares": {group: parameters / budget for group, parameters in by_group.items()},
+        "scale": spec.lora.scale,
         "layers": [
             {
                 "name": name,

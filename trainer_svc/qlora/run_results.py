@@ -43,6 +43,9 @@ def finish_stopped(session: Session, step: int, reason: StopReason) -> None:
         return
     adapter_dir, manifest = None, None
     if reason is StopReason.USER:
+        if session.state.allocation is None and session.spec.lora.rank_allocation.warmup_steps:
+            words = f"stopped in the warm-up: the adapter has rank {session.spec.lora.first_rank} in every layer"
+            session.run.report(Log("info", f"{words}, and more parameters than lora.rank would give"))
         # First what the owner asked for, in case that there is no time for both.
         manifest = _write_adapter(session, step) if session.ranks.is_first else {}
         adapter_dir = str(session.run.folders.adapter)
@@ -76,8 +79,15 @@ def _write_adapter(session: Session, steps: int) -> dict[str, Any]:
         **session.state.measured,
     }
     state = session.state
+    if session.spec.lora.rank_allocation.warmup_steps:
+        training |= {"ranks_differ_by_layer": state.allocation is not None, "scale": session.spec.lora.scale}
     if state.best is not None:
-        training |= {"adapter_of_step": state.held_out_losses.best_step, "eval_loss": state.held_out_losses.best_loss}
+        best = state.held_out_losses
+        training |= {
+            "adapter_of_step": best.best_step,
+            "eval_loss": best.best_loss,
+            "eval_loss_of_step": best.best_step,
+        }
         text = (
             f"the adapter is that of step {state.held_out_losses.best_step}, with the lowest loss on held-out samples"
         )

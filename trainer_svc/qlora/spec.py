@@ -330,6 +330,12 @@ class TrainingSpec:
             raise SpecError(
                 "lora.rank_allocation.shares", "ask for more than there is", "let min_share add up to 1 at most"
             )
+        if len(named) == len(self.lora.target_groups) and sum(share.max_share for share in shares) < 1:
+            raise SpecError(
+                "lora.rank_allocation.shares",
+                "leave a part of the budget to nobody",
+                "let max_share of all parts add up to 1 or more, or lower lora.rank",
+            )
 
 
 def _ranges(spec: TrainingSpec) -> list[tuple[str, float, float, float]]:

@@ -15,7 +15,7 @@ import torch
 from trainer_svc.qlora.base_sharding import load_for_shards, wants_sharding
 from trainer_svc.qlora.batch_stream import BatchStream
 from trainer_svc.qlora.calibrated_adapter import give_start, reallocate_ranks
-from trainer_svc.qlora.data_processor import Batch
+from trainer_svc.qlora.data_processor import Batch, DataProcessor
 from trainer_svc.qlora.dataset_rows import load_samples, split_samples
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.gradient_watch import GradientWatch
@@ -66,6 +66,7 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
         base = load(run.folders.model, spec.quantization)
         run.report(Starting("adapter"))
         session, report = prepare_session(run, spec, base, training, held_out, pool, ranks, shares_base)
+        DataProcessor(base.processor, max_tokens=session.max_tokens).check_words([*training, *held_out])
         start_step = resume(run, spec, base, session.state, ranks, session.identity)
         try:
             if start_step == 0:

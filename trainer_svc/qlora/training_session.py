@@ -27,6 +27,7 @@ from trainer_svc.qlora.messages import Log, Started, Starting
 from trainer_svc.qlora.model_loader import BaseModel
 from trainer_svc.qlora.optimizers import make_optimizer
 from trainer_svc.qlora.qlora_injector import TrainableReport, inject, trainable
+from trainer_svc.qlora.rank_allocation import check_least_ranks
 from trainer_svc.qlora.ranks import RankedRun, Ranks
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.run_identity import run_identity
@@ -96,6 +97,7 @@ def prepare_session(
     wanted = spec.optimization
     _tell_of_answers(run, base, training[0])
     model, report = inject(base, spec.lora, seed=wanted.seed, gradient_checkpointing=wanted.gradient_checkpointing)
+    check_least_ranks(model, base.family, spec)
     ranks.copy_from_first(trainable(model).values())
     ranks.seed(wanted.seed)
     if shares_base:

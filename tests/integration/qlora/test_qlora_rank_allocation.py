@@ -81,6 +81,8 @@ def test_at_full_budget_the_model_is_as_it_was_and_below_it_nearly(
         assert report["spent_parameters"] == sum(value.numel() for value in trainable(state.model).values())
         assert report["spent_parameters"] <= report["budget_parameters"]
         assert sum(report["shares"].values()) == pytest.approx(1)
+        spent = report["spent_parameters"] / report["budget_parameters"]
+        assert sum(report["budget_shares"].values()) == pytest.approx(spent)
         assert {layer["rank"] for layer in report["layers"]} != {rank} or rank == 5
     assert changed[5] < 1e-4
     assert changed[2] > 1e-3
@@ -135,6 +137,28 @@ def test_a_run_broken_before_at_or_after_the_allocation_equals_one_that_was_not(
 def test_a_warm_up_as_long_as_the_run_is_refused(new_run: NewRun, allocating: TrainingSpec) -> None:
     with pytest.raises(SpecError, match="not less than the 6 steps"):
         train(new_run(), allocating.with_overrides(["lora.rank_allocation.warmup_steps=6"]))
+
+
+def test_a_least_rank_that_a_part_may_not_get_is_refused_before_the_warm_up(
+    new_run: NewRun, allocating: TrainingSpec
+) -> None:
+    share = {"group": "vision", "max_share": 0.1}
+    bounds = [f"lora.rank_allocation.shares={json.dumps([share])}", "lora.rank_allocation.min_rank=2"]
+    run = new_run()
+    with pytest.raises(SpecError, match="may get") as refused:
+        train(run, allocating.with_overrides(bounds))
+    assert refused.value.field == "lora.rank_allocation.shares"
+    assert not run.series("loss")
+
+
+def test_a_stop_in_the_warm_up_tells_of_its_rank(new_run: NewRun, allocating: TrainingSpec) -> None:
+    run = new_run()
+    run.stop_after = (1, StopReason.USER)
+    train(run, allocating)
+    told = [message.text for message in run.messages if isinstance(message, Log)]
+    assert any(text.startswith("stopped in the warm-up: the adapter has rank 6 in every layer") for text in told)
+    training = json.loads((run.folders.adapter / "reeltune_adapter.json").read_text())["training"]
+    assert (training["ranks_differ_by_layer"], training["scale"]) == (False, allocating.lora.alpha / 6)
 
 
 def _logits(model: Any, inputs: dict[str, Any]) -> torch.Tensor:

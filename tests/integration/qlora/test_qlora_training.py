@@ -285,6 +285,7 @@ def test_evaluation_changes_nothing_that_is_learned(qwen3: Path, tmp_path: Path,
     assert set(with_eval.series("eval_loss")) == {1, 2, 3}
     assert set(without.series("eval_loss")) == {3}
     assert with_eval.series("eval_loss")[3] == without.series("eval_loss")[3]
+    assert "| eval loss of step | 3 |" in (with_eval.folders.adapter / "README.md").read_text()
     assert with_eval.series("loss") == without.series("loss")
     assert_same_weights(with_eval, without)
 
@@ -479,6 +480,18 @@ def test_rows_of_texts_alone_train_beside_others_whatever_comes_first(
     shown = run.series("clips_per_second")
     assert shown[1] == 0
     assert any(shown.values())
+
+
+def test_samples_too_long_by_their_words_are_all_listed_before_the_first_step(
+    qwen3: Path, tmp_path: Path, spec: TrainingSpec
+) -> None:
+    data = write_dataset(tmp_path / "data", samples=4)
+    change_question(data, 1, "word " * 500)
+    change_question(data, 3, "word " * 600)
+    run = RecordingRun(qwen3, data, tmp_path / "out")
+    with pytest.raises(BadDataError, match=r"^2 samples have more tokens of text alone .*: s1 \(\d+\), s3 \(\d+\);"):
+        train(run, spec.with_overrides(["max_tokens=450"]))
+    assert not any(isinstance(message, Started) for message in run.messages)
 
 
 def test_decode_processes_and_threads_are_gone_after_a_run(unbroken: RecordingRun) -> None:

@@ -14,6 +14,7 @@ from trainer_svc.qlora.cross_modal_rank_allocator import (
     BudgetTooSmallError,
     Layer,
     Share,
+    ShareTooSmallError,
     allocate,
     batch_scores,
     components,
@@ -154,3 +155,11 @@ def test_a_part_gets_no_less_and_no_more_than_its_share() -> None:
 def test_what_no_loss_would_miss_gets_nothing() -> None:
     found = {"idle": Layer("vision", 1, [0.0, 0.0]), "busy": Layer("language", 1, [1.0, 0.0])}
     assert allocate(found, 100, most_rank=2) == {"idle": 0, "busy": 1}
+
+
+def test_a_least_rank_never_takes_more_than_a_part_may_get() -> None:
+    found = {f"v{number}": Layer("vision", 10, [1.0] * 4) for number in range(4)}
+    found |= {f"l{number}": Layer("language", 10, [1.0] * 4) for number in range(4)}
+    with pytest.raises(ShareTooSmallError, match=r"vision takes 50\.0% of the budget .* may get 10\.0%"):
+        allocate(found, 160, least_rank=2, most_rank=4, shares={"vision": Share(0, 0.1)})
+    allocate(found, 160, least_rank=2, most_rank=4, shares={"vision": Share(0, 0.5)})

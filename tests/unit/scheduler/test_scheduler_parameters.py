@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from reeltune.scheduler.v1 import training_parameters_pb2 as pb
 
 from scheduler_svc.domain.adapter_parameters import LoraParameters, ModuleGroup, ShareBounds
 from scheduler_svc.domain.errors import InvalidField
+from scheduler_svc.domain.estimate.facts import ModelShape, Part
 from scheduler_svc.domain.parameters import (
     ComputeType,
     DatasetFacts,
@@ -212,6 +214,10 @@ def test_steps_take_the_place_of_epochs() -> None:
             ALLOCATION,
         ),
         (
+            {"lora": {"rank_allocation": {"warmup_steps": 5, "language_share": {"max": 0.9}}}},
+            ALLOCATION,
+        ),
+        (
             {"quantization": {"type": "NONE", "double_quantization": True}},
             "parameters.quantization.double_quantization",
         ),
@@ -269,3 +275,30 @@ def test_the_names_are_those_of_the_training_specification() -> None:
 def test_the_device_decides_where_no_compute_type_is_given() -> None:
     assert resolve_parameters({}).quantization.compute_type is ComputeType.AUTO
     assert parameters_to_proto(resolve_parameters({})).quantization.compute_type == pb.COMPUTE_TYPE_UNSPECIFIED
+
+
+def test_a_rank_allocation_is_held_against_the_models_layers_and_the_jobs_steps() -> None:
+    part = Part(linear_layers=1, linear_inputs=30, linear_outputs=20)
+    shape = ModelShape(part, Part(), part, Part(), 100, 100, None)
+    given = {
+        "lora": {
+            "target_groups": ["LANGUAGE", "VISION"],
+            "rank": 8,
+            "rank_allocation": {"warmup_steps": 2, "min_rank": 4, "vision_share": {"max": 0.2}},
+        },
+        "optimization": {"epochs": 3, "batch_size": 2, "gradient_accumulation_steps": 2},
+    }
+    parameters = resolve_parameters(given)
+    with pytest.raises(InvalidField, match=r"max of 0\.2, and min_rank alone takes 0\.25") as refused:
+        fit_parameters(parameters, given, replace(MODEL, shape=shape), DATASET)
+    assert refused.value.field == f"{ALLOCATION}.vision_share"
+    # Nobody knows its layers: the trainer will see.
+    assert fit_parameters(parameters, given, MODEL, DATASET) == parameters
+    # Five rows are three batches, and these two steps: six in three epochs.
+    allocation = {"warmup_steps": 6}
+    given = {"optimization": given["optimization"], "lora": {"rank_allocation": allocation}}
+    with pytest.raises(InvalidField, match="less than the 6 steps") as refused:
+        fit_parameters(resolve_parameters(given), given, MODEL, DATASET)
+    assert refused.value.field == f"{ALLOCATION}.warmup_steps"
+    allocation["warmup_steps"] = 5
+    fit_parameters(resolve_parameters(given), given, MODEL, DATASET)

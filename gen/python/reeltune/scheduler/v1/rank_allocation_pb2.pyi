@@ -20,7 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class RankAllocationParameters(_message.Message):
     """Lets ranks differ by layer: after a warm-up at a higher rank, each layer keeps as many of its update's singular components as the loss
     would miss most for their parameters. The adapter ends with no more parameters than it would have at `LoraParameters.rank` everywhere, and
-    is a stock one. Its artifact holds a report, `rank_allocation.json`.
+    is a stock one. Its artifact holds a report, `rank_allocation.json`. Updates are scaled by alpha / `warmup_rank` to the end, so that the cut
+    changes nothing of what is kept: with the defaults a quarter of alpha / `LoraParameters.rank`. A job that is stopped in its warm-up publishes
+    the adapter of that rank.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -37,7 +39,9 @@ class RankAllocationParameters(_message.Message):
     warmup_rank: _builtins.int
     """Rank until then, and the most that a layer can get: more than `LoraParameters.rank`, at most 1,024. Default: four times that rank."""
     min_rank: _builtins.int
-    """Least rank of a layer: 0 to `LoraParameters.rank`; a layer with 0 loses its adapter. Default 0."""
+    """Least rank of a layer: 0 to `LoraParameters.rank`; a layer with 0 loses its adapter. Refused where it takes more of a part than
+    `ShareBounds.max` lets it have. Default 0.
+    """
     calibration_batches: _builtins.int
     """Batches by which layers are scored, one forward and backward pass each: 1 to 1,024. Default 8."""
     @_builtins.property
@@ -93,7 +97,7 @@ class ShareBounds(_message.Message):
     min: _builtins.float
     """At least so much: 0 to `max`. Default 0."""
     max: _builtins.float
-    """At most so much: up to 1. Default 1."""
+    """At most so much: up to 1; over all parts that get an adapter, 1 or more. Default 1."""
     def __init__(
         self,
         *,

@@ -292,7 +292,7 @@ class LoraParameters(_message.Message):
     rank: _builtins.int
     """Rank of A and B: 1 to 1,024. Default 16."""
     alpha: _builtins.float
-    """Numerator of the scale: above 0, at most 4,096. Default 32."""
+    """Numerator of the scale: 0.001 to 4,096. Default 32."""
     dropout: _builtins.float
     """Probability of dropping an input of A while training: 0 to 0.95. Default 0.05."""
     use_rslora: _builtins.bool

@@ -16,7 +16,9 @@ export const file_reeltune_scheduler_v1_rank_allocation: GenFile = /*@__PURE__*/
 /**
  * Lets ranks differ by layer: after a warm-up at a higher rank, each layer keeps as many of its update's singular components as the loss
  * would miss most for their parameters. The adapter ends with no more parameters than it would have at `LoraParameters.rank` everywhere, and
- * is a stock one. Its artifact holds a report, `rank_allocation.json`.
+ * is a stock one. Its artifact holds a report, `rank_allocation.json`. Updates are scaled by alpha / `warmup_rank` to the end, so that the cut
+ * changes nothing of what is kept: with the defaults a quarter of alpha / `LoraParameters.rank`. A job that is stopped in its warm-up publishes
+ * the adapter of that rank.
  *
  * @generated from message reeltune.scheduler.v1.RankAllocationParameters
  */
@@ -36,7 +38,8 @@ export type RankAllocationParameters = Message<"reeltune.scheduler.v1.RankAlloca
   warmupRank?: number | undefined;
 
   /**
-   * Least rank of a layer: 0 to `LoraParameters.rank`; a layer with 0 loses its adapter. Default 0.
+   * Least rank of a layer: 0 to `LoraParameters.rank`; a layer with 0 loses its adapter. Refused where it takes more of a part than
+   * `ShareBounds.max` lets it have. Default 0.
    *
    * @generated from field: optional int32 min_rank = 3;
    */
@@ -92,7 +95,7 @@ export type ShareBounds = Message<"reeltune.scheduler.v1.ShareBounds"> & {
   min: number;
 
   /**
-   * At most so much: up to 1. Default 1.
+   * At most so much: up to 1; over all parts that get an adapter, 1 or more. Default 1.
    *
    * @generated from field: optional double max = 2;
    */

@@ -151,7 +151,7 @@ export type LoraParameters = Message<"reeltune.scheduler.v1.LoraParameters"> & {
   rank?: number | undefined;
 
   /**
-   * Numerator of the scale: above 0, at most 4,096. Default 32.
+   * Numerator of the scale: 0.001 to 4,096. Default 32.
    *
    * @generated from field: optional double alpha = 2;
    */
