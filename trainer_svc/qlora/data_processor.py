@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
@@ -182,6 +183,8 @@ class DataProcessor:
         if bos is not None and text.startswith(bos):
             options["add_special_tokens"] = False
         if clips:
+            least = int(getattr(self._processor.video_processor, "temporal_patch_size", None) or 1)
+            clips = [_with_least(clip, least) for clip in clips]
             # Frames are chosen already; without the metadata the processor would make up their times.
             options |= {"videos": [clip.frames for clip in clips], "do_sample_frames": False}
             options["video_metadata"] = [_metadata(clip) for clip in clips]
@@ -209,6 +212,16 @@ class DataProcessor:
 def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The inputs with their tensors on `device`."""
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+
+
+def _with_least(clip: DecodedFrames, count: int) -> DecodedFrames:
+    """The clip with its last frame, and that frame's time, as often as `count` frames need: some processors refuse less
+    than their models put into one patch, and all fill up what is over with it themselves."""
+    missing = count - len(clip.frames)
+    if missing <= 0:
+        return clip
+    frames = np.concatenate([clip.frames, np.repeat(clip.frames[-1:], missing, axis=0)])
+    return replace(clip, frames=frames, timestamps=clip.timestamps + clip.timestamps[-1:] * missing)
 
 
 def _metadata(clip: DecodedFrames) -> VideoMetadata:

@@ -45,7 +45,9 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return SAVE[request.param](tmp_path_factory.mktemp(request.param))
 
 
-@pytest.mark.parametrize(("frames", "width", "height"), [(2, 64, 64), (8, 160, 90), (7, 44, 36), (16, 24, 16)])
+@pytest.mark.parametrize(
+    ("frames", "width", "height"), [(1, 64, 64), (2, 64, 64), (8, 160, 90), (7, 44, 36), (16, 24, 16)]
+)
 def test_as_many_visual_tokens_are_counted_as_the_processor_makes(
     model: Path, frames: int, width: int, height: int
 ) -> None:

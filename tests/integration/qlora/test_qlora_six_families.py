@@ -109,6 +109,10 @@ def test_only_the_answer_is_learned_and_frames_have_their_true_times(family: str
     }
     for words in told.get(family, ()):
         assert words in text
+    single = processor.encode_prompt(question().turns[:1], [decoded((61.5,), fps=2.0)])
+    told["qwen3_vl"] = ("<61.5 seconds>",)
+    for words in told.get(family, ())[-1:]:
+        assert words in processor.text_of(single["input_ids"][0].tolist())
 
 
 def test_its_published_template_teaches_to_answer_its_prompt_and_to_stop(family: str, model: Path) -> None:
