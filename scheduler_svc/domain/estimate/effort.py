@@ -9,12 +9,13 @@ them, and what unpacking and norms cost, was fitted to runs on CPUs (`benchmarks
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from scheduler_svc.domain.adapter_parameters import ModuleGroup
-from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
+from scheduler_svc.domain.estimate.facts import ModelShape
 from scheduler_svc.domain.estimate.memory import adapter_parameters, is_quantized, part_of
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import TokenCounts
@@ -70,39 +71,47 @@ class Duration:
 def total_steps(parameters: TrainingParameters, rows: int) -> int:
     """Returns the optimizer steps of a job."""
     wanted = parameters.optimization
-    if wanted.max_steps:
-        return wanted.max_steps
-    batches = math.ceil(rows / wanted.batch_size)
-    return math.ceil(batches / wanted.gradient_accumulation_steps) * (wanted.epochs or 1)
+    return wanted.max_steps or _steps_per_epoch(parameters, rows) * (wanted.epochs or 1)
+
+
+def _steps_per_epoch(parameters: TrainingParameters, rows: int) -> int:
+    return math.ceil(_batches_per_epoch(parameters, rows) / parameters.optimization.gradient_accumulation_steps)
+
+
+def _batches_per_epoch(parameters: TrainingParameters, rows: int) -> int:
+    return math.ceil(rows / parameters.optimization.batch_size)
 
 
 def estimate_duration(
     model: ModelShape,
-    dataset: DatasetShape,
     tokens: TokenCounts | None,
     parameters: TrainingParameters,
     place: Place,
     device_count: int = 1,
 ) -> Duration | None:
     """Returns how long a job takes, of whose steps each device computes a share while all decode on one machine; None
-    where tokens or the device's speed are not known."""
+    where tokens or the device's speed are not known.
+
+    No step reaches over the end of an epoch: it holds what the steps of one hold on average. Several devices of a
+    machine's processor share it, and gain nothing.
+    """
     if tokens is None or place.matmul_flops <= 0:
         return None
-    wanted = parameters.optimization
-    steps = total_steps(parameters, dataset.rows)
-    samples = wanted.batch_size * wanted.gradient_accumulation_steps
+    steps = total_steps(parameters, tokens.rows)
+    per_epoch = _steps_per_epoch(parameters, tokens.rows)
+    samples, batches = tokens.rows / per_epoch, _batches_per_epoch(parameters, tokens.rows) / per_epoch
     row = tokens.mean
-    own = math.ceil(samples / device_count)
-    vision = _part_seconds(model, ModuleGroup.VISION, row.patches * own, parameters, place)
-    vision += _part_seconds(model, ModuleGroup.PROJECTOR, row.visual * own, parameters, place)
-    language = _part_seconds(model, ModuleGroup.LANGUAGE, row.total * own, parameters, place, row=row.total)
+    own = samples if device_count == 1 or place.is_processor else math.ceil(samples / device_count)
+    seconds = functools.partial(_part_seconds, model, parameters=parameters, place=place, batches=batches)
+    vision = seconds(ModuleGroup.VISION, row.patches * own) + seconds(ModuleGroup.PROJECTOR, row.visual * own)
+    language = seconds(ModuleGroup.LANGUAGE, row.total * own, row=row.total)
     # Forward and backward, where a learned token follows.
     language += 4.0 * model.head.parameters * row.answer * own / (place.matmul_flops * _EFFICIENCY)
     decoding = samples * row.decoded_pixels / place.decode_pixels if place.decode_pixels > 0 else 0.0
     weights = sum(part.parameters for part in (model.vision, model.projector, model.language, model.head)) * 2
     first_pass = 1.0
     if keeps_encoder_outputs(parameters):
-        first_pass = min(1.0, dataset.rows / max(1, steps * samples))
+        first_pass = min(1.0, per_epoch / steps)
     efforts = (
         (Effort.LOADING, _LOADING_SECONDS + weights / _LOADED_BYTES_PER_SECOND),
         (Effort.DECODING, steps * decoding * first_pass),
@@ -123,10 +132,17 @@ def keeps_encoder_outputs(parameters: TrainingParameters) -> bool:
 
 
 def _part_seconds(
-    model: ModelShape, group: ModuleGroup, length: int, parameters: TrainingParameters, place: Place, *, row: int = 0
+    model: ModelShape,
+    group: ModuleGroup,
+    length: float,
+    *,
+    parameters: TrainingParameters,
+    place: Place,
+    batches: float,
+    row: int = 0,
 ) -> float:
-    """Seconds of one step in a part of the model, for `length` tokens of rows of `row` tokens, each of which attends to
-    all others; 0 where that is not known."""
+    """Seconds of one step in a part of the model, for `length` tokens, in `batches`, of rows of `row` tokens, each of
+    which attends to all others; 0 where that is not known."""
     part, order = part_of(model, group), (ModuleGroup.VISION, ModuleGroup.PROJECTOR, ModuleGroup.LANGUAGE)
     lora, optimization = parameters.lora, parameters.optimization
     passes = 1
@@ -134,7 +150,6 @@ def _part_seconds(
         passes = 3 if optimization.gradient_checkpointing else 2
     repeats = 2 if lora.repeats_base and group in lora.target_groups else 1
     operations = length * (2.0 * repeats * part.linear_parameters + 4.0 * row * part.width * part.layers)
-    batches = optimization.gradient_accumulation_steps
     if is_quantized(group, parameters.quantization):
         operations += batches * _UNPACKING * part.linear_parameters
     if group in lora.target_groups:

@@ -65,7 +65,7 @@ def estimate_job(
     suggestion = None
     if fit in (Fit.TIGHT, Fit.EXCEEDS):
         suggestion = most_that_fits(model, dataset, parameters, place, device_count)
-    duration = estimate_duration(model, dataset, tokens, parameters, place, device_count)
+    duration = estimate_duration(model, tokens, parameters, place, device_count)
     return Estimate(place, memory, duration, fit, suggestion)
 
 

@@ -136,7 +136,7 @@ def estimate_memory(
         least += math.floor(surely * optimizer)
     rest = float(sizes[MemoryPart.RUNTIME])
     if tokens is not None:
-        batch = samples_in_pass(parameters, device_count)
+        batch = samples_in_pass(parameters, tokens.rows, device_count)
         row, checkpointed = tokens.largest, _checkpointed(parameters)
         in_use = _activations(model, row, batch, parameters, place, checkpointed=checkpointed)
         if place.device_class is DeviceClass.CPU and checkpointed:
@@ -160,10 +160,11 @@ def estimate_memory(
     return Memory(parts, tokens is not None, min(least, sum(sizes.values())))
 
 
-def samples_in_pass(parameters: TrainingParameters, device_count: int) -> int:
-    """Returns the most samples that a device has in one forward pass."""
+def samples_in_pass(parameters: TrainingParameters, rows: int, device_count: int) -> int:
+    """Returns the most samples that a device has in one forward pass: no step holds more than an epoch."""
     wanted = parameters.optimization
-    return min(wanted.batch_size, math.ceil(wanted.batch_size * wanted.gradient_accumulation_steps / device_count))
+    in_step = min(rows, wanted.batch_size * wanted.gradient_accumulation_steps)
+    return min(wanted.batch_size, math.ceil(in_step / device_count))
 
 
 def _sure_batches(tokens: TokenCounts, parameters: TrainingParameters, batch: int) -> list[tuple[RowTokens, float]]:

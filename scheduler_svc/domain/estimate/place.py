@@ -28,6 +28,11 @@ class Place:
         """Whether model, libraries and decoders use the same memory."""
         return self.device_class is not DeviceClass.CUDA
 
+    @property
+    def is_processor(self) -> bool:
+        """Whether the machine's processor computes: several of its devices are as fast as one."""
+        return self.is_emulated or self.device_class is DeviceClass.CPU
+
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:

@@ -260,13 +260,13 @@ def test_a_row_that_says_something_of_its_clip_goes_before_the_sampling() -> Non
 
 def test_time_is_told_only_where_a_speed_was_measured_and_says_what_it_goes_into() -> None:
     tokens = count_tokens(SEVEN_B, CLIPS, SamplingParameters())
-    assert estimate_duration(SEVEN_B, CLIPS, tokens, TrainingParameters(), GPU) is None
+    assert estimate_duration(SEVEN_B, tokens, TrainingParameters(), GPU) is None
     fast = Place(DeviceClass.CUDA, 24 * GB, matmul_flops=1e14, decode_pixels=1e7)
-    duration = estimate_duration(SEVEN_B, CLIPS, tokens, TrainingParameters(), fast)
+    duration = estimate_duration(SEVEN_B, tokens, TrainingParameters(), fast)
     assert duration is not None
     assert duration.steps == total_steps(TrainingParameters(), 100) == 75
     assert duration.dominant is Effort.DECODING, "each clip of 900 frames is decoded for eight"
-    slow = estimate_duration(SEVEN_B, CLIPS, tokens, TrainingParameters(), replace(fast, matmul_flops=1e11))
+    slow = estimate_duration(SEVEN_B, tokens, TrainingParameters(), replace(fast, matmul_flops=1e11))
     assert slow is not None
     assert slow.dominant is Effort.LANGUAGE
     assert slow.total > duration.total
@@ -371,9 +371,35 @@ def test_kept_outputs_of_the_encoder_spare_later_passes_decoding_and_vision() ->
         assert decoding == pytest.approx(3 * dict(first.efforts)[Effort.DECODING])
 
 
-def duration_of(asked: TrainingParameters) -> Duration:
-    place = replace(GPU, matmul_flops=1e13, decode_pixels=1e7)
-    found = estimate_duration(SEVEN_B, CLIPS, count_tokens(SEVEN_B, CLIPS, asked.sampling), asked, place)
+def test_a_step_holds_no_more_than_an_epoch() -> None:
+    whole, more = (
+        TrainingParameters(
+            optimization=OptimizationParameters(batch_size=batch, gradient_accumulation_steps=accumulation)
+        )
+        for batch, accumulation in ((CLIPS.rows, 1), (1024, 1024))
+    )
+    assert duration_of(more) == duration_of(whole)
+    assert memory_of(more) == memory_of(whole)
+    # 100 rows by 64 are two steps: as many samples, at one pass more over the weights.
+    uneven = duration_of(TrainingParameters(optimization=OptimizationParameters(batch_size=64)))
+    assert uneven.steps == 2 * duration_of(whole).steps
+    assert uneven.step_seconds == pytest.approx(duration_of(whole).step_seconds / 2, rel=0.1)
+
+
+def test_devices_of_one_processor_gain_nothing() -> None:
+    asked = TrainingParameters(optimization=OptimizationParameters(batch_size=8))
+    cpu = Place(DeviceClass.CPU, matmul_flops=1e11)
+    assert duration_of(asked, cpu, devices=2) == duration_of(asked, cpu)
+    gpu = replace(cpu, device_class=DeviceClass.CUDA)
+    assert duration_of(asked, gpu, devices=2).step_seconds < 0.6 * duration_of(asked, gpu).step_seconds
+    assert duration_of(asked, replace(gpu, is_emulated=True), devices=2) == duration_of(asked, gpu)
+
+
+FAST = replace(GPU, matmul_flops=1e13, decode_pixels=1e7)
+
+
+def duration_of(asked: TrainingParameters, place: Place = FAST, *, devices: int = 1) -> Duration:
+    found = estimate_duration(SEVEN_B, count_tokens(SEVEN_B, CLIPS, asked.sampling), asked, place, devices)
     assert found is not None
     return found
 

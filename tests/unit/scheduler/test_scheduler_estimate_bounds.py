@@ -86,7 +86,8 @@ def test_a_vocabulary_that_nobody_knows_has_long_tokens() -> None:
 @pytest.mark.parametrize(("devices", "samples"), [(1, 8), (2, 8), (3, 6), (4, 4), (16, 1)])
 def test_devices_share_the_samples_of_a_step(devices: int, samples: int) -> None:
     asked = replace(BIG_BATCH, optimization=OptimizationParameters(batch_size=8, gradient_accumulation_steps=2))
-    assert samples_in_pass(asked, devices) == samples
+    assert samples_in_pass(asked, 1000, devices) == samples
+    assert samples_in_pass(asked, 3, devices) == -(-3 // devices)
 
 
 def test_devices_share_the_language_model_unless_told_not_to() -> None:
