@@ -15,30 +15,43 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from trainer_svc.qlora.failures import as_failure
 from trainer_svc.qlora.launch import child_environment
 from trainer_svc.qlora.launched_rank import LaunchedRank
-from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageError, MessageSocket
+from trainer_svc.qlora.messages import Failed, FailureReason, Log, MessageError, MessageSocket, Stopped, StopReason
 from trainer_svc.qlora.quick_imports import quick_imports
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from trainer_svc.qlora.ranks import Ranks
 
 _STORE = "store"
 _SPEC = "spec.json"
 _CAUSE_SECONDS = 10.0
 _LEAVE_SECONDS = 20.0
+_LOOK_UP_SECONDS = 0.2
 _LOST_EXIT_CODE = 1
 
 
 def train_together(run: RunContext, spec: TrainingSpec) -> None:
-    """Trains as rank 0 of `spec.runtime.devices`; see `trainer.train`."""
+    """Trains as rank 0 of `spec.runtime.devices`; see `trainer.train`. A stop is heard while the others are awaited,
+    too."""
+    try:
+        _train_as_first(run, spec)
+    except _StoppedBeforeError as stopped:
+        run.report(Stopped(stopped.reason, 0, None, None, None))
+
+
+def _train_as_first(run: RunContext, spec: TrainingSpec) -> None:
     count, inherited = spec.runtime.devices, dict(os.environ)
     os.environ.update(rank_environment(0, inherited))
     with RankGroup(run, spec, inherited) as group:
@@ -47,8 +60,10 @@ def train_together(run: RunContext, spec: TrainingSpec) -> None:
             from trainer_svc.qlora.trainer import train
 
         try:
-            with Ranks.join(_meeting_in(group.folder), 0, count) as ranks:
+            with _meet_unless_stopped(run, lambda: Ranks.join(group.folder / _STORE, 0, count)) as ranks:
                 train(run, share_threads(spec), ranks)
+        except _StoppedBeforeError:
+            raise
         except Exception as error:
             # Mostly the echo of what happened to another: the one that watches it knows the cause, and ends us.
             if as_failure(error).reason in (FailureReason.INTERNAL, FailureReason.RANK_LOST):
@@ -63,7 +78,7 @@ def join_rank(run: RunContext, folder: Path, rank: int) -> None:
         from trainer_svc.qlora.trainer import train
 
     spec = TrainingSpec.from_dict(json.loads((folder / _SPEC).read_text(encoding="utf-8")))
-    with Ranks.join(_meeting_in(folder), rank, spec.runtime.devices) as ranks:
+    with Ranks.join(folder / _STORE, rank, spec.runtime.devices) as ranks:
         train(run, share_threads(spec), ranks)
 
 
@@ -73,7 +88,7 @@ def join_launched(run: RunContext, spec: TrainingSpec, launched: LaunchedRank) -
     from trainer_svc.qlora.ranks import Ranks
     from trainer_svc.qlora.trainer import train
 
-    with Ranks.join("env://", launched.rank, launched.count) as ranks:
+    with Ranks.join(None, launched.rank, launched.count) as ranks:
         train(run, share_threads(spec), ranks)
 
 
@@ -193,8 +208,35 @@ class RankGroup:
             os._exit(_LOST_EXIT_CODE)
 
 
-def _meeting_in(folder: Path) -> str:
-    return f"file://{folder / _STORE}"
+def _meet_unless_stopped(run: RunContext, join: Callable[[], Ranks]) -> Ranks:
+    """What `join` returns. Raises `_StoppedBeforeError`, and what `join` raises.
+
+    Beside this thread, which signals wake: they do not wake one that waits in PyTorch for a rank that never comes.
+    """
+    met: Future[Ranks] = Future()
+
+    def meet() -> None:
+        try:
+            met.set_result(join())
+        # All of it, for it is raised in the thread that waits.
+        except BaseException as error:
+            met.set_exception(error)
+
+    threading.Thread(target=meet, name="meeting", daemon=True).start()
+    while not wait([met], _LOOK_UP_SECONDS).done:
+        reason = run.stop_requested()
+        # With a checkpoint there is an adapter to be made of it, for an owner who stops the run.
+        if reason is StopReason.DRAIN or (reason and not any(run.folders.checkpoints.glob("*"))):
+            raise _StoppedBeforeError(reason)
+    return met.result()
+
+
+class _StoppedBeforeError(Exception):
+    """The run is to stop, and has not begun."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 def _lost(words: str) -> Failed:

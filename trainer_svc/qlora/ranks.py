@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -51,17 +52,19 @@ class Ranks:
         self.count = count
 
     @classmethod
-    def join(cls, meeting: str, rank: int, count: int) -> Self:
+    def join(cls, store: Path | None, rank: int, count: int) -> Self:
         """Meets the others. Closed by `close`.
 
-        `meeting`: where, as torch.distributed names it: `file://` with a file that only this run knows, or `env://`.
+        `store`: where, a file that only this run knows; None: where the variables say that torchrun sets.
         """
         ranks = cls(rank, count)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with _meeting():
             dist.init_process_group(
                 backend,
-                init_method=meeting,
+                init_method=None if store else "env://",
+                # By no address: those of files have no relative paths, and no place for some characters.
+                store=dist.FileStore(str(store), count) if store else None,  # type: ignore[attr-defined]
                 rank=rank,
                 world_size=count,
                 timeout=_FOR_EVER,

@@ -137,6 +137,44 @@ def test_ranks_that_torchrun_starts_learn_what_one_process_learns(
         torch.testing.assert_close(adapter(out)[name], value, rtol=1e-2, atol=1e-4)
 
 
+def test_ranks_meet_in_a_folder_that_is_named_from_here(
+    qwen3: Path, dataset: Path, spec: TrainingSpec, tmp_path: Path
+) -> None:
+    """As the documentation has it; with a character that addresses have another use for."""
+    spec = spec.with_overrides(["optimization.max_steps=1", "checkpoint_every_steps=0"])
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "trainer_svc.qlora", "--spec", "spec.json", "--out", "o#2"),
+            *("--model", str(qwen3), "--dataset", str(dataset)),
+        ],
+        cwd=tmp_path,
+        env={**child_environment(threads=1), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "completed after 1 steps" in finished.stdout
+    assert is_whole(tmp_path / "o#2" / "adapter")
+
+
+def test_a_stop_is_heard_while_a_rank_is_awaited_that_never_comes(job: MakeJob, spec: TrainingSpec) -> None:
+    folder = job(spec)
+    with started(lambda fd: training_command(folder, fd), folder / "stderr.txt") as child:
+        deadline = time.monotonic() + SECONDS
+        while not (others := rank_processes(child)):
+            assert time.monotonic() < deadline
+            assert child.process.poll() is None
+        others[0].send_signal(signal.SIGSTOP)
+        child.process.send_signal(signal.SIGTERM)
+        assert child.finish() == 0
+        assert not others[0].is_running()
+    assert child.stderr == ""
+    assert child.messages[-1] == Stopped(StopReason.DRAIN, 0, None, None, None)
+
+
 def test_two_processes_begin_answer_and_end_early_as_one(
     job: MakeJob, spec: TrainingSpec, new_run: Callable[..., RecordingRun]
 ) -> None:
