@@ -89,9 +89,9 @@ class JobTooLarge(SchedulerError):
         """What the largest of them has."""
         self.trainer = trainer
         self.parts = parts
-        """Bytes by what takes them."""
-        self.would_fit: Mapping[str, int] = {}
-        """Values of parameters with which it would; empty where none would."""
+        """Bytes of `needed` by what takes them."""
+        self.would_fit: Mapping[str, int | str] = {}
+        """Values of parameters, none as asked, with which it would; empty where none would."""
 
 
 class ContextExceeded(SchedulerError):

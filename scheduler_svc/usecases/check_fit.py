@@ -13,7 +13,7 @@ from functools import partial
 from scheduler_svc.clients.dataset_shapes import DatasetShapes
 from scheduler_svc.domain.errors import ContextExceeded, JobTooLarge, SchedulerError
 from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
-from scheduler_svc.domain.estimate.fit import most_frames_within_context, most_that_fits
+from scheduler_svc.domain.estimate.fit import changes_that_fit, most_frames_within_context
 from scheduler_svc.domain.estimate.memory import Memory, estimate_memory
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import count_tokens, rows_over_context
@@ -39,6 +39,8 @@ class _Asked:
     device_class: DeviceClass
     device_count: int
     places: tuple[Place, ...]
+    places_4bit: frozenset[Place] = frozenset()
+    """Of them, those that can train in 4 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,13 @@ class FitCheck:
             shape = await self._shapes.get(dataset, token, wait_seconds=_WAIT_SECONDS) or _UNKNOWN
         found = self._workers.devices()
         devices = found.result() if found.done() else await found
-        places = tuple(each.place for each in devices if each.serves(needs) and each.place.memory_bytes)
-        verdict = await self._verdict(
-            _Asked(model.shape, shape, parameters, needs.device_class, needs.device_count, places)
+        serving = [each for each in devices if each.serves(needs) and each.place.memory_bytes]
+        asked = _Asked(
+            *(model.shape, shape, parameters, needs.device_class, needs.device_count),
+            places=tuple(each.place for each in serving),
+            places_4bit=frozenset(each.place for each in serving if each.can_train_4bit),
         )
+        verdict = await self._verdict(asked)
         if verdict.refusal is not None:
             raise verdict.refusal()
         return verdict.least
@@ -127,22 +132,18 @@ def _memory(asked: _Asked, place: Place) -> Memory:
     return estimate_memory(asked.model, tokens, asked.parameters, place, asked.device_count)
 
 
-def _nearest(asked: _Asked, needed: dict[Place, Memory]) -> tuple[Place, Memory, dict[str, int]]:
+def _nearest(asked: _Asked, needed: dict[Place, Memory]) -> tuple[Place, Memory, dict[str, int | str]]:
     """The place that comes nearest, what the job takes there, and with which parameters it would fit."""
     place = max(needed, key=lambda place: place.memory_bytes / max(1, needed[place].least))
-    suggestion = most_that_fits(asked.model, asked.dataset, asked.parameters, place, asked.device_count)
-    if suggestion is None:
-        return place, needed[place], {}
-    would_fit = {
-        "sampling.max_frames": suggestion.max_frames,
-        "sampling.max_pixels": suggestion.max_pixels,
-        "optimization.batch_size": suggestion.batch_size,
-    }
+    would_fit = changes_that_fit(
+        *(asked.model, asked.dataset, asked.parameters, place, asked.device_count),
+        can_train_4bit=place in asked.places_4bit,
+    )
     return place, needed[place], would_fit
 
 
-def _too_large(place: Place, memory: Memory, would_fit: dict[str, int]) -> JobTooLarge:
-    parts = {part.value: size for part, size in memory.parts if size}
+def _too_large(place: Place, memory: Memory, would_fit: dict[str, int | str]) -> JobTooLarge:
+    parts = {part.value: size for part, size in memory.least_parts if size}
     trainer = place.names[0] if place.names else ""
     error = JobTooLarge(place.device_class, memory.least, place.memory_bytes, trainer, parts)
     error.would_fit = would_fit

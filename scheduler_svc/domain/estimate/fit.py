@@ -12,12 +12,13 @@ from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
 from scheduler_svc.domain.estimate.memory import Memory, estimate_memory
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import count_tokens, rows_over_context
-from scheduler_svc.domain.parameters import SamplingParameters, TrainingParameters
+from scheduler_svc.domain.parameters import QuantizationType, SamplingParameters, TrainingParameters
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _FRAMES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768)
 _PIXELS = (56 * 56, 112 * 112, 168 * 168, 224 * 224, 336 * 336, 448 * 448, 672 * 672, 896 * 896, 0)
 """Of a frame, from few to all that the model's processor takes."""
+_RANKS = (256, 64, 16)
 
 
 class Fit(StrEnum):
@@ -100,6 +101,52 @@ def most_that_fits(
         return None
     size = bisect.bisect_left(sizes, True, key=lambda pixels: found(steps[at], pixels) is not None)
     return found(steps[at], sizes[min(size, len(sizes) - 1)])
+
+
+def changes_that_fit(
+    model: ModelShape,
+    dataset: DatasetShape,
+    parameters: TrainingParameters,
+    place: Place,
+    device_count: int = 1,
+    *,
+    can_train_4bit: bool = True,
+) -> dict[str, int | str]:
+    """Returns parameters by name, as the contract has them, with values with which a job surely fits: what is shown, as
+    long as that is enough, else how it is trained; empty where nothing helps. None has the value that is asked."""
+    tried: dict[str, int | str] = {}
+    for name, value, changed in (("", "", parameters), *_smaller(parameters, can_train_4bit=can_train_4bit)):
+        tried |= {name: value} if name else {}
+        found = most_that_fits(model, dataset, changed, place, device_count)
+        if found is not None:
+            shown = {
+                "sampling.max_frames": (found.max_frames, parameters.sampling.max_frames),
+                "sampling.max_pixels": (found.max_pixels, parameters.sampling.max_pixels),
+                "optimization.batch_size": (found.batch_size, parameters.optimization.batch_size),
+            }
+            return tried | {each: fitting for each, (fitting, asked) in shown.items() if fitting != asked}
+    return {}
+
+
+def _smaller(
+    parameters: TrainingParameters, *, can_train_4bit: bool
+) -> Iterator[tuple[str, int | str, TrainingParameters]]:
+    """The same job with more and more of what saves memory: each time what has changed, to what, and all of it."""
+    if parameters.quantization.type is QuantizationType.NONE and can_train_4bit:
+        quantization = replace(parameters.quantization, type=QuantizationType.NF4)
+        parameters = replace(parameters, quantization=quantization)
+        yield "quantization.type", QuantizationType.NF4.value, parameters
+    if not parameters.optimization.gradient_checkpointing:
+        optimization = replace(parameters.optimization, gradient_checkpointing=True)
+        parameters = replace(parameters, optimization=optimization)
+        yield "optimization.gradient_checkpointing", "true", parameters
+    for rank in _RANKS:
+        # Where ranks differ they are chosen one by one, and so are not taken away by one number.
+        if rank < parameters.lora.rank == parameters.lora.highest_rank:
+            parameters = replace(parameters, lora=replace(parameters.lora, rank=rank))
+            yield "lora.rank", rank, parameters
+    if parameters.lora.use_dora:
+        yield "lora.use_dora", "false", replace(parameters, lora=replace(parameters.lora, use_dora=False))
 
 
 def most_frames_within_context(model: ModelShape, dataset: DatasetShape, sampling: SamplingParameters) -> int:

@@ -91,6 +91,8 @@ class Memory:
     least: int
     """Less it will hardly be: what a device must have for the job not to be refused. Of the rows it counts only what is
     sure to be in one batch, of the weights only a device's share where the base may be shared out."""
+    least_parts: tuple[tuple[MemoryPart, int], ...] = ()
+    """What `least` is made of."""
 
     @property
     def total(self) -> int:
@@ -130,11 +132,13 @@ def estimate_memory(
         MemoryPart.OPTIMIZER: math.ceil(trained * optimizer),
         MemoryPart.RUNTIME: _RUNTIME_BYTES.get(place.device_class, _RUNTIME_BYTES[DeviceClass.CUDA]),
     }
-    least = sum(_weights(model, parameters, place, device_count if _may_share_base(parameters) else 1).values())
-    least += surely * (4 + 4)
-    if parameters.optimization.optimizer not in _PAGED:
-        least += math.floor(surely * optimizer)
-    rest = float(sizes[MemoryPart.RUNTIME])
+    least = {
+        **_weights(model, parameters, place, device_count if _may_share_base(parameters) else 1),
+        MemoryPart.ADAPTER: surely * 4,
+        MemoryPart.GRADIENTS: surely * 4,
+        MemoryPart.OPTIMIZER: 0 if parameters.optimization.optimizer in _PAGED else math.floor(surely * optimizer),
+        MemoryPart.RUNTIME: sizes[MemoryPart.RUNTIME],
+    }
     if tokens is not None:
         batch = samples_in_pass(parameters, tokens.rows, device_count)
         row, checkpointed = tokens.largest, _checkpointed(parameters)
@@ -148,16 +152,22 @@ def estimate_memory(
         )
         sizes[MemoryPart.LOGITS] = _logits(model, row, batch, parameters, place)
         sizes[MemoryPart.FRAMES] = _frames(row, batch, _BATCHES_AHEAD, place)
-        rest += max(
-            _activations(model, one, count, low, place, checkpointed=checkpointed)
-            + _logits(model, one, count, parameters, place)
-            + _frames(one, count, 1, place)
+        sure: list[dict[MemoryPart, int]] = [
+            {
+                MemoryPart.ACTIVATIONS: _activations(model, one, count, low, place, checkpointed=checkpointed),
+                MemoryPart.LOGITS: _logits(model, one, count, parameters, place),
+                MemoryPart.FRAMES: _frames(one, count, 1, place),
+            }
             for one, count in _sure_batches(tokens, parameters, batch)
-        )
-        rest += _repeated_weights(model, parameters, place)
-    parts = tuple((part, sizes[part]) for part in MemoryPart if part in sizes)
-    least += round((1 - _UNCERTAIN) * rest)
-    return Memory(parts, tokens is not None, min(least, sum(sizes.values())))
+        ]
+        surest: dict[MemoryPart, int] = max(sure, key=lambda found: sum(found.values()))
+        least |= surest
+        least[MemoryPart.ACTIVATIONS] += _repeated_weights(model, parameters, place)
+    least = {part: size if part in _COUNTED else round((1 - _UNCERTAIN) * size) for part, size in least.items()}
+    parts, least_parts = (
+        tuple((part, found[part]) for part in MemoryPart if part in found) for found in (sizes, least)
+    )
+    return Memory(parts, tokens is not None, min(sum(least.values()), sum(sizes.values())), least_parts)
 
 
 def samples_in_pass(parameters: TrainingParameters, rows: int, device_count: int) -> int:

@@ -129,7 +129,7 @@ async def test_a_job_that_no_trainer_can_hold_is_refused_with_what_would_fit(
     assert int(told["needed_bytes"]) > 5 * GB
     assert int(told["activations_bytes"]) > int(told["adapter_bytes"]) > 0
     fitting = parameters_pb.TrainingParameters(
-        sampling=parameters_pb.SamplingParameters(max_frames=int(told["sampling.max_frames"])),
+        sampling=parameters_pb.SamplingParameters(max_frames=int(told.get("sampling.max_frames", 64))),
         optimization=parameters_pb.OptimizationParameters(batch_size=int(told["optimization.batch_size"])),
     )
     job = await asking.create(parameters=fitting)

@@ -21,6 +21,7 @@ from scheduler_svc.domain.estimate.facts import (
 )
 from scheduler_svc.domain.estimate.fit import (
     Fit,
+    changes_that_fit,
     estimate_job,
     judge,
     most_frames_within_context,
@@ -228,6 +229,44 @@ def test_memory_within_the_error_of_the_estimate_is_tight() -> None:
 
 def test_nothing_is_suggested_where_the_weights_alone_do_not_fit() -> None:
     assert estimate_job(SEVEN_B, CLIPS, TrainingParameters(), Place(DeviceClass.JETSON, 4 * GB)).suggestion is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "gigabytes", "names"),
+    [
+        (TrainingParameters(quantization=QuantizationParameters(QuantizationType.NONE)), 16, {"quantization.type"}),
+        (TrainingParameters(lora=LoraParameters(rank=1024)), 24, {"lora.rank"}),
+        (TrainingParameters(optimization=OptimizationParameters(batch_size=64)), 12, {"optimization.batch_size"}),
+        (TrainingParameters(), 3, set()),
+    ],
+)
+def test_only_what_must_change_is_named_and_with_it_the_job_fits(
+    asked: TrainingParameters, gigabytes: int, names: set[str]
+) -> None:
+    place = Place(DeviceClass.CUDA, gigabytes * GB)
+    assert memory_of(asked, place=place).most > place.memory_bytes
+    found = changes_that_fit(SEVEN_B, CLIPS, asked, place)
+    assert set(found) - {"optimization.batch_size"} == names - {"optimization.batch_size"}
+    assert names <= set(found)
+    changed = asked
+    for name, value in found.items():
+        part, field = name.split(".")
+        changed = replace(changed, **{part: replace(getattr(changed, part), **{field: value})})
+    assert not found or memory_of(changed, place=place).most <= place.memory_bytes
+
+
+def test_nothing_that_a_trainer_cannot_do_is_said_to_help() -> None:
+    asked = TrainingParameters(quantization=QuantizationParameters(QuantizationType.NONE))
+    assert changes_that_fit(SEVEN_B, CLIPS, asked, Place(DeviceClass.CUDA, 16 * GB), can_train_4bit=False) == {}
+
+
+@settings(deadline=None)
+@given(parameters, models, datasets, places)
+def test_what_a_job_takes_at_the_least_is_the_sum_of_its_parts(
+    asked: TrainingParameters, model: ModelShape, dataset: DatasetShape, place: Place
+) -> None:
+    memory = memory_of(asked, model, dataset, place)
+    assert memory.least == min(memory.total, sum(size for _, size in memory.least_parts))
 
 
 def test_rows_longer_than_the_model_takes_are_named_longest_first() -> None:
