@@ -42,6 +42,8 @@ class TrainState:
     """Whether the measurement that belongs to this step was broken off."""
     measured: dict[str, float] = field(default_factory=dict)
     """The newest loss, and the newest on the held-out samples."""
+    decoder: str = ""
+    """What decodes the clips that it is trained on."""
 
 
 def save_checkpoint(
@@ -67,6 +69,7 @@ def save_checkpoint(
         "evaluations": asdict(state.held_out_losses),
         "owes_evaluation": state.owes_measurement,
         "measured": state.measured,
+        "decoder": state.decoder,
         "random": plain_states(),
         "ranks": list(ranks),
     }

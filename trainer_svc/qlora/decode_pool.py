@@ -1,7 +1,8 @@
 """A few long-lived, killable decode processes. A clip that hangs or crashes its decoder fails alone.
 
 Each process has one thread here that spawns it, feeds it, and on a missed deadline kills it with
-SIGKILL and spawns another; a clip that failed with decord is tried once more with PyAV.
+SIGKILL and spawns another. A clip that failed with decord, or that decord is not for, is tried once more with PyAV, in
+a second process that stays for the next such clip.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class DecodePool:
 
 
 class _Slot(threading.Thread):
-    """One decode process and the thread that owns it. The process dies with this thread (see `decode_worker`)."""
+    """A decode process for each decoder that was needed, one at work at a time, and the thread that owns them. They
+    die with this thread (see `decode_worker`)."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class _Slot(threading.Thread):
         self._decoder = decoder
         self._fallback = fallback
         self._timeout = timeout_seconds
-        self._worker: _Worker | None = None
+        self._workers: dict[str, _Worker] = {}
 
     def run(self) -> None:
         try:
@@ -135,12 +137,14 @@ class _Slot(threading.Thread):
                 elif task.result.set_running_or_notify_cancel():
                     self._carry_out(task)
         finally:
-            self._discard()
+            for decoder in list(self._workers):
+                self._discard(decoder)
 
     def _carry_out(self, task: _Task) -> None:
         try:
             task.result.set_result(self._decode_twice(task))
-        except (BadClipError, DecodeProcessError, CancelledError) as error:
+        # Whatever went wrong is the answer: somebody waits for one.
+        except Exception as error:
             task.result.set_exception(error)
 
     def _decode_twice(self, task: _Task) -> DecodedFrames:
@@ -149,27 +153,23 @@ class _Slot(threading.Thread):
         except BadClipError as error:
             if error.fault in HOPELESS or self._fallback is None or self.closing.is_set():
                 raise
-        self._discard()
-        try:
-            return self._decode(self._fallback, task)
-        finally:
-            self._discard()
+        return self._decode(self._fallback, task)
 
     def _decode(self, decoder: str, task: _Task) -> DecodedFrames:
-        if self._worker is None or self._worker.clips >= _CLIPS_PER_PROCESS:
-            self._discard()
-            self._worker = _Worker(self._make, decoder, self.closing)
+        worker = self._workers.get(decoder)
+        if worker is None or worker.clips >= _CLIPS_PER_PROCESS:
+            self._discard(decoder)
+            worker = self._workers[decoder] = _Worker(self._make, decoder, self.closing)
         try:
-            return self._worker.decode(task.clip, task.request, self._timeout)
+            return worker.decode(task.clip, task.request, self._timeout)
         except BadClipError as error:
             if error.fault in (ClipFault.TIMED_OUT, ClipFault.CRASHED):
-                self._discard()
+                self._discard(decoder)
             raise
 
-    def _discard(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+    def _discard(self, decoder: str) -> None:
+        if (worker := self._workers.pop(decoder, None)) is not None:
+            worker.close()
 
 
 class _Worker:
@@ -179,12 +179,18 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.clips = 0
         self._closing = closing
-        self._pipe, theirs = context.Pipe()
-        self._process: SpawnProcess = context.Process(
-            target=run_worker, args=(theirs, make, decoder, os.getpid()), daemon=True, name=f"decode-{decoder}"
-        )
-        self._process.start()
-        theirs.close()
+        try:
+            self._pipe, theirs = context.Pipe()
+            with theirs:
+                self._process: SpawnProcess = context.Process(
+                    target=run_worker, args=(theirs, make, decoder, os.getpid()), daemon=True, name=f"decode-{decoder}"
+                )
+                self._process.start()
+        except OSError as error:
+            raise DecodeProcessError(
+                f"no decode process can be started: {error.strerror or error}; "
+                "raise this machine's limits of processes and open files, or lower runtime.decode_workers"
+            ) from error
         try:
             ready = json.loads(self._receive(time.monotonic() + _START_SECONDS))
         except (TimeoutError, EOFError, OSError) as error:

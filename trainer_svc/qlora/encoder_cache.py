@@ -30,12 +30,15 @@ from trainer_svc.qlora.spec import TrainingSpec
 from trainer_svc.qlora.tensor_store import TensorStore
 
 _CODE = (
-    *("chat_labels", "data_processor", "decode_pool", "decode_worker", "encoder_cache", "families", "frame_decoder"),
-    *("frame_sampling", "frozen_encoder", "model_loader", "processor_loader", "tensor_store"),
+    *("chat_labels", "clip_packets", "data_processor", "decode_pool", "decode_worker", "encoder_cache", "families"),
+    *("frame_decoder", "frame_sampling", "frozen_encoder", "model_loader", "processor_loader", "tensor_store"),
 )
 """Modules of this package whose change may make other tensors of the same clip: a test goes through all imports."""
 _LABELS = "labels"
-_LIBRARIES = ("torch", "transformers", "bitsandbytes", "torchvision", "tokenizers", "jinja2", "numpy", "av", "decord")
+_LIBRARIES = (
+    *("torch", "transformers", "bitsandbytes", "torchvision", "tokenizers", "jinja2", "numpy", "av", "decord"),
+    "pillow",
+)
 """What reads, resizes, renders and computes; another version may do it otherwise."""
 
 

@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from trainer_svc.qlora.clip_packets import PacketReader
 from trainer_svc.qlora.errors import BadClipError, ClipFault
 from trainer_svc.qlora.frame_sampling import FrameRequest, NoFramesError, frames_in_range, scaled_size, select_frames
 
 Frames = npt.NDArray[np.uint8]
 FALLBACK = "pyav"
+_AT_ONCE = 8
+"""Frames that are held in their full size."""
 HOPELESS = frozenset({ClipFault.MISSING, ClipFault.EMPTY, ClipFault.NOT_VIDEO, ClipFault.NO_FRAMES})
 """Faults that no other decoder would mend."""
 
@@ -51,39 +55,43 @@ class FrameDecoder(Protocol):
 
 
 class DecordDecoder:
-    """decord 0.6: seeks to what it needs. No wheel for aarch64."""
+    """decord 0.6: seeks to what it needs. No wheel for aarch64.
+
+    Takes only clips of which it makes the frames that PyAV makes, at the same times: the others it leaves to PyAV.
+    """
 
     name = "decord"
 
     def __init__(self) -> None:
+        self._packets = PacketReader()
         import decord
         from decord._ffi.base import DECORDLimitReachedError
 
         decord.logging.set_level(decord.logging.QUIET)
         self._decord = decord
         # Not one of its own errors' kind, and raised for frames that it had to make up.
-        self._made_up = DECORDLimitReachedError
+        self._errors = (decord.DECORDError, DECORDLimitReachedError, RuntimeError, IndexError, *self._packets.errors)
 
     def decode(self, clip: Path, request: FrameRequest) -> DecodedFrames:
-        check_container(clip)
-        with _as_bad_clip(clip, self._decord.DECORDError, self._made_up, OSError, RuntimeError, IndexError):
-            reader = self._open(clip)
-            height, width = reader[0].shape[:2]
-            size = scaled_size(height, width, request.max_pixels)
-            if size != (height, width):
-                reader = self._open(clip, height=size[0], width=size[1])
-            times = _from_first(reader.get_frame_timestamp(list(range(len(reader))))[:, 0])
+        container_format = check_container(clip)
+        with _as_bad_clip(clip, *self._errors):
+            packets = self._packets.read(clip, container_format, for_decord=True)
+            if packets.trouble:
+                raise ValueError(f"not for decord: {packets.trouble}")
+            # fault_tol: a frame that had to be made up out of its neighbours is an error, not a frame.
+            reader = self._decord.VideoReader(str(clip), ctx=self._decord.cpu(0), num_threads=1, fault_tol=1e-9)
+            if len(reader) != len(packets.stamps):
+                raise ValueError(f"decord finds {len(reader)} frames in {len(packets.stamps)} packets")
+            times = _seconds(packets.stamps, packets.time_base)
             chosen = select_frames(times, request)
-            frames = reader.get_batch(chosen).asnumpy()
+            parts = [
+                scaled(picture, request.max_pixels)
+                for first in range(0, len(chosen), _AT_ONCE)
+                for picture in reader.get_batch(chosen[first : first + _AT_ONCE]).asnumpy()
+            ]
             # Without this a reader keeps decoding ahead and holds the frames: dmlc/decord#208.
             reader.seek(0)
-        return _decoded(np.ascontiguousarray(frames), times, chosen, request)
-
-    def _open(self, clip: Path, height: int = -1, width: int = -1) -> Any:
-        # fault_tol: a frame that had to be made up out of its neighbours is an error, not a frame.
-        return self._decord.VideoReader(
-            str(clip), ctx=self._decord.cpu(0), width=width, height=height, num_threads=1, fault_tol=1e-9
-        )
+        return _decoded(np.stack(parts), times, chosen, request)
 
 
 class PyAvDecoder:
@@ -92,48 +100,53 @@ class PyAvDecoder:
     name = "pyav"
 
     def __init__(self) -> None:
-        import av
-        import av.logging
-
-        av.logging.set_level(av.logging.PANIC)
-        self._av = av
+        self._packets = PacketReader()
 
     def decode(self, clip: Path, request: FrameRequest) -> DecodedFrames:
         container_format = check_container(clip)
-        with _as_bad_clip(clip, self._av.FFmpegError, OSError, ValueError):
-            times = _from_first(self._packet_times(clip, container_format))
-            if not len(times):
-                raise NoFramesError("the file holds no video packet")
-            chosen = select_frames(times, request)
-            frames = self._read(clip, container_format, chosen, request.max_pixels)
-        return _decoded(np.stack(frames), times, chosen, request)
+        with _as_bad_clip(clip, *self._packets.errors):
+            packets = self._packets.read(clip, container_format, for_decord=False)
+            found = self._read(clip, container_format, packets.stamps, packets.time_base, request)
+            if found is None:
+                # Not every packet became a frame, or not in order: a clip that was cut, or is damaged. What counts is
+                # what decodes, and when that is shown.
+                stamps, base = self._shown(clip, container_format)
+                if not stamps:
+                    raise NoFramesError("not one frame of it decodes")
+                found = self._read(clip, container_format, stamps, base, request)
+            if found is None:
+                raise ValueError("it decodes to other frames each time")
+        return found
 
-    def _open(self, clip: Path, container_format: str) -> Any:
-        # The demuxer is forced and only the file itself may be read: a playlist in a clip's clothing opens nothing.
-        return self._av.open(str(clip), format=container_format, options={"protocol_whitelist": "file"})
+    def _shown(self, clip: Path, container_format: str) -> tuple[list[int], float]:
+        """When each frame that decodes is shown, in the order of decoding, and the unit in seconds."""
+        with self._packets.open(clip, container_format) as (container, stream):
+            stamps = [frame.pts for frame in container.decode(stream) if frame.pts is not None]
+            return stamps, float(stream.time_base)
 
-    def _packet_times(self, clip: Path, container_format: str) -> npt.NDArray[np.float64]:
-        with self._open(clip, container_format) as container:
-            stream = _video_stream(container)
-            base = float(stream.time_base)
-            stamps = [p.pts for p in container.demux(stream) if p.pts is not None and p.size and not p.is_discard]
-        return np.sort(np.asarray(stamps, dtype=np.float64)) * base
-
-    def _read(self, clip: Path, container_format: str, chosen: list[int], max_pixels: int) -> list[Frames]:
-        wanted, frames = set(chosen), []
-        with self._open(clip, container_format) as container:
-            stream = _video_stream(container)
-            stream.codec_context.thread_count = 1
-            for index, frame in enumerate(container.decode(stream)):
-                if index in wanted:
-                    height, width = scaled_size(frame.height, frame.width, max_pixels)
-                    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-                    frames.append(np.rot90(pixels, k=round(frame.rotation / 90)) if frame.rotation else pixels)
-                if len(frames) == len(chosen):
-                    break
-        if len(frames) < len(chosen):
-            raise ValueError(f"only {len(frames)} of the {len(chosen)} frames asked for could be decoded")
-        return frames
+    def _read(
+        self, clip: Path, container_format: str, stamps: list[int], base: float, request: FrameRequest
+    ) -> DecodedFrames | None:
+        """The frames asked for of a clip whose frames come at `stamps`; None if they do not."""
+        if not stamps:
+            return None
+        order = np.argsort(np.asarray(stamps), kind="stable")
+        times = _seconds([stamps[number] for number in order], base)
+        chosen = select_frames(times, request)
+        wanted = {int(order[index]): index for index in chosen}
+        pictures: dict[int, Frames] = {}
+        with self._packets.open(clip, container_format) as (container, stream):
+            shown = (frame for frame in container.decode(stream) if frame.pts is not None)
+            for number, frame in enumerate(shown):
+                if number >= len(stamps) or frame.pts != stamps[number]:
+                    return None
+                if number in wanted:
+                    pixels = frame.to_ndarray(format="rgb24")
+                    turned = np.rot90(pixels, k=round(frame.rotation / 90)) if frame.rotation else pixels
+                    pictures[wanted[number]] = scaled(turned, request.max_pixels)
+                if len(pictures) == len(chosen):
+                    return _decoded(np.stack([pictures[index] for index in chosen]), times, chosen, request)
+        return None
 
 
 def best_decoder() -> str:
@@ -204,21 +217,24 @@ def _as_bad_clip(clip: Path, *kinds: type[Exception]) -> Iterator[None]:
         raise BadClipError(str(clip), ClipFault.UNDECODABLE, words[:300]) from error
 
 
-def _video_stream(container: Any) -> Any:
-    if not container.streams.video:
-        raise ValueError("the file has no video stream")
-    return container.streams.video[0]
+def scaled(picture: Frames, max_pixels: int) -> Frames:
+    """uint8 (H, W, 3) brought to at most `max_pixels`, by the same code for every decoder: each build of FFmpeg scales
+    in its own way."""
+    size = picture.shape[:2]
+    height, width = scaled_size(size[0], size[1], max_pixels)
+    if (height, width) == size:
+        return picture
+    whole = Image.fromarray(np.ascontiguousarray(picture))
+    return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _from_first(times: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Seconds from the first frame: containers may start at any time."""
-    seconds = np.asarray(times, dtype=np.float64)
-    return seconds - seconds[0] if len(seconds) else seconds
+def _seconds(stamps: list[int], time_base: float) -> npt.NDArray[np.float64]:
+    """From the first frame: containers may start at any time."""
+    return (np.asarray(stamps, dtype=np.float64) - stamps[0]) * time_base
 
 
 def _decoded(frames: Frames, times: npt.NDArray[np.float64], chosen: list[int], request: FrameRequest) -> DecodedFrames:
     step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 0.0
-    # decord keeps times in single precision; six digits more would be noise that changes prompts.
     fps = round(1.0 / step, 4) if step > 0 else 1.0
     stamps = tuple(round(float(times[index]), 6) for index in chosen)
     inside = frames_in_range(times, request).size

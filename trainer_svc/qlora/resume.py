@@ -30,6 +30,10 @@ def resume(
     step = load_checkpoint(found, state)
     if not restore_rank(saved, ranks, spec.optimization.seed):
         run.report(Log("info", f"{name} is of a run on another number of devices: dropout goes on by others"))
+    # Checkpoints of older versions do not say.
+    if (before := saved.get("decoder", state.decoder)) != state.decoder:
+        words = f"{name} was trained on clips decoded with {before}; from here on they are decoded with {state.decoder}"
+        run.report(Log("warning", f"{words}: to the same frames, but for last bits on a processor of another kind"))
     run.report(Log("info", f"going on from {name}"))
     return step
 

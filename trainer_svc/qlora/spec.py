@@ -174,7 +174,8 @@ class RuntimeSpec:
     """How the machine is used. Never changes what is learned, so a resumed run may differ in it."""
 
     decoder: Decoder = "auto"
-    """auto: decord where it is installed, PyAV elsewhere."""
+    """auto: decord where it is installed, PyAV elsewhere. Both give the same frames, scaled by the same code; decord is
+    spared clips of which it would not."""
     decode_workers: int = 1
     decode_timeout_seconds: float = 30.0
     """A clip that takes longer has its decode process killed."""

@@ -124,7 +124,7 @@ def prepare_session(
             run=run,
             spec=spec,
             base=base,
-            state=TrainState(model, optimizer, scaler),
+            state=TrainState(model, optimizer, scaler, decoder=pool.decoder),
             plan=plan,
             training=training,
             held_out=held_out,

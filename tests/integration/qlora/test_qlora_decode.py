@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from fractions import Fraction
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,7 +19,7 @@ import pytest
 from fake_decoders import misbehaving, never_starts
 from tiny_models import write_clip
 
-from tests.rpc.catalog.clips import real_clips
+from tests.rpc.catalog.clips import cut_clip, odd_clip, real_clips
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import BadClipError, ClipFault, DecodeProcessError
 from trainer_svc.qlora.frame_decoder import DecordDecoder, FrameDecoder, PyAvDecoder, check_container
@@ -28,6 +32,8 @@ WAIT = 60
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     write_clip(folder / "even.mp4", frames=24, rate=12, size=64)
+    # The middle of its 30 frames lies between two of them.
+    write_clip(folder / "tie.mp4", frames=30, rate=10, size=64)
     whole = write_clip(folder / "whole.mkv", frames=60, rate=12, size=64).read_bytes()
     (folder / "truncated.mp4").write_bytes((folder / "even.mp4").read_bytes()[:700])
     (folder / "half.mkv").write_bytes(whole[: len(whole) // 2])
@@ -71,6 +77,57 @@ def test_both_decoders_give_the_same_pixels(clips: Path) -> None:
         one, two = (make().decode(clips / name, FrameRequest()) for make in (DecordDecoder, PyAvDecoder))
         assert np.array_equal(one.frames, two.frames)
         assert one.timestamps == pytest.approx(two.timestamps, abs=1e-4)
+
+
+@pytest.mark.parametrize("request_", [FrameRequest(max_pixels=700), FrameRequest(max_frames=3), FrameRequest(fps=7.0)])
+def test_neither_scaling_nor_a_tie_between_two_frames_depends_on_the_decoder(
+    clips: Path, request_: FrameRequest
+) -> None:
+    for name in ("even.mp4", "tie.mp4"):
+        one, two = (make().decode(clips / name, request_) for make in (DecordDecoder, PyAvDecoder))
+        assert one.indices == two.indices
+        assert one.timestamps == two.timestamps
+        assert np.array_equal(one.frames, two.frames)
+
+
+@pytest.mark.parametrize("make", [DecordDecoder, PyAvDecoder])
+def test_a_clip_that_begins_between_key_frames_has_the_frames_that_decode_at_their_times(
+    make: Callable[[], FrameDecoder], tmp_path: Path
+) -> None:
+    clip = tmp_path / "cut.ts"
+    clip.write_bytes(cut_clip())
+    with DecodePool(decoder=make().name) as pool:
+        futures = [pool.decode(clip, wanted) for wanted in (FrameRequest(), FrameRequest(start=1.0, end=3.0))]
+        whole, part = (future.result(WAIT) for future in futures)
+    assert (whole.frame_count, whole.fps, whole.duration) == (40, 10.0, 4.0)
+    assert whole.timestamps[0] == 0
+    assert whole.timestamps[-1] == pytest.approx(3.9)
+    for decoded in (whole, part):
+        # To within a shade of red: H.264 loses something.
+        shown = [float(frame[20:40, 20:40, 0].mean()) / 4 for frame in decoded.frames]
+        assert shown == pytest.approx([20 + seconds * 10 for seconds in decoded.timestamps], abs=1.2)
+        assert list(decoded.indices) == [round(seconds * 10) for seconds in decoded.timestamps]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [({"rotation": 90}, "turned by a quarter"), ({"pixels": "yuv420p10le"}, "its pixels are yuv420p10le")],
+)
+def test_what_decord_is_not_for_is_decoded_by_one_pyav_process_that_stays(
+    options: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    clip = tmp_path / "odd.mp4"
+    clip.write_bytes(odd_clip(**options))
+    with pytest.raises(BadClipError, match=f"not for decord: .*{why}"):
+        DecordDecoder().decode(clip, FrameRequest())
+    with DecodePool(decoder="decord") as pool:
+        first = pool.decode(clip, FrameRequest()).result(WAIT)
+        processes = _decode_processes()
+        second = pool.decode(clip, FrameRequest()).result(WAIT)
+        assert len(processes) == 2
+        assert _decode_processes() == processes
+    assert np.array_equal(first.frames, second.frames)
+    assert np.array_equal(first.frames, PyAvDecoder().decode(clip, FrameRequest()).frames)
 
 
 def test_large_frames_are_scaled_down(decoder: FrameDecoder, clips: Path) -> None:
@@ -213,6 +270,26 @@ def test_a_missing_decoder_is_no_bad_clip() -> None:
         pytest.raises(DecodeProcessError, match="import av"),
     ):
         pool.decode("1.mp4", FrameRequest()).result(WAIT)
+
+
+def test_a_process_that_cannot_be_started_is_told_and_the_next_clip_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DecodePool(decoder="first", make=misbehaving, fallback=None) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(SpawnProcess, "start", _out_of_processes)
+            with pytest.raises(DecodeProcessError, match="Resource temporarily unavailable"):
+                pool.decode("1.mp4", FrameRequest()).result(WAIT)
+        assert pool.decode("1.mp4", FrameRequest()).result(WAIT).frame_count == 1
+
+
+def test_whatever_goes_wrong_is_the_answer() -> None:
+    with DecodePool(decoder="first", make=misbehaving, fallback=None) as pool:
+        with pytest.raises(TypeError):
+            pool.decode("1.mp4", FrameRequest(draw=b"no text")).result(WAIT)  # type: ignore[arg-type]
+        assert pool.decode("1.mp4", FrameRequest()).result(WAIT).frame_count == 1
+
+
+def _out_of_processes(process: SpawnProcess) -> None:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _decode_processes() -> set[int]:

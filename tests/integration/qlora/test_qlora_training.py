@@ -208,6 +208,19 @@ def test_a_run_that_was_drained_and_goes_on_equals_one_that_never_stopped(
     assert accounts[0] == accounts[1]
 
 
+def test_a_run_that_goes_on_with_another_decoder_says_so_and_learns_the_same(
+    unbroken: RecordingRun, new_run: NewRun, spec: TrainingSpec
+) -> None:
+    run = new_run()
+    shutil.copytree(unbroken.folders.checkpoints, run.folders.checkpoints)
+    train(run, spec.with_overrides(["runtime.decoder=pyav", "runtime.encoder_cache=off"]))
+    warnings = [message.text for message in run.messages if isinstance(message, Log) and message.level == "warning"]
+    assert len(warnings) == 1
+    assert "was trained on clips decoded with decord; from here on they are decoded with pyav" in warnings[0]
+    assert run.series("loss").items() < unbroken.series("loss").items()
+    assert_same_weights(run, unbroken)
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     unbroken: RecordingRun, new_run: NewRun, spec: TrainingSpec
 ) -> None:

@@ -110,6 +110,35 @@ def odd_clip(
     return target.getvalue()
 
 
+def cut_clip() -> bytes:
+    """Returns an MPEG-TS of 60 frames, 10 a second, from which the first 8 packets were cut: it begins between two key
+    frames, so that what decodes are frames 20 to 59. A frame's red is four times its number."""
+    whole, cut = io.BytesIO(), io.BytesIO()
+    with av.open(whole, "w", format="mpegts") as output:
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.options = {
+            "crf": "10",
+            "preset": "veryfast",
+            "g": "20",
+            "keyint_min": "20",
+            "sc_threshold": "0",
+            "bf": "2",
+        }
+        for number in range(60):
+            picture = np.full((64, 64, 3), (number * 4, 40, 128), np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        output.mux(stream.encode(None))
+    whole.seek(0)
+    with av.open(whole) as source, av.open(cut, "w", format="mpegts") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for packet in packets[8:]:
+            packet.stream = copy
+            target.mux(packet)
+    return cut.getvalue()
+
+
 def concealed() -> bytes:
     """Returns a clip with a damaged picture that decoders make up for, so that only their complaints tell of it."""
     clip = bytearray(h264_clip(92, frames=48, width=320, height=240))

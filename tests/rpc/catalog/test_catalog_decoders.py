@@ -15,7 +15,7 @@ import pytest_asyncio
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip
 from catalog_svc.probe.frame_count import has_decord
 from catalog_svc.probe.pool import ProbedClip, ProbePool
-from tests.rpc.catalog.clips import concealed, h264_clip, odd_clip, real_clips
+from tests.rpc.catalog.clips import concealed, cut_clip, h264_clip, odd_clip, real_clips
 
 FIRST = "decord" if has_decord() else "pyav"
 
@@ -76,6 +76,12 @@ async def test_uneven_frames_a_turned_picture_and_a_sound_are_told(pool: ProbePo
 async def test_widths_that_decord_gets_wrong_are_left_to_pyav(pool: ProbePool, tmp_path: Path, width: int) -> None:
     clip = await decoded(pool, tmp_path, h264_clip(1, width=width, height=width))
     assert (clip.decoder, clip.width, clip.frame_count) == ("pyav", width, 8)
+
+
+async def test_of_a_clip_that_begins_between_key_frames_what_decodes_counts(pool: ProbePool, tmp_path: Path) -> None:
+    clip = await decoded(pool, tmp_path, cut_clip())
+    assert (clip.decoder, clip.frame_count) == ("pyav", 40)
+    assert clip.duration_seconds == pytest.approx(4.0)
 
 
 async def test_a_damage_that_decoders_make_up_for_is_told(pool: ProbePool, tmp_path: Path) -> None:
