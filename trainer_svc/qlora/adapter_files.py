@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -95,6 +96,25 @@ def check_adapter(folder: Path, base_fingerprint: str) -> AdapterPlugin:
     return _plugin(sidecar.get("plugin"))
 
 
+def quantization_note(folder: Path, base: BaseModel) -> str:
+    """What there is to say where an adapter is put on a base that is held otherwise than the one it was trained on: it
+    has learned to make up for that one's errors. Empty where there is nothing."""
+    try:
+        told = json.loads((folder / SIDECAR).read_bytes())["quantization"]
+    except FileNotFoundError:
+        return ""
+    trained, held = _weights_held(told), _weights_held(_quantization(base))
+    if trained == held:
+        return ""
+    return f"the adapter was trained on a base held in {trained}, and this one is held in {held}: expect other answers"
+
+
+def _weights_held(quantization: Mapping[str, Any]) -> str:
+    if quantization["scheme"] == "none":
+        return "full precision"
+    return f"{quantization['scheme'].upper()}{', its vision tower too' if quantization['quantize_vision'] else ''}"
+
+
 def _plugin(value: dict[str, Any] | None) -> AdapterPlugin:
     if value is None:
         return AdapterPlugin()
@@ -111,16 +131,20 @@ def _sidecar(base: BaseModel, spec: TrainingSpec, training: dict[str, Any]) -> d
         "format": _FORMAT,
         "plugin": named_plugin(spec),
         "base": {"model_type": base.family.name, "fingerprint": base.fingerprint},
-        "quantization": {
-            "scheme": "nf4" if base.quantization.bits == 4 else "none",
-            "double_quantization": base.quantization.double_quantization,
-            "compute_dtype": str(base.compute_dtype).removeprefix("torch."),
-            "quantize_vision": base.quantization.quantize_vision,
-            "skipped_modules": base.family.skip_modules(base.quantization.quantize_vision),
-        },
+        "quantization": _quantization(base),
         "spec": spec.to_dict(),
         "training": training,
         "versions": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _quantization(base: BaseModel) -> dict[str, Any]:
+    return {
+        "scheme": "nf4" if base.quantization.bits == 4 else "none",
+        "double_quantization": base.quantization.double_quantization,
+        "compute_dtype": str(base.compute_dtype).removeprefix("torch."),
+        "quantize_vision": base.quantization.quantize_vision,
+        "skipped_modules": base.family.skip_modules(base.quantization.quantize_vision),
     }
 
 

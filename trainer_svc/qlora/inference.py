@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from peft import PeftConfig, PeftModelForCausalLM
 from safetensors import SafetensorError, safe_open
 from transformers.generation.streamers import BaseStreamer
 
-from trainer_svc.qlora.adapter_files import check_adapter
+from trainer_svc.qlora.adapter_files import check_adapter, quantization_note
 from trainer_svc.qlora.data_processor import DataProcessor, on_device
 from trainer_svc.qlora.dataset_rows import Clip, Turn
 from trainer_svc.qlora.decode_pool import DecodePool
@@ -34,6 +35,7 @@ from trainer_svc.qlora.spec import SamplingSpec, TrainingSpec
 from trainer_svc.qlora.temporal_aware_lora import enable
 
 _MAX_NEW_TOKENS = 8192
+_log = logging.getLogger(__name__)
 _WEIGHT_BYTES = 4
 
 
@@ -213,6 +215,8 @@ class AdapterSet:
     def _load(self, folder: Path) -> str:
         """Loads the adapter beside the others and returns its name; leaves nothing behind when it does not fit."""
         plugin = check_adapter(folder, self._base.fingerprint)
+        if note := quantization_note(folder, self._base):
+            _log.warning(note)
         self._loaded += 1
         name = f"adapter{self._loaded}"
         config = PeftConfig.from_pretrained(str(folder))

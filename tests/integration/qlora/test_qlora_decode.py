@@ -61,6 +61,26 @@ def test_frames_carry_their_true_times_and_the_clip_its_true_count(decoder: Fram
     assert decoded.duration == pytest.approx(2.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_clip_that_players_turn_is_turned(tmp_path: Path, degrees: int) -> None:
+    """As phones make them: the pictures lie on their side, and the container tells by how much."""
+    pictures = {}
+    for rotation in (0, degrees):
+        clip = tmp_path / f"{rotation}.mp4"
+        with av.open(str(clip), "w") as container:
+            stream = container.add_stream("libx264", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            if rotation:
+                stream.set_display_rotation(rotation)
+            picture = np.zeros((64, 96, 3), np.uint8)
+            picture[:16, :32] = 255
+            for _ in range(4):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            container.mux(stream.encode(None))
+        pictures[rotation] = PyAvDecoder().decode(clip, FrameRequest(max_frames=1)).frames[0]
+    assert np.array_equal(pictures[degrees], np.rot90(pictures[0], k=degrees // 90))
+
+
 def test_a_part_of_a_clip_keeps_the_clips_own_times(decoder: FrameDecoder, clips: Path) -> None:
     decoded = decoder.decode(clips / "even.mp4", FrameRequest(start=0.5, end=1.0, fps=6.0))
     assert decoded.timestamps == pytest.approx([0.5, 8 / 12, 11 / 12], abs=1e-3)

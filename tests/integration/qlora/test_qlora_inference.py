@@ -229,6 +229,17 @@ def test_adapters_are_swapped_dropped_and_loaded_again(qwen3: Path, adapter: Pat
     assert not torch.equal(logits(others[0]), results[0])
 
 
+def test_an_adapter_on_a_base_held_otherwise_is_told(
+    qwen3: Path, adapter: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for bits, told in ((4, []), (16, ["trained on a base held in NF4, and this one is held in full precision"])):
+        caplog.clear()
+        with AdapterSet(load_base_model(qwen3, QuantizationSpec(bits=bits)), limit=1).active(str(adapter)):
+            words = [record.getMessage() for record in caplog.records if "held in" in record.getMessage()]
+        assert len(words) == len(told)
+        assert all(expected in found for expected, found in zip(told, words, strict=True))
+
+
 def test_adapters_are_bounded_in_bytes(qwen3: Path, adapter: Path, tmp_path: Path) -> None:
     base = load_base_model(qwen3, QuantizationSpec())
     first, second, third = (_variant(adapter, tmp_path / str(index), 1.0 + index) for index in range(3))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from batches import CLIP, decoded, one_batch, question
 from tiny_models import TEMPLATE_WITH_MARKS, TEMPLATE_WITHOUT_MARKS
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor
 
 from trainer_svc.qlora.chat_labels import ends_with, how_answers_are_found, render
@@ -63,6 +64,23 @@ def test_every_answer_of_a_conversation_with_two_clips_is_learned(make: Make, te
     )
     encoded = processor.encode(Sample("s", "train", turns), [decoded(), decoded((0.0, 0.5), seed=3)])
     assert learned(processor, encoded) == "left<|im_end|>up ünd down<|im_end|>"
+
+
+def test_a_token_that_begins_every_text_is_there_once(make: Make) -> None:
+    """The chat template writes it, and the tokenizer would once more."""
+    processor = make("{{ bos_token }}" + TEMPLATE_WITH_MARKS)
+    tokenizer = processor._processor.tokenizer
+    tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
+    begin = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", begin)]
+    )
+    assert tokenizer("a")["input_ids"][0] == begin
+    for ids in (
+        processor.encode(question(answer="left"), [decoded()]).inputs["input_ids"],
+        processor.encode_prompt(question().turns[:1], [decoded()])["input_ids"],
+    ):
+        assert ids[0].tolist().count(begin) == 1
 
 
 def test_both_ways_of_masking_agree_token_by_token(make: Make) -> None:

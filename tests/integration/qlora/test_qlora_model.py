@@ -103,6 +103,20 @@ def test_the_audit_catches_skip_patterns_that_skip_something_else(qwen3: Path, s
         audit_model(model, FAMILIES["qwen3_vl"], NF4, torch.float32)
 
 
+@pytest.mark.parametrize("double", [True, False])
+def test_the_constants_of_quantisation_are_quantised_when_asked_and_other_4_bit_types_are_caught(
+    qwen3: Path, double: bool
+) -> None:
+    wanted = QuantizationSpec(double_quantization=double)
+    base = load_base_model(qwen3, wanted)
+    states = [module.weight.quant_state for module in base.model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    assert len(states) == 14
+    assert {state.nested for state in states} == {double}
+    states[-1].quant_type = "fp4"
+    with pytest.raises(ModelAuditError, match="is 4-bit but not NF4: fp4"):
+        audit_model(base.model, base.family, wanted, torch.float32)
+
+
 def test_the_audit_catches_wrong_types(qwen3: Path) -> None:
     base = load_base_model(qwen3, NF4)
     base.model.model.visual.half()

@@ -73,10 +73,16 @@ def test_at_full_budget_the_model_is_as_it_was_and_below_it_nearly(
         state = TrainState(model, make_optimizer(trainable(model).values(), wanted.optimization), None)  # type: ignore[arg-type]
 
         def backward(batch: Any, model: Any = model) -> None:
+            dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
+            assert dropouts
+            assert not any(module.training for module in dropouts), "scores would tell of what was dropped"
             (summed_loss(model, batch, torch.device("cpu")) / batch.target_tokens).backward()
 
         before = _logits(model, batch.inputs)
         report = allocate_ranks(base, wanted, state, [batch], backward)
+        optimized = [value for group in state.optimizer.param_groups for value in group["params"]]
+        assert [id(value) for value in optimized] == [id(value) for value in trainable(state.model).values()]
+        assert not state.optimizer.state
         changed[rank] = float((_logits(state.model, batch.inputs) - before).norm() / before.norm())
         assert report["spent_parameters"] == sum(value.numel() for value in trainable(state.model).values())
         assert report["spent_parameters"] <= report["budget_parameters"]

@@ -96,6 +96,11 @@ def test_before_the_first_step_the_model_is_its_base(model: str, request: pytest
     tuned, report = inject(base, TEMPORAL, seed=0, gradient_checkpointing=True)
     assert torch.equal(before, logits(tuned, inputs))
     plain = adapted(request.getfixturevalue(model), PLAIN)[1]
+    # A language layer must not see the answer's frames before they are shown; a tower sees past and future.
+    padding = {
+        ("visual" in name, module._padding) for name, module in tuned.named_modules() if isinstance(module, TemporalMix)
+    }
+    assert padding == {(False, (2, 0)), (True, (1, 1))}
     mixing = sum(value.numel() for name, value in trainable(tuned).items() if "lora_temporal" in name)
     assert mixing == 4 * 3 * sum(report.layers.values())
     assert report.parameters == mixing + sum(value.numel() for value in trainable(plain).values())

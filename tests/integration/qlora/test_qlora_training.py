@@ -40,7 +40,7 @@ from trainer_svc.qlora.messages import (
     encode,
 )
 from trainer_svc.qlora.model_loader import BaseModel, guard_cpu_quantization, load_base_model
-from trainer_svc.qlora.optimizers import learning_rate_at
+from trainer_svc.qlora.optimizers import learning_rate_at, make_optimizer
 from trainer_svc.qlora.qlora_injector import inject, trainable
 from trainer_svc.qlora.spec import OptimizationSpec, QuantizationSpec, TrainingSpec
 from trainer_svc.qlora.trainer import train
@@ -546,6 +546,16 @@ def test_every_way_of_training_learns(
 def test_the_learning_rate_rises_and_falls(schedule: Any, expected: list[float]) -> None:
     spec = OptimizationSpec(learning_rate=1.0, warmup_ratio=0.25, schedule=schedule)
     assert [learning_rate_at(step, 8, spec) for step in range(8)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "lion_8bit"])
+def test_weights_decay_as_asked(optimizer: Any) -> None:
+    """A step whose gradients are 0 leaves nothing but the decay."""
+    weight = torch.nn.Parameter(torch.ones(4096))
+    made = make_optimizer([weight], OptimizationSpec(learning_rate=0.1, weight_decay=0.5, optimizer=optimizer))
+    weight.grad = torch.zeros_like(weight)
+    made.step()
+    assert torch.allclose(weight, torch.full_like(weight, 1 - 0.1 * 0.5), atol=1e-6)
 
 
 def test_only_the_adapter_is_trained(qwen3: Path) -> None:
