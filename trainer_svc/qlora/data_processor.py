@@ -225,7 +225,11 @@ def _with_least(clip: DecodedFrames, count: int) -> DecodedFrames:
 
 
 def _metadata(clip: DecodedFrames) -> VideoMetadata:
-    """What processors take times from: index / fps is the frame's true time, also in clips of uneven frame rate."""
+    """What processors take times from: index / fps is the frame's true time, also in clips of uneven frame rate.
+
+    Qwen2.5-VL's takes no frame's time but the share of all frames that are shown, and makes one distance of it: that is
+    what the model was trained with, and what it is given wherever else the adapter is used.
+    """
     _, height, width, _ = clip.frames.shape
     indices = [_near_whole(time * clip.fps) for time in clip.timestamps]
     return VideoMetadata(

@@ -100,12 +100,21 @@ def test_the_prompt_holds_the_frames_true_times(make: Make) -> None:
     assert "<5.2 seconds>" in text
 
 
-def test_qwen2_5_gets_the_seconds_between_its_temporal_patches(qwen2_5: Any) -> None:
+@pytest.mark.parametrize(
+    ("times", "fps", "seconds"),
+    [
+        # 4 of 16 frames of a clip of 2 s: 2 frames a second, so a patch of two frames is 1 s.
+        ((0.0, 0.625, 1.25, 1.875), 8.0, 1.0),
+        # As Qwen counts: the clip's 10 s shared out among its frames, although these two are 9.9 s apart.
+        ((0.0, 9.9), 10.0, 10.0),
+    ],
+)
+def test_qwen2_5_gets_the_seconds_between_its_temporal_patches(
+    qwen2_5: Any, times: tuple[float, ...], fps: float, seconds: float
+) -> None:
     processor = DataProcessor(AutoProcessor.from_pretrained(qwen2_5))
-    # 4 of 16 frames of a clip of 2 s: 2 frames a second, so a patch of two frames is 1 s.
-    clip = decoded((0.0, 0.625, 1.25, 1.875), fps=8.0)
-    encoded = processor.encode(question(), [clip])
-    assert [float(value) for value in encoded.inputs["second_per_grid_ts"]] == pytest.approx([1.0])
+    encoded = processor.encode(question(), [decoded(times, fps=fps)])
+    assert [float(value) for value in encoded.inputs["second_per_grid_ts"]] == pytest.approx([seconds])
 
 
 def test_a_template_without_anything_for_the_assistant_is_an_error_naming_the_sample(make: Make) -> None:
