@@ -33,6 +33,10 @@ def model_shape_from_proto(facts: model_pb2.ModelFacts) -> ModelShape | None:
     )
 
 
+_LISTED = 50
+"""Splits at the most: where there are so many, there may be more."""
+
+
 def dataset_shape_from_proto(statistics: dataset_statistics_pb2.DatasetStatistics, train_rows: int) -> DatasetShape:
     """Returns the rows that training jobs use by what they show and say."""
     text, answers = statistics.used_text_characters, statistics.used_answer_characters
@@ -47,6 +51,7 @@ def dataset_shape_from_proto(statistics: dataset_statistics_pb2.DatasetStatistic
         max_answer=round(answers.maximum),
         mean_answer=answers.mean,
         counted=text.count,
+        splits=frozenset(each.name for each in statistics.splits) if len(statistics.splits) < _LISTED else frozenset(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,9 @@ _NO_TRAINING: Mapping[str, Any] = {
     "base_sharing": BaseSharing.AUTO,
 }
 """What is due only while something is trained."""
+_EVAL_NAMES = {"validation": "eval", "val": "eval"}
+_HELD_OUT = ("eval", "test")
+"""What an evaluation asks about unless told otherwise; the trainer looks for them in this order."""
 
 
 def recipe_of(parameters: TrainingParameters) -> Recipe:
@@ -70,13 +73,26 @@ def merge_of(source: Job, merge: MergeParameters) -> TrainingParameters:
     return replace(source.parameters, merge=merge, checkpoint_every_steps=0, **_NO_TRAINING)
 
 
-def check_rows(evaluation: EvaluationParameters, dataset: DatasetFacts) -> None:
-    """Raises InvalidField when the dataset is known to have no such rows."""
-    if not evaluation.split and not dataset.untrained_rows:
+def check_rows(evaluation: EvaluationParameters, dataset: DatasetFacts, splits: Set[str]) -> None:
+    """Raises InvalidField when the dataset is known to have no such rows. `splits`: those that have rows; empty where
+    they are not known."""
+    wanted = _EVAL_NAMES.get(evaluation.split, evaluation.split)
+    there = {_EVAL_NAMES.get(split, split) for split in splits}
+    if not wanted:
+        if not dataset.untrained_rows or (there and there.isdisjoint(_HELD_OUT)):
+            raise InvalidField(
+                "parameters.split",
+                f"is left out and the dataset has no rows of the split {' or '.join(_HELD_OUT)}: name a dataset that "
+                f"has, or one of its splits{_listed(splits)}; the adapter has been shown the rows of `train`",
+            )
+        return
+    counted = {"train": dataset.train_rows, "eval": dataset.eval_rows}
+    if not counted.get(wanted, not there or wanted in there):
         raise InvalidField(
             "parameters.split",
-            "is left out and the dataset has no rows outside the split `train`: name a dataset that has, or `train`, "
-            "whose rows the adapter has been shown",
+            f"is `{evaluation.split}` and the dataset has no such rows: name one of its splits{_listed(splits)}",
         )
-    if evaluation.split == "train" and not dataset.train_rows:
-        raise InvalidField("parameters.split", "is `train` and the dataset has no such rows")
+
+
+def _listed(splits: Set[str]) -> str:
+    return f", {' or '.join(sorted(splits))}" if splits else ""

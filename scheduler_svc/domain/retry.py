@@ -83,6 +83,14 @@ def judge_failure(
     return Verdict(JobState.QUEUED, reason, counted, delay=delay)
 
 
+def told(verdict: Verdict, message: str) -> str:
+    """Returns what the owner is told of a failure: the trainer's message, and the advice unless it ends in one that
+    knows the row better (`what is wrong; what to do`)."""
+    if verdict.reason is StateReason.BAD_DATA and "; " in message:
+        return message
+    return ": ".join(part for part in (message, verdict.advice) if part)
+
+
 def backoff(failures: int, *, dice: float) -> timedelta:
     """Returns the delay before the next try after so many failures, from 1: doubling from 1 s, at most 5 minutes."""
     doublings = min(max(failures, 1) - 1, 20)

@@ -16,7 +16,7 @@ from scheduler_svc.domain.files import Artifact, FileSet, attempt_prefixes
 from scheduler_svc.domain.ids import AttemptKey, JobId, WorkerId
 from scheduler_svc.domain.job import ACTIVE_STATES, Job, JobState, Progress, StateReason
 from scheduler_svc.domain.lifecycle import Actor
-from scheduler_svc.domain.retry import judge_failure
+from scheduler_svc.domain.retry import judge_failure, told
 from scheduler_svc.store.garbage_store import collect
 from scheduler_svc.store.job_changes import Change, change_state, end_attempt, insert_events, notify_job
 from scheduler_svc.store.metric_store import add_to_buckets
@@ -239,12 +239,11 @@ class AttemptStore:
                 return JobState(row["state"])
             locked = _checked(row, key)
             verdict = judge_failure(locked.job.state, reason, locked.counts, dice=dice)
-            said = ": ".join(part for part in (message, verdict.advice) if part)
             change = Change(
                 verdict.target,
                 Actor.TRAINER,
                 verdict.reason,
-                said,
+                told(verdict, message),
                 attempt=key.attempt,
                 delay=verdict.delay,
                 counts=verdict.counts,

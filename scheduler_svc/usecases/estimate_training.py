@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler_svc.clients.catalog import Catalog
+from scheduler_svc.domain.device_checks import check_device_options
 from scheduler_svc.domain.errors import EstimateUnavailable
 from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
 from scheduler_svc.domain.estimate.fit import Estimate, estimate_job
 from scheduler_svc.domain.estimate.memory import adapter_parameters
 from scheduler_svc.domain.estimate.place import Place
 from scheduler_svc.domain.estimate.tokens import TokenCounts, count_tokens, rows_over_context
-from scheduler_svc.domain.job import DeviceClass
+from scheduler_svc.domain.job import DeviceClass, Needs
 from scheduler_svc.domain.parameters import Given, TrainingParameters, fit_parameters, resolve_parameters
+from scheduler_svc.domain.placement import check_devices
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.search import search
 
@@ -58,6 +60,8 @@ async def estimate_training(request: EstimateRequest, workers: WorkerStore, cata
         contract says.
     """
     resolved = resolve_parameters(request.parameters)
+    check_device_options(resolved, request.device_class)
+    check_devices(Needs(request.device_class, request.device_count), resolved)
     asked = catalog.get_model(request.model_id, request.token), catalog.get_dataset(request.dataset_id, request.token)
     model, dataset = await asyncio.gather(*asked)
     parameters = fit_parameters(resolved, request.parameters, model, dataset)

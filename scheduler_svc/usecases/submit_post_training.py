@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from meshkit.ids import new_id
@@ -20,6 +20,9 @@ from scheduler_svc.store.request_store import RequestStore
 from scheduler_svc.store.worker_store import WorkerStore
 from scheduler_svc.usecases.submit_job import accept
 from scheduler_svc.usecases.view_queue import QueueView
+
+_WAIT_SECONDS = 1.5
+"""For the catalog to count a dataset's rows; the job is accepted without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +61,23 @@ async def evaluate_job(
         JobNotFound, ArtifactNotFound, IllegalTransition, SourceUnfit, InvalidField, ModelNotFound, DatasetNotFound,
         ModelNotReady, DatasetNotReady, DeviceUnfit, QuotaExceeded, RequestIdReused: as the contract says.
     """
-    return await _accept(
-        request,
-        lambda source: evaluation_of(source, evaluation),
-        lambda dataset: check_rows(evaluation, dataset),
-        tools,
-    )
+
+    async def check(dataset: DatasetFacts) -> None:
+        shape = await tools.catalog.shapes.get(dataset, request.token, wait_seconds=_WAIT_SECONDS)
+        check_rows(evaluation, dataset, shape.splits if shape else frozenset())
+
+    return await _accept(request, lambda source: evaluation_of(source, evaluation), check, tools)
 
 
 async def merge_job(request: PostTrainingRequest, merge: MergeParameters, tools: PostTrainingStores) -> Job:
     """Returns the accepted merge, QUEUED; a repeated request gets the first answer. Raises as `evaluate_job`."""
-    return await _accept(request, lambda source: merge_of(source, merge), lambda dataset: None, tools)
+    return await _accept(request, lambda source: merge_of(source, merge), None, tools)
 
 
 async def _accept(
     request: PostTrainingRequest,
     derive: Callable[[Job], TrainingParameters],
-    check_dataset: Callable[[DatasetFacts], None],
+    check_dataset: Callable[[DatasetFacts], Awaitable[None]] | None,
     tools: PostTrainingStores,
 ) -> Job:
     async def checked() -> JobSubmission:
@@ -90,7 +93,8 @@ async def _accept(
         )
         if parameters.needs_4bit and problem is not None:
             raise DeviceUnfit(request.device_class, problem)
-        check_dataset(dataset)
+        if check_dataset is not None:
+            await check_dataset(dataset)
         return JobSubmission(
             id=JobId(new_id("job")),
             owner_id=request.owner_id,

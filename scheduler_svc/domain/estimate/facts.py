@@ -143,6 +143,8 @@ class DatasetShape:
     mean_answer: float = 0.0
     counted: int = 0
     """Rows that `shapes` are chosen from, those of most pixels first; no more than they have: all are there."""
+    splits: frozenset[str] = frozenset()
+    """All that have rows; empty where they are not known."""
 
     @property
     def shown(self) -> int:

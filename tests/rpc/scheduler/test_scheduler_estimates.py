@@ -69,6 +69,9 @@ def add_counted_dataset(catalog: SmallCatalog) -> str:
     return dataset_id
 
 
+MANY = {"device_count": 64}
+
+
 def counted(user: User, catalog: SmallCatalog, **facts: Any) -> User:
     """The same user, with a model and a dataset of which all is known."""
     return User(user.replica, user.id, user.metadata, add_counted_model(catalog, **facts), add_counted_dataset(catalog))
@@ -108,6 +111,13 @@ async def test_an_estimate_is_refused_as_a_job_would_be(user: User, catalog: Sma
     assert (failure.code, failure.reason) == (CODE.FAILED_PRECONDITION, "ESTIMATE_UNAVAILABLE")
     foreign = User(user.replica, user.id, user.metadata, catalog.add_model("usr_other"), user.dataset_id)
     assert (await failure_of(estimate(foreign))).reason == "MODEL_NOT_FOUND"
+    paged = parameters_pb.TrainingParameters(
+        optimization=parameters_pb.OptimizationParameters(optimizer=parameters_pb.OPTIMIZER_PAGED_ADAMW)
+    )
+    for field, fields in (("parameters.optimization.optimizer", {"parameters": paged}), ("device_count", MANY)):
+        asked, submitted = await failure_of(estimate(user, **fields)), await failure_of(user.create(**fields))
+        assert (asked.code, asked.reason, asked.message) == (submitted.code, submitted.reason, submitted.message)
+        assert [each.field for each in asked.field_violations] == [field]
 
 
 async def test_a_job_that_no_trainer_can_hold_is_refused_with_what_would_fit(
@@ -163,11 +173,12 @@ async def test_devices_of_one_trainer_share_what_a_job_takes(
         sampling=parameters_pb.SamplingParameters(max_frames=64),
         optimization=parameters_pb.OptimizationParameters(batch_size=4, gradient_accumulation_steps=1),
     )
+    for_five = parameters_pb.TrainingParameters(optimization=parameters_pb.OptimizationParameters(batch_size=8))
     (alone,), (shared,) = [(await estimate(asking, parameters=wide, device_count=count)).devices for count in (1, 4)]
     assert (alone.fit, list(shared.trainers)) == (pb.FIT_EXCEEDS, ["four"])
     assert shared.least_bytes < alone.least_bytes
     assert shared.fit != pb.FIT_EXCEEDS
-    assert not (await estimate(asking, device_count=5)).devices, "it has no more than four"
+    assert not (await estimate(asking, parameters=for_five, device_count=5)).devices, "it has no more than four"
     assert (await failure_of(asking.create(parameters=wide))).reason == "JOB_TOO_LARGE"
     assert (await asking.create(parameters=wide, device_count=4)).id
 

@@ -11,6 +11,7 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from reeltune.catalog.v1 import dataset_statistics_pb2
 from reeltune.scheduler.v1 import (
     artifact_pb2,
     evaluation_pb2,
@@ -239,12 +240,21 @@ async def test_what_cannot_be_begun_with_is_refused(user: User, trainer: Trainer
         assert (await failure_of(call)).reason == "SOURCE_UNFIT"
     assert (await failure_of(evaluation_of(user, evaluation.id))).reason == "ARTIFACT_NOT_FOUND"
     none_held_out = catalog.add_dataset(user.id)
+    catalog.statistics[none_held_out] = dataset_statistics_pb2.DatasetStatistics(
+        splits=[{"name": "train", "count": 10}, {"name": "holdout", "count": 2}]
+    )
     failure = await failure_of(evaluate(user, source, dataset_id=none_held_out))
     assert (failure.reason, [each.field for each in failure.field_violations]) == (
         "FIELD_INVALID",
         ["parameters.split"],
     )
     await evaluate(user, source, dataset_id=none_held_out, parameters={"split": "train"})
+    for split in ("val", "test"):
+        failure = await failure_of(evaluate(user, source, dataset_id=none_held_out, parameters={"split": split}))
+        assert (failure.code, failure.reason) == (CODE.INVALID_ARGUMENT, "FIELD_INVALID")
+        assert f"`{split}`" in failure.field_violations[0].description
+        assert "holdout or train" in failure.field_violations[0].description
+    await evaluate(user, source, dataset_id=none_held_out, parameters={"split": "holdout"})
     both = await failure_of(evaluate(user, source, parameters={"controls": [1], "without_controls": True}))
     assert [each.field for each in both.field_violations] == ["parameters.controls"]
     assert (await failure_of(evaluate(user, source, dataset_id=new_id("ds")))).reason == "DATASET_NOT_FOUND"

@@ -18,6 +18,7 @@ from scheduler_svc.domain.retry import (
     FailureCounts,
     backoff,
     judge_failure,
+    told,
 )
 from trainer_svc.domain.attempt import FailReason
 
@@ -54,6 +55,12 @@ def test_the_jobs_own_failures_are_final_and_say_what_to_do(reason: StateReason)
         verdict = judge_failure(state, reason, FailureCounts(), dice=0)
         assert (verdict.target, verdict.reason) == (JobState.FAILED, reason)
         assert verdict.advice
+
+
+def test_bad_data_is_told_with_one_next_step() -> None:
+    verdict = judge_failure(RUNNING, StateReason.BAD_DATA, FailureCounts(), dice=0)
+    assert told(verdict, "row 3: no clip; remove the row") == "row 3: no clip; remove the row"
+    assert told(verdict, "row 3: no clip") == f"row 3: no clip: {verdict.advice}"
 
 
 def test_three_trainers_gone_for_good_in_a_row_quarantine() -> None:
