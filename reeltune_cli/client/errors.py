@@ -68,6 +68,8 @@ def describe_failure(failure: Failure) -> ClientError:
     if failure.reason == "RPC_UNAVAILABLE":
         message = f"the mesh cannot be reached ({_transport_cause(message)})"
     next_step = _NEXT_STEPS.get(failure.reason, "")
+    if failure.reason == "RPC_INTERNAL" and "RST_STREAM" in message:
+        message, next_step = "the service broke off in the midst of its answer", "it may have been restarted: ask again"
     if failure.retry_after is not None and not next_step:
         next_step = f"try again in {failure.retry_after.total_seconds():.0f} s"
     return ClientError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from reeltune.scheduler.v1 import training_history_pb2
+from reeltune.scheduler.v1 import recipe_pb2, training_history_pb2, training_job_pb2
 from reeltune.scheduler.v1 import training_service_pb2 as pb
 from reeltune.scheduler.v1.training_service_pb2_grpc import TrainingServiceStub
 
@@ -17,6 +17,9 @@ from trainer_svc.clients.parameters import quantization_from_proto, sampling_fro
 from trainer_svc.clients.rpc_errors import passed_on
 from trainer_svc.clients.scheduler_messages import files_from_proto
 from trainer_svc.domain.attempt import RemoteFile
+from trainer_svc.domain.errors import QuestionRefusedError
+
+_TRAINS_NOTHING = {recipe_pb2.RECIPE_EVALUATION: "an evaluation", recipe_pb2.RECIPE_MERGE: "a merge"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,16 @@ class JobsClient:
         self._stub = TrainingServiceStub(channel)
 
     async def get_job(self, user_token: str, job_id: str) -> TunedJob:
-        with passed_on():
-            response = await self._stub.GetTrainingJob(
-                pb.GetTrainingJobRequest(job_id=job_id), metadata=bearer(user_token)
+        """The job. Raises QuestionRefusedError for one that does not train what could be asked."""
+        job = await self._get(user_token, job_id)
+        if kind := _TRAINS_NOTHING.get(job.recipe):
+            raise QuestionRefusedError(
+                f"{job.id} is {kind} and has no adapter; ask the training it began with, {job.source_job_id}"
             )
-        parameters = response.job.parameters
+        parameters = job.parameters
         return TunedJob(
-            job_id=response.job.id,
-            model_id=response.job.model_id,
+            job_id=job.id,
+            model_id=job.model_id,
             quantization=quantization_from_proto(parameters.quantization),
             sampling=sampling_from_proto(parameters.sampling),
         )
@@ -53,12 +58,19 @@ class JobsClient:
     async def can_see(self, user_token: str, job_id: str) -> bool:
         """Tells whether the job exists for this user."""
         try:
-            await self.get_job(user_token, job_id)
+            await self._get(user_token, job_id)
         except Failure as failure:
             if failure.code is grpc.StatusCode.NOT_FOUND:
                 return False
             raise
         return True
+
+    async def _get(self, user_token: str, job_id: str) -> training_job_pb2.TrainingJob:
+        with passed_on():
+            response = await self._stub.GetTrainingJob(
+                pb.GetTrainingJobRequest(job_id=job_id), metadata=bearer(user_token)
+            )
+        return response.job
 
     async def get_adapter_files(self, user_token: str, job_id: str) -> tuple[RemoteFile, ...]:
         """The files of the job's artifact, with URLs."""

@@ -34,12 +34,18 @@ def generate_tokens(
         base: Whose end tokens count.
         inputs: As `DataProcessor.encode_prompt` makes them.
         pad_token_id: That of the same processor.
-        max_new_tokens: How many at most.
+        max_new_tokens: How many at most. An answer ends where the model's context does, too: what follows it would be
+            nonsense, as the model was not built for such places.
         is_cancelled: Asked before every token but the first.
         temperature: 0: greedy.
         seed: Of what is drawn at a temperature; torch's random state is left where that leads.
         streamer: Told of tokens as they come.
     """
+    prompt_tokens = inputs["input_ids"].shape[1]
+    if base.max_positions:
+        max_new_tokens = min(max_new_tokens, base.max_positions - prompt_tokens)
+    if max_new_tokens <= 0:
+        return []
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature >= _LEAST_TEMPERATURE:
         torch.manual_seed(seed)
@@ -54,7 +60,7 @@ def generate_tokens(
         streamer=streamer,
         stopping_criteria=between_tokens(is_cancelled),
     )
-    new: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
+    new: list[int] = output[0, prompt_tokens:].tolist()
     return new
 
 

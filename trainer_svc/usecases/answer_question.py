@@ -58,6 +58,7 @@ async def answer_question(question: Question, tools: InferenceTools) -> AsyncGen
     """
     resolved = await _resolve(question, tools)
     _check_device(await tools.probe.result(), resolved.base)
+    tools.turns.check_room()
     async with (
         _clip(question, tools) as clip,
         tools.turns.turn(question.client),

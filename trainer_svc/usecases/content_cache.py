@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -52,6 +52,8 @@ class ContentCache:
         self._transfers = transfers
         self._budget_bytes = budget_bytes
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._users: Counter[str] = Counter()
+        """Who holds each lock or waits for it."""
         self._slots = asyncio.Semaphore(_PARALLEL)
 
     async def take_folder(self, kind: Kind, files: Sequence[RemoteFile], target: Path, refresh: Refresh) -> None:
@@ -130,11 +132,14 @@ class ContentCache:
     @contextlib.asynccontextmanager
     async def _locked(self, key: str) -> AsyncIterator[None]:
         """Two that need one thing at the same time fetch it once."""
-        lock = self._locks[key]
-        async with lock:
-            yield
-        if not lock.locked():
-            self._locks.pop(key, None)
+        self._users[key] += 1
+        try:
+            async with self._locks[key]:
+                yield
+        finally:
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key], self._locks[key]
 
     def _evict(self) -> None:
         entries = {entry.key: entry for entry in self._entries()}

@@ -253,6 +253,8 @@ def _generate(request_id: str, asking: Asking) -> messages.Generate:
         sampling=dict(asking.sampling),
         max_new_tokens=asking.max_new_tokens,
         temperature=asking.temperature,
+        # Whoever asks again at a temperature wants another answer.
+        seed=secrets.randbits(63),
         beside_base=asking.beside_base,
     )
 

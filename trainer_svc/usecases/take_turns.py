@@ -30,6 +30,12 @@ class Turns:
         """How many wait for it."""
         return len(self._queue)
 
+    def check_room(self) -> None:
+        """Raises InferenceBusyError where `turn` would: before what is prepared for it costs anything."""
+        if self._is_taken and self._queue.is_full:
+            delay = timedelta(seconds=_SECONDS_PER_TURN * len(self._queue))
+            raise InferenceBusyError(f"{len(self._queue)} questions wait already", delay)
+
     @contextlib.asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
         """Waits for the client's turn and holds it for the block.
@@ -46,9 +52,7 @@ class Turns:
             self._pass_on()
 
     async def _wait(self, client: str) -> None:
-        if self._queue.is_full:
-            delay = timedelta(seconds=_SECONDS_PER_TURN * len(self._queue))
-            raise InferenceBusyError(f"{len(self._queue)} questions wait already", delay)
+        self.check_room()
         ticket = asyncio.get_running_loop().create_future()
         self._queue.add(client, ticket)
         try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from child_processes import Child, started
 from recording_run import RecordingRun
 from safetensors.torch import load_file, save_file
 
+from trainer_svc.qlora.data_processor import DataProcessor
+from trainer_svc.qlora.dataset_rows import Turn
 from trainer_svc.qlora.errors import BadDataError
+from trainer_svc.qlora.generation import generate_tokens
 from trainer_svc.qlora.inference import AdapterSet, _TextPieces, memory_of
 from trainer_svc.qlora.launch import inference_command
 from trainer_svc.qlora.messages import (
@@ -145,6 +149,28 @@ def test_sampling_repeats_with_its_seed(child: Child) -> None:
 def test_the_least_temperature_takes_the_likeliest_token(child: Child) -> None:
     likeliest = ask(child, Generate("cold", "tell", max_new_tokens=8))[0]
     assert ask(child, Generate("hardly warm", "tell", max_new_tokens=8, temperature=1e-300))[0] == likeliest
+
+
+def test_an_answer_ends_with_the_models_context(qwen3: Path) -> None:
+    base = load_base_model(qwen3, QuantizationSpec(bits=16))
+    processor = DataProcessor(base.processor)
+    inputs = processor.encode_prompt((Turn("user", ("tell",)),), [])
+    length = inputs["input_ids"].shape[1]
+
+    def answer(context: int) -> list[int]:
+        narrow = replace(base, config={"max_position_embeddings": context})
+        return generate_tokens(
+            base.model,
+            narrow,
+            inputs,
+            pad_token_id=processor.pad_token_id,
+            max_new_tokens=8,
+            is_cancelled=lambda: False,
+        )
+
+    whole = answer(0)
+    assert len(whole) == 8
+    assert [answer(length + room) for room in (0, 3, 8)] == [[], whole[:3], whole]
 
 
 def test_a_running_answer_is_cancelled(child: Child) -> None:

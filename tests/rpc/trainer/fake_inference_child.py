@@ -1,7 +1,7 @@
 """An inference child without a model: `fake_inference_child.py MODEL_FOLDER MESSAGE_FD BITS`.
 
 It answers with what it was asked, word by word; the first word of a prompt may be an order: `crash`, `hang`, `slow`,
-`undecodable`, `refused`, `fault` (of the device).
+`undecodable`, `refused`, `fault` (of the device), `seed` (tell it).
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def answer(request: messages.Generate, line: messages.MessageSocket, cancelled: 
     clip = Path(request.clip or "").read_text()
     adapter = (Path(request.adapter_dir) / "adapter.safetensors").read_text() if request.adapter_dir else "base"
     words = [f"{adapter}:", f" {clip}", f" {os.getpid()}"] + [" again"] * (200 if order == "slow" else 0)
+    words += [f" {request.seed}"] if order == "seed" else []
     sides = (True, False) if request.beside_base else (False,)
     for index, word in enumerate(words[: request.max_new_tokens]):
         if request.request_id in cancelled:

@@ -13,7 +13,7 @@ import grpc
 import psutil
 import pytest
 import pytest_asyncio
-from reeltune.scheduler.v1 import artifact_pb2
+from reeltune.scheduler.v1 import artifact_pb2, recipe_pb2, training_job_pb2
 from reeltune.trainer.v1 import inference_service_pb2 as pb
 from reeltune.trainer.v1.inference_service_pb2_grpc import InferenceServiceStub
 
@@ -113,6 +113,23 @@ async def test_the_end_of_an_answer_says_whether_it_was_cut(asker: Asker) -> Non
     assert [(end.truncated, end.text) for end in ends] == [(True, "tuned: a clip")]
     assert not whole[0].truncated
     assert (whole[0].prompt_tokens, whole[0].new_tokens) == (5, 3)
+
+
+async def test_each_question_has_dice_of_its_own(asker: Asker) -> None:
+    answers = [(await asker.answer("seed", temperature=1.0))[0][1] for _ in range(2)]
+
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("recipe", [recipe_pb2.RECIPE_EVALUATION, recipe_pb2.RECIPE_MERGE])
+async def test_a_job_that_trained_nothing_names_the_one_to_ask(asker: Asker, recipe: recipe_pb2.Recipe) -> None:
+    source = f"job_{'1' * 26}"
+    asker.mesh.jobs.jobs[JOB].MergeFrom(training_job_pb2.TrainingJob(recipe=recipe, source_job_id=source))
+
+    refusal = await asker.refusal()
+
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "QUESTION_REFUSED")
+    assert f"ask the training it began with, {source}" in refusal.message
 
 
 async def test_refusals_have_their_reasons(asker: Asker) -> None:

@@ -59,6 +59,9 @@ def test_failures_say_what_to_do_next() -> None:
     assert "reeltune up" in unreachable.next_step
     busy = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "SIGN_IN_BUSY", "busy", retry_after=timedelta(seconds=2))
     assert describe_failure(busy).next_step == "try again in 2 s"
+    killed = Failure(grpc.StatusCode.INTERNAL, "RPC_INTERNAL", "Stream removed (RST_STREAM with error code 2)")
+    assert "RST_STREAM" not in describe_failure(killed).message
+    assert "ask again" in describe_failure(killed).next_step
 
 
 def test_bars_follow_several_files_at_once() -> None:

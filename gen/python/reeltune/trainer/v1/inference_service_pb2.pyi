@@ -95,7 +95,7 @@ class GenerateRequest(_message.Message):
     max_new_tokens: _builtins.int
     """Most tokens of an answer: 1 to 2,048. Default 64."""
     temperature: _builtins.float
-    """Randomness of the answer: 0 to 2; 0 always takes the likeliest token. Default 0."""
+    """Randomness of the answer: 0 to 2; 0 always takes the likeliest token, more draws anew each time. Default 0."""
     @_builtins.property
     def dataset_clip(self) -> Global___DatasetClip:
         """A clip of a dataset."""

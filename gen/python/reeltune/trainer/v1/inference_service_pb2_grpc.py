@@ -51,9 +51,9 @@ class InferenceServiceServicer:
 
         Send the metadata `x-reeltune-job: JOB_ID` too: the edge then finds the trainer that has the adapter loaded.
         Askers take turns at the one loaded model. A training job comes first: when it needs the memory, the answer is cut by `INFERENCE_BUSY`.
-        Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`;
-        RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`;
-        UNAVAILABLE `INFERENCE_INTERRUPTED` with a retry delay.
+        Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `MODEL_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`,
+        or `QUESTION_REFUSED` for a job that trained nothing and for what the model does not take; RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay;
+        FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`; UNAVAILABLE `INFERENCE_INTERRUPTED` or `STORAGE_UNAVAILABLE` with a retry delay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

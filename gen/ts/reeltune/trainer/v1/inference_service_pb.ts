@@ -101,7 +101,7 @@ export type GenerateRequest = Message<"reeltune.trainer.v1.GenerateRequest"> & {
   maxNewTokens?: number | undefined;
 
   /**
-   * Randomness of the answer: 0 to 2; 0 always takes the likeliest token. Default 0.
+   * Randomness of the answer: 0 to 2; 0 always takes the likeliest token, more draws anew each time. Default 0.
    *
    * @generated from field: optional double temperature = 7;
    */
@@ -253,9 +253,9 @@ export const InferenceService: GenService<{
    *
    * Send the metadata `x-reeltune-job: JOB_ID` too: the edge then finds the trainer that has the adapter loaded.
    * Askers take turns at the one loaded model. A training job comes first: when it needs the memory, the answer is cut by `INFERENCE_BUSY`.
-   * Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`;
-   * RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay; FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`;
-   * UNAVAILABLE `INFERENCE_INTERRUPTED` with a retry delay.
+   * Errors: NOT_FOUND `JOB_NOT_FOUND`, `ARTIFACT_NOT_FOUND`, `MODEL_NOT_FOUND`, `DATASET_NOT_FOUND` or `CLIP_NOT_FOUND`; INVALID_ARGUMENT `CLIP_UNDECODABLE`,
+   * or `QUESTION_REFUSED` for a job that trained nothing and for what the model does not take; RESOURCE_EXHAUSTED `INFERENCE_BUSY` with a retry delay;
+   * FAILED_PRECONDITION `DEVICE_UNFIT` or `MODEL_UNFIT`; UNAVAILABLE `INFERENCE_INTERRUPTED` or `STORAGE_UNAVAILABLE` with a retry delay.
    *
    * @generated from rpc reeltune.trainer.v1.InferenceService.Generate
    */
