@@ -72,7 +72,8 @@ class ClipReader:
                     return FaultyClip(ClipFault.UNDECODABLE, what), b""
             if isinstance(facts, FaultyClip):
                 return facts, b""
-            counted = count_with_decord(path, facts, self.complaints, self.beat) if decoder is Decoder.DECORD else None
+            uses_decord = decoder is Decoder.DECORD and facts.is_for_decord
+            counted = count_with_decord(path, facts, self.complaints, self.beat) if uses_decord else None
             if counted is not None:
                 return _clip(facts, counted, Decoder.DECORD), counted.pictures.poster
             return self._with_pyav(path, container, facts)

@@ -45,6 +45,8 @@ CODECS = frozenset(
         "ffv1",
     ]
 )
+DECORD_PIXELS = frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p"})
+"""Of these alone decord makes the colours that PyAV makes: training decodes no others with it."""
 _PLAIN_PIXELS = frozenset({"yuv420p", "yuvj420p"})
 _JITTER = 0.05
 """By how much of the mean the distance of two frames may differ in a clip of even rate: containers round times."""
@@ -73,6 +75,8 @@ class StreamFacts:
     is_variable_frame_rate: bool
     is_marked_corrupt: bool
     """Whether the demuxer found a packet damaged."""
+    is_for_decord: bool
+    """Whether training would decode it with decord, where it is installed: other clips it leaves to PyAV."""
 
 
 def open_clip(path: str, container: Container) -> InputContainer:
@@ -129,6 +133,7 @@ def read_facts(
     ordered = sorted(times) if len(times) == tally.packets else []
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     rotation = round(-first.rotation / 90) * 90 % 360
+    is_plain = rotation % 180 == 0 and first.format.name in DECORD_PIXELS
     width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
     return StreamFacts(
         codec=stream.codec_context.name[:32],
@@ -143,6 +148,7 @@ def read_facts(
         rate=rate,
         is_variable_frame_rate=_is_uneven(ordered, float(base)),
         is_marked_corrupt=tally.is_corrupt,
+        is_for_decord=is_plain and tally.begins_whole and bool(ordered),
     )
 
 
@@ -153,9 +159,16 @@ class _PacketTally:
         self.packets = 0
         self.is_corrupt = False
         self.last_length = 0
+        self.begins_whole = False
+        """Whether it begins with a key frame, and shows nothing before that one."""
+        self._first: int | None = None
         self._latest: int | None = None
 
     def add(self, packet: Packet[Any]) -> None:
+        if self.packets == 0:
+            self.begins_whole, self._first = packet.is_keyframe, packet.pts
+        elif packet.pts is not None and self._first is not None and packet.pts < self._first:
+            self.begins_whole = False
         self.packets += 1
         self.is_corrupt |= packet.is_corrupt
         if packet.pts is not None and (self._latest is None or packet.pts >= self._latest):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -15,7 +16,9 @@ import pytest_asyncio
 from catalog_svc.domain.clip import ClipFault, DecodedClip, FaultyClip
 from catalog_svc.probe.frame_count import has_decord
 from catalog_svc.probe.pool import ProbedClip, ProbePool
+from catalog_svc.probe.stream_facts import DECORD_PIXELS
 from tests.rpc.catalog.clips import concealed, cut_clip, h264_clip, odd_clip, real_clips
+from trainer_svc.qlora.clip_packets import PLAIN_FORMATS
 
 FIRST = "decord" if has_decord() else "pyav"
 
@@ -76,6 +79,18 @@ async def test_uneven_frames_a_turned_picture_and_a_sound_are_told(pool: ProbePo
 async def test_widths_that_decord_gets_wrong_are_left_to_pyav(pool: ProbePool, tmp_path: Path, width: int) -> None:
     clip = await decoded(pool, tmp_path, h264_clip(1, width=width, height=width))
     assert (clip.decoder, clip.width, clip.frame_count) == ("pyav", width, 8)
+
+
+@pytest.mark.parametrize("options", [{"rotation": 90}, {"pixels": "yuv420p10le"}])
+async def test_what_training_does_not_decode_with_decord_is_left_to_pyav(
+    pool: ProbePool, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    clip = await decoded(pool, tmp_path, odd_clip(**options))
+    assert (clip.decoder, clip.frame_count, clip.damaged_frames) == ("pyav", 16, 0)
+
+
+def test_catalog_and_training_spare_decord_the_same_pixels() -> None:
+    assert DECORD_PIXELS == PLAIN_FORMATS
 
 
 async def test_of_a_clip_that_begins_between_key_frames_what_decodes_counts(pool: ProbePool, tmp_path: Path) -> None:
