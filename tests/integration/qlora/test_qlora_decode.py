@@ -150,6 +150,14 @@ def test_what_decord_is_not_for_is_decoded_by_one_pyav_process_that_stays(
     assert np.array_equal(first.frames, PyAvDecoder().decode(clip, FrameRequest()).frames)
 
 
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_pictures_are_turned_as_players_turn_them(degrees: int, tmp_path: Path) -> None:
+    for name, rotation in (("plain.mp4", 0), ("turned.mp4", degrees)):
+        (tmp_path / name).write_bytes(odd_clip(rotation=rotation))
+    plain, turned = (PyAvDecoder().decode(tmp_path / name, FrameRequest()) for name in ("plain.mp4", "turned.mp4"))
+    assert np.array_equal(turned.frames, np.rot90(plain.frames, k=degrees // 90, axes=(1, 2)))
+
+
 def test_large_frames_are_scaled_down(decoder: FrameDecoder, clips: Path) -> None:
     assert decoder.decode(clips / "even.mp4", FrameRequest(max_pixels=1024)).frames.shape == (8, 32, 32, 3)
 
