@@ -10,8 +10,8 @@ from meshkit.postgres.pool import check_schema_name
 async def create_role_and_schema(admin_dsn: str, role: str, password: str, schema: str, database: str) -> None:
     """Makes a role that owns `schema` of the database and can do nothing elsewhere.
 
-    `admin_dsn` is a connection to that database as somebody who may make roles. Called again, it only sets the password
-    anew.
+    `admin_dsn` is a connection to that database as somebody who may make roles: a superuser, or the database's owner
+    with CREATEROLE. Called again, it only sets the password anew.
 
     Raises:
         ValueError: a name or the password holds characters that it may not.
@@ -25,6 +25,9 @@ async def create_role_and_schema(admin_dsn: str, role: str, password: str, schem
         exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role)
         verb = "ALTER" if exists else "CREATE"
         await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{password}'")
+        if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+            # Who may make a role may not at once make something its own; what is the role's stays out of reach unasked.
+            await connection.execute(f"GRANT {role} TO CURRENT_USER WITH INHERIT FALSE, SET TRUE")
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {role}")
         await connection.execute(f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {role}")
     finally:

@@ -29,7 +29,12 @@ def prepare(
     postgres: Annotated[str, typer.Option(help="host:port of the database.")] = "postgres:5432",
     database_name: Annotated[str, typer.Option("--database", help="Name of the database.")] = "reeltune",
     postgres_options: Annotated[
-        str, typer.Option(help="End of the connection strings, such as ?sslmode=verify-full.", show_default=False)
+        str,
+        typer.Option(
+            help="End of the services' connection strings, such as "
+            "'?sslmode=verify-full&sslrootcert=/run/reeltune/settings/postgres-ca.crt'.",
+            show_default=False,
+        ),
     ] = "",
     prefix: Annotated[str, typer.Option(help="Of the services' names, such as reeltune-.", show_default=False)] = "",
     namespace: Annotated[str, typer.Option(help="Kubernetes namespace of the services.", show_default=False)] = "",
@@ -69,7 +74,8 @@ def prepare(
 
 def database(
     admin_dsn: Annotated[
-        str, typer.Option(envvar="REELTUNE_ADMIN_DSN", help="postgresql://… as somebody who may make roles.")
+        str,
+        typer.Option(envvar="REELTUNE_ADMIN_DSN", help="postgresql://… as superuser, or as owner with CREATEROLE."),
     ],
     prepared: Annotated[
         list[Path], typer.Option(exists=True, file_okay=False, help="Folder of a service's settings; one for each.")

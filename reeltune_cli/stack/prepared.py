@@ -42,7 +42,7 @@ class Preparation:
     postgres: str = "postgres:5432"
     database: str = "reeltune"
     postgres_options: str = ""
-    """End of the connection strings: `?sslmode=verify-full`."""
+    """End of the connection strings: `?sslmode=verify-full&sslrootcert=…`, a path where the services run."""
     prefix: str = ""
     """Of the services' names: `reeltune-` where the scheduler is found at `reeltune-scheduler`."""
     namespace: str = ""
