@@ -38,7 +38,9 @@ CHILDREN_LOST = Counter(
     registry=REGISTRY,
 )
 SCHEDULER_REACHED = Gauge(
-    "reeltune_trainer_scheduler_reached", "1 when the scheduler answered the last claim, else 0", registry=REGISTRY
+    "reeltune_trainer_scheduler_reached",
+    "1 when the scheduler answered the last claim or heartbeat; 0 when it did not, or took no registration",
+    registry=REGISTRY,
 )
 UTILIZATION = Gauge(
     "reeltune_trainer_device_utilization_ratio",

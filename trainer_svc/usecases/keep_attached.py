@@ -10,6 +10,7 @@ from typing import NoReturn
 import structlog
 
 from meshkit.cancellation import cancel_all
+from trainer_svc import metrics
 from trainer_svc.clients.scheduler import AttemptStream, SchedulerClient
 from trainer_svc.domain.backoff import Backoff
 from trainer_svc.domain.errors import (
@@ -44,10 +45,12 @@ async def keep_attached(attempt: LiveAttempt, scheduler: SchedulerClient, limits
         except CallRefusedError as error:
             raise AttemptFencedError(str(error)) from error
         except CredentialRefusedError as error:
+            metrics.SCHEDULER_REACHED.set(0)
             refused_since = refused_since or time.monotonic()
             if time.monotonic() - refused_since > limits.lost_grant:
                 raise AttemptFencedError(f"the grant is refused: {error}") from error
         except SchedulerUnavailableError as error:
+            metrics.SCHEDULER_REACHED.set(0)
             # One line for the break, not one for every try.
             if backoff.failures == 0:
                 log.warning("attempt.detached", cause=str(error))
@@ -89,6 +92,7 @@ class _Conversation:
                 answer = await self._stream.receive()
         except TimeoutError as error:
             raise SchedulerUnavailableError(f"no answer for {self._limits.silence:.0f} s") from error
+        metrics.SCHEDULER_REACHED.set(1)
         attempt = self._attempt
         attempt.reports.acknowledge(answer.report)
         attempt.acknowledged.set()

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import structlog
 
+from trainer_svc import metrics
 from trainer_svc.clients.scheduler import Registration, SchedulerClient
 from trainer_svc.domain.attempt import Recipe
 from trainer_svc.domain.backoff import Backoff
@@ -72,11 +73,15 @@ class WorkerRegistration:
             try:
                 await self._register(device)
             except SchedulerUnavailableError as error:
+                # Told here for who has never got in, and so has never asked. 1 is for claims and heartbeats to say:
+                # a scheduler that takes registrations may refuse all else.
+                metrics.SCHEDULER_REACHED.set(0)
                 if backoff.failures == 0:
                     structlog.get_logger().warning("worker.not_registered", cause=str(error))
                 await asyncio.sleep(backoff.next_delay())
                 continue
             except _REFUSED as error:
+                metrics.SCHEDULER_REACHED.set(0)
                 self._on_refusal(error)
                 await asyncio.sleep(max(2.0, backoff.next_delay()))
                 continue

@@ -15,6 +15,7 @@ from reeltune.scheduler.v1 import attempt_service_pb2, training_job_pb2, trainin
 from meshkit.testing import assert_eventually
 from tests.integration.trainer.conftest import Bench
 from tests.rpc.trainer.mesh_doubles import JOB, FileStore
+from trainer_svc import metrics
 from trainer_svc.domain.attempt import FailReason, Recipe
 from trainer_svc.domain.errors import CallRefusedError
 from trainer_svc.usecases.run_attempt import run_attempt
@@ -39,7 +40,10 @@ def reason(bench: Bench) -> str:
 
 
 async def test_a_normal_attempt_publishes_adapter_and_reports_everything(bench: Bench) -> None:
+    metrics.SCHEDULER_REACHED.set(0)
     assert await bench.run("normal") == "COMPLETED"
+    # Of a trainer that asks for no jobs, as it has one, the answers to its heartbeats tell.
+    assert metrics.REGISTRY.get_sample_value("reeltune_trainer_scheduler_reached") == 1
 
     scheduler, store = bench.mesh.scheduler, bench.mesh.store
     (completed,) = scheduler.completed

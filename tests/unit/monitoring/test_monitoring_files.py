@@ -111,6 +111,19 @@ def test_dashboards_are_whole() -> None:
         assert max(places.values()) == 1, f"panels of {path.name} lie upon each other"
 
 
+def test_grafana_is_given_addresses_in_the_one_form_that_it_reads() -> None:
+    for path in sorted((MONITORING / "grafana" / "provisioning").rglob("*.yml")):
+        # It replaces $NAME and ${NAME}; of a default it would make an empty address, and of all panels blank ones.
+        assert not re.search(r"\$\{\w+[^\w}]", path.read_text()), f"{path.name}: Grafana knows no defaults"
+    compose = ROOT / "deploy" / "compose" / "compose.yaml"
+    grafana = yaml.safe_load(compose.read_text())["services"]["grafana"]
+    sources = [each.split(":")[0] for each in grafana["volumes"] if "/provisioning/datasources" in each]
+    asked_for = {
+        name for path in sources for name in re.findall(r"url: \$(\w+)", (compose.parent / path).read_text("utf-8"))
+    }
+    assert asked_for == {name for name in grafana["environment"] if name.endswith("_URL")} == {"PROMETHEUS_URL"}
+
+
 def test_logs_have_few_labels_and_are_read_alike_in_containers() -> None:
     files = [yaml.safe_load(path.read_text()) for path in sorted((MONITORING / "promtail").glob("*.yml"))]
     one, other = (file["scrape_configs"][0]["pipeline_stages"] for file in files)
