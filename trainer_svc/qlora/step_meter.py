@@ -40,16 +40,19 @@ class StepMeter:
         last.record()
         self._marks.append((name, first, last))
 
-    def add(self, *, loss: float, grad_norm: float, samples: int, clips: int, tokens: int) -> None:
+    def add(
+        self, *, loss: float, grad_norm: float, learning_rate: float, samples: int, clips: int, tokens: int
+    ) -> None:
         """Takes a step in; a norm that overflowed is not among the figures."""
         self._losses.append(loss)
         if math.isfinite(grad_norm):
             self._norms.append(grad_norm)
+        self._learning_rate = learning_rate
         self._samples += samples
         self._clips += clips
         self._tokens += tokens
 
-    def take(self, *, learning_rate: float, wait_seconds: float) -> dict[str, float]:
+    def take(self, *, wait_seconds: float) -> dict[str, float]:
         """The figures since the last call. `wait_seconds`: total time spent waiting for data since the beginning."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         steps = len(self._losses)
@@ -57,7 +60,7 @@ class StepMeter:
         self._read_marks()
         values = {
             "loss": sum(self._losses) / steps,
-            "learning_rate": learning_rate,
+            "learning_rate": self._learning_rate,
             **({"grad_norm": sum(self._norms) / len(self._norms)} if self._norms else {}),
             "samples_per_second": self._samples / seconds,
             "tokens_per_second": self._tokens / seconds,
@@ -71,9 +74,12 @@ class StepMeter:
         self._reset(wait_seconds)
         return values
 
-    def skip(self, seconds: float) -> None:
-        """Leaves out time that was no training: an evaluation, a checkpoint."""
-        self._began += seconds
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of what is done inside, which is no training: an evaluation, a checkpoint."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
 
     @property
     def steps(self) -> int:
@@ -93,6 +99,7 @@ class StepMeter:
         self._waited = waited
         self._losses: list[float] = []
         self._norms: list[float] = []
+        self._learning_rate = 0.0
         self._samples = 0
         self._tokens = 0
 

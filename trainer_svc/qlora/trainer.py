@@ -7,7 +7,6 @@ was stopped and went on from a checkpoint gives the adapter of one that never st
 from __future__ import annotations
 
 import math
-import time
 from contextlib import ExitStack
 
 import torch
@@ -80,48 +79,67 @@ def train(run: RunContext, spec: TrainingSpec, ranks: Ranks | None = None, *, lo
 
 
 def _run_steps(session: Session, stream: BatchStream, start_step: int) -> None:
-    run, spec = session.run, session.spec
-    meter, watch = StepMeter(session.base.device), GradientWatch(session)
+    meter = StepMeter(session.base.device)
     if start_step < session.total_steps:
-        run.report(Starting("first_step"))
+        session.run.report(Starting("first_step"))
     session.state.model.train()
-    if session.state.owes_measurement and (reason := _pause(session, start_step, measures=True)):
-        return finish_stopped(session, start_step, reason)
+    done, reason = _steps(session, stream, meter, start_step)
+    _tell_figures(session, stream, meter, done)
+    # A stop that came with the last step still wins: the owner asked for a stopped run.
+    if reason is None and done == session.total_steps and session.run.stop_requested() is StopReason.USER:
+        reason = StopReason.USER
+    if reason is None:
+        finish_completed(session, done)
+    else:
+        finish_stopped(session, done, reason)
+
+
+def _steps(session: Session, stream: BatchStream, meter: StepMeter, start_step: int) -> tuple[int, StopReason | None]:
+    """All steps that are still to do. Returns how many are done, and why they end before the last where they are to
+    stop; None where held-out samples say that there is nothing more to learn, too."""
+    run, spec = session.run, session.spec
+    watch = GradientWatch(session)
+    with meter.paused():
+        reason = _pause(session, start_step, measures=True) if session.state.owes_measurement else None
+    if reason:
+        return start_step, reason
 
     for step in range(start_step, session.total_steps):
         if reason := run.stop_requested():
-            return finish_stopped(session, step, reason)
+            return step, reason
         if session.state.held_out_losses.is_spent(spec.early_stopping.patience):
-            return finish_completed(session, step)
+            return step, None
 
         try:
             if step == spec.lora.rank_allocation.warmup_steps > 0 and session.state.allocation is None:
-                with parting_checkpoint(session, step):
+                with meter.paused(), parting_checkpoint(session, step):
                     reallocate_ranks(session, step)
             with parting_checkpoint(session, step):
-                rate = _step(session, stream, meter, watch, step)
+                _step(session, stream, meter, watch, step)
         except BrokenOffError as broken:
-            return finish_stopped(session, step, broken.reason)
+            return step, broken.reason
 
         done = step + 1
         last = done == session.total_steps
         run.report(Progress(done, session.total_steps, session.plan.epoch_of(step), done / session.total_steps))
         if done % spec.log_every_steps == 0 or last:
-            values = meter.take(learning_rate=rate, wait_seconds=stream.wait_seconds)
-            run.report(Metrics(done, values | (session.encoder.take_metrics() if session.encoder else {})))
-        paused = time.perf_counter()
-        if reason := _pause(session, done, measures=_is_due(done, spec.evaluate_every_steps) or last):
-            return finish_stopped(session, done, reason)
-        meter.skip(time.perf_counter() - paused)
-
-    # A stop that came with the last step still wins: the owner asked for a stopped run.
-    if run.stop_requested() is StopReason.USER:
-        return finish_stopped(session, session.total_steps, StopReason.USER)
-    return finish_completed(session, session.total_steps)
+            _tell_figures(session, stream, meter, done)
+        with meter.paused():
+            reason = _pause(session, done, measures=_is_due(done, spec.evaluate_every_steps) or last)
+        if reason:
+            return done, reason
+    return session.total_steps, None
 
 
-def _step(session: Session, stream: BatchStream, meter: StepMeter, watch: GradientWatch, step: int) -> float:
-    """One step of the optimizer over its micro-batches, every learned token weighing the same. Returns its rate.
+def _tell_figures(session: Session, stream: BatchStream, meter: StepMeter, done: int) -> None:
+    """Those of the steps that none were told of, if there are any."""
+    if meter.steps:
+        values = meter.take(wait_seconds=stream.wait_seconds)
+        session.run.report(Metrics(done, values | (session.encoder.take_metrics() if session.encoder else {})))
+
+
+def _step(session: Session, stream: BatchStream, meter: StepMeter, watch: GradientWatch, step: int) -> None:
+    """One step of the optimizer over its micro-batches, every learned token weighing the same.
 
     Raises `BrokenOffError` when the run is to stop before its batches are there: nothing has changed then.
     """
@@ -134,8 +152,14 @@ def _step(session: Session, stream: BatchStream, meter: StepMeter, watch: Gradie
         set_learning_rate(session.state.optimizer, rate)
         session.state.scaler.step(session.state.optimizer)
         session.state.scaler.update()
-    meter.add(loss=loss, grad_norm=norm, samples=counts.samples, clips=session.clips_of(step), tokens=counts.tokens)
-    return rate
+    meter.add(
+        loss=loss,
+        grad_norm=norm,
+        learning_rate=rate,
+        samples=counts.samples,
+        clips=session.clips_of(step),
+        tokens=counts.tokens,
+    )
 
 
 def _pause(session: Session, step: int, *, measures: bool) -> StopReason | None:

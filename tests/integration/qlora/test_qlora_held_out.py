@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
@@ -16,6 +19,7 @@ from recording_run import RecordingRun
 from safetensors.torch import load_file
 from tiny_models import row, write_dataset
 
+from trainer_svc.qlora import step_meter, trainer
 from trainer_svc.qlora.adapter_files import SIDECAR
 from trainer_svc.qlora.decode_pool import DecodePool
 from trainer_svc.qlora.errors import CheckpointMismatchError
@@ -281,6 +285,35 @@ def test_a_measurement_that_was_broken_off_is_made_by_whoever_goes_on(
     assert saved[0].eval_loss == stopped.series("eval_loss")[best]
     state = json.loads((resumed.folders.checkpoints / f"step-{best:08d}" / STATE).read_bytes())
     assert (state["eval_loss"], state["owes_evaluation"]) == (saved[0].eval_loss, False)
+
+
+def test_what_a_run_does_between_steps_counts_as_none_of_them(
+    qwen3: Path, held_out: Path, tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measurement that is owed from before, one that is due, and the allocation of ranks."""
+    allocating = ["lora.rank=2", "lora.rank_allocation.warmup_steps=2", "lora.rank_allocation.calibration_batches=1"]
+    spec = spec.with_overrides([*allocating, "optimization.max_steps=3", "evaluate_every_steps=1"])
+    age = 1e6
+    passed: list[str] = []
+
+    def long(name: str) -> Callable[..., Any]:
+        done = getattr(trainer, name)
+        return lambda *given: (passed.append(name), done(*given))[1]
+
+    for name in ("measure_held_out", "reallocate_ranks"):
+        monkeypatch.setattr(trainer, name, long(name))
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + age * len(passed))
+    monkeypatch.setattr(step_meter, "time", clock)
+    broken, resumed = (RecordingRun(qwen3, held_out, tmp_path / "out") for _ in range(2))
+    broken.stop_after, broken.stop_at_look = (1, StopReason.DRAIN), 1
+    for run in (broken, resumed):
+        train(run, spec)
+    assert owes_measurement(broken.last)
+    assert isinstance(resumed.last, Completed)
+    assert passed == [*["measure_held_out"] * 3, "reallocate_ranks", "measure_held_out"]
+    seconds = broken.series("step_seconds") | resumed.series("step_seconds")
+    assert seconds.keys() == {1, 2, 3}
+    assert max(seconds.values()) < age / 2
 
 
 def test_a_run_whose_last_measurement_was_broken_off_only_measures(

@@ -16,8 +16,8 @@ MEASURED = {"eval_loss": 0.0, "eval_seconds": 0.0, "encoder_cache_hit_fraction":
 
 def test_every_figure_is_told_of_in_the_contract_and_in_the_docs() -> None:
     meter = StepMeter(torch.device("cpu"))
-    meter.add(loss=1.0, grad_norm=1.0, samples=1, clips=1, tokens=1)
-    names = set(_contract_names(meter.take(learning_rate=0.1, wait_seconds=0.0) | MEASURED))
+    meter.add(loss=1.0, grad_norm=1.0, learning_rate=0.1, samples=1, clips=1, tokens=1)
+    names = set(_contract_names(meter.take(wait_seconds=0.0) | MEASURED))
 
     assert "loss" in names
     for place in PLACES:
