@@ -108,6 +108,8 @@ class ContextExceeded(SchedulerError):
         """Surely among them."""
         self.max_frames = max_frames
         """With so many, or fewer, they do not; 0 where that alone does not help."""
+        self.remedy = ""
+        """What helps then."""
 
 
 class EstimateUnavailable(SchedulerError):

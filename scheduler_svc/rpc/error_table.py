@@ -159,7 +159,7 @@ def _largest_first(parts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _context_exceeded(error: ContextExceeded) -> Failure:
-    mend = f"lower sampling.max_frames to {error.max_frames}" if error.max_frames else "lower sampling.max_pixels"
+    mend = f"lower sampling.max_frames to {error.max_frames}" if error.max_frames else error.remedy
     samples = ", ".join(error.samples)
     return _precondition(
         "CONTEXT_EXCEEDED",

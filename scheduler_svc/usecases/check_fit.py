@@ -9,10 +9,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from scheduler_svc.clients.dataset_shapes import DatasetShapes
 from scheduler_svc.domain.errors import ContextExceeded, JobTooLarge, SchedulerError
-from scheduler_svc.domain.estimate.facts import DatasetShape, ModelShape
+from scheduler_svc.domain.estimate.facts import DatasetShape, FrameBudget, ModelShape, RowShape
 from scheduler_svc.domain.estimate.fit import changes_that_fit, most_frames_within_context
 from scheduler_svc.domain.estimate.memory import Memory, estimate_memory
 from scheduler_svc.domain.estimate.place import Place
@@ -106,7 +107,8 @@ def _judge(asked: _Asked) -> _Verdict:
     over = rows_over_context(asked.model, asked.dataset, asked.parameters.sampling)
     if over:
         refusal = partial(
-            ContextExceeded,
+            _too_long,
+            remedy=_remedy(asked.model, over[0][0]),
             tokens=over[0][1],
             context_length=asked.model.context_length,
             rows=sum(shape.rows for shape, _ in over),
@@ -125,6 +127,21 @@ def _judge(asked: _Asked) -> _Verdict:
     ]
     others = [_memory(asked, Place(device_class)) for device_class in classes]
     return _Verdict(min(memory.least for memory in (*needed.values(), *others)))
+
+
+def _remedy(model: ModelShape, longest: RowShape) -> str:
+    """What helps where fewer frames for all do not."""
+    if any(clip.max_frames for clip in longest.clips):
+        return "lower the max_frames that such rows set for themselves"
+    if model.frame_rule is not None and model.frame_rule.budget is FrameBudget.FIXED:
+        return "show fewer clips in a row"
+    return "lower sampling.max_pixels"
+
+
+def _too_long(remedy: str, **found: Any) -> ContextExceeded:
+    error = ContextExceeded(**found)
+    error.remedy = remedy
+    return error
 
 
 def _memory(asked: _Asked, place: Place) -> Memory:

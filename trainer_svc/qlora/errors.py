@@ -59,7 +59,7 @@ class GradientAuditError(RuntimeError):
 class NonFiniteLossError(ArithmeticError):
     """Loss or gradient became infinite or not a number. The weights were not touched by that step."""
 
-    remedy = "lower optimization.learning_rate, look at the named samples, or use quantization.compute_dtype=fp32"
+    remedy = "lower optimization.learning_rate, look at the named samples, or compute in 32 bits (quantization)"
 
     def __init__(self, step: int, loss: float, grad_norm: float, sample_ids: list[str]) -> None:
         super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}, samples {_named(sample_ids)}")
@@ -84,7 +84,7 @@ class NonFiniteHeldOutLossError(NonFiniteLossError):
 class AllStepsLostError(NonFiniteLossError):
     """Every step of a run was lost to overflow of fp16: its adapter has learned nothing."""
 
-    remedy = "use quantization.compute_dtype=bf16 or fp32, or train for more steps: the first ones find fp16's scale"
+    remedy = "compute in BF16 or FP32 (quantization), or train for more steps: the first ones find fp16's scale"
 
     def __init__(self, steps: int) -> None:
         ArithmeticError.__init__(self, f"all {steps} steps were lost to overflow of fp16: nothing was learned")

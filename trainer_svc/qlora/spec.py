@@ -269,7 +269,9 @@ class TrainingSpec:
                 "remove 'vision' from lora.target_groups or leave the tower unquantised",
             )
         if self.sampling.min_frames > self.sampling.max_frames:
-            raise SpecError("sampling.min_frames", "more than sampling.max_frames", "lower it or raise max_frames")
+            raise SpecError(
+                "sampling.min_frames", "is more than sampling.max_frames", "lower it, too, or raise max_frames"
+            )
         step = self.optimization.batch_size * self.optimization.gradient_accumulation_steps
         if self.runtime.devices > step:
             raise SpecError(

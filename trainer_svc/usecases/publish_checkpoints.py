@@ -24,7 +24,7 @@ from trainer_svc.domain.errors import (
     SchedulerUnavailableError,
     StorageUnavailableError,
 )
-from trainer_svc.qlora.folder_files import is_whole
+from trainer_svc.qlora.folder_files import MANIFEST, is_whole
 from trainer_svc.usecases.live_attempt import LiveAttempt
 from trainer_svc.usecases.publish_files import describe_folder, publish_files
 
@@ -45,11 +45,17 @@ class CheckpointPublisher:
         self._sending: SavedCheckpoint | None = None
         self._troubled_step: int | None = None
         self._faulty_step: int | None = None
+        self._copies = 0
         self._arrived = asyncio.Event()
 
     def offer(self, saved: SavedCheckpoint) -> None:
         """Takes a checkpoint that was just saved; returns at once."""
-        copy = self._folder / f"{saved.step:08d}"
+        manifest = _manifest(saved.folder)
+        if self._newest is not None and manifest is not None and manifest == _manifest(self._newest.folder):
+            # A stop keeps the step that was just done, and it waits already.
+            return
+        self._copies += 1
+        copy = self._folder / f"{saved.step:08d}-{self._copies}"
         try:
             shutil.copytree(saved.folder, copy, copy_function=os.link, dirs_exist_ok=False)
         except (OSError, shutil.Error) as error:
@@ -152,6 +158,13 @@ class CheckpointPublisher:
             "checkpoint.not_published", job_id=self._attempt.claim.job_id, step=step, cause=cause
         )
         self._attempt.log("warning", f"the checkpoint of step {step} could not be published: {cause}")
+
+
+def _manifest(folder: Path) -> bytes | None:
+    """What tells a checkpoint from every other; None of one that is broken: it is like none."""
+    with contextlib.suppress(OSError):
+        return (folder / MANIFEST).read_bytes()
+    return None
 
 
 def _whole_files(folder: Path) -> tuple[RemoteFile, ...]:

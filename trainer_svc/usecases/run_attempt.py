@@ -54,6 +54,10 @@ from trainer_svc.usecases.warm_child import WarmChild
 T = TypeVar("T")
 
 
+_END_SECONDS = 5.0
+"""For the answer to an attempt's end, when its stream is over already."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptTools:
     """What attempts are run with."""
@@ -84,9 +88,13 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
     folder = tools.jobs_folder / attempt.name
     metrics.PROGRESS.set(0)
     attached = asyncio.create_task(keep_attached(attempt, tools.scheduler, tools.limits), name="attempt-stream")
-    working = asyncio.create_task(_work_and_end(attempt, folder, tools), name="attempt-work")
+    ending = asyncio.Event()
+    working = asyncio.create_task(_work_and_end(attempt, folder, tools, ending), name="attempt-work")
     try:
         await asyncio.wait({attached, working}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.is_set() and not working.done():
+            # The scheduler ends the stream of an attempt that is over, maybe before it has answered to its end.
+            await asyncio.wait({working}, timeout=_END_SECONDS)
         ended = working if working.done() else attached
         state = ended.result()
         log.info("attempt.ended", state=state)
@@ -105,7 +113,8 @@ async def run_attempt(attempt: LiveAttempt, tools: AttemptTools) -> str:
     return state
 
 
-async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools) -> str:
+async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools, ending: asyncio.Event) -> str:
+    """`ending` is set once what is left is to tell the scheduler."""
     checkpoints = CheckpointPublisher(attempt, folder / "publish", tools.scheduler, tools.transfers)
     try:
         outcome = await _work(attempt, folder, tools, checkpoints)
@@ -115,6 +124,7 @@ async def _work_and_end(attempt: LiveAttempt, folder: Path, tools: AttemptTools)
     except Exception as error:
         structlog.get_logger().exception("attempt.broken", job_id=attempt.claim.job_id)
         outcome = _broken(error)
+    ending.set()
     try:
         return await _end(attempt, outcome, tools, checkpoints)
     except (CallRefusedError, FilesIncompleteError) as error:

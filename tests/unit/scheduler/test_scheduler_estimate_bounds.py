@@ -11,7 +11,7 @@ import pytest
 from reeltune.catalog.v1 import frame_rule_pb2, model_pb2
 
 from scheduler_svc.clients.catalog_shapes import model_shape_from_proto
-from scheduler_svc.domain.estimate.facts import DatasetShape, RowShape, ShapeClip
+from scheduler_svc.domain.estimate.facts import DatasetShape, FrameBudget, FrameRule, RowShape, ShapeClip
 from scheduler_svc.domain.estimate.fit import most_that_fits
 from scheduler_svc.domain.estimate.memory import Memory, MemoryPart, estimate_memory, samples_in_pass
 from scheduler_svc.domain.estimate.place import Place
@@ -25,6 +25,7 @@ from scheduler_svc.domain.parameters import (
     TrainingParameters,
 )
 from scheduler_svc.domain.training_options import SamplePredictions
+from scheduler_svc.usecases.check_fit import _remedy
 from scheduler_svc.usecases.search import search, search_for_submission
 from tests.unit.scheduler.test_scheduler_estimate import CLIPS, GB, GPU, QWEN3_VL, SEVEN_B
 
@@ -172,3 +173,14 @@ async def test_estimates_keep_no_job_from_being_judged() -> None:
     assert await search_for_submission(lambda: not release.is_set())
     release.set()
     assert all(await asyncio.gather(*estimates))
+
+
+def test_what_is_said_to_help_with_rows_that_are_too_long_can_help() -> None:
+    def remedy(rule: FrameRule, **of_row: int) -> str:
+        longest = RowShape(1, (replace(WIDE, **of_row),), "long", 900.0)
+        return _remedy(replace(SEVEN_B, frame_rule=rule), longest)
+
+    fixed = FrameRule(FrameBudget.FIXED, tokens_per_frame=64)
+    assert "sampling.max_pixels" in remedy(QWEN3_VL)
+    assert "max_pixels" not in remedy(fixed)
+    assert "max_frames that such rows set" in remedy(fixed, max_frames=700)

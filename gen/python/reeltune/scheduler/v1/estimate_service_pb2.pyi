@@ -407,7 +407,7 @@ class TimeEstimate(_message.Message):
     DOMINANT_FIELD_NUMBER: _builtins.int
     EFFORTS_FIELD_NUMBER: _builtins.int
     total_seconds: _builtins.float
-    """Seconds, all of it."""
+    """Seconds, all of it but measurements on held-out rows and answers to them."""
     step_seconds: _builtins.float
     """Seconds of one optimizer step in the first pass over the data. Later ones take less where the vision encoder's outputs are kept."""
     steps: _builtins.int

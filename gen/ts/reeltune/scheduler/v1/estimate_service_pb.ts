@@ -341,7 +341,7 @@ export const PartEstimateSchema: GenMessage<PartEstimate> = /*@__PURE__*/
  */
 export type TimeEstimate = Message<"reeltune.scheduler.v1.TimeEstimate"> & {
   /**
-   * Seconds, all of it.
+   * Seconds, all of it but measurements on held-out rows and answers to them.
    *
    * @generated from field: double total_seconds = 1;
    */
