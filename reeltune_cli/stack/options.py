@@ -52,7 +52,6 @@ class UpOptions:
     nats: ExternalNats | None = None
     s3: ExternalS3 | None = None
     log_level: str = "info"
-    allowed_origin_pattern: str | None = None
 
 
 def external_nats(url: str) -> ExternalNats:

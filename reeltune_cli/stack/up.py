@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +20,7 @@ from reeltune_cli.stack.folder import StackFolder, open_folder, write_private
 from reeltune_cli.stack.mesh import Mesh, MeshFailed
 from reeltune_cli.stack.metrics_targets import write_metrics_targets
 from reeltune_cli.stack.options import DEFAULT_EDGE_PORT, UpOptions, reeltune_home
-from reeltune_cli.stack.parts import PORT_NAMES, build_parts
+from reeltune_cli.stack.parts import PORT_NAMES, Part, build_parts
 from reeltune_cli.stack.ports import assign_ports
 from reeltune_cli.stack.secrets_file import load_or_make_secrets
 from reeltune_cli.stack.site import load_site
@@ -56,7 +56,7 @@ async def _run(options: UpOptions, folder: StackFolder, console: Console) -> int
 
     def note_ready(name: str) -> None:
         if name == "edge":
-            write_metrics_targets(plan, parts)
+            tell_monitoring(plan, parts, console)
 
     mesh = Mesh(parts, report, edge_url=plan.edge_url, ca_file=certificates.ca, on_ready=note_ready)
     with _stop_requested(mesh) as stop:
@@ -75,6 +75,15 @@ async def _run(options: UpOptions, folder: StackFolder, console: Console) -> int
         finally:
             report.finish()
             await mesh.stop()
+
+
+def tell_monitoring(plan: StackPlan, parts: Mapping[str, Part], console: Console) -> None:
+    """Writes where metrics are. If that fails, say of a full disk, it is told: the mesh works without."""
+    try:
+        write_metrics_targets(plan, parts)
+    except OSError as error:
+        path = plan.folder.metrics_targets
+        console.print(f"Prometheus does not learn where metrics are: {path}: {error.strerror}", markup=False)
 
 
 def _tell_where(plan: StackPlan, console: Console, seconds: float) -> None:

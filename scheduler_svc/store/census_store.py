@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -17,6 +17,7 @@ _DOING = ("ready", "busy", "draining", "gone")
 _HELD = ("paused", "delayed")
 
 _Counts = dict[tuple[str, ...], float]
+"""Of what rows are counted by, mostly a default dict: one replica may not know yet what a newer one has written."""
 
 
 class CensusStore:
@@ -41,7 +42,7 @@ class CensusStore:
 
 def _jobs(queue: Sequence[Any], held: Sequence[Any]) -> Reading:
     live = (JobState.QUEUED, *sorted(ACTIVE_STATES))
-    counts: _Counts = {(state, recipe): 0 for state in live for recipe in Recipe}
+    counts: _Counts = defaultdict(float, {(state, recipe): 0 for state in live for recipe in Recipe})
     for row in queue:
         counts[JobState.QUEUED, row["recipe"]] += row["claimable"] + row["paused"] + row["delayed"]
     for row in held:
@@ -50,9 +51,9 @@ def _jobs(queue: Sequence[Any], held: Sequence[Any]) -> Reading:
 
 
 def _queue(queue: Sequence[Any]) -> Sequence[Reading]:
-    depth: _Counts = {(device_class,): 0 for device_class in DeviceClass}
-    oldest: _Counts = {(device_class,): 0 for device_class in DeviceClass}
-    held: _Counts = {(device_class, why): 0 for device_class in DeviceClass for why in _HELD}
+    depth: _Counts = defaultdict(float, {(device_class,): 0 for device_class in DeviceClass})
+    oldest: _Counts = defaultdict(float, {(device_class,): 0 for device_class in DeviceClass})
+    held: _Counts = defaultdict(float, {(device_class, why): 0 for device_class in DeviceClass for why in _HELD})
     for row in queue:
         key = (row["device_class"],)
         depth[key] += row["claimable"]

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import structlog
 
-from meshkit.postgres import transaction
+from meshkit.postgres import Queries, transaction
 from scheduler_svc import metrics
 from scheduler_svc.domain.job import DeviceClass, JobState, StateReason
 from scheduler_svc.domain.lifecycle import Actor
@@ -55,6 +55,25 @@ async def test_the_census_counts_queue_and_trainers(stores: Stores) -> None:
     }
     assert gauges["reeltune_scheduler_outbox_due"][()] >= 1
     assert key.attempt == 1
+
+
+async def test_a_replica_counts_what_only_a_newer_one_knows(stores: Stores) -> None:
+    census = CensusStore(stores.pool, stores.queries, timedelta(seconds=30))
+    # As they would come from a schema that is a release ahead; here, constraints would refuse them.
+    rows = {
+        "count_queue": "SELECT 'NPU' AS device_class, 'DISTILLATION' AS recipe, 2 AS claimable, 7 AS oldest_seconds, "
+        "1 AS paused, 0 AS delayed",
+        "count_held": "SELECT 'RUNNING' AS state, 'DISTILLATION' AS recipe, 1 AS jobs",
+        "count_trainers": stores.queries.count_trainers,
+        "count_backlog": stores.queries.count_backlog,
+    }
+    newer = CensusStore(stores.pool, Queries(rows), timedelta(seconds=30))
+    assert (await _counted(census)).keys() == (gauges := await _counted(newer)).keys()
+    assert gauges["reeltune_scheduler_queue_depth"]["NPU",] == 2
+    assert gauges["reeltune_scheduler_queue_oldest_age_seconds"]["NPU",] == 7
+    assert gauges["reeltune_scheduler_queue_held"]["NPU", "paused"] == 1
+    assert gauges["reeltune_scheduler_jobs"]["QUEUED", "DISTILLATION"] == 3
+    assert gauges["reeltune_scheduler_jobs"]["RUNNING", "DISTILLATION"] == 1
 
 
 async def test_changes_are_counted_and_logged_with_their_reason(stores: Stores) -> None:
