@@ -102,6 +102,9 @@ async def merge(
     into: Annotated[
         Weights, typer.Option(help="The weights trained on, or the base model's own 16-bit ones.")
     ] = Weights.DEQUANTIZED,
+    dataset: Annotated[
+        str, typer.Option(help="Another dataset to compare on, such as when its own has been deleted.")
+    ] = "",
     check_rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows to compare merged model and adapter on.")] = 8,
     name: JobNameOption = "",
     priority: PriorityOption = None,
@@ -111,6 +114,7 @@ async def merge(
     async with cli.client() as client:
         request = pb.MergeTrainingJobRequest(
             job_id=job,
+            dataset_id=(await find_dataset(client, dataset)).id if dataset else "",
             parameters=merge_pb2.MergeParameters(
                 weights=merge_pb2.MergeWeights.Value(f"MERGE_WEIGHTS_{into.name}"), check_rows=check_rows
             ),

@@ -45,7 +45,7 @@ class PostTrainingServicer(PostTrainingServiceServicer):
         self, request: pb.EvaluateTrainingJobRequest, context: Context
     ) -> pb.EvaluateTrainingJobResponse:
         evaluation = resolve_evaluation(evaluation_from_proto(request.parameters))
-        job = await evaluate_job(_request(request, request.dataset_id), evaluation, self._stores)
+        job = await evaluate_job(_request(request), evaluation, self._stores)
         return pb.EvaluateTrainingJobResponse(job=job_to_proto(job))
 
     async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.GetEvaluationResponse:
@@ -92,15 +92,13 @@ class SourceServicer(SourceServiceServicer):
         return source_service_pb2.GetSourceArtifactResponse(artifact=artifact_to_proto(artifact, urls, expire_time))
 
 
-def _request(
-    request: pb.EvaluateTrainingJobRequest | pb.MergeTrainingJobRequest, dataset_id: str = ""
-) -> PostTrainingRequest:
+def _request(request: pb.EvaluateTrainingJobRequest | pb.MergeTrainingJobRequest) -> PostTrainingRequest:
     principal = current_principal()
     return PostTrainingRequest(
         owner_id=UserId(principal.subject),
         token=principal.token,
         source_job_id=JobId(request.job_id),
-        dataset_id=dataset_id,
+        dataset_id=request.dataset_id,
         name=check_printable("name", request.name),
         device_class=device_class_from_proto(request.device_class),
         priority=request.priority,

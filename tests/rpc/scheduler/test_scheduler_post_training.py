@@ -27,6 +27,8 @@ from reeltune.scheduler.v1.post_training_service_pb2_grpc import PostTrainingSer
 from reeltune.scheduler.v1.source_service_pb2_grpc import SourceServiceStub
 
 from meshkit.ids import new_id
+from meshkit.rpc.status import failure_from_rpc_error
+from meshkit.testing import assert_eventually
 from tests.rpc.scheduler.conftest import NewUser
 from tests.rpc.scheduler.scheduler_mesh import Attempt, Replica, SmallCatalog, Trainer, User, failure_of
 
@@ -258,6 +260,25 @@ async def test_what_cannot_be_begun_with_is_refused(user: User, trainer: Trainer
     both = await failure_of(evaluate(user, source, parameters={"controls": [1], "without_controls": True}))
     assert [each.field for each in both.field_violations] == ["parameters.controls"]
     assert (await failure_of(evaluate(user, source, dataset_id=new_id("ds")))).reason == "DATASET_NOT_FOUND"
+
+
+async def test_a_merge_can_be_compared_on_another_dataset_than_one_that_is_gone(
+    user: User, trainer: Trainer, catalog: SmallCatalog
+) -> None:
+    source = await trained(user, trainer)
+    del catalog.datasets[user.dataset_id]
+    other = catalog.add_dataset(user.id)
+
+    async def is_gone() -> bool:
+        try:
+            await merge(user, source)
+        except grpc.aio.AioRpcError as error:
+            return failure_from_rpc_error(error).reason == "DATASET_NOT_FOUND"
+        return False
+
+    # What was found of it is believed for a moment.
+    await assert_eventually(is_gone)
+    assert (await merge(user, source, dataset_id=other)).dataset_id == other
 
 
 async def test_a_temporal_adapter_is_evaluated_and_not_merged(user: User, trainer: Trainer) -> None:

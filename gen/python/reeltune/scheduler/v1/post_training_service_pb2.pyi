@@ -150,6 +150,7 @@ class MergeTrainingJobRequest(_message.Message):
     DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DATASET_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The training job: COMPLETED, or STOPPED with an adapter so far. Required."""
     name: _builtins.str
@@ -160,6 +161,10 @@ class MergeTrainingJobRequest(_message.Message):
     """Goes before the owner's jobs of lower priority: -100 to 100. Default 0."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat: the same request again gets the first answer."""
+    dataset_id: _builtins.str
+    """The dataset whose rows merged model and adapter are compared on, READY; empty for the one that it was trained on. Another
+    one will do where that has been deleted.
+    """
     @_builtins.property
     def parameters(self) -> _merge_pb2.MergeParameters:
         """How to merge; what is left out gets its default."""
@@ -173,10 +178,11 @@ class MergeTrainingJobRequest(_message.Message):
         device_class: _worker_pb2.DeviceClass.ValueType = ...,
         priority: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        dataset_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_class", b"device_class", "job_id", b"job_id", "name", b"name", "parameters", b"parameters", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "device_class", b"device_class", "job_id", b"job_id", "name", b"name", "parameters", b"parameters", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
