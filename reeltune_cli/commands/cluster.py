@@ -26,47 +26,55 @@ def register(app: typer.Typer) -> None:
 
 def prepare(
     out: Annotated[Path, typer.Option(help="Folder to write; keep its folder `authority` safe.")],
-    postgres: Annotated[str, typer.Option(help="host:port of the database.")] = "postgres:5432",
-    database_name: Annotated[str, typer.Option("--database", help="Name of the database.")] = "reeltune",
+    postgres: Annotated[
+        str | None, typer.Option(help="host:port of the database; by default postgres:5432.", show_default=False)
+    ] = None,
+    database_name: Annotated[
+        str | None,
+        typer.Option("--database", help="Name of the database; by default reeltune.", show_default=False),
+    ] = None,
     postgres_options: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="End of the services' connection strings, such as "
             "'?sslmode=verify-full&sslrootcert=/run/reeltune/settings/postgres-ca.crt'.",
             show_default=False,
         ),
-    ] = "",
-    prefix: Annotated[str, typer.Option(help="Of the services' names, such as reeltune-.", show_default=False)] = "",
-    namespace: Annotated[str, typer.Option(help="Kubernetes namespace of the services.", show_default=False)] = "",
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Of the services' names, such as reeltune-.", show_default=False)
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="Kubernetes namespace of the services.", show_default=False)
+    ] = None,
     edge_name: Annotated[
         list[str] | None,
         typer.Option(
             help="Name or address that clients reach the edge by; by default this machine's.", show_default=False
         ),
     ] = None,
+    change: Annotated[bool, typer.Option("--change", help="Take options that are others than last time.")] = False,
 ) -> None:
     """Make the secrets, keys and certificates of a mesh, a folder for each part.
 
-    Done again it makes what is missing, and certificates that run out within 30 days; what is there stays.
+    Done again it makes what is missing, and certificates that run out within 30 days; what is there stays. Options are
+    kept: those that are left out are as they were.
     """
     try:
-        from reeltune_cli.stack.certificates import DEFAULT_NAMES
-        from reeltune_cli.stack.prepared import Preparation
-        from reeltune_cli.stack.prepared import prepare as make
+        from reeltune_cli.stack.kept_options import prepare_as_before
         from reeltune_cli.stack.secrets_file import SecretsDamaged
     except ModuleNotFoundError as error:
         _refuse(f"{error.name} is missing; {_NEEDS_LOCAL}")
-    wanted = Preparation(
-        out=out.expanduser().resolve(),
-        postgres=postgres,
-        database=database_name,
-        postgres_options=postgres_options,
-        prefix=prefix,
-        namespace=namespace,
-        edge_names=tuple(edge_name or DEFAULT_NAMES),
-    )
+    given = {
+        "postgres": postgres,
+        "database": database_name,
+        "postgres_options": postgres_options,
+        "prefix": prefix,
+        "namespace": namespace,
+        "edge_names": tuple(edge_name) if edge_name else None,
+    }
     try:
-        make(wanted)
+        wanted = prepare_as_before(out.expanduser().resolve(), given, change=change)
     except (SecretsDamaged, ValueError, OSError, subprocess.CalledProcessError) as error:
         _refuse(str(error))
     Console().print(f"prepared {wanted.out}", soft_wrap=True)

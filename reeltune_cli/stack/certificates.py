@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -50,8 +51,8 @@ def ensure_certificates(folder: Path, names: tuple[str, ...] = DEFAULT_NAMES) ->
         ca_key = ec.generate_private_key(ec.SECP256R1())
         _write_pair(files.ca, ca_key_path, _ca_certificate(ca_key), ca_key)
         files.certificate.unlink(missing_ok=True)  # signed by the former authority
-    if not _is_good(files.certificate, files.key, _subjects(names)):
-        ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
+    ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
+    if not _is_good(files.certificate, files.key, _subjects(names), ca):
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = _leaf(key, names[0], _subjects(names), [ExtendedKeyUsageOID.SERVER_AUTH], ca, _load_key(ca_key_path))
         _write_pair(files.certificate, files.key, leaf, key)
@@ -63,7 +64,8 @@ def ensure_service_certificate(authority: Path, folder: Path, identity: str, nam
 
     The certificate is good for the identity `spiffe://reeltune/IDENTITY`, as a server under these names and as a
     client. The files are named as in a Kubernetes secret of type `kubernetes.io/tls`, so that whoever reads them need
-    not know who made them. `authority` is the folder of `ensure_certificates`.
+    not know who made them. `authority` is the folder of `ensure_certificates`. A `ca.crt` that holds its certificate
+    among others stays: so an authority is replaced, the new one trusted beside the old one first.
 
     Raises:
         ValueError: the authority's files are damaged.
@@ -72,13 +74,29 @@ def ensure_service_certificate(authority: Path, folder: Path, identity: str, nam
     ca_path, ca_key = authority / "ca.pem", _load_key(authority / "ca.key")
     subjects = (*_subjects(names), x509.UniformResourceIdentifier(f"{TRUST_DOMAIN}{identity}"))
     ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
-    is_ours = (folder / "ca.crt").exists() and (folder / "ca.crt").read_bytes() == ca_path.read_bytes()
-    if is_ours and _is_good(folder / "tls.crt", folder / "tls.key", subjects):
+    if not _is_among(ca, folder / "ca.crt"):
+        (folder / "ca.crt").write_bytes(ca_path.read_bytes())
+    if _is_good(folder / "tls.crt", folder / "tls.key", subjects, ca):
         return
     key = ec.generate_private_key(ec.SECP256R1())
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     _write_pair(folder / "tls.crt", folder / "tls.key", _leaf(key, identity, subjects, usages, ca, ca_key), key)
-    (folder / "ca.crt").write_bytes(ca_path.read_bytes())
+
+
+def is_of_another_authority(certificate: Path, authority: Path) -> bool:
+    """Whether this is a certificate, and one that no authority of ours has made, the present one or a former."""
+    try:
+        issuer = x509.load_pem_x509_certificate(certificate.read_bytes()).issuer
+    except (FileNotFoundError, ValueError):
+        return False
+    return issuer != x509.load_pem_x509_certificate((authority / "ca.pem").read_bytes()).subject
+
+
+def _is_among(certificate: x509.Certificate, bundle: Path) -> bool:
+    try:
+        return certificate in x509.load_pem_x509_certificates(bundle.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _is_good_authority(certificate: Path, key: Path) -> bool:
@@ -95,12 +113,13 @@ def _is_good_authority(certificate: Path, key: Path) -> bool:
     return not _runs_out(loaded)
 
 
-def _is_good(certificate: Path, key: Path, subjects: Sequence[x509.GeneralName]) -> bool:
+def _is_good(certificate: Path, key: Path, subjects: Sequence[x509.GeneralName], ca: x509.Certificate) -> bool:
     try:
         loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
         _load_key(key)
-    except (FileNotFoundError, ValueError):
-        return False  # missing, or cut by a full disk: another is as good
+        loaded.verify_directly_issued_by(ca)
+    except (FileNotFoundError, ValueError, InvalidSignature):
+        return False  # missing, cut by a full disk, or of a former authority: another is as good
     if _runs_out(loaded):
         return False
     return set(loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == set(subjects)

@@ -8,7 +8,7 @@ One folder for each part of the mesh, so that a container is given its own and n
     edge/public/     tls.crt, tls.key, ca.crt: who the edge is to clients
     postgres/, grafana/     the password of the superuser, and of Grafana's admin
     nats/, s3/       the configuration of the servers of one machine
-    authority/       the private authority and secrets.json, which all else is made from: keep it, to yourself
+    authority/       the private authority, secrets.json, options.json: what all else is made from; keep it, to yourself
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshkit.embedded.nats import nats_config
 from meshkit.embedded.seaweed import identities_config
-from reeltune_cli.stack.certificates import DEFAULT_NAMES, ensure_certificates, ensure_service_certificate
+from reeltune_cli.stack.certificates import (
+    DEFAULT_NAMES,
+    ensure_certificates,
+    ensure_service_certificate,
+    is_of_another_authority,
+)
 from reeltune_cli.stack.environment import SCHEMAS
 from reeltune_cli.stack.secrets_file import StackSecrets, load_or_make_secrets
 from reeltune_cli.stack.server_access import nats_users, s3_identities
 
 PARTS = ("auth", "catalog", "scheduler", "trainer", "edge")
+AUTHORITY = "authority"
 NATS_PORT, NATS_MONITOR_PORT = 4222, 8222
 _SIGNERS = ("auth", "scheduler")
 _NATS_STORE = Path("/data/jetstream")
@@ -50,35 +56,62 @@ class Preparation:
     edge_names: tuple[str, ...] = DEFAULT_NAMES
 
 
-def prepare(wanted: Preparation) -> None:
+def prepare(wanted: Preparation, former: Preparation | None = None) -> None:
     """Makes what is missing, and certificates anew that soon run out.
 
-    A setting that is there stays as it is: an address may be changed in its file. Done again with the same folder it
-    changes nothing else.
+    A setting that is there stays as it is: an address may be changed in its file. The configuration of the servers of
+    one machine follows the settings and this release's permissions. Done again with the same folder it changes nothing
+    else. `former` is what the folder was prepared with before: where the database was elsewhere then, connection
+    strings are written anew.
 
     Raises:
         SecretsDamaged: `authority/secrets.json` cannot be read.
-        ValueError: the authority's files are damaged.
+        ValueError: the authority's files are damaged, or a connection string that would change was edited by hand.
         OSError: the folder cannot be written.
         subprocess.CalledProcessError: a service could not make its keys; it has said why.
     """
-    authority = wanted.out / "authority"
+    authority = wanted.out / AUTHORITY
     authority.mkdir(mode=0o700, parents=True, exist_ok=True)
     secrets = load_or_make_secrets(authority / "secrets.json")
+    moved = _moved_connections(wanted, former, secrets) if former else {}
+    for path, dsn in moved.items():
+        _write(path, dsn)
     for part, settings in _settings(wanted, secrets).items():
         for name, value in settings.items():
-            _write_new(wanted.out / part / "settings" / f"{part}_{name}", value)
+            _write_new(_setting(wanted, part, name), value)
     for part in _SIGNERS:
         _make_keys(part, wanted.out / part / "keys")
     _write_servers(wanted, secrets)
     _certify(wanted, authority)
 
 
+def _dsn(wanted: Preparation, secrets: StackSecrets, name: str) -> str:
+    password = getattr(secrets, f"{name}_postgres")
+    return f"postgresql://{name}:{password}@{wanted.postgres}/{wanted.database}{wanted.postgres_options}"
+
+
+def _moved_connections(wanted: Preparation, former: Preparation, secrets: StackSecrets) -> dict[Path, str]:
+    """Returns the connection strings that are to be others than before, by their files."""
+    moved = {}
+    for name in SCHEMAS:
+        path = _setting(wanted, name, "postgres_dsn")
+        before, now = _dsn(former, secrets, name), _dsn(wanted, secrets, name)
+        if before == now or not path.exists():
+            continue
+        if path.read_text("utf-8").strip() not in (before, now):
+            raise ValueError(f"{path} was edited by hand: edit it again, or remove it to have it made anew")
+        moved[path] = now
+    return moved
+
+
+def _setting(wanted: Preparation, part: str, name: str) -> Path:
+    return wanted.out / part / "settings" / f"{part}_{name}"
+
+
 def _settings(wanted: Preparation, secrets: StackSecrets) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {
         name: {
-            "postgres_dsn": f"postgresql://{name}:{getattr(secrets, f'{name}_postgres')}@{wanted.postgres}"
-            f"/{wanted.database}{wanted.postgres_options}",
+            "postgres_dsn": _dsn(wanted, secrets, name),
             "page_token_secret": getattr(secrets, f"{name}_page_tokens"),
         }
         for name in SCHEMAS
@@ -105,21 +138,36 @@ def _write_servers(wanted: Preparation, secrets: StackSecrets) -> None:
     # The official images' users are not ours: they read these files, and no other container is given the folders.
     _write_new(wanted.out / "postgres" / "password", secrets.superuser_postgres, mode=_SHARED)
     _write_new(wanted.out / "grafana" / "password", secrets.grafana_admin, mode=_SHARED)
+    # Written each time: a release may give its users other permissions, and an operator other passwords.
     nats = nats_config(
-        nats_users(secrets),
+        [
+            replace(user, password=_setting(wanted, user.name, "nats_password").read_text("utf-8").strip())
+            for user in nats_users(secrets)
+        ],
         listen=f"0.0.0.0:{NATS_PORT}",
         monitor=f"0.0.0.0:{NATS_MONITOR_PORT}",
         store_dir=_NATS_STORE,
     )
-    _write_new(wanted.out / "nats" / "nats.json", json.dumps(nats, indent=1))
-    identities = identities_config(s3_identities(secrets))
-    _write_new(wanted.out / "s3" / "identities.json", json.dumps(identities, indent=1))
+    _write(wanted.out / "nats" / "nats.json", json.dumps(nats, indent=1))
+    identities = identities_config(
+        [
+            replace(
+                identity,
+                access_key=_setting(wanted, identity.access_key, "s3_access_key").read_text("utf-8").strip(),
+                secret_key=_setting(wanted, identity.access_key, "s3_secret_key").read_text("utf-8").strip(),
+            )
+            for identity in s3_identities(secrets)
+        ]
+    )
+    _write(wanted.out / "s3" / "identities.json", json.dumps(identities, indent=1))
 
 
 def _certify(wanted: Preparation, authority: Path) -> None:
     public = ensure_certificates(authority, wanted.edge_names)
-    for source, name in ((public.certificate, "tls.crt"), (public.key, "tls.key"), (public.ca, "ca.crt")):
-        _write(wanted.out / "edge" / "public" / name, source.read_text("utf-8"))
+    shown = wanted.out / "edge" / "public"
+    if not is_of_another_authority(shown / "tls.crt", authority):
+        for source, name in ((public.certificate, "tls.crt"), (public.key, "tls.key"), (public.ca, "ca.crt")):
+            _write(shown / name, source.read_text("utf-8"))
     for part in PARTS:
         ensure_service_certificate(authority, wanted.out / part / "tls", part, service_names(wanted, part))
 
