@@ -28,7 +28,9 @@ class Condition(StrEnum):
     SHUFFLED_FRAMES = "SHUFFLED_FRAMES"
 
 
-CONTROLS = (Condition.SHUFFLED_CLIPS, Condition.REVERSED_FRAMES, Condition.SHUFFLED_FRAMES)
+FRAME_ORDERS = (Condition.REVERSED_FRAMES, Condition.SHUFFLED_FRAMES)
+"""Asked of rows alone of which some clip shows more than one frame: all others have no order to lose."""
+CONTROLS = (Condition.SHUFFLED_CLIPS, *FRAME_ORDERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from trainer_svc.qlora.after_training_spec import Condition, EvaluationSpec
+from trainer_svc.qlora.after_training_spec import FRAME_ORDERS, Condition, EvaluationSpec
 from trainer_svc.qlora.answering import Answerer, Exam
 from trainer_svc.qlora.batch_stream import FrameSource
 from trainer_svc.qlora.checkpoint_folders import keep_rule, newest_checkpoint, write_checkpoint
@@ -42,7 +42,7 @@ from trainer_svc.qlora.model_folder import file_sha256
 from trainer_svc.qlora.model_loader import BaseModel, load_base_model
 from trainer_svc.qlora.run_context import RunContext
 from trainer_svc.qlora.spec import TrainingSpec
-from trainer_svc.qlora.video_controls import foreign_clips, reversed_frames, shuffled_frames
+from trainer_svc.qlora.video_controls import foreign_clips, has_order, reversed_frames, shuffled_frames
 
 ANSWERS = "answers.jsonl"
 REPORT = "evaluation.json"
@@ -149,6 +149,8 @@ def _ask(evaluation: _Evaluation, index: int) -> AnsweredRow:
     answers = {}
     for condition in evaluation.wanted.conditions:
         if condition is Condition.SHUFFLED_CLIPS and foreign is None:
+            continue
+        if condition in FRAME_ORDERS and not has_order(own):
             continue
         frames, tuned = shown[condition](), condition is not Condition.BASE
         text = evaluation.answerer.answer(

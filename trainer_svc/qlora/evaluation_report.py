@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainer_svc.qlora.after_training_spec import Condition, EvaluationSpec
+from trainer_svc.qlora.after_training_spec import FRAME_ORDERS, Condition, EvaluationSpec
 from trainer_svc.qlora.answer_metrics import NORMALIZATION, estimate, exact_match, rouge_l, token_f1
 
 MEASURES = ("exact_match", "rouge_l", "token_f1")
@@ -21,6 +21,7 @@ _WORDS = {
     Condition.REVERSED_FRAMES: "tuned, frames reversed",
     Condition.SHUFFLED_FRAMES: "tuned, frames shuffled",
 }
+_NO_OTHER_CLIPS, _NO_ORDER = "no two rows show different clips", "no row shows more than one frame of a clip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def build_report(
     told = [condition for condition in wanted.conditions if any(condition in row.answers for row in rows)]
     pairs = [(Condition.TUNED, Condition.BASE), *((Condition.TUNED, control) for control in told[2:])]
     lacking = [
-        f"{_WORDS[condition]}: not asked, because no two rows show different clips"
+        f"{_WORDS[condition]}: not asked, because {_NO_ORDER if condition in FRAME_ORDERS else _NO_OTHER_CLIPS}"
         for condition in wanted.conditions
         if condition not in told
     ]

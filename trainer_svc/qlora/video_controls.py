@@ -30,6 +30,11 @@ def foreign_clips(samples: Sequence[Sample], seed: int) -> list[tuple[Clip, ...]
     return found
 
 
+def has_order(clips: Sequence[DecodedFrames]) -> bool:
+    """Whether there are frames that another order would change."""
+    return any(len(clip.frames) > 1 for clip in clips)
+
+
 def reversed_frames(clip: DecodedFrames) -> DecodedFrames:
     """The same clip backwards; times stay as they were."""
     return replace(clip, frames=np.ascontiguousarray(clip.frames[::-1]))

@@ -16,7 +16,7 @@ from recording_run import RecordingRun
 from reeltune.scheduler.v1 import evaluation_pb2
 from tiny_models import write_dataset
 
-from trainer_svc.qlora.after_training_spec import Condition, EvaluationSpec
+from trainer_svc.qlora.after_training_spec import FRAME_ORDERS, Condition, EvaluationSpec
 from trainer_svc.qlora.errors import BadDataError, CheckpointMismatchError
 from trainer_svc.qlora.evaluate import evaluate
 from trainer_svc.qlora.launch import after_training_command
@@ -176,6 +176,18 @@ def test_one_clip_has_no_other_to_be_confused_with(
     assert len(report["notes"]) == 2
     assert "may have been trained on" in report["notes"][0]
     assert "not asked" in report["notes"][1]
+
+
+def test_one_frame_has_no_order_to_lose(new_run: Runs, colour_adapter: Path, asked: TrainingSpec) -> None:
+    run = new_run()
+    single = asked.with_overrides(["sampling.max_frames=1", "sampling.min_frames=1"])
+    evaluate(run, single, replace(WANTED, controls=FRAME_ORDERS, split="test"), colour_adapter)
+
+    report = report_of(run)
+    assert set(exact(report)) == {"BASE", "TUNED"}
+    assert [note.partition(": ")[2] for note in report["notes"]] == [
+        "not asked, because no row shows more than one frame of a clip"
+    ] * 2
 
 
 def test_a_folder_without_an_adapter_is_refused(new_run: Runs, asked: TrainingSpec, tmp_path: Path) -> None:
