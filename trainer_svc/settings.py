@@ -76,10 +76,20 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     """Whether a model may be loaded for questions beside a training job; `auto`: where memory is plentiful."""
     shutdown_grace_seconds: float = Field(default=15.0, ge=0, le=300)
 
+    services_tls_ca: str = ""
+    """The former name of `peer_tls_ca`: refused, since a trainer that passed it by would speak without TLS."""
+
     @property
     def offered_recipes(self) -> frozenset[Recipe]:
         """All that it does: who trains can evaluate and merge what was trained."""
         return self.recipes | AFTER_TRAINING if Recipe.QLORA in self.recipes else self.recipes
+
+    @field_validator("services_tls_ca")
+    @classmethod
+    def _has_another_name(cls, value: str) -> str:
+        if value:
+            raise ValueError("its name is TRAINER_PEER_TLS_CA now")
+        return value
 
     @field_validator("recipes", mode="before")
     @classmethod

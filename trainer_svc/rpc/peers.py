@@ -6,6 +6,5 @@ from meshkit.rpc.peers import Peers
 
 PEERS: Peers = {
     "edge": frozenset({"reeltune.trainer.v1.InferenceService"}),
-    "operator": frozenset({"reeltune.trainer.v1.TrainerService"}),
 }
-"""An operator is a person on the same network with a certificate of that name."""
+"""`TrainerService` is for people on the trainer's own machine or network: it is served where TLS is not mutual."""

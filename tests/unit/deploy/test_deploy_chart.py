@@ -193,7 +193,7 @@ def test_targets_are_services_and_certificates_hold_for_their_names(
 
 def test_the_network_lets_through_the_calls_that_services_admit_and_no_others(manifests: list[dict[str, Any]]) -> None:
     policies = {_component(each): each["spec"] for each in _of_kind(manifests, "NetworkPolicy")}
-    assert set(policies) == {*SETTINGS, "edge"}
+    assert set(policies) == {*SETTINGS, "edge", "migrations"}
     calls = set()
     for called in SETTINGS:
         (grpc_rule,) = (
@@ -206,7 +206,6 @@ def test_the_network_lets_through_the_calls_that_services_admit_and_no_others(ma
         (caller, service)
         for service in SETTINGS
         for caller in importlib.import_module(f"{service}_svc.rpc.peers").PEERS
-        if caller != "operator"
     }
     assert calls == admitted
     out = {
@@ -221,9 +220,30 @@ def test_the_network_lets_through_the_calls_that_services_admit_and_no_others(ma
     servers = {
         (caller, port["port"]) for caller, spec in policies.items() for rule in spec["egress"] for port in rule["ports"]
     }
-    assert {caller for caller, port in servers if port == 5432} == {"auth", "catalog", "scheduler"}
-    assert {caller for caller, port in servers if port == 4222} == {"scheduler", "trainer"}
+    every_option = bool(_of_kind(manifests, "ScaledObject"))
+    postgres, nats, store, public = (6432, 5222, 443, 9443) if every_option else (5432, 4222, 8333, 443)
+    assert {caller for caller, port in servers if port == postgres} == {"auth", "catalog", "scheduler", "migrations"}
+    assert {caller for caller, port in servers if port == nats} == {"scheduler", "trainer"}
+    assert {caller for caller, port in servers if port == store} >= {"catalog", "scheduler", "edge"}
+    assert {caller for caller, port in servers if port == public} >= {"trainer"}
     assert all(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in policies.values())
+
+
+def test_migrations_are_let_out_before_they_run(manifests: list[dict[str, Any]]) -> None:
+    (policy,) = (each for each in _of_kind(manifests, "NetworkPolicy") if _component(each) == "migrations")
+    jobs = _of_kind(manifests, "Job")
+    assert len(jobs) == 3
+    hook = policy["metadata"]["annotations"]
+    for job in jobs:
+        assert (
+            policy["spec"]["podSelector"]["matchLabels"].items()
+            <= job["spec"]["template"]["metadata"]["labels"].items()
+        )
+        annotations = job["metadata"]["annotations"]
+        assert hook["helm.sh/hook"] == annotations["helm.sh/hook"]
+        assert int(hook["helm.sh/hook-weight"]) < int(annotations.get("helm.sh/hook-weight", "0"))
+    # A policy "succeeds" as soon as it is there, and would be gone before the jobs run.
+    assert hook["helm.sh/hook-delete-policy"] == "before-hook-creation"
 
 
 def test_a_pod_is_given_the_time_that_its_process_takes_to_stop(manifests: list[dict[str, Any]]) -> None:
@@ -249,6 +269,7 @@ def test_trainers_are_counted_by_what_runs_and_what_waits(helm: Path) -> None:
         for each in _of_kind(_rendered(helm, str(ALL_OPTIONS)), "StatefulSet")
         if each["metadata"]["name"] == scaled["spec"]["scaleTargetRef"]["name"]
     ]
+    assert scaled["spec"]["fallback"] == {"failureThreshold": 4, "replicas": 1, "behavior": "currentReplicasIfHigher"}
     # Two who decide how many there are would undo each other's work.
     assert "replicas" not in sets["spec"]
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]

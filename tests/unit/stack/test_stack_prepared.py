@@ -77,6 +77,15 @@ def test_what_is_missing_is_named_and_no_value_is_told(monkeypatch: pytest.Monke
     assert "canary" not in str(told.value)
 
 
+def test_a_former_name_by_which_a_trainer_would_lose_its_tls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SCHEDULER_TARGET", "CATALOG_TARGET", "AUTH_TARGET", "JOIN_SECRET", "DATA_DIR"):
+        monkeypatch.setenv(f"TRAINER_{name}", "given")
+    assert read_settings(TrainerSettings, "trainer_svc").peer_tls_ca is None
+    monkeypatch.setenv("TRAINER_SERVICES_TLS_CA", "/ca.crt")
+    with pytest.raises(SystemExit, match=r"TRAINER_SERVICES_TLS_CA: .*TRAINER_PEER_TLS_CA"):
+        read_settings(TrainerSettings, "trainer_svc")
+
+
 def test_done_again_nothing_changes_and_an_edited_setting_stays(prepared: Path) -> None:
     edited = prepared / "catalog" / "settings" / "catalog_page_token_secret"
     made = edited.read_text()
