@@ -28,6 +28,7 @@ from meshkit.rpc.peers import NO_PEERS, Peers
 from meshkit.rpc.registration import ServicerRegistration
 from meshkit.rpc.server import BoundServer, build_server
 from meshkit.settings import ServiceSettings
+from meshkit.telemetry.certificate import show_certificate_end
 from meshkit.telemetry.logging import configure_logging
 from meshkit.telemetry.metrics import new_registry, start_metrics_server
 
@@ -105,6 +106,7 @@ async def _run(settings: ServiceSettings, bootstrap: Bootstrap, stack: AsyncExit
     if settings.health_port is not None:
         await stack.enter_async_context(health_endpoint(settings.host, settings.health_port, serving.is_set))
     try:
+        show_certificate_end(settings.tls_certificate, runtime.metrics)
         service = await _first(_bootstrapped(bootstrap, runtime, settings.startup_timeout_seconds), stop)
         if service is None:
             return 0
