@@ -33,6 +33,7 @@ from tests.monitoring_files import (
 SLOW_BY_NATURE = {"CompleteUpload", "BatchCreateUploads", "BatchCompleteUploads", "GetSamplePreview"}
 """They read a whole file, a thousand addresses or a clip before they answer."""
 SUBMISSIONS = {"CreateTrainingJob", "EvaluateTrainingJob", "MergeTrainingJob"}
+CASES = [str(path.relative_to(MONITORING)) for path in sorted(MONITORING.glob("prometheus/tests/*_test.yml"))]
 PROMTOOL = shutil.which("promtool")
 AMTOOL = shutil.which("amtool")
 
@@ -43,7 +44,7 @@ AMTOOL = shutil.which("amtool")
     [
         ("check", "config", "prometheus/prometheus.yml"),
         ("check", "rules", "prometheus/rules/recording.yml", "prometheus/rules/alerts.yml"),
-        ("test", "rules", "prometheus/tests/alerts_test.yml"),
+        ("test", "rules", *CASES),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
@@ -59,6 +60,17 @@ def test_alertmanager_takes_its_file() -> None:
     command = [str(AMTOOL), "check-config", "alertmanager/alertmanager.yml"]
     done = subprocess.run(command, cwd=MONITORING, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case_in_which_it_rings_and_one_in_which_it_does_not() -> None:
+    rings: dict[bool, set[str]] = {True: set(), False: set()}
+    for path in CASES:
+        for case in yaml.safe_load((MONITORING / path).read_text())["tests"]:
+            for look in case.get("alert_rule_test", ()):
+                rings[bool(look["exp_alerts"])].add(look["alertname"])
+    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
+    assert alerts - rings[True] == set(), "never rings in a case"
+    assert alerts - rings[False] == set(), "rings in every case"
 
 
 def test_every_metric_that_is_asked_for_is_in_the_documentation() -> None:
