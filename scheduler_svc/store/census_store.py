@@ -14,7 +14,7 @@ from scheduler_svc.domain.job import ACTIVE_STATES, DeviceClass, JobState, Recip
 _SECONDS = 5.0
 """A count that takes longer is not worth it."""
 _DOING = ("ready", "busy", "draining", "gone")
-_HELD = ("paused", "delayed")
+_HELD = ("paused", "delayed", "limited")
 
 _Counts = dict[tuple[str, ...], float]
 """Of what rows are counted by, mostly a default dict: one replica may not know yet what a newer one has written."""
@@ -44,7 +44,7 @@ def _jobs(queue: Sequence[Any], held: Sequence[Any]) -> Reading:
     live = (JobState.QUEUED, *sorted(ACTIVE_STATES))
     counts: _Counts = defaultdict(float, {(state, recipe): 0 for state in live for recipe in Recipe})
     for row in queue:
-        counts[JobState.QUEUED, row["recipe"]] += row["claimable"] + row["paused"] + row["delayed"]
+        counts[JobState.QUEUED, row["recipe"]] += row["claimable"] + sum(row[why] for why in _HELD)
     for row in held:
         counts[row["state"], row["recipe"]] += row["jobs"]
     return Reading("reeltune_scheduler_jobs", "Live jobs", ("state", "kind"), counts)
@@ -62,7 +62,12 @@ def _queue(queue: Sequence[Any]) -> Sequence[Reading]:
             held[*key, why] += row[why]
     device_class = ("device_class",)
     return [
-        Reading("reeltune_scheduler_queue_depth", "Jobs that a trainer could take now", device_class, depth),
+        Reading(
+            "reeltune_scheduler_queue_depth",
+            "Jobs that wait and that their owners' limits let run now",
+            device_class,
+            depth,
+        ),
         Reading(
             "reeltune_scheduler_queue_oldest_age_seconds",
             "How long the oldest of them has been waiting; 0 when there is none",
@@ -71,7 +76,8 @@ def _queue(queue: Sequence[Any]) -> Sequence[Reading]:
         ),
         Reading(
             "reeltune_scheduler_queue_held",
-            "Queued jobs that no trainer may take yet: paused by their owner, or put off after a failure",
+            "Queued jobs that no trainer may take yet: paused by their owner, put off after a failure, "
+            "or more than their owner's limits let run",
             ("device_class", "why"),
             held,
         ),

@@ -9,6 +9,7 @@ import structlog
 
 from meshkit.postgres import Queries, transaction
 from scheduler_svc import metrics
+from scheduler_svc.domain.ids import UserId
 from scheduler_svc.domain.job import DeviceClass, JobState, StateReason
 from scheduler_svc.domain.lifecycle import Actor
 from scheduler_svc.store.attempt_store import lock_attempt
@@ -57,12 +58,40 @@ async def test_the_census_counts_queue_and_trainers(stores: Stores) -> None:
     assert key.attempt == 1
 
 
+async def test_what_an_owners_limits_hold_back_asks_for_no_trainer(stores: Stores) -> None:
+    census = CensusStore(stores.pool, stores.queries, timedelta(seconds=30))
+    await stores.running()
+    jobs = [await stores.submit() for _ in range(3)]
+    others = await stores.submit(UserId("usr_other"))
+    needs = jobs[0].needs.device_class
+    assert others.needs.device_class == needs
+
+    async def counted() -> tuple[float, float]:
+        gauges = await _counted(census)
+        assert gauges["reeltune_scheduler_jobs"]["QUEUED", "QLORA"] == 4
+        return gauges["reeltune_scheduler_queue_depth"][needs,], gauges["reeltune_scheduler_queue_held"][
+            needs, "limited"
+        ]
+
+    await stores.pool.execute(
+        "INSERT INTO quotas (user_id, update_time) VALUES ('default', now()) ON CONFLICT DO NOTHING"
+    )
+    limit = "UPDATE quotas SET {} = {} WHERE user_id = 'default'"
+    for running, expected in (("NULL", (4, 0)), ("3", (3, 1)), ("1", (1, 3)), ("0", (0, 4))):
+        await stores.pool.execute(limit.format("running_jobs", running))
+        assert await counted() == expected, running
+    await stores.pool.execute(limit.format("running_jobs", "NULL"))
+    await stores.pool.execute("UPDATE device_usage SET start_time = now() - interval '3 h'")
+    await stores.pool.execute(limit.format("device_hours_per_day", "2"))
+    assert await counted() == (1, 3), "the other owner has used none"
+
+
 async def test_a_replica_counts_what_only_a_newer_one_knows(stores: Stores) -> None:
     census = CensusStore(stores.pool, stores.queries, timedelta(seconds=30))
     # As they would come from a schema that is a release ahead; here, constraints would refuse them.
     rows = {
         "count_queue": "SELECT 'NPU' AS device_class, 'DISTILLATION' AS recipe, 2 AS claimable, 7 AS oldest_seconds, "
-        "1 AS paused, 0 AS delayed",
+        "1 AS paused, 0 AS delayed, 0 AS limited",
         "count_held": "SELECT 'RUNNING' AS state, 'DISTILLATION' AS recipe, 1 AS jobs",
         "count_trainers": stores.queries.count_trainers,
         "count_backlog": stores.queries.count_backlog,
