@@ -17,6 +17,8 @@ from tests.e2e.trained_job import TrainedJob
 BUSY_SHARE = 0.05
 """Of one processor: less is idle."""
 WINDOW_SECONDS = 1.0
+DRAWS = 20
+"""At a temperature each answer is another, and some are too short to see anything by."""
 
 
 def question(trained: TrainedJob, **fields: object) -> pb.GenerateRequest:
@@ -28,33 +30,44 @@ def question(trained: TrainedJob, **fields: object) -> pb.GenerateRequest:
 async def test_both_answers_come_side_by_side_in_one_call(trained: TrainedJob) -> None:
     request = question(trained, responder=pb.RESPONDER_BOTH, max_new_tokens=24, temperature=2.0)
 
-    pieces = [piece async for piece in trained.owner.client.inference.Generate(request, timeout=120)]
-
-    speakers = [piece.responder for piece in pieces if not piece.HasField("end")]
-    turns = sum(one != other for one, other in itertools.pairwise(speakers))
-    assert turns > 2, "neither waits for the other's end"
-    ends = {piece.responder: piece.end for piece in pieces if piece.HasField("end")}
-    for responder in (pb.RESPONDER_BASE, pb.RESPONDER_TUNED):
-        told = "".join(piece.text for piece in pieces if piece.responder == responder)
-        assert told == ends[responder].text
+    for _ in range(DRAWS):
+        pieces = [piece async for piece in trained.owner.client.inference.Generate(request, timeout=120)]
+        ends = {piece.responder: piece.end for piece in pieces if piece.HasField("end")}
+        for responder in (pb.RESPONDER_BASE, pb.RESPONDER_TUNED):
+            told = "".join(piece.text for piece in pieces if piece.responder == responder)
+            assert told == ends[responder].text
+        speakers = [piece.responder for piece in pieces if not piece.HasField("end")]
+        if sum(one != other for one, other in itertools.pairwise(speakers)) > 2:
+            return
+    raise AssertionError("one waits for the other's end")
 
 
 async def test_when_the_asker_leaves_the_model_stops_and_stays_loaded(stack: RunningMesh, trained: TrainedJob) -> None:
-    long = question(trained, responder=pb.RESPONDER_BASE, max_new_tokens=2048, temperature=2.0)
-    answered = len(trainer_log(stack, "question.answered"))
-    call = trained.owner.client.inference.Generate(long, timeout=120)
-    async for _ in call:
-        break
-    child = psutil.Process(inference_pid(stack))
+    for _ in range(DRAWS):
+        answered = len(trainer_log(stack, "question.answered"))
+        call = await begun(trained)
+        child = psutil.Process(inference_pid(stack))
 
-    call.cancel()
+        call.cancel()
 
-    await assert_eventually(CpuUse(child).is_idle)
-    assert len(trainer_log(stack, "question.answered")) == answered, "it was not answered to its end"
+        await assert_eventually(CpuUse(child).is_idle)
+        if len(trainer_log(stack, "question.answered")) == answered:
+            break
+    else:
+        raise AssertionError("each was answered to its end")
     assert child.is_running(), "the next question needs no loading"
     async for _ in trained.owner.client.inference.Generate(question(trained, max_new_tokens=2), timeout=120):
         pass
     assert inference_pid(stack) == child.pid
+
+
+async def begun(trained: TrainedJob) -> Any:
+    """A question that would take long to answer, and of which the first piece has come."""
+    long = question(trained, responder=pb.RESPONDER_BASE, max_new_tokens=2048, temperature=2.0)
+    call = trained.owner.client.inference.Generate(long, timeout=120)
+    async for _ in call:
+        break
+    return call
 
 
 class CpuUse:
