@@ -157,21 +157,23 @@ async def bootstrap(settings: TrainerSettings, runtime: Runtime, commands: Child
     revocations = Revocations(auth.fetch_revocations, poll_seconds=settings.revocation_poll_seconds)
     runtime.background.start("revocations", revocations.follow())
     return Service(
-        registrations=[
-            ServicerRegistration(
-                add_TrainerServiceServicer_to_server,
-                TrainerServicer(probe, registration, live, WatchTools(jobs, live)),
-            ),
-            ServicerRegistration(
-                add_InferenceServiceServicer_to_server, InferenceServicer(inference, runtime.background.stopping)
-            ),
-        ],
+        registrations=_registrations(
+            TrainerServicer(probe, registration, live, WatchTools(jobs, live)),
+            InferenceServicer(inference, runtime.background.stopping),
+        ),
         error_table=ERROR_TABLE,
         verifier=TokenVerifier([USER_TOKEN.trusted(JwksKeys(auth.fetch_jwks))]),
         long_rpcs=frozenset({_WATCH}),
         revocations=revocations,
         peers=PEERS,
     )
+
+
+def _registrations(trainer: TrainerServicer, inference: InferenceServicer) -> list[ServicerRegistration]:
+    return [
+        ServicerRegistration(add_TrainerServiceServicer_to_server, trainer),
+        ServicerRegistration(add_InferenceServiceServicer_to_server, inference),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

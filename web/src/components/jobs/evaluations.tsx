@@ -18,7 +18,17 @@ import { Field, SelectField } from "../ui";
 import { EvaluationResult } from "./evaluation_result";
 import { Followers, type OnStarted } from "./followers";
 import { AfterForm } from "./form";
-import { DeviceClassField, deviceClassOf, LEAST_PRIORITY, MoreOptions, MOST_PRIORITY, PriorityField } from "./options";
+import {
+  AnswerLengthField,
+  DeviceClassField,
+  deviceClassOf,
+  LEAST_PRIORITY,
+  MoreOptions,
+  MOST_PRIORITY,
+  MOST_TEMPERATURE,
+  PriorityField,
+  TemperatureField,
+} from "./options";
 
 /** The evaluations of a training, and how to start one. */
 export function Evaluations({ job }: { job: TrainingJob }) {
@@ -39,7 +49,6 @@ const FIELDS = [
 /** As the contract bounds them. */
 const MOST_ROWS = 100_000;
 const MOST_TOKENS = 4096;
-const MOST_TEMPERATURE = 2;
 const MOST_SEED = 2 ** 32 - 1;
 
 interface Wish {
@@ -152,11 +161,7 @@ function WishFields({ source, wish, onChange, splits, problem }: WishProps) {
         onChange={(rows) => onChange({ rows })}
         problem={problem?.fields["parameters.max_rows"]}
       />
-      <NumberField
-        label="Longest answer"
-        hint="In tokens; what is longer is cut."
-        byDefault="64"
-        least={1}
+      <AnswerLengthField
         most={MOST_TOKENS}
         value={wish.tokens}
         onChange={(tokens) => onChange({ tokens })}
@@ -179,13 +184,7 @@ function RarerFields({ wish, onChange, problem }: Pick<WishProps, "wish" | "onCh
   const told = ["parameters.temperature", "parameters.seed", "priority", "device_class"].some((name) => fields[name]);
   return (
     <MoreOptions isMistaken={told || isRarelyMistaken(wish)}>
-      <NumberField
-        label="Temperature"
-        hint="0 takes the likeliest token at every step; up to 2, tokens are drawn more and more freely."
-        byDefault="0"
-        least={0}
-        most={MOST_TEMPERATURE}
-        isInteger={false}
+      <TemperatureField
         value={wish.temperature}
         onChange={(temperature) => onChange({ temperature })}
         problem={fields["parameters.temperature"]}

@@ -19,7 +19,9 @@ export function MoreOptions({ isMistaken, children }: { isMistaken: boolean; chi
 export const LEAST_PRIORITY = -100;
 export const MOST_PRIORITY = 100;
 
-export function PriorityField({ value, onChange, problem }: Pick<NumberProps, "value" | "onChange" | "problem">) {
+type OneNumber = Pick<NumberProps, "value" | "onChange" | "problem">;
+
+export function PriorityField({ value, onChange, problem }: OneNumber) {
   return (
     <NumberField
       label="Priority"
@@ -34,6 +36,39 @@ export function PriorityField({ value, onChange, problem }: Pick<NumberProps, "v
   );
 }
 
+export const MOST_TEMPERATURE = 2;
+
+export function AnswerLengthField({ most, value, onChange, problem }: OneNumber & Pick<NumberProps, "most">) {
+  return (
+    <NumberField
+      label="Longest answer"
+      hint="In tokens; what is longer is cut."
+      byDefault="64"
+      least={1}
+      most={most}
+      value={value}
+      onChange={onChange}
+      problem={problem}
+    />
+  );
+}
+
+export function TemperatureField({ value, onChange, problem }: OneNumber) {
+  return (
+    <NumberField
+      label="Temperature"
+      hint="0 takes the likeliest token at every step; up to 2, tokens are drawn more and more freely."
+      byDefault="0"
+      least={0}
+      most={MOST_TEMPERATURE}
+      isInteger={false}
+      value={value}
+      onChange={onChange}
+      problem={problem}
+    />
+  );
+}
+
 const DEVICES: Readonly<Record<string, string>> = {
   DEVICE_CLASS_CPU: "Trainers without an accelerator",
   DEVICE_CLASS_CUDA: "Trainers with CUDA GPUs",
@@ -41,7 +76,7 @@ const DEVICES: Readonly<Record<string, string>> = {
 };
 
 /** Where a job may run, as JSON names it. */
-export function DeviceClassField({ value, onChange, problem }: Pick<NumberProps, "value" | "onChange" | "problem">) {
+export function DeviceClassField({ value, onChange, problem }: OneNumber) {
   return (
     <SelectField label="Where it may run" value={value} onChange={onChange} problem={problem}>
       <option value="">Anywhere</option>

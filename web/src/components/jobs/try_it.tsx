@@ -9,15 +9,13 @@ import { explain, type Problem as Refusal } from "@/lib/errors";
 import { untilRead } from "@/lib/reachable";
 import { bytes } from "@/lib/format";
 import { mistakeIn, numberAs, untoldOf } from "@/lib/jobs/fields";
-import { NumberField } from "../number_field";
 import { Button, INPUT, SelectField } from "../ui";
 import { Untold } from "./form";
-import { MoreOptions } from "./options";
+import { AnswerLengthField, MoreOptions, MOST_TEMPERATURE, TemperatureField } from "./options";
 
 const LARGEST_BYTES = 3 * 1024 * 1024;
 /** As the contract bounds them. */
 const MOST_TOKENS = 2048;
-const MOST_TEMPERATURE = 2;
 /** The fields of the request that tell at their own place what is wrong with them. */
 const KNOWN = ["responder", "max_new_tokens", "temperature", "dataset_clip.path"];
 
@@ -210,23 +208,13 @@ function AskOptions({
         <option value={Responder.TUNED}>The tuned model</option>
         <option value={Responder.BASE}>The base model</option>
       </SelectField>
-      <NumberField
-        label="Longest answer"
-        hint="In tokens; what is longer is cut."
-        byDefault="64"
-        least={1}
+      <AnswerLengthField
         most={MOST_TOKENS}
         value={wish.tokens}
         onChange={(tokens) => onChange({ tokens })}
         problem={fields.max_new_tokens}
       />
-      <NumberField
-        label="Temperature"
-        hint="0 takes the likeliest token at every step; up to 2, tokens are drawn more and more freely."
-        byDefault="0"
-        least={0}
-        most={MOST_TEMPERATURE}
-        isInteger={false}
+      <TemperatureField
         value={wish.temperature}
         onChange={(temperature) => onChange({ temperature })}
         problem={fields.temperature}
